@@ -1,0 +1,1 @@
+"""Allocators: who decides how many pixels each frame of a hop deserves."""

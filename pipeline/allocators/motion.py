@@ -1,0 +1,87 @@
+"""Pixels go where something changed: frame differences on thumbnails, without any training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator_engine.fit import Allocation, FitRules, fit
+from pipeline.types import Frame, Hop, WatchQuery
+
+Thumbnail = NDArray[np.uint8]
+"""Luma, uint8 `[height, width]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MotionRules:
+    """When a frame counts as changed.
+
+    A thumbnail of `thumbnail_px` on its longer side is compared with that of the last kept frame. A pixel changed if it
+    differs by more than `threshold` (of 255) after blur and after the median difference is taken out, so that
+    an exposure step alone is no motion. Less than `still` of the picture changed: the frame is dropped, unless the last
+    kept one is `refresh_s` old. `moving` or more: native scale. Between them the scale grows with the square root, so
+    that tokens grow in proportion; it is never less than `least_scale`.
+    """
+
+    thumbnail_px: int = 112
+    threshold: int = 16
+    still: float = 0.002
+    moving: float = 0.05
+    least_scale: float = 0.25
+    refresh_s: float = 5.0
+
+
+class MotionAllocator:
+    """Change against the last kept frame of the stream. Remembers one thumbnail per stream."""
+
+    name = "motion"
+
+    def __init__(self, rules: FitRules, motion: MotionRules = MotionRules()) -> None:
+        self._rules = rules
+        self._motion = motion
+        self._kept: dict[str, tuple[float, Thumbnail]] = {}
+
+    async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
+        last = self._kept.get(hop.stream_id)
+        scales: list[float] = []
+        seen: list[tuple[float, Thumbnail]] = []
+        for frame in hop.frames:
+            now = (frame.pts_s, thumbnail(frame, self._motion.thumbnail_px))
+            scale = self._scale(last, now)
+            scales.append(scale)
+            seen.append(now)
+            last = now if scale else last
+        allocation = fit([frame.size for frame in hop.frames], scales, grant, self._rules)
+        if allocation.segments:
+            # What fit dropped for want of tokens was never shown: the next hop is compared with what was.
+            self._kept[hop.stream_id] = seen[allocation.segments[-1].frames[-1]]
+        return allocation
+
+    def forget(self, stream_id: str) -> None:
+        self._kept.pop(stream_id, None)
+
+    def _scale(self, last: tuple[float, Thumbnail] | None, now: tuple[float, Thumbnail]) -> float:
+        rules = self._motion
+        if last is None or last[1].shape != now[1].shape or now[0] - last[0] >= rules.refresh_s:
+            return 1.0
+        changed = changed_share(last[1], now[1], rules.threshold)
+        if changed < rules.still:
+            return 0.0
+        return float(max(rules.least_scale, min(1.0, (changed / rules.moving) ** 0.5)))
+
+
+def thumbnail(frame: Frame, longer_px: int) -> Thumbnail:
+    """The frame's luma with its longer side scaled to `longer_px`, slightly blurred against sensor noise."""
+    height, width = frame.size
+    shrink = longer_px / max(height, width)
+    rgb = frame.picture.render(max(1, round(height * shrink)), max(1, round(width * shrink)))
+    luma = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (5, 5), 0)
+    return np.asarray(luma, dtype=np.uint8)
+
+
+def changed_share(before: Thumbnail, after: Thumbnail, threshold: int) -> float:
+    """Share (0 to 1) of the pixels that differ by more than `threshold` once the median difference is taken out."""
+    difference = after.astype(np.int16) - before.astype(np.int16)
+    return float(np.mean(np.abs(difference - np.median(difference)) > threshold))

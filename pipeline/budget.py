@@ -1,0 +1,146 @@
+"""The token ledger: what a stream may send to the encoder, and never more.
+
+One bucket per stream fills at `rate` vision tokens per second of stream time up to `burst`; a parent bucket, shared by
+the streams of one GPU, fills on the monotonic clock. Tokens are charged before anything is sent, so over any interval a
+stream spends at most `rate x interval + burst`, and all streams together at most the parent's. Integers only inside:
+micro-tokens and microseconds.
+"""
+
+from dataclasses import dataclass
+
+from pipeline.clock import Clock
+
+MICRO = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A bucket's refill in vision tokens per second and its size in vision tokens."""
+
+    tokens_per_s: float
+    burst_tokens: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tokens_per_s < float("inf"):
+            raise ValueError(f"rate_tokens_per_s is {self.tokens_per_s}; expected a finite number above 0")
+        if self.burst_tokens < 1:
+            raise ValueError(f"burst_tokens is {self.burst_tokens}; expected at least 1")
+
+
+class Bucket:
+    """A token bucket in its own time. It starts full; time that runs backwards fills nothing."""
+
+    def __init__(self, rate: Rate, at_s: float) -> None:
+        self._micro_per_s = int(rate.tokens_per_s * MICRO)
+        self._full = rate.burst_tokens * MICRO
+        self._level = self._full
+        self._at_us = round(at_s * MICRO)
+
+    def tokens(self, at_s: float) -> int:
+        """Whole tokens that can be taken at `at_s`."""
+        at_us = round(at_s * MICRO)
+        if at_us > self._at_us:
+            self._level = min(self._full, self._level + self._micro_per_s * (at_us - self._at_us) // MICRO)
+            self._at_us = at_us
+        return self._level // MICRO
+
+    def take(self, tokens: int) -> None:
+        """Remove tokens that `tokens()` has just said are there."""
+        assert 0 <= tokens * MICRO <= self._level
+        self._level -= tokens * MICRO
+
+    def put_back(self, tokens: int) -> None:
+        """Return tokens that were taken and not spent; what does not fit is gone."""
+        self._level = min(self._full, self._level + tokens * MICRO)
+
+
+@dataclass(slots=True)
+class _Account:
+    bucket: Bucket
+    burst: int
+    priority: int
+    held: int = 0
+    credit: float = 0.0
+    asked_at_s: float = float("-inf")
+
+
+class Ledger:
+    """The accounts of all streams, and their common parent if there is one.
+
+    What the parent refills is credited to the streams that asked within the last `active_s` seconds, by priority. A
+    stream may take its credit and whatever is credited to nobody, so that a lone stream has all and none can starve
+    another. The credits only divide; the parent's own level is what bounds.
+    """
+
+    def __init__(self, clock: Clock, parent: Rate | None = None, active_s: float = 5.0) -> None:
+        self._clock = clock
+        self._parent_rate = parent
+        self._parent = Bucket(parent, clock.monotonic_s()) if parent else None
+        self._credited_at_s = clock.monotonic_s()
+        self._accounts: dict[str, _Account] = {}
+        self._active_s = active_s
+
+    def open(self, stream_id: str, rate: Rate, at_s: float, priority: int = 1) -> None:
+        """Open a stream's account at a stream time. Raises ValueError if it is open, or for a priority below 1."""
+        if stream_id in self._accounts:
+            raise ValueError(f"stream {stream_id!r} has an account already")
+        if priority < 1:
+            raise ValueError(f"priority of stream {stream_id!r} is {priority}; expected 1 or more")
+        self._accounts[stream_id] = _Account(Bucket(rate, at_s), rate.burst_tokens, priority)
+
+    def close(self, stream_id: str) -> None:
+        """Close an account; unknown ids are fine."""
+        self._accounts.pop(stream_id, None)
+
+    def grant(self, stream_id: str, at_s: float, owed: int = 0, resent: bool = False) -> int:
+        """Take and return the vision tokens that the hop ending at `at_s` (stream seconds) may spend.
+
+        The next restart of the context sends its surviving segments again: `owed` tokens stay in the bucket for that,
+        and if this hop will survive too (`resent`), each of its tokens is paid for twice, once now and once then. At
+        most half of the burst is kept back, so that a small bucket still has tokens for new frames.
+        """
+        account = self._accounts[stream_id]
+        available = account.bucket.tokens(at_s)
+        free = max(0, available - min(owed, account.burst // 2))
+        if resent and owed < account.burst // 2:
+            free = (free + 1) // 2
+        return self._hold(account, free)
+
+    def take(self, stream_id: str, at_s: float, tokens: int) -> int:
+        """Take up to `tokens` more, for what has to be sent again; returns how many there were."""
+        account = self._accounts[stream_id]
+        return self._hold(account, min(tokens, account.bucket.tokens(at_s)))
+
+    def settle(self, stream_id: str, spent: int) -> None:
+        """Close the hop: of the tokens taken since the last settling, `spent` are gone and the rest is put back."""
+        account = self._accounts[stream_id]
+        rest = account.held - spent
+        assert rest >= 0, f"{spent} tokens were spent where {account.held} were held"
+        account.held = 0
+        account.bucket.put_back(rest)
+        if self._parent:
+            self._parent.put_back(rest)
+            account.credit += rest
+
+    def _hold(self, account: _Account, tokens: int) -> int:
+        if self._parent and self._parent_rate:
+            tokens = min(tokens, self._parent_share(account, self._parent, self._parent_rate))
+            self._parent.take(tokens)
+            account.credit = max(0.0, account.credit - tokens)
+        account.bucket.take(tokens)
+        account.held += tokens
+        return tokens
+
+    def _parent_share(self, asking: _Account, parent: Bucket, rate: Rate) -> int:
+        now_s = self._clock.monotonic_s()
+        asking.asked_at_s = now_s
+        active = [account for account in self._accounts.values() if now_s - account.asked_at_s <= self._active_s]
+        weights = sum(account.priority for account in active)
+        refilled = rate.tokens_per_s * (now_s - self._credited_at_s)
+        self._credited_at_s = now_s
+        for account in active:
+            share = account.priority / weights
+            account.credit = min(account.credit + refilled * share, rate.burst_tokens * share)
+        level = parent.tokens(now_s)
+        others = sum(account.credit for account in active) - asking.credit
+        return max(0, min(level, int(level - others)))

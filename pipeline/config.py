@@ -1,0 +1,304 @@
+"""The site file: frozen dataclasses read from YAML, validated once. The only reader of the environment.
+
+A value may refer to a secret as `${NAME}` (environment) or `${file:/path}` (first line of a file). References are kept
+as written and only resolved where a connection is built, so a configuration can be stored and shown.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pipeline.context import ContextRules
+from pipeline.errors import ConfigError
+from pipeline.hops import HopRules
+from pipeline.mllm.prompt import clean_question
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+_STRICT = ConfigDict(extra="forbid", strict=False)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class BudgetConfig:
+    """Vision tokens per second of stream time, and how many may be saved up."""
+
+    rate_tokens_per_s: Positive = 400.0
+    burst_tokens: Annotated[int, Field(ge=1)] = 4000
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class ReconnectConfig:
+    """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half."""
+
+    first_s: Positive = 0.2
+    cap_s: Positive = 0.75
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class StreamPolicy:
+    """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise."""
+
+    sample_fps: Annotated[float, Field(gt=0, le=60)] = 2.0
+    hop_s: Positive = 1.0
+    context_max_s: Positive = 30.0
+    context_keep_s: Positive = 15.0
+    context_max_tokens: Annotated[int, Field(ge=1)] = 16_384
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    priority: Annotated[int, Field(ge=1, le=100)] = 1
+    realtime: bool = False
+    hwaccel: str = "auto"
+    stall_s: Positive = 5.0
+    open_timeout_s: Positive = 5.0
+    ring_frames: Annotated[int, Field(ge=1, le=256)] = 8
+    on_corrupt: Literal["keep", "drop"] = "drop"
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
+
+    def hop_rules(self) -> HopRules:
+        """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""
+        return HopRules(self.sample_fps, self.hop_s)
+
+    def context_rules(self) -> ContextRules:
+        """Bounds of its context. Raises ValueError if it would keep more than it may hold."""
+        return ContextRules(self.context_max_s, self.context_keep_s, self.context_max_tokens)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class Defaults(StreamPolicy):
+    """What holds for every stream, and the allocator that serves them all."""
+
+    allocator: str = "motion"
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class StreamConfig(StreamPolicy):
+    """One camera: where it is, and where its policy differs from the defaults."""
+
+    url: str = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class WatchConfig:
+    """One standing question. `streams` are slugs, empty for all; the rest is explained in `types.WatchQuery`."""
+
+    question: str
+    streams: tuple[Slug, ...] = ()
+    open_at: Share = 0.7
+    clear_at: Share = 0.3
+    confirm: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1, le=1000)]] = (1, 1)
+    cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    priority: Annotated[int, Field(ge=1, le=100)] = 1
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class MLLMConfig:
+    """The multimodal LLM: `use` is `transformers:PATH_OR_NAME`, `tiny` (random, meaningless) or `null` (benchmarks)."""
+
+    use: str = "tiny"
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    timeout_s: Positive = 60.0
+    frames_per_segment: Literal[1, 2] = 1
+    min_tokens_per_segment: Annotated[int, Field(ge=1)] = 2
+    max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class KafkaSecurityConfig:
+    """TLS and SASL of a Kafka sink. `username` and `password` should be references."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = None
+    password: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    check_hostname: bool = True
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SinkConfig:
+    """One sink: `url` is `jsonl:PATH`, `kafka://host:port[,host:port]/topic` or `http(s)://...` (a webhook, which
+    signs with `secret`)."""
+
+    url: str
+    security: KafkaSecurityConfig = field(default_factory=KafkaSecurityConfig)
+    secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class MetricsConfig:
+    """Where `serve` offers its Prometheus metrics; port 0 turns them off."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 9108
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SiteConfig:
+    """Everything one process does. Streams, watches and sinks are keyed by slug."""
+
+    defaults: Defaults = field(default_factory=Defaults)
+    streams: dict[Slug, StreamConfig] = field(default_factory=dict)
+    watches: dict[Slug, WatchConfig] = field(default_factory=dict)
+    mllm: MLLMConfig = field(default_factory=MLLMConfig)
+    sinks: dict[Slug, SinkConfig] = field(
+        default_factory=lambda: {"journal": SinkConfig("jsonl:resadapt-events.jsonl")}
+    )
+    store: str = "sqlite:///resadapt.db"
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    gpu_budget: BudgetConfig | None = None
+    drain_s: Positive = 20.0
+
+
+_SITE = TypeAdapter(SiteConfig)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key written twice instead of silently keeping the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                mark = key_node.start_mark
+                raise ConfigError(f"line {mark.line + 1}: {key!r} is written twice; expected each key once")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_site(path: Path) -> SiteConfig:
+    """Read and validate a site file. Raises ConfigError naming the file, the key and what was expected."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the site file {path}: {error}") from error
+    try:
+        return parse_site(yaml.load(text, _UniqueKeys) or {})
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_site(raw: object) -> SiteConfig:
+    """A SiteConfig from plain mappings; per-stream values fall back to `defaults`. Raises ConfigError."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"a site file is a mapping of {_known(SiteConfig)}; this one is a {type(raw).__name__}")
+    if isinstance(raw.get("mllm"), str):
+        raw = raw | {"mllm": {"use": raw["mllm"]}}
+    if isinstance(raw.get("sinks"), dict):
+        raw = raw | {"sinks": {k: {"url": v} if isinstance(v, str) else v for k, v in raw["sinks"].items()}}
+    try:
+        site = _SITE.validate_python(raw | {"streams": _with_defaults(raw)})
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(error))) from error
+    _check(site)
+    return site
+
+
+def resolve(text: str) -> str:
+    """`text` with its `${NAME}` and `${file:PATH}` references replaced. Raises ConfigError for one that is missing."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name.startswith("file:"):
+            try:
+                return Path(name[5:]).read_text(encoding="utf-8").splitlines()[0]
+            except (OSError, IndexError) as error:
+                raise ConfigError(f"the secret file {name[5:]!r} cannot be read or is empty") from error
+        if name not in os.environ:
+            raise ConfigError(f"the environment variable {name} is not set, but the configuration refers to it")
+        return os.environ[name]
+
+    return re.sub(r"\$\{([^}]+)\}", value, text)
+
+
+def _with_defaults(raw: Mapping[str, object]) -> object:
+    """Each stream's mapping laid over the defaults', one level deep for `budget` and `reconnect`."""
+    streams, defaults = raw.get("streams") or {}, raw.get("defaults") or {}
+    if not isinstance(streams, dict) or not isinstance(defaults, dict):
+        return streams
+    shared = {key: value for key, value in defaults.items() if key != "allocator"}
+    return {slug: _overlay(shared, own) if isinstance(own, dict) else own for slug, own in streams.items()}
+
+
+def _overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(base)
+    for key, value in own.items():
+        below = merged.get(key)
+        merged[key] = below | value if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _check(site: SiteConfig) -> None:
+    """What spans several values."""
+    for slug, watch in site.watches.items():
+        unknown = set(watch.streams) - set(site.streams)
+        if unknown:
+            raise ConfigError(f"watches.{slug}.streams names {sorted(unknown)}; the streams are {sorted(site.streams)}")
+        if watch.clear_at >= watch.open_at:
+            raise ConfigError(
+                f"watches.{slug}.clear_at is {watch.clear_at}; expected less than open_at {watch.open_at}"
+            )
+        if watch.confirm[0] > watch.confirm[1]:
+            raise ConfigError(f"watches.{slug}.confirm is {watch.confirm}; expected [k, n] with k of at most n")
+        _at(f"watches.{slug}.question", partial(clean_question, watch.question))
+    for slug, stream in site.streams.items():
+        _at(f"streams.{slug}", stream.hop_rules)
+        _at(f"streams.{slug}", stream.context_rules)
+
+
+def _at(where: str, build: Callable[[], object]) -> None:
+    try:
+        build()
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    """Each fault in words: the path of the value, what it was and what was expected; for unknown keys the known."""
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"]]
+        where = ".".join(path) or "the site file"
+        if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = _keys_at(path[:-1])
+            close = difflib.get_close_matches(path[-1], known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            yield f"{where}: unknown key{hint}; known keys: {', '.join(known)}"
+        elif fault["type"] in ("missing", "missing_argument"):
+            yield f"{where}: missing; it must be given"
+        elif fault["type"] == "string_pattern_mismatch" and path[-1] == "[key]":
+            yield f"{where}: {fault['input']!r} is no slug; expected lower-case letters, digits, - and _, at most 63"
+        else:
+            shown = "" if path[-1:] in (["url"], ["password"], ["secret"]) else f" {fault['input']!r}:"
+            yield f"{where}:{shown} {fault['msg']}"
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    """Names of the keys that a mapping at `path` of the site file may have."""
+    here: object = SiteConfig
+    for part in path:
+        if is_dataclass(here):
+            here = get_type_hints(here).get(part)
+        elif get_origin(here) is dict:
+            here = get_args(here)[1]
+        here = next((kind for kind in get_args(here) if is_dataclass(kind) and get_origin(here) is not dict), here)
+    return [item.name for item in fields(here)] if is_dataclass(here) else []
+
+
+def _known(kind: type) -> str:
+    return ", ".join(item.name for item in fields(kind))

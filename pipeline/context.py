@@ -1,0 +1,98 @@
+"""The append-only context of a stream, and its re-anchoring.
+
+A context is a value: appending gives a new one that shares every earlier segment, so what the encoder and the LLM made
+of the prefix stays valid. When it would span more than `max_s` or hold more than `max_tokens`, it restarts at its last
+`keep_s` seconds under a new `epoch`: from then on the time text counts from the new anchor.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.types import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRules:
+    """Bounds of a context: seconds it may span, seconds kept when it restarts, vision tokens it may hold."""
+
+    max_s: float = 30.0
+    keep_s: float = 15.0
+    max_tokens: int = 16_384
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep_s < self.max_s:
+            raise ValueError(f"context_keep_s is {self.keep_s}; expected more than 0 and less than {self.max_s}")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The segments the MLLM sees of one stream, oldest first.
+
+    `anchor_s` is the stream time of the time text `<0.0 seconds>`, `max_s` when this epoch ends. Two contexts of a
+    stream with the same `epoch` are prefixes one of the other.
+    """
+
+    stream_id: str
+    rules: ContextRules
+    segments: tuple[Segment, ...] = ()
+    epoch: int = 0
+    anchor_s: float = 0.0
+    max_s: float = 30.0
+
+    @classmethod
+    def empty(cls, stream_id: str, rules: ContextRules) -> "Context":
+        """A context without segments. Its first epoch is shortened by a share of the stream's own, so that streams
+        attached together do not all restart together."""
+        share = int.from_bytes(hashlib.blake2b(stream_id.encode(), digest_size=4).digest()) / 2**32
+        return cls(stream_id, rules, max_s=rules.max_s - share * (rules.max_s - rules.keep_s))
+
+    @property
+    def tokens(self) -> int:
+        """Vision tokens resident in the context."""
+        return sum(segment.tokens for segment in self.segments)
+
+    def append(self, segments: Sequence[Segment]) -> "Context":
+        """The context with the new segments; re-anchored first when they would not fit its bounds.
+
+        The newest segments are kept whatever they cost: the grant has already bounded them.
+        """
+        if not segments:
+            return self
+        if not self.segments:
+            return replace(self, segments=tuple(segments), anchor_s=segments[0].pts_s[0])
+        end_s = segments[-1].pts_s[-1]
+        tokens = sum(segment.tokens for segment in segments)
+        if end_s - self.anchor_s <= self.max_s and self.tokens + tokens <= self.rules.max_tokens:
+            return replace(self, segments=(*self.segments, *segments))
+        return self._restart(segments, end_s - self.rules.keep_s, self._room() - tokens)
+
+    def keep_newest(self, tokens: int) -> "Context":
+        """The newest segments that cost at most `tokens` together, under a new epoch if any had to go."""
+        if self.tokens <= tokens:
+            return self
+        return self._restart((), self.anchor_s, tokens)
+
+    def owed(self, hop_end_s: float) -> tuple[int, bool]:
+        """What the next restart will send again: tokens of the present segments that will survive it, and whether
+        segments of the hop ending at `hop_end_s` will survive it too."""
+        if not self.segments:
+            return 0, False
+        survivors_s = self.anchor_s + self.max_s - self.rules.keep_s
+        kept = sum(segment.tokens for segment in self.segments if segment.pts_s[0] >= survivors_s)
+        return kept, hop_end_s > survivors_s
+
+    def _room(self) -> int:
+        # Half of the cap, so that a context bounded by tokens does not restart at every hop.
+        return max(self.rules.max_tokens // 2, 1)
+
+    def _restart(self, new: Sequence[Segment], from_s: float, room: int) -> "Context":
+        kept: list[Segment] = []
+        for segment in reversed(self.segments):
+            if segment.pts_s[0] < from_s or segment.tokens > room:
+                break
+            room -= segment.tokens
+            kept.insert(0, segment)
+        segments = (*kept, *new)
+        anchor_s = segments[0].pts_s[0] if segments else 0.0
+        return replace(self, segments=segments, epoch=self.epoch + 1, anchor_s=anchor_s, max_s=self.rules.max_s)

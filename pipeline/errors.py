@@ -1,0 +1,53 @@
+"""The errors of the pipeline. Each names who recovers, and how."""
+
+
+class ResadaptError(Exception):
+    """Base of everything raised on purpose. Messages are for people and never hold a credential."""
+
+
+class ConfigError(ResadaptError, ValueError):
+    """A value given by a person is wrong. The process refuses it and says what is allowed."""
+
+
+class SourceUnavailable(ResadaptError):
+    """A stream cannot be opened, or its connection broke. The service backs off with jitter and reattaches for ever."""
+
+
+class SourceStalled(SourceUnavailable):
+    """A stream is connected but has sent no picture for longer than its stall time. Handled as SourceUnavailable."""
+
+
+class DecodeError(ResadaptError):
+    """One packet or picture cannot be decoded. The source skips and counts it."""
+
+
+class EngineMismatch(ResadaptError):
+    """An engine or checkpoint does not fit what it is used for. The process refuses to start."""
+
+
+class AllocationFailed(ResadaptError):
+    """An allocator could not propose. The loop falls back to one fixed scale inside the same grant, counted."""
+
+
+class MLLMUnavailable(ResadaptError):
+    """The multimodal LLM cannot answer now. The loop skips this hop's questions, settles what was sent, counts it."""
+
+
+class MLLMOverloaded(MLLMUnavailable):
+    """The multimodal LLM refuses work because it has too much."""
+
+
+class MLLMTimeout(MLLMUnavailable):
+    """The multimodal LLM did not answer in time."""
+
+
+class StoreUnavailable(ResadaptError):
+    """The database cannot take a commit (full disk, lost server). The stream waits and commits it again."""
+
+
+class SinkUnavailable(ResadaptError):
+    """A sink cannot take events now. They wait in the outbox; the relay tries again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

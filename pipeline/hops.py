@@ -1,0 +1,90 @@
+"""Sampled frames become hops of `[start_s, end_s)` stream seconds."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from pipeline.errors import SourceUnavailable
+from pipeline.sources.base import Sampler, Source
+from pipeline.types import Frame, Hop
+
+
+@dataclass(frozen=True, slots=True)
+class HopRules:
+    """How a stream is cut: frames sampled per second of stream time, and the length of a hop in seconds.
+
+    A hop holds a whole number of samples, so that its last one is known when it comes and no hop waits for the next.
+    """
+
+    sample_fps: float = 2.0
+    hop_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sample_fps <= 60:
+            raise ValueError(f"sample_fps is {self.sample_fps}; expected more than 0 and at most 60")
+        slots = self.sample_fps * self.hop_s
+        if slots < 1 or abs(slots - round(slots)) > 1e-9:
+            raise ValueError(
+                f"hop_s is {self.hop_s}, which holds {slots:g} samples at sample_fps {self.sample_fps:g};"
+                " expected a whole number of at least 1"
+            )
+
+    @property
+    def slots(self) -> int:
+        """Samples in a full hop."""
+        return round(self.sample_fps * self.hop_s)
+
+
+class HopCutter:
+    """Collects frames in order of PTS and gives back each hop as soon as it is complete."""
+
+    def __init__(self, stream_id: str, rules: HopRules) -> None:
+        self._stream_id = stream_id
+        self._rules = rules
+        self._slots = Sampler(rules.sample_fps)
+        self._index = 0
+        self._frames: list[Frame] = []
+
+    def push(self, frame: Frame, lost: int) -> list[Hop]:
+        """Add a frame; `lost` is the source's count of frames lost so far. Returns the hops completed by it: the one
+        before, if this frame belongs to a later one, and its own, if this frame is its last sample."""
+        slot = self._slots.slot(frame.pts_s)
+        index = slot // self._rules.slots
+        done = self.flush(lost) if self._frames and index != self._index else []
+        self._index = index
+        self._frames.append(frame)
+        if slot % self._rules.slots == self._rules.slots - 1:
+            done += self.flush(lost)
+        return done
+
+    def flush(self, lost: int) -> list[Hop]:
+        """The hop under way, if it has frames."""
+        if not self._frames:
+            return []
+        frames, self._frames = tuple(self._frames), []
+        start_s = self._index * self._rules.hop_s
+        hop = Hop(self._stream_id, start_s, start_s + self._rules.hop_s, frames, lost)
+        return [hop]
+
+
+async def hops(source: Source, stream_id: str, rules: HopRules) -> AsyncGenerator[Hop, None]:
+    """The hops of one connection of `source`, each as soon as its last sample is there.
+
+    A hop that was cut by the end of the stream or of the connection is given too; only then SourceUnavailable is
+    passed on. Hops without a frame are not given.
+    """
+    cutter = HopCutter(stream_id, rules)
+    lost = source.counts.lost
+    broken: SourceUnavailable | None = None
+    async with aclosing(source.frames(Sampler(rules.sample_fps))) as frames:
+        try:
+            async for frame in frames:
+                for hop in cutter.push(frame, source.counts.lost - lost):
+                    lost = source.counts.lost
+                    yield hop
+        except SourceUnavailable as error:
+            broken = error
+    for hop in cutter.flush(source.counts.lost - lost):
+        yield hop
+    if broken:
+        raise broken

@@ -1,0 +1,113 @@
+"""Answers become watch states and events: k-of-n confirmation, hysteresis, cooldown. Pure functions of values."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pipeline.types import Answer, Event, Hop, Json, WatchQuery
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/resadapt/resadapt-stream/events")
+
+
+def event_id(stream_id: str, watch_id: str, revision: str, kind: str, n: int) -> str:
+    """The id of the `n`-th transition of a watch (or of a stream, with empty watch and revision).
+
+    A function of the decision alone (uuid5), so that deciding again after a crash gives the same ids.
+    """
+    return str(uuid.uuid5(_NAMESPACE, "\0".join((stream_id, watch_id, revision, kind, str(n)))))
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One known answer: the start of its hop in stream seconds, and which thresholds its score reached."""
+
+    start_s: float
+    opens: bool
+    clears: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WatchState:
+    """Where a watch stands on a stream. `transitions` counts its events ever; `shut_until_s` ends the cooldown."""
+
+    is_open: bool = False
+    votes: tuple[Vote, ...] = ()
+    transitions: int = 0
+    onset_s: float | None = None
+    shut_until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What one answer changed: the event's type, and the start of the first hop that confirmed it."""
+
+    kind: str
+    since_s: float
+
+
+def judge_answer(
+    state: WatchState, query: WatchQuery, answer: Answer, hop_start_s: float
+) -> tuple[WatchState, Transition | None]:
+    """One watch, one answer. An `unknown` answer changes nothing: it confirms neither yes nor no."""
+    if answer.verdict == "unknown":
+        return state, None
+    needed, window = query.confirm
+    vote = Vote(hop_start_s, answer.score >= query.open_at, answer.score <= query.clear_at)
+    votes = (*state.votes, vote)[-window:]
+    state = replace(state, votes=votes)
+    agreeing = [v.start_s for v in votes if (v.clears if state.is_open else v.opens)]
+    cooling = not state.is_open and state.shut_until_s is not None and hop_start_s < state.shut_until_s
+    latest_agrees = vote.clears if state.is_open else vote.opens
+    if len(agreeing) < needed or not latest_agrees or cooling:
+        return state, None
+    if state.is_open:
+        shut_until_s = hop_start_s + query.cooldown_s if query.cooldown_s else None
+        cleared = WatchState(False, (), state.transitions + 1, None, shut_until_s)
+        return cleared, Transition("watch.cleared", agreeing[0])
+    opened = WatchState(True, (), state.transitions + 1, agreeing[0], None)
+    return opened, Transition("watch.opened", agreeing[0])
+
+
+def transition_data(
+    query: WatchQuery, state: WatchState, transition: Transition, answer: Answer, hop: Hop
+) -> dict[str, Json]:
+    """The data of a transition's event. `state` is the one after it; seconds are stream time."""
+    last = hop.frames[-1]
+    return {
+        "question": query.question,
+        "revision": query.revision,
+        "n": state.transitions,
+        "onset_s" if transition.kind == "watch.opened" else "cleared_s": transition.since_s,
+        "score": round(answer.score, 6),
+        "hop_start_s": hop.start_s,
+        "hop_end_s": hop.end_s,
+        "captured_at": last.captured_at.isoformat(),
+        "clock": last.clock,
+    }
+
+
+def judge(
+    states: Mapping[str, WatchState],
+    queries: Sequence[WatchQuery],
+    answers: Sequence[Answer],
+    hop: Hop,
+    decided_at: datetime,
+    evidence: dict[str, Json],
+) -> tuple[dict[str, WatchState], tuple[Event, ...]]:
+    """All watches of a hop. `states` are by `WatchQuery.key`; `evidence` joins the data of every event.
+
+    Returns the new states (those of watches not asked unchanged) and the events, in the order of the answers.
+    """
+    after = dict(states)
+    events: list[Event] = []
+    by_id = {query.id: query for query in queries}
+    for answer in answers:
+        query = by_id[answer.watch_id]
+        state, transition = judge_answer(after.get(query.key, WatchState()), query, answer, hop.start_s)
+        after[query.key] = state
+        if transition:
+            data = transition_data(query, state, transition, answer, hop) | evidence
+            identity = event_id(hop.stream_id, query.id, query.revision, transition.kind, state.transitions)
+            events.append(Event(identity, transition.kind, hop.stream_id, decided_at, data, query.id))
+    return after, tuple(events)

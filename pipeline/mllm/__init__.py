@@ -1,0 +1,1 @@
+"""Backends of the frozen multimodal LLM."""

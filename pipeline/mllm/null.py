@@ -1,0 +1,45 @@
+"""A multimodal LLM that looks at nothing: for benchmarks of everything around it, and for tests of plumbing."""
+
+from collections.abc import Callable, Sequence
+
+from allocator_engine.grid import GRIDS, Grid
+from pipeline.context import Context
+from pipeline.mllm.base import MLLMInfo
+from pipeline.types import Answer, Answers, Usage, WatchQuery
+
+Opinion = Callable[[Context, WatchQuery], float]
+"""P(yes) for a query on a context."""
+
+
+def blinking(context: Context, query: WatchQuery) -> float:
+    """Yes for ten seconds of stream time, then no for ten."""
+    return 1.0 if int(context.segments[-1].pts_s[-1] // 10) % 2 == 0 else 0.0
+
+
+class NullMLLM:
+    """Answers by a function of the context, at once. It counts what a real one would encode, and keeps no pixels."""
+
+    def __init__(self, opinion: Opinion = blinking, grid: Grid = GRIDS["qwen3_vl"]) -> None:
+        self.info = MLLMInfo("null", grid.family, grid, meaningful=False)
+        self._opinion = opinion
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    async def start(self) -> None:
+        return
+
+    def pending(self, context: Context) -> int:
+        epoch, count = self._seen.get(context.stream_id, (-1, 0))
+        fresh = context.segments[count:] if epoch == context.epoch else context.segments
+        return sum(segment.tokens for segment in fresh)
+
+    async def ask(self, context: Context, queries: Sequence[WatchQuery]) -> Answers:
+        pending = self.pending(context)
+        self._seen[context.stream_id] = (context.epoch, len(context.segments))
+        usage = Usage(encoded_tokens=pending, prefilled_tokens=pending, cached_tokens=context.tokens - pending)
+        return Answers(tuple(Answer(query.id, self._opinion(context, query), 1.0) for query in queries), usage)
+
+    def forget(self, stream_id: str) -> None:
+        self._seen.pop(stream_id, None)
+
+    async def close(self) -> None:
+        self._seen.clear()

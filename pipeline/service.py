@@ -1,0 +1,1 @@
+"""Running streams match the configuration: attach, restart, drain."""

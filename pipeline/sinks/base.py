@@ -1,0 +1,32 @@
+"""The contract of a sink."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline.types import Event
+
+
+class Sink(Protocol):
+    """Where events go. The relay calls it with one batch at a time, in the order of decision.
+
+    A sink may see an event again after a crash or an error: it is delivered at least once, always under the same id.
+    """
+
+    @property
+    def name(self) -> str:
+        """Stable name under which the store keeps what is still to be delivered here. Never holds a credential."""
+        ...
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Hand over `events` in order and return when every one is safe there. Does not block the event loop.
+
+        Raises SinkUnavailable when it cannot; then any leading part of the batch may have arrived, and the whole
+        batch comes again.
+        """
+        ...
+
+    async def check(self) -> str:
+        """Say in one line where events would go, having tried it. Raises SinkUnavailable or ConfigError."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Sources: code that yields the frames of a stream."""

@@ -1,0 +1,73 @@
+"""The contract of a source, and the sampling of frames by their time stamps."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.types import Frame
+
+
+@dataclass(slots=True)
+class SourceCounts:
+    """Running totals of one source since it was built, across reconnects. Written by the source only."""
+
+    decoded: int = 0
+    sampled: int = 0
+    lost: int = 0
+    corrupt: int = 0
+    decode_errors: int = 0
+    discontinuities: int = 0
+    connects: int = 0
+    hwaccel_fallbacks: int = 0
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Which decoded frames are worth keeping: the first in each of `fps` slots per second of stream time.
+
+    Slot k covers `[k / fps, (k + 1) / fps)`. A variable frame rate, a pause or a jump never yields two frames of a slot.
+    """
+
+    fps: float
+    _last: int = field(default=-1, init=False)
+
+    def slot(self, pts_s: float) -> int:
+        """The slot a stream time falls into. A microsecond of slack absorbs the rounding of time bases."""
+        return int((pts_s + 1e-6) * self.fps)
+
+    def wants(self, pts_s: float) -> bool:
+        """True once for each slot, for the first frame that falls into it."""
+        slot = self.slot(pts_s)
+        if slot <= self._last:
+            return False
+        self._last = slot
+        return True
+
+
+class Source(Protocol):
+    """A stream that can be opened, read until it ends or breaks, and opened again.
+
+    Frames come in stream time: `pts_s` starts near 0 at the first frame ever (or at `start_s` of a resumed file), never
+    decreases over the life of the object, and goes on across reconnects by the time that passed.
+    """
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come at their own pace: then a slow reader loses the oldest, and an end is a loss."""
+        ...
+
+    @property
+    def counts(self) -> SourceCounts: ...
+
+    def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+        """Connect and yield the frames that `sampler` wants, in order of `pts_s`.
+
+        Ends when a recording ends. Raises SourceUnavailable when it cannot connect or a live connection ends, and
+        SourceStalled when a live one goes silent; it may then be called again. Decodes in a thread of its own with
+        a bounded ring between: a live source drops the oldest (counted in `counts.lost`), a recording waits.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop decoding and free the connection. An iteration under way ends."""
+        ...

@@ -1,0 +1,62 @@
+"""What a stream remembers across hops, connections and restarts, and its JSON form in the store."""
+
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+
+from pydantic import TypeAdapter
+
+from pipeline.judge import WatchState, event_id
+from pipeline.types import Event, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Totals of one run of a stream. `granted` and `spent` are vision tokens; `lost` frames were overwritten unread."""
+
+    hops: int = 0
+    frames: int = 0
+    lost: int = 0
+    kept: int = 0
+    granted: int = 0
+    spent: int = 0
+    answers: int = 0
+    unknown: int = 0
+    skipped: int = 0
+    fallbacks: int = 0
+    events: int = 0
+
+    def add(self, **more: int) -> "Counts":
+        """These totals plus `more`."""
+        return replace(self, **{name: getattr(self, name) + count for name, count in more.items()})
+
+    def as_json(self) -> dict[str, Json]:
+        """Name to number."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Where a stream stands: its watches by `WatchQuery.key`, and how many stream events it has sent ever."""
+
+    watches: dict[str, WatchState] = field(default_factory=dict)
+    transitions: int = 0
+
+    def stream_event(
+        self, stream_id: str, kind: str, at: datetime, data: dict[str, Json]
+    ) -> tuple["StreamState", Event]:
+        """The stream's next own event (`stream.attached`, `stream.lost`, ...) and the state after it."""
+        n = self.transitions + 1
+        event = Event(event_id(stream_id, "", "", kind, n), kind, stream_id, at, {"n": n} | data)
+        return replace(self, transitions=n), event
+
+    def to_json(self) -> str:
+        """As text for the store."""
+        return _STATE.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "StreamState":
+        """Back from the store. Raises ValueError (pydantic) for text that is no state."""
+        return _STATE.validate_json(text)
+
+
+_STATE = TypeAdapter(StreamState)

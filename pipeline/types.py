@@ -1,0 +1,160 @@
+"""The nouns: frozen values that travel through the loop. Every number names its unit."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from allocator_engine.fit import Allocation
+from allocator_engine.resize import Picture, Pixels, resize
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+ClockQuality = Literal["ntp", "arrival", "file"]
+"""Where `captured_at` comes from: the camera's own clock, the moment of arrival here, or a file's start plus PTS."""
+
+Verdict = Literal["yes", "no", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture: stream seconds, UTC of capture and how good that is, position in the stream."""
+
+    pts_s: float
+    captured_at: datetime
+    clock: ClockQuality
+    seq: int
+    picture: Picture = field(compare=False, repr=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Native (height, width) in px."""
+        return self.picture.height, self.picture.width
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One temporal patch of the context: one or two frames at their allocated size. Immutable once it is sent.
+
+    `pts_s` are the frames' stream seconds, `pixels` uint8 `[frames, height, width, 3]` RGB, `tokens` its vision tokens,
+    `content_id` a hash of stream, PTS, size and pixels, under which encoder caches may keep it.
+    """
+
+    pts_s: tuple[float, ...]
+    pixels: Pixels = field(compare=False, repr=False)
+    tokens: int
+    content_id: str
+
+    @property
+    def time_s(self) -> float:
+        """Mean of its frames' stream seconds: what the model's own time text states."""
+        return sum(self.pts_s) / len(self.pts_s)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Allocated (height, width) in px."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The sampled frames of `[start_s, end_s)` stream seconds. `lost` frames were sampled but overwritten unread."""
+
+    stream_id: str
+    start_s: float
+    end_s: float
+    frames: tuple[Frame, ...]
+    lost: int = 0
+
+    def render(self, allocation: Allocation) -> tuple[Segment, ...]:
+        """The hop's segments: its frames scaled once, straight to their allocated sizes."""
+        pixels = resize([frame.picture for frame in self.frames], allocation)
+        return tuple(
+            self._segment(tuple(self.frames[i].pts_s for i in size.frames), rendered, size.tokens)
+            for size, rendered in zip(allocation.segments, pixels, strict=True)
+        )
+
+    def _segment(self, pts_s: tuple[float, ...], pixels: Pixels, tokens: int) -> Segment:
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{self.stream_id}\0{pts_s}\0{pixels.shape}\0".encode())
+        digest.update(pixels.tobytes())
+        return Segment(pts_s, pixels, tokens, digest.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class WatchQuery:
+    """A standing question on a stream, and when its answer counts.
+
+    `open_at` and `clear_at` are scores (0 to 1): the watch opens when `confirm[0]` of the last `confirm[1]` known
+    answers reach `open_at`, clears when as many fall to `clear_at`, and stays shut for `cooldown_s` stream seconds
+    after it cleared. `priority` weighs nothing yet but order: larger is asked first.
+    """
+
+    id: str
+    question: str
+    open_at: float = 0.7
+    clear_at: float = 0.3
+    confirm: tuple[int, int] = (1, 1)
+    cooldown_s: float = 0.0
+    priority: int = 1
+
+    @property
+    def revision(self) -> str:
+        """A hash of everything that changes the meaning of its events."""
+        text = repr((self.question, self.open_at, self.clear_at, self.confirm, self.cooldown_s))
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """Under which its state is kept: a changed question starts a new state."""
+        return f"{self.id}@{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The reply to one watch on one context.
+
+    `score` is P(yes) / (P(yes) + P(no)) over the spellings of the first answer token, `mass` is P(yes) + P(no). Below
+    a mass of 0.5 the verdict is `unknown`, which is never read as "no".
+    """
+
+    watch_id: str
+    score: float
+    mass: float
+
+    @property
+    def verdict(self) -> Verdict:
+        if not self.mass >= 0.5:
+            return "unknown"
+        return "yes" if self.score >= 0.5 else "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one asking cost: vision tokens encoded, prompt tokens prefilled and found in a cache, wall seconds."""
+
+    encoded_tokens: int = 0
+    prefilled_tokens: int = 0
+    cached_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The replies to one hop's watches, in the order asked, and their cost."""
+
+    answers: tuple[Answer, ...] = ()
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A state change to send out. `time` is UTC of the decision; `id` a function of the decision (see judge)."""
+
+    id: str
+    type: str
+    stream_id: str
+    time: datetime
+    data: Mapping[str, Json]
+    watch_id: str | None = None
