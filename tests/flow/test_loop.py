@@ -1,0 +1,190 @@
+import pytest
+
+from allocator_engine.fit import Allocation, FitRules, SegmentSize
+from allocator_engine.grid import GRIDS
+from pipeline.allocators.fixed import FixedAllocator
+from pipeline.budget import Ledger, Rate
+from pipeline.clock import ManualClock
+from pipeline.context import Context, ContextRules
+from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout
+from pipeline.hops import HopRules
+from pipeline.loop import House, StreamRun, watch_stream
+from pipeline.metrics import Metrics
+from pipeline.mllm.null import NullMLLM
+from pipeline.state import StreamState
+from pipeline.types import WatchQuery
+from tests.pictures import ScriptedSource, frame
+
+CAR = WatchQuery("car", "is there a car?")
+VAN = WatchQuery("van", "is there a van?")
+RULES = FitRules(GRIDS["qwen3_vl"])
+
+
+class Board:
+    def __init__(self, *queries):
+        self.queries = queries
+
+    def on(self, stream_id):
+        return self.queries
+
+
+class Kept:
+    """An outbox that only remembers."""
+
+    def __init__(self):
+        self.decisions = []
+
+    async def commit(self, decision):
+        self.decisions.append(decision)
+
+    @property
+    def events(self):
+        return [event for decision in self.decisions for event in decision.events]
+
+
+class Recording(NullMLLM):
+    """Remembers what was asked and what each asking had to send; fails when told to."""
+
+    def __init__(self, opinion=lambda context, query: 1.0):
+        super().__init__(opinion)
+        self.asked, self.sent, self.failures = [], [], []
+
+    async def ask(self, context, queries):
+        if self.failures:
+            failure = self.failures.pop(0)
+            if failure:
+                raise failure
+        self.sent.append(self.pending(context))
+        self.asked.append((context, tuple(q.id for q in queries)))
+        return await super().ask(context, queries)
+
+
+def build(*queries, rate=Rate(400, 4000), mllm=None, allocator=None, context=ContextRules()):
+    budget = Ledger(ManualClock())
+    budget.open("yard", rate, 0.0)
+    house = House(
+        ManualClock(), Board(*queries), budget, allocator or FixedAllocator(RULES), RULES, mllm or Recording(), Kept(),
+        Metrics(),
+    )
+    return StreamRun("yard", HopRules(), Context.empty("yard", context)), house
+
+
+def seconds(count, start=0):
+    return [frame(start + i / 2) for i in range(count * 2)]
+
+
+async def test_a_stream_is_watched_to_its_end():
+    run, house = build(CAR, VAN)
+    await watch_stream(run, ScriptedSource(seconds(3)), house)
+
+    assert [event.type for event in house.outbox.events] == ["watch.opened", "watch.opened"]
+    assert [d.resume_s for d in house.outbox.decisions] == [1.0, 2.0, 3.0]
+    assert (run.counts.hops, run.counts.frames, run.counts.answers) == (3, 6, 6)
+    assert [ids for _, ids in house.mllm.asked] == [("car", "van")] * 3
+
+
+async def test_every_decision_holds_the_state_to_resume_from():
+    run, house = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    states = [StreamState.from_json(d.state) for d in house.outbox.decisions]
+    assert all(state.watches[CAR.key].is_open for state in states)
+    assert states[-1] == run.state
+
+
+async def test_one_look_serves_every_watch():
+    spent = []
+    for queries in [(CAR,), tuple(WatchQuery(f"w{i}", f"is there a thing {i}?") for i in range(16))]:
+        run, house = build(*queries)
+        await watch_stream(run, ScriptedSource(seconds(20)), house)
+        spent.append(run.counts.spent)
+    assert spent[0] == spent[1] > 0
+
+
+@pytest.mark.parametrize("rate", [Rate(50, 300), Rate(400, 4000), Rate(13.5, 40)])
+async def test_what_is_sent_was_charged_and_stays_within_the_budget(rate):
+    run, house = build(CAR, rate=rate, context=ContextRules(10, 5))
+    await watch_stream(run, ScriptedSource(seconds(90)), house)
+    sent = house.mllm.sent
+    assert run.context.epoch >= 5
+    assert sum(sent) <= run.counts.spent <= rate.tokens_per_s * 90 + rate.burst_tokens
+    assert sum(sent) >= 0.5 * rate.tokens_per_s * 90
+
+
+async def test_nobody_watching_costs_nothing():
+    run, house = build()
+    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    assert (run.counts.hops, run.counts.spent, house.mllm.asked) == (3, 0, [])
+
+
+@pytest.mark.parametrize("failure", [MLLMOverloaded("too much"), MLLMTimeout("too late")])
+async def test_a_hop_that_could_not_be_asked_is_skipped_and_the_next_one_sees_its_frames(failure):
+    mllm = Recording()
+    mllm.failures = [None, failure, None]
+    run, house = build(CAR, mllm=mllm)
+    await watch_stream(run, ScriptedSource(seconds(3)), house)
+
+    assert (run.counts.hops, run.counts.skipped, run.counts.answers) == (3, 1, 2)
+    assert mllm.asked[-1][0].segments == run.context.segments
+    assert sum(mllm.sent) <= run.counts.spent
+    skipped = house.metrics.skipped.labels("yard", type(failure).__name__)
+    assert skipped._value.get() == 1
+
+
+async def test_a_context_the_mllm_has_lost_is_charged_before_it_is_sent_again():
+    class Forgetful(Recording):
+        async def ask(self, context, queries):
+            answers = await super().ask(context, queries)
+            if len(self.sent) == 10:
+                self.forget("yard")
+            return answers
+
+    run, house = build(CAR, mllm=Forgetful(), rate=Rate(100, 400))
+    await watch_stream(run, ScriptedSource(seconds(12)), house)
+    assert house.mllm.sent[10] > house.mllm.sent[9]
+    assert sum(house.mllm.sent) <= run.counts.spent <= 100 * 12 + 400
+
+
+class Greedy:
+    name = "greedy"
+
+    def __init__(self, failure=None):
+        self.failure = failure
+
+    async def allocate(self, hop, queries, grant):
+        if self.failure:
+            raise self.failure
+        return Allocation((SegmentSize((0,), 3200, 3200, 10_000),))
+
+    def forget(self, stream_id):
+        return
+
+
+@pytest.mark.parametrize("allocator", [Greedy(), Greedy(AllocationFailed("the engine is gone"))])
+async def test_a_failing_allocator_falls_back_inside_the_same_grant_and_says_so(allocator):
+    run, house = build(CAR, allocator=allocator, rate=Rate(100, 150))
+    await watch_stream(run, ScriptedSource(seconds(2)), house)
+    assert run.counts.fallbacks == 2
+    assert 0 < run.counts.spent <= 150 + 200
+    assert house.outbox.events[0].data["allocation_fell_back"] is True
+
+
+async def test_dropped_frames_are_never_rendered():
+    from pipeline.allocators.motion import MotionAllocator, MotionRules
+    from tests.pictures import yard
+
+    still = yard()
+    run, house = build(CAR, allocator=MotionAllocator(RULES, MotionRules(refresh_s=1000)))
+    await watch_stream(run, ScriptedSource([frame(i / 2, still) for i in range(20)]), house)
+    full = [size for size in still.rendered if size[1] > 112]
+    assert len(full) == 1
+    assert run.counts.kept == 1
+
+
+async def test_a_segment_is_immutable_and_its_id_follows_its_pixels():
+    run, house = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(5)), house)
+    contexts = [context for context, _ in house.mllm.asked]
+    for before, after in zip(contexts, contexts[1:], strict=False):
+        assert after.segments[: len(before.segments)] == before.segments
+    ids = [segment.content_id for segment in run.context.segments]
+    assert len(set(ids)) == len(ids)

@@ -1,0 +1,88 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.context import Context, ContextRules
+from pipeline.types import Segment
+
+
+def segment(pts_s, tokens=4):
+    return Segment((pts_s,), np.zeros((1, 32, 32 * tokens, 3), np.uint8), tokens, f"{pts_s:g}")
+
+
+def grow(context, hops):
+    """Every context on the way, one hop of segments at a time."""
+    contexts = [context]
+    for hop in hops:
+        contexts.append(contexts[-1].append(hop))
+    return contexts
+
+
+@st.composite
+def streams(draw):
+    """Hops of zero to three segments with growing times, now and then after a gap."""
+    hops, at_s = [], draw(st.floats(0, 100))
+    for _ in range(draw(st.integers(1, 60))):
+        at_s += draw(st.sampled_from([1.0, 1.0, 1.0, 1.0, 40.0]))
+        count = draw(st.integers(0, 3))
+        hops.append(tuple(segment(at_s + i / 4, draw(st.integers(1, 60))) for i in range(count)))
+    return hops
+
+
+@given(streams(), st.integers(100, 600))
+def test_within_an_epoch_a_context_only_grows_at_its_end(hops, cap):
+    contexts = grow(Context.empty("yard", ContextRules(max_tokens=cap)), hops)
+    for before, after in zip(contexts, contexts[1:], strict=False):
+        if after.epoch == before.epoch and before.segments:
+            assert after.segments[: len(before.segments)] == before.segments
+            assert after.anchor_s == before.anchor_s
+
+
+@given(streams(), st.integers(100, 600))
+def test_a_context_keeps_its_bounds_and_its_newest_hop(hops, cap):
+    rules = ContextRules(max_tokens=cap)
+    newest = 0
+    for hop, context in zip(hops, grow(Context.empty("yard", rules), hops)[1:], strict=True):
+        assert context.segments[len(context.segments) - len(hop) :] == hop
+        newest = sum(s.tokens for s in hop) if hop else newest
+        assert context.tokens <= max(cap, newest)
+        if context.segments:
+            assert context.anchor_s == context.segments[0].pts_s[0]
+            assert context.segments[-1].pts_s[-1] - context.anchor_s <= rules.max_s
+        times = [s.pts_s[0] for s in context.segments]
+        assert times == sorted(times)
+
+
+def test_a_full_context_restarts_at_what_it_keeps():
+    contexts = grow(Context.empty("yard", ContextRules(10, 4)), [(segment(float(t)),) for t in range(40)])
+    restarts = [b for a, b in zip(contexts, contexts[1:], strict=False) if b.epoch > a.epoch]
+    assert [round(c.segments[-1].pts_s[0] - c.anchor_s) for c in restarts] == [4] * len(restarts)
+    assert len(restarts) >= 5
+
+
+def test_streams_attached_together_do_not_restart_together():
+    first_epochs = {Context.empty(f"camera-{i}", ContextRules()).max_s for i in range(16)}
+    assert len(first_epochs) == 16
+    assert all(15.0 <= max_s <= 30.0 for max_s in first_epochs)
+
+
+def test_what_is_owed_covers_what_the_next_restart_sends_again_to_within_a_hop():
+    context = grow(Context.empty("yard", ContextRules(10, 4)), [(segment(float(t)),) for t in range(60)])[-1]
+    promised, restarts = None, 0
+    for t in range(60, 100):
+        owed, resent = context.owed(t + 1.0)
+        after = context.append((segment(float(t)),))
+        if after.epoch > context.epoch and promised is not None:
+            assert promised - 4 <= sum(s.tokens for s in after.segments[:-1]) <= promised
+            restarts += 1
+        context, promised = after, owed + 4 * resent
+    assert restarts >= 5
+
+
+def test_what_cannot_be_paid_for_goes_oldest_first():
+    context = grow(Context.empty("yard", ContextRules()), [(segment(float(t), 10),) for t in range(5)])[-1]
+    trimmed = context.keep_newest(25)
+    assert [s.pts_s[0] for s in trimmed.segments] == [3.0, 4.0]
+    assert (trimmed.epoch, trimmed.anchor_s) == (context.epoch + 1, 3.0)
+    assert context.keep_newest(50) is context
+    assert context.keep_newest(0).segments == ()
