@@ -42,18 +42,17 @@ class Attachment:
         self._stopping = False
 
     async def live(self) -> None:
-        """Watch until the end. Raises ConfigError for a recording that cannot be read, whatever one waits."""
-        reason = "internal error"
+        """Watch until the end. Raises ConfigError for a recording that cannot be read, however long one waits."""
         try:
             await self._attached()
             await self._watch()
-            reason = "drained" if self._stopping else "end of stream"
+            await self._ended("drained" if self._stopping else "end of stream")
         except (ConfigError, SourceUnavailable) as error:
-            reason = scrub(str(error))
+            await self._ended(scrub(str(error)))
             raise
         finally:
-            await self._announce("stream.ended", {"reason": reason, "counts": self.run.counts.as_json()})
             self._enter("ended")
+            await self.source.close()
             self._house.mllm.forget(self.run.stream_id)
             self._house.allocator.forget(self.run.stream_id)
 
@@ -91,6 +90,9 @@ class Attachment:
             warning = f"{info.name} answers without looking: its events mean nothing and only show the plumbing"
             await self._announce("mllm.meaningless", {"mllm": mllm, "warning": warning})
 
+    async def _ended(self, reason: str) -> None:
+        await self._announce("stream.ended", {"reason": reason, "counts": self.run.counts.as_json()})
+
     async def _up(self) -> None:
         if self.phase == "lost":
             gone_s = self._house.clock.monotonic_s() - self._lost_at_s
@@ -112,9 +114,10 @@ class Attachment:
     async def _announce(self, kind: str, data: dict[str, Json]) -> None:
         run = self.run
         data = {"stream_s": run.decided_s, **data}
-        run.state, event = run.state.stream_event(run.stream_id, kind, self._house.clock.now(), data)
-        run.counts = run.counts.add(events=1)
-        await self._house.outbox.commit(Decision(run.stream_id, run.state.to_json(), (event,), run.decided_s))
+        state, event = run.state.stream_event(run.stream_id, kind, self._house.clock.now(), data)
+        await self._house.outbox.commit(Decision(run.stream_id, state.to_json(), (event,), run.decided_s))
+        self._house.metrics.events.labels(kind).inc()
+        run.state, run.counts = state, run.counts.add(events=1)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

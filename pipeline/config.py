@@ -104,7 +104,7 @@ class WatchConfig:
 class MLLMConfig:
     """The multimodal LLM: `use` is `transformers:PATH_OR_NAME`, `tiny` (random, meaningless) or `null` (benchmarks)."""
 
-    use: str = "tiny"
+    use: str
     device: str = "auto"
     dtype: str = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -153,7 +153,7 @@ class SiteConfig:
     defaults: Defaults = field(default_factory=Defaults)
     streams: dict[Slug, StreamConfig] = field(default_factory=dict)
     watches: dict[Slug, WatchConfig] = field(default_factory=dict)
-    mllm: MLLMConfig = field(default_factory=MLLMConfig)
+    mllm: MLLMConfig | None = None
     sinks: dict[Slug, SinkConfig] = field(
         default_factory=lambda: {"journal": SinkConfig("jsonl:resadapt-events.jsonl")}
     )
@@ -182,26 +182,35 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def load_site(path: Path) -> SiteConfig:
     """Read and validate a site file. Raises ConfigError naming the file, the key and what was expected."""
+    raw = read_yaml(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the site file {path}: {error}") from error
-    try:
-        return parse_site(yaml.load(text, _UniqueKeys) or {})
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        return parse_site(raw)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def parse_site(raw: object) -> SiteConfig:
-    """A SiteConfig from plain mappings; per-stream values fall back to `defaults`. Raises ConfigError."""
+def read_yaml(path: Path) -> dict[str, object]:
+    """A site file as plain mappings, not validated yet. Raises ConfigError if it is unreadable or no mapping."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the site file {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"a site file is a mapping of {_known(SiteConfig)}; this one is a {type(raw).__name__}")
+        raise ConfigError(f"{path} holds a {type(raw).__name__}; expected a mapping of {_known(SiteConfig)}")
+    return raw
+
+
+def parse_site(raw: Mapping[str, object]) -> SiteConfig:
+    """A SiteConfig from plain mappings; per-stream values fall back to `defaults`. Raises ConfigError."""
+    raw = dict(raw)
     if isinstance(raw.get("mllm"), str):
         raw = raw | {"mllm": {"use": raw["mllm"]}}
-    if isinstance(raw.get("sinks"), dict):
-        raw = raw | {"sinks": {k: {"url": v} if isinstance(v, str) else v for k, v in raw["sinks"].items()}}
+    if isinstance(sinks := raw.get("sinks"), dict):
+        raw = raw | {"sinks": {slug: {"url": sink} if isinstance(sink, str) else sink for slug, sink in sinks.items()}}
     try:
         site = _SITE.validate_python(raw | {"streams": _with_defaults(raw)})
     except ValidationError as error:

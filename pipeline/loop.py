@@ -32,7 +32,7 @@ from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.sources.base import Source
 from pipeline.state import Counts, StreamState
-from pipeline.types import Answers, Hop, Json, WatchQuery
+from pipeline.types import Answers, Event, Hop, Json, WatchQuery
 
 log = structlog.get_logger()
 
@@ -106,8 +106,10 @@ async def watch_stream(run: StreamRun, source: Source, house: House) -> None:
             answers, skipped = await ask(run.context, queries, house.mllm)
             house.budget.settle(hop.stream_id, paid)
             outcome = Outcome(hop, grant, allocation, fell_back, paid, answers, skipped)
-            await house.outbox.commit(decide(run, queries, outcome, house))
-            measure(run, outcome, source, house.metrics, house.clock.monotonic_s() - began_s)
+            decision, state, counts = decide(run, queries, outcome, house)
+            await house.outbox.commit(decision)
+            run.state, run.counts, run.decided_s = state, counts, hop.end_s
+            measure(run, outcome, decision.events, source, house.metrics, house.clock.monotonic_s() - began_s)
 
 
 def grant_tokens(context: Context, hop: Hop, queries: Sequence[WatchQuery], house: House) -> int:
@@ -159,8 +161,10 @@ async def ask(context: Context, queries: Sequence[WatchQuery], mllm: MLLM) -> tu
         return Answers(), type(error).__name__
 
 
-def decide(run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, house: House) -> Decision:
-    """Judge the answers and move the run on. The returned decision holds the state after it."""
+def decide(
+    run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, house: House
+) -> tuple[Decision, StreamState, Counts]:
+    """Judge the answers. The decision holds the state after it, which counts once the decision is durable."""
     hop = outcome.hop
     evidence: dict[str, Json] = {
         "allocator": house.allocator.name,
@@ -170,10 +174,9 @@ def decide(run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, hous
         "context_tokens": run.context.tokens,
     }
     watches, events = judge(run.state.watches, queries, outcome.answers.answers, hop, house.clock.now(), evidence)
-    run.state = replace(run.state, watches=watches)
-    run.decided_s = hop.end_s
+    state = replace(run.state, watches=watches)
     verdicts = [answer.verdict for answer in outcome.answers.answers]
-    run.counts = run.counts.add(
+    counts = run.counts.add(
         hops=1,
         frames=len(hop.frames),
         lost=hop.lost,
@@ -186,10 +189,12 @@ def decide(run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, hous
         fallbacks=int(outcome.fell_back),
         events=len(events),
     )
-    return Decision(hop.stream_id, run.state.to_json(), events, hop.end_s)
+    return Decision(hop.stream_id, state.to_json(), events, hop.end_s), state, counts
 
 
-def measure(run: StreamRun, outcome: Outcome, source: Source, metrics: Metrics, seconds: float) -> None:
+def measure(
+    run: StreamRun, outcome: Outcome, events: Sequence[Event], source: Source, metrics: Metrics, seconds: float
+) -> None:
     """Write one hop's numbers down."""
     stream, usage = run.stream_id, outcome.answers.usage
     metrics.hops.labels(stream).inc()
@@ -212,6 +217,8 @@ def measure(run: StreamRun, outcome: Outcome, source: Source, metrics: Metrics, 
         metrics.skipped.labels(stream, outcome.skipped).inc()
     else:
         metrics.mllm_seconds.observe(usage.seconds)
+    for event in events:
+        metrics.events.labels(event.type).inc()
     for answer in outcome.answers.answers:
         metrics.answers.labels(stream, answer.verdict).inc()
     for key, state in run.state.watches.items():

@@ -23,6 +23,7 @@ class Metrics:
 
         self.stream_up = gauge("stream_up", "1 while the stream gives frames", stream)
         self.losses = counter("stream_losses", "connections lost or refused", stream)
+        self.crashes = counter("stream_crashes", "unforeseen failures after which the stream was restarted", stream)
         self.frames = counter("frames", "sampled frames that reached the loop", stream)
         self.frames_lost = counter("frames_lost", "sampled frames overwritten unread because the loop was late", stream)
         self.frames_decoded = gauge("frames_decoded", "frames decoded since the stream was attached", stream)

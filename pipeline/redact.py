@@ -1,20 +1,21 @@
-"""Credentials out of text. Everything that shows a URL to a person or a log goes through here."""
+"""Credentials out of text. Everything that shows a URL to a person or a log goes through here.
+
+Rather too much than too little: what a person typed may not be a legal URL, and its password must not be shown all the
+same. A slash in a password is recognised by the user name and colon before it, where no port can be.
+"""
 
 import re
-from urllib.parse import urlsplit, urlunsplit
 
-_USERINFO = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/?#@]*(?:@[^\s/?#@]*)*@", re.IGNORECASE)
-_QUERY = re.compile(r"(?P<url>\b[a-z][a-z0-9+.-]*://[^\s?#'\"<>]*)\?[^\s#'\"<>]+", re.IGNORECASE)
-
-
-def redact_url(url: str) -> str:
-    """`url` without user, password and query values: `rtsp://u:p@cam/1?token=x` becomes `rtsp://***@cam/1?***`."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")
-    netloc = f"***@{host[2]}" if host[1] else parts.netloc
-    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+_SCHEME = r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)"
+_USERINFO = re.compile(rf"{_SCHEME}(?:[^\s/]*@|[^\s/:@]*:(?!\d+(?:[/?#]|\s|$))[^\s@]*@)", re.IGNORECASE)
+_QUERY = re.compile(rf"(?P<url>{_SCHEME}[^\s?#'\"<>]*)[?#][^\s'\"<>]+", re.IGNORECASE)
 
 
 def scrub(text: str) -> str:
-    """`text` with the user, password and query of every URL in it replaced by `***`."""
+    """`text` with the user, password, query and fragment of every URL in it replaced by `***`."""
     return _QUERY.sub(r"\g<url>?***", _USERINFO.sub(r"\g<scheme>***@", text))
+
+
+def redact_url(url: str) -> str:
+    """`url` to show: `rtsp://u:p@cam/1?token=x` becomes `rtsp://***@cam/1?***`."""
+    return scrub(url.replace(" ", "%20"))

@@ -1,1 +1,228 @@
-"""Running streams match the configuration: attach, restart, drain."""
+"""Running streams match the configuration: started, reconciled, drained. One process, one event loop, many streams."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import structlog
+from prometheus_client import start_http_server
+
+from allocator_engine.fit import FitRules
+from pipeline.attachment import Attachment
+from pipeline.budget import Ledger, Rate
+from pipeline.build import build_allocator, build_mllm, build_sink, build_source, build_watch
+from pipeline.clock import Clock
+from pipeline.config import BudgetConfig, MLLMConfig, SiteConfig, StreamConfig, resolve
+from pipeline.context import Context
+from pipeline.errors import ConfigError, ResadaptError
+from pipeline.loop import House, StreamRun
+from pipeline.metrics import Metrics
+from pipeline.mllm.base import MLLM
+from pipeline.outbox import Outbox
+from pipeline.redact import scrub
+from pipeline.relay import Relay
+from pipeline.sinks.base import Sink
+from pipeline.state import StreamState
+from pipeline.store import Store
+from pipeline.types import Event, WatchQuery
+
+log = structlog.get_logger()
+
+RESTART_S = (1.0, 30.0)
+"""First and longest pause before a stream that failed unexpectedly is attached again, in seconds."""
+
+
+class WatchBoard:
+    """The watches that stand now, by stream: larger priority first, then by slug."""
+
+    def __init__(self) -> None:
+        self._queries: dict[str, tuple[WatchQuery, ...]] = {}
+
+    def on(self, stream_id: str) -> Sequence[WatchQuery]:
+        return self._queries.get(stream_id, ())
+
+    def put_up(self, site: SiteConfig) -> None:
+        """Replace all watches by the site's."""
+        ordered = sorted(site.watches.items(), key=lambda item: (-item[1].priority, item[0]))
+        self._queries = {
+            stream: tuple(
+                build_watch(slug, watch) for slug, watch in ordered if not watch.streams or stream in watch.streams
+            )
+            for stream in site.streams
+        }
+
+
+class Service:
+    """Everything one process runs. Use as `async with Service(...) as service`; leaving drains.
+
+    `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
+    cannot be opened at first is given up instead of being tried for ever. `left` says after draining how many events
+    wait in the store, by sink.
+    """
+
+    def __init__(self, site: SiteConfig, clock: Clock, extra_sinks: Sequence[Sink] = (), insist: bool = True) -> None:
+        self.site = site
+        self.attachments: dict[str, Attachment] = {}
+        self.left: dict[str, int] = {}
+        self.metrics = Metrics()
+        self._clock = clock
+        self._insist = insist
+        self._extra_sinks = list(extra_sinks)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._board = WatchBoard()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as opened:
+            await self._open(opened)
+            self._opened = opened.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._opened.__aexit__(kind, error, trace)
+
+    async def reconcile(self, site: SiteConfig) -> None:
+        """Make the running streams those of `site`: start the new, stop the gone, restart the changed. Watches change
+        without a restart. Raises ConfigError, before anything changes, if what all streams share differs."""
+        changed = [name for name, value in _shared(site).items() if value != _shared(self.site)[name]]
+        if changed:
+            raise ConfigError(f"{', '.join(changed)} changed; that needs a restart of the process")
+        running = {slug: self.site.streams[slug] for slug in self._tasks}
+        await asyncio.gather(*(self._detach(slug) for slug, was in running.items() if site.streams.get(slug) != was))
+        self.site = site
+        self._board.put_up(site)
+        for slug, stream in site.streams.items():
+            if slug not in self._tasks:
+                self._tasks[slug] = asyncio.create_task(self._attend(slug, stream), name=f"stream {slug}")
+
+    async def finished(self) -> None:
+        """Wait until every stream has ended. Raises what ended the first of them, if it was an error."""
+        await asyncio.gather(*self._tasks.values())
+
+    async def _open(self, opened: AsyncExitStack) -> None:
+        """Open what the streams need. What is opened last is closed first: streams, outbox, relay, store."""
+        site = self.site
+        if site.mllm is None:
+            raise ConfigError("no multimodal LLM is named; expected mllm: transformers:PATH_OR_NAME, or tiny to try")
+        mllm = build_mllm(site.mllm, self._clock)
+        opened.push_async_callback(mllm.close)
+        self._store = await asyncio.to_thread(Store, resolve(site.store), self._clock, exclusive=True)
+        opened.callback(self._store.close)
+        sinks = [build_sink(slug, sink, self._clock) for slug, sink in site.sinks.items()] + self._extra_sinks
+        relay = Relay(self._store, sinks, self._clock, self._delivered)
+        opened.push_async_callback(self._close_relay, relay)
+        await mllm.start()
+        await relay.start()
+        outbox = Outbox(self._store, self._clock, relay.wake)
+        opened.push_async_callback(outbox.close)
+        self._house = self._furnish(site.mllm, mllm, outbox)
+        self._offer_metrics(relay, opened)
+        opened.push_async_callback(self._detach_all)
+        await self.reconcile(site)
+
+    def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox) -> House:
+        rules = FitRules(
+            mllm.info.grid, config.frames_per_segment, config.min_tokens_per_segment, config.max_tokens_per_segment
+        )
+        gpu = self.site.gpu_budget
+        return House(
+            clock=self._clock,
+            watches=self._board,
+            budget=Ledger(self._clock, _rate(gpu) if gpu else None),
+            allocator=build_allocator(self.site.defaults.allocator, rules),
+            fit_rules=rules,
+            mllm=mllm,
+            outbox=outbox,
+            metrics=self.metrics,
+        )
+
+    async def _attend(self, slug: str, stream: StreamConfig) -> None:
+        """Keep one stream attached. What nobody foresaw restarts it with back-off; it never takes others along."""
+        pause_s = RESTART_S[0]
+        while True:
+            try:
+                attachment = await self._attach(slug, stream)
+                await attachment.live()
+                return
+            except ResadaptError as error:
+                if self._insist:
+                    log.error("stream_failed", stream=slug, reason=scrub(str(error)))
+                raise
+            except Exception:  # the one broad handler of the package: a stream's defect stays the stream's
+                log.exception("stream_crashed", stream=slug, restart_in_s=pause_s)
+                self.metrics.crashes.labels(slug).inc()
+            finally:
+                self._house.budget.close(slug)
+            await self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, RESTART_S[1])
+
+    async def _attach(self, slug: str, stream: StreamConfig) -> Attachment:
+        stored = await asyncio.to_thread(self._store.load, slug)
+        start_s = stored.resume_s if stored else 0.0
+        state = StreamState.from_json(stored.state) if stored else StreamState()
+        source = build_source(slug, stream, self._clock, start_s)
+        self._house.budget.open(slug, _rate(stream.budget), start_s, stream.priority)
+        context = Context.empty(slug, stream.context_rules())
+        run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s)
+        attachment = Attachment(run, source, stream.url, self._house, stream.reconnect, self._insist)
+        self.attachments[slug] = attachment
+        return attachment
+
+    async def _detach(self, slug: str) -> None:
+        """Let the hop under way be decided, for at most `drain_s`; then cut it."""
+        task = self._tasks.pop(slug)
+        if attachment := self.attachments.pop(slug, None):
+            await attachment.stop()
+        done, _ = await asyncio.wait([task], timeout=self.site.drain_s)
+        if not done:
+            log.warning("stream_cut", stream=slug, waited_s=self.site.drain_s)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _detach_all(self) -> None:
+        await asyncio.gather(*(self._detach(slug) for slug in list(self._tasks)))
+
+    async def _close_relay(self, relay: Relay) -> None:
+        """Deliver what is decided, for at most `drain_s`; the rest stays in the store for the next start."""
+        self.left = {sink: count for sink, count in (await relay.drain(self.site.drain_s)).items() if count}
+        await relay.close()
+        for sink in self._extra_sinks:
+            self._store.forget_sink(sink.name)
+        if self.left:
+            log.warning("events_left_in_store", **self.left)
+
+    def _delivered(self, sink: str, events: Sequence[Event], now: datetime) -> None:
+        self.metrics.sink_published.labels(sink).inc(len(events))
+        for event in events:
+            self.metrics.event_seconds.labels(sink).observe((now - event.time).total_seconds())
+
+    def _offer_metrics(self, relay: Relay, opened: AsyncExitStack) -> None:
+        for name, counts in relay.counts.items():
+            self.metrics.sink_pending.labels(name).set_function(partial(getattr, counts, "pending"))
+            self.metrics.sink_failures.labels(name).set_function(partial(getattr, counts, "failures"))
+        address = self.site.metrics
+        if not address.port or not self._insist:
+            return
+        try:
+            server, thread = start_http_server(address.port, address.host, self.metrics.registry)
+        except OSError as error:
+            raise ConfigError(
+                f"metrics cannot be offered on {address.host}:{address.port}: {error.strerror}"
+            ) from error
+        opened.callback(thread.join, 5.0)
+        opened.callback(server.shutdown)
+
+
+def _rate(budget: BudgetConfig) -> Rate:
+    return Rate(budget.rate_tokens_per_s, budget.burst_tokens)
+
+
+def _shared(site: SiteConfig) -> dict[str, object]:
+    """What all streams use, and what therefore cannot change under them."""
+    names = ("mllm", "sinks", "store", "metrics", "gpu_budget")
+    return {name: getattr(site, name) for name in names} | {"defaults.allocator": site.defaults.allocator}

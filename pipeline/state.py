@@ -11,7 +11,11 @@ from pipeline.types import Event, Json
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Totals of one run of a stream. `granted` and `spent` are vision tokens; `lost` frames were overwritten unread."""
+    """Totals of one run of a stream.
+
+    `granted` and `spent` are vision tokens; what a hop was granted and did not spend went back and was granted again.
+    `lost` frames were overwritten unread, `kept` ones were shown to the MLLM; `skipped` hops were not asked about.
+    """
 
     hops: int = 0
     frames: int = 0

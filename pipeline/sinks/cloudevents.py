@@ -86,7 +86,9 @@ def to_kafka(event: Event) -> KafkaMessage:
 def from_kafka(headers: Iterable[tuple[str, bytes]], value: bytes) -> Event:
     """The event of a Kafka record in binary mode. Raises ValueError for one that is not ours."""
     attributes: dict[str, Json] = {
-        name.removeprefix(_HEADER_PREFIX): content.decode() for name, content in headers if name.startswith(_HEADER_PREFIX)
+        name.removeprefix(_HEADER_PREFIX): content.decode()
+        for name, content in headers
+        if name.startswith(_HEADER_PREFIX)
     }
     return _event(attributes, load_json(value))
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from allocator_engine.fit import Allocation, FitRules, SegmentSize
@@ -184,7 +186,7 @@ async def test_a_segment_is_immutable_and_its_id_follows_its_pixels():
     run, house = build(CAR)
     await watch_stream(run, ScriptedSource(seconds(5)), house)
     contexts = [context for context, _ in house.mllm.asked]
-    for before, after in zip(contexts, contexts[1:], strict=False):
+    for before, after in pairwise(contexts):
         assert after.segments[: len(before.segments)] == before.segments
     ids = [segment.content_id for segment in run.context.segments]
     assert len(set(ids)) == len(ids)

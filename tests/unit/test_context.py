@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def streams(draw):
 @given(streams(), st.integers(100, 600))
 def test_within_an_epoch_a_context_only_grows_at_its_end(hops, cap):
     contexts = grow(Context.empty("yard", ContextRules(max_tokens=cap)), hops)
-    for before, after in zip(contexts, contexts[1:], strict=False):
+    for before, after in pairwise(contexts):
         if after.epoch == before.epoch and before.segments:
             assert after.segments[: len(before.segments)] == before.segments
             assert after.anchor_s == before.anchor_s
@@ -55,7 +57,7 @@ def test_a_context_keeps_its_bounds_and_its_newest_hop(hops, cap):
 
 def test_a_full_context_restarts_at_what_it_keeps():
     contexts = grow(Context.empty("yard", ContextRules(10, 4)), [(segment(float(t)),) for t in range(40)])
-    restarts = [b for a, b in zip(contexts, contexts[1:], strict=False) if b.epoch > a.epoch]
+    restarts = [b for a, b in pairwise(contexts) if b.epoch > a.epoch]
     assert [round(c.segments[-1].pts_s[0] - c.anchor_s) for c in restarts] == [4] * len(restarts)
     assert len(restarts) >= 5
 

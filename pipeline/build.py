@@ -1,0 +1,132 @@
+"""The composition root: configuration in, objects out. What can be chosen by name is in a table here."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from allocator_engine.fit import FitRules
+from pipeline.allocators.base import Allocator
+from pipeline.allocators.fixed import FixedAllocator
+from pipeline.allocators.motion import MotionAllocator
+from pipeline.clock import Clock
+from pipeline.config import MLLMConfig, SinkConfig, StreamConfig, WatchConfig, resolve
+from pipeline.errors import ConfigError
+from pipeline.mllm.base import MLLM
+from pipeline.mllm.null import NullMLLM
+from pipeline.redact import redact_url
+from pipeline.sinks.base import Sink
+from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.kafka import KafkaSink
+from pipeline.sinks.kafka_address import KafkaSecurity, parse_kafka_url
+from pipeline.sinks.webhook import WebhookSink
+from pipeline.sources.av import AvSource
+from pipeline.sources.base import Source
+from pipeline.sources.synthetic import SyntheticSource
+from pipeline.types import WatchQuery
+
+TINY_FOLDER = "resadapt-tiny"
+
+
+def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) -> Source:
+    """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds."""
+    url = resolve(stream.url)
+    if url.startswith("synthetic:"):
+        return SyntheticSource(url, clock=clock, realtime=stream.realtime, start_s=start_s)
+    return AvSource(
+        url,
+        name=slug,
+        clock=clock,
+        realtime=stream.realtime,
+        hwaccel=stream.hwaccel,
+        stall_s=stream.stall_s,
+        open_timeout_s=stream.open_timeout_s,
+        ring_frames=stream.ring_frames,
+        on_corrupt=stream.on_corrupt,
+        rtsp_transport=stream.rtsp_transport,
+        start_s=start_s,
+    )
+
+
+def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
+    """The query of a configured watch."""
+    return WatchQuery(
+        slug, watch.question, watch.open_at, watch.clear_at, watch.confirm, watch.cooldown_s, watch.priority
+    )
+
+
+def build_allocator(name: str, rules: FitRules) -> Allocator:
+    """The allocator of that name. Raises ConfigError listing the known ones."""
+    allocators: dict[str, Callable[[FitRules], Allocator]] = {"fixed": FixedAllocator, "motion": MotionAllocator}
+    if name not in allocators:
+        raise ConfigError(f"defaults.allocator is {name!r}; expected one of {', '.join(allocators)}")
+    return allocators[name](rules)
+
+
+def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
+    """The backend that `mllm.use` names, not started yet. Raises ConfigError listing the known ones."""
+    backends: dict[str, Callable[[str, MLLMConfig, Clock], MLLM]] = {
+        "transformers": _transformers,
+        "tiny": _tiny,
+        "null": lambda _model, _config, _clock: NullMLLM(),
+    }
+    kind, _, model = config.use.partition(":")
+    if kind not in backends:
+        raise ConfigError(f"mllm.use is {config.use!r}; expected transformers:PATH_OR_NAME, tiny or null")
+    return backends[kind](model, config, clock)
+
+
+def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
+    if not model:
+        raise ConfigError("mllm.use is 'transformers:'; expected a folder or a hub name behind the colon")
+    from pipeline.mllm.transformers import TransformersMLLM  # loads torch, which the others do not need
+
+    return TransformersMLLM(
+        model,
+        name=config.use,
+        device=config.device,
+        dtype=config.dtype,
+        threads=config.threads,
+        timeout_s=config.timeout_s,
+        clock=clock,
+    )
+
+
+def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
+    from pipeline.mllm.tiny import make_tiny
+
+    folder = make_tiny(Path(tempfile.mkdtemp(prefix=TINY_FOLDER)), family=model or "qwen3_vl")
+    return _transformers(str(folder), replace(config, use="tiny"), clock)
+
+
+def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
+    """The sink of a URL. Raises ConfigError naming the known schemes."""
+    url = resolve(config.url)
+    scheme = urlsplit(url).scheme
+    if scheme == "jsonl":
+        return JsonlSink(Path(url.removeprefix("jsonl:")), name=slug)
+    if scheme == "kafka":
+        bootstrap, topic = parse_kafka_url(url)
+        return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config))
+    if scheme in ("http", "https"):
+        if config.secret is None:
+            raise ConfigError(f"sinks.{slug}.secret is missing; a webhook signs its requests with it, as ${{NAME}}")
+        return WebhookSink(url, clock, secret=resolve(config.secret), name=slug)
+    raise ConfigError(
+        f"sinks.{slug}.url is {redact_url(url)!r}; expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
+    )
+
+
+def _kafka_security(config: SinkConfig) -> KafkaSecurity:
+    security = config.security
+    return KafkaSecurity(
+        protocol=security.protocol,
+        mechanism=security.mechanism,
+        username=resolve(security.username) if security.username else None,
+        password=resolve(security.password) if security.password else None,
+        ca_file=security.ca_file,
+        cert_file=security.cert_file,
+        key_file=security.key_file,
+        check_hostname=security.check_hostname,
+    )

@@ -1,0 +1,260 @@
+"""Watch camera streams with a frozen multimodal LLM under a token budget."""
+
+import asyncio
+import json
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.clock import SystemClock
+from pipeline.config import SiteConfig, load_site, parse_site, read_yaml, resolve
+from pipeline.doctor import examine
+from pipeline.errors import ConfigError, ResadaptError
+from pipeline.logs import set_up_logs
+from pipeline.redact import redact_url, scrub
+from pipeline.screen import Screen
+from pipeline.service import Service
+from pipeline.sinks.base import Sink
+from pipeline.sinks.jsonl import TextSink
+from pipeline.sources.probe import probe as probe_source
+
+EXIT_REFUSED = 2
+"""Exit code when what was asked for is wrong: an unknown key, a missing file, an empty question."""
+EXIT_FAILED = 3
+"""Exit code when it is right but does not work: a camera that does not answer, a broker that is away."""
+
+log = structlog.get_logger()
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+SiteFile = Annotated[Path, typer.Option("--config", "-c", help="The site file (YAML).")]
+
+
+@app.command()
+def run(
+    source: Annotated[str, typer.Argument(help="rtsp://, rtmp://, srt://, http(s)://, FILE, v4l2:DEVICE, synthetic:")],
+    watch: Annotated[list[str] | None, typer.Option(help="A standing yes/no question; may be repeated.")] = None,
+    mllm: Annotated[str | None, typer.Option(help="transformers:PATH_OR_NAME, or tiny (random, meaningless).")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file with defaults.")] = None,
+    sink: Annotated[list[str] | None, typer.Option(help="jsonl:PATH, kafka://HOST:PORT/TOPIC or http(s)://...")] = None,
+    allocator: Annotated[str | None, typer.Option(help="motion or fixed.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Vision tokens per second of stream.")] = None,
+    burst: Annotated[int | None, typer.Option(help="Vision tokens that may be saved up.")] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at the pace of a live camera.")] = False,
+    store: Annotated[str | None, typer.Option(help="Keep state here, and go on where it ended.")] = None,
+    name: Annotated[str | None, typer.Option(help="Slug of the stream; by default made from SOURCE.")] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="Events as CloudEvents JSON lines on stdout.")] = False,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Watch one stream until it ends, or until Ctrl-C."""
+    set_up_logs(log_level)
+    given: dict[str, object] = {"allocator": allocator, "budget": _given(rate_tokens_per_s=rate, burst_tokens=burst)}
+    raw = read_yaml(config) if config else {}
+    scratch = None if store or "store" in raw else Path(tempfile.mkdtemp(prefix="resadapt-"))
+    try:
+        of_one = _site_of_one(raw, source, name, watch or [], realtime, _given(**given))
+        site = parse_site(
+            of_one
+            | _given(mllm=mllm, store=store or (scratch and f"sqlite:///{scratch}/run.db"))
+            | ({"sinks": _named_sinks(sink)} if sink or (json_lines and "sinks" not in raw) else {})
+        )
+    except ConfigError as error:
+        _refuse(error)
+    console = Console(stderr=True)
+    _finish(_run(site, console, json_lines, scratch))
+
+
+@app.command()
+def serve(config: SiteFile, log_level: LogLevel = "info") -> None:
+    """Watch all streams of a site file until SIGTERM drains them. SIGHUP reads the file again."""
+    set_up_logs(log_level)
+    _finish(_serve(config))
+
+
+@app.command()
+def probe(
+    url: Annotated[str, typer.Argument(help="Any source that `run` takes.")],
+    seconds: Annotated[float, typer.Option(help="How long to look at it.")] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object on stdout.")] = False,
+) -> None:
+    """Open a stream and say what it is, what its clock is worth and what to do about it."""
+    set_up_logs("error")
+    try:
+        found = asdict(probe_source(resolve(url), clock=SystemClock(), read_s=seconds))
+    except ResadaptError as error:
+        _refuse(error)
+    if as_json:
+        print(json.dumps(found, default=str))  # noqa: T201 - the command's output
+        return
+    advice = found.pop("advice")
+    table = Table(box=None, show_header=False)
+    for key, value in found.items():
+        table.add_row(key.replace("_", " "), "-" if value is None else str(value))
+    console = Console()
+    console.print(f"[bold]{redact_url(url)}[/]", table)
+    for line in advice:
+        console.print(f"- {line}")
+
+
+@app.command()
+def check(config: SiteFile) -> None:
+    """The doctor: try every stream, the MLLM, every sink and the store of a site file, one line each."""
+    set_up_logs("error")
+    try:
+        site = load_site(config)
+    except ConfigError as error:
+        _refuse(error)
+    console = Console()
+    healthy = True
+    for finding in asyncio.run(examine(site, SystemClock())):
+        mark = "[green]ok  [/]" if finding.healthy else "[red]FAIL[/]"
+        console.print(f"{mark} {finding.what:<24} {scrub(finding.detail)}", highlight=False, soft_wrap=True)
+        healthy &= finding.healthy
+    if not healthy:
+        raise typer.Exit(EXIT_FAILED)
+
+
+async def _run(site: SiteConfig, console: Console, json_lines: bool, scratch: Path | None) -> None:
+    clock = SystemClock()
+    screen = Screen(console)
+    shown: Sink = TextSink(sys.stdout, name="stdout") if json_lines else screen
+    async with Service(site, clock, [shown], insist=False) as service:
+        ended = asyncio.create_task(service.finished())
+        stopped = asyncio.create_task(_stop_signal().wait())
+        table = asyncio.create_task(screen.follow(service.attachments, clock.monotonic_s)) if not json_lines else None
+        await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, table):
+            if task:
+                task.cancel()
+    await ended
+    _tidy(service.left, scratch, console)
+
+
+def _tidy(left: dict[str, int], scratch: Path | None, console: Console) -> None:
+    """Remove a run's own store, unless it still holds events that a sink did not take."""
+    for sink, count in left.items():
+        if count:
+            console.print(f"[red]{count} events could not be delivered to {sink}[/]")
+    if scratch and any(left.values()):
+        console.print(f"they are kept: run again with --store sqlite:///{scratch}/run.db to deliver them")
+        raise typer.Exit(EXIT_FAILED)
+    if scratch:
+        shutil.rmtree(scratch)
+
+
+async def _serve(path: Path) -> None:
+    stop = _stop_signal()
+    loop = asyncio.get_running_loop()
+    async with Service(load_site(path), SystemClock()) as service:
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(service, path)))
+        log.info("serving", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
+        await stop.wait()
+        log.info("draining", at_most_s=service.site.drain_s)
+    log.info("stopped")
+
+
+async def _reload(service: Service, path: Path) -> None:
+    try:
+        await service.reconcile(load_site(path))
+        log.info("reloaded", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
+    except ConfigError as error:
+        log.error("not_reloaded", reason=scrub(str(error)))
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second SIGINT interrupts as usual."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def first(signum: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, first, signum)
+    return stop
+
+
+def _site_of_one(
+    raw: dict[str, object],
+    source: str,
+    name: str | None,
+    watches: list[str],
+    realtime: bool,
+    own: dict[str, object],
+) -> dict[str, object]:
+    """The site file's mappings with one stream instead of its own, and the watches of the command line if any."""
+    slug = name or _slug(Path(re.sub(r"\?.*", "", redact_url(source))).stem, "stream")
+    shared = raw.get("defaults")
+    site = raw | {"streams": {slug: {"url": source, "realtime": realtime}}}
+    if isinstance(shared, dict) or own:
+        site["defaults"] = (shared if isinstance(shared, dict) else {}) | own
+    if watches:
+        site["watches"] = _named_watches(watches)
+    elif isinstance(known := raw.get("watches"), dict):
+        # The watches of the file, whichever of its streams they stand on.
+        site["watches"] = {slug: _without(watch, "streams") for slug, watch in known.items()}
+    if not site.get("watches"):
+        raise ConfigError("nothing to watch for; give at least one --watch 'is there a car in view?'")
+    return site
+
+
+def _named_watches(questions: list[str]) -> dict[str, object]:
+    named: dict[str, object] = {}
+    for number, question in enumerate(questions, 1):
+        slug = _slug(question, f"watch-{number}")
+        named[slug if slug not in named else f"{slug}-{number}"] = {"question": question}
+    return named
+
+
+def _named_sinks(urls: list[str] | None) -> dict[str, object]:
+    named: dict[str, object] = {}
+    for number, url in enumerate(urls or [], 1):
+        scheme = url.partition(":")[0]
+        named[scheme if scheme not in named else f"{scheme}-{number}"] = url
+    return named
+
+
+def _slug(text: str, otherwise: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or otherwise
+
+
+def _without(mapping: object, key: str) -> object:
+    return {k: v for k, v in mapping.items() if k != key} if isinstance(mapping, dict) else mapping
+
+
+def _given(**values: object) -> dict[str, object]:
+    return {key: value for key, value in values.items() if value not in (None, {})}
+
+
+def _finish(work: Coroutine[None, None, None]) -> None:
+    try:
+        asyncio.run(work)
+    except ResadaptError as error:
+        _refuse(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _refuse(error: ResadaptError) -> NoReturn:
+    with suppress(BrokenPipeError):
+        Console(stderr=True).print(f"[red]resadapt:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

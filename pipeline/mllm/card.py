@@ -1,0 +1,119 @@
+"""What a checkpoint says of itself in its JSON files: family, token grid, normalisation. No weights, no torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from allocator_engine.grid import GRIDS, Grid
+from pipeline.errors import ConfigError
+from pipeline.mllm.patches import Normalisation
+
+_JSON_FILES = ("*.json",)
+_ALL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_ADVICE = "expected a folder with config.json and *.safetensors, or the name of such a repository on the Hub"
+
+Fields: TypeAlias = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A checkpoint of a supported family: where its files lie, its token grid and normalisation.
+
+    `meaningful` is False for a checkpoint that declares `"resadapt_meaningless": true` in its config.json.
+    """
+
+    folder: Path
+    family: str
+    grid: Grid
+    normalisation: Normalisation
+    meaningful: bool
+
+
+def read_card(checkpoint: str) -> Card:
+    """The card of a local folder or of a Hub repository, whose JSON files are fetched.
+
+    Raises ConfigError for what is not a checkpoint, cannot be reached, or is of an unsupported family.
+    """
+    folder = _folder(checkpoint, _JSON_FILES)
+    config = _read(folder / "config.json", checkpoint)
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in GRIDS:
+        raise ConfigError(f"{checkpoint} is of the family {family!r}; supported are {', '.join(GRIDS)}")
+    image = _processor(folder, checkpoint)
+    vision = config.get("vision_config")
+    return Card(
+        folder,
+        family,
+        _grid(GRIDS[family], vision if isinstance(vision, Mapping) else {}),
+        Normalisation(_channels(image, "image_mean", checkpoint), _channels(image, "image_std", checkpoint)),
+        meaningful=config.get("resadapt_meaningless") is not True,
+    )
+
+
+def fetch(checkpoint: str) -> Path:
+    """The folder of a checkpoint with its weights. Raises ConfigError if it is not there or cannot be fetched."""
+    return _folder(checkpoint, _ALL_FILES)
+
+
+def _folder(checkpoint: str, patterns: tuple[str, ...]) -> Path:
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or path.is_absolute() or checkpoint.startswith(".") or checkpoint.count("/") != 1:
+        what = "is not a folder" if path.exists() else "does not exist"
+        raise ConfigError(f"the checkpoint {checkpoint} {what}; {_ADVICE}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(checkpoint, allow_patterns=list(patterns)))
+    except (OSError, ValueError) as error:  # the Hub's own errors are one or the other
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"the checkpoint {checkpoint} is no local folder, nor can it be fetched from the Hub ({reason}); {_ADVICE}"
+        ) from error
+
+
+def _read(path: Path, checkpoint: str) -> Fields:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"the checkpoint {checkpoint} has no {path.name}; {_ADVICE}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON ({error}); {_ADVICE}") from error
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path} holds no JSON object; {_ADVICE}")
+    return fields
+
+
+def _processor(folder: Path, checkpoint: str) -> Fields:
+    """The image processor's fields: a file of its own as published, or a part of the processor's file."""
+    for name in _PROCESSOR_FILES:
+        if (folder / name).exists():
+            fields = _read(folder / name, checkpoint)
+            part = fields.get("image_processor", fields)
+            return part if isinstance(part, Mapping) else {}
+    raise ConfigError(f"the checkpoint {checkpoint} has neither {' nor '.join(_PROCESSOR_FILES)}")
+
+
+def _grid(published: Grid, vision: Fields) -> Grid:
+    def number(key: str, default: int) -> int:
+        value = vision.get(key, default)
+        return value if isinstance(value, int) else default
+
+    grid = replace(
+        published,
+        patch_px=number("patch_size", published.patch_px),
+        merge=number("spatial_merge_size", published.merge),
+        temporal_patch=number("temporal_patch_size", published.temporal_patch),
+    )
+    return replace(grid, min_pixels=grid.cell_px**2)
+
+
+def _channels(image: Fields, key: str, checkpoint: str) -> tuple[float, ...]:
+    values = image.get(key)
+    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(value, int | float) for value in values):
+        raise ConfigError(f"{key} of the checkpoint {checkpoint} is {values!r}; expected three numbers")
+    return tuple(float(value) for value in values)

@@ -1,0 +1,87 @@
+"""Which prefixes are kept, for how many streams, and whether one still fits a context. Knows nothing of the model."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import Generic, TypeVar
+
+from pipeline.context import Context
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[P]):
+    """What was made of the first segments of a context; `tokens` are prompt tokens, text included."""
+
+    epoch: int
+    anchor_s: float
+    content_ids: tuple[str, ...]
+    tokens: int
+    prefix: P
+
+    def begins(self, context: Context) -> bool:
+        """Whether `context` only appends to this: same epoch and anchor, same pictures in the same order."""
+        if (self.epoch, self.anchor_s) != (context.epoch, context.anchor_s):
+            return False
+        first = context.segments[: len(self.content_ids)]
+        return self.content_ids == tuple(segment.content_id for segment in first)
+
+
+class KeptPrefixes(Generic[P]):
+    """The kept prefix of each stream, least recently used first to go. Safe to use from several threads.
+
+    At most `max_streams` are kept, and at most `max_tokens` prompt tokens together, but always the newest.
+    `evicted` counts those that had to go, `stale` those that no longer fitted their stream's context.
+    """
+
+    def __init__(self, max_streams: int, max_tokens: int) -> None:
+        self._max_streams, self._max_tokens = max_streams, max_tokens
+        self._kept: OrderedDict[str, Kept[P]] = OrderedDict()
+        self._lock = Lock()
+        self.evicted = 0
+        self.stale = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def segments(self, context: Context) -> int:
+        """Segments of `context` that need not be read again."""
+        with self._lock:
+            kept = self._kept.get(context.stream_id)
+        return len(kept.content_ids) if kept and kept.begins(context) else 0
+
+    def find(self, context: Context) -> Kept[P] | None:
+        """What is kept of `context`. A prefix that does not fit it is dropped, so that it cannot answer for others."""
+        with self._lock:
+            kept = self._kept.pop(context.stream_id, None)
+            if kept is None:
+                return None
+            if not kept.begins(context):
+                self.stale += 1
+                return None
+            self._kept[context.stream_id] = kept
+            return kept
+
+    def put(self, stream_id: str, kept: Kept[P]) -> None:
+        """Keep this for the stream instead of what was kept before."""
+        with self._lock:
+            self._kept[stream_id] = kept
+            self._kept.move_to_end(stream_id)
+            while len(self._kept) > 1 and self._over():
+                self._kept.popitem(last=False)
+                self.evicted += 1
+
+    def drop(self, stream_id: str) -> None:
+        """Keep nothing for the stream."""
+        with self._lock:
+            self._kept.pop(stream_id, None)
+
+    def clear(self) -> None:
+        """Keep nothing at all."""
+        with self._lock:
+            self._kept.clear()
+
+    def _over(self) -> bool:
+        tokens = sum(kept.tokens for kept in self._kept.values())
+        return len(self._kept) > self._max_streams or tokens > self._max_tokens

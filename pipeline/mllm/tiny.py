@@ -1,0 +1,268 @@
+"""Small random checkpoints that load like any Qwen, for tests and first tries. Their answers mean nothing.
+
+A tiny checkpoint is confident but arbitrary: the output rows of "yes" and "no" are a random direction and its
+opposite, so that which of them wins is some function of the pixels and the question. Its config.json says
+`"resadapt_meaningless": true`.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator_engine.grid import GRIDS, Grid
+from pipeline.errors import ConfigError
+from pipeline.mllm.card import read_card
+from pipeline.mllm.prompt import INSTRUCTION, NO, YES, looks, opening, suffix
+from pipeline.types import Segment
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_VOCABULARY = 512
+_HIDDEN = 128
+_HEAD = 64
+_SPREAD = 0.2  # standard deviation of the weights
+_SHARPNESS = 8.0  # factor on the attention's queries
+_FORGETTING = -6.0  # logarithm of the decay rate of linear attention
+_STEADY = 0  # the hidden channel that no text layer changes
+_CONFIDENCE = 10.0  # logit of "yes" one standard deviation away from undecided
+_SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<think>",
+    "</think>",
+)
+_CHAT_TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message.role }}
+{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content -%}
+{% if part.type in ('image', 'image_url') %}<|vision_start|><|image_pad|><|vision_end|>
+{%- elif part.type in ('video', 'video_url') %}<|vision_start|><|video_pad|><|vision_end|>
+{%- else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+ASSISTANT{% endif %}"""
+_CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+_HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+
+
+def make_tiny(folder: Path, family: str = "qwen3_vl", seed: int = 0) -> Path:
+    """Write a random checkpoint of `family` (about a million parameters, float32) to `folder` and return it.
+
+    The same seed gives the same weights. Raises ConfigError for an unknown family.
+    """
+    if family not in GRIDS:
+        raise ConfigError(f"there is no tiny checkpoint of the family {family!r}; expected one of {', '.join(GRIDS)}")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(family)
+    tokenizer.save_pretrained(folder)
+    _write_processors(folder, GRIDS[family])
+    config = _config(family, tokenizer)
+    config.save_pretrained(folder)
+    _model(config, tokenizer, folder, seed).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(family: str) -> "PreTrainedTokenizerBase":
+    """A byte-level BPE of the family's own class, in which each spelling of yes and no is one token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    size = _VOCABULARY - len(_SPECIAL)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    words = [f" {word}" for word in INSTRUCTION.split()] + [" seconds", " is", " the", " there", " a"]
+    trained.train_from_iterator([*(YES + NO) * 100, *words * 3], trainer)
+    model = json.loads(trained.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],  # type: ignore[misc]
+        eos_token="<|im_end|>",
+        extra_special_tokens=list(_SPECIAL),
+    )
+    thought = "<think>\n\n</think>\n\n" if family == "qwen3_5" else ""
+    tokenizer.chat_template = _CHAT_TEMPLATE.replace("ASSISTANT", thought)
+    return tokenizer
+
+
+def _config(family: str, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIAL}
+    return AutoConfig.for_model(
+        family,
+        text_config=_text_fields(family)
+        | {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]},
+        vision_config=_vision_fields(family),
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=False,
+        dtype="float32",
+        resadapt_meaningless=True,
+    )
+
+
+def _model(
+    config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase", folder: Path, seed: int
+) -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
+        torch.nn.Module.eval(model)
+        _sharpen(model)
+        _make_confident(model, tokenizer, folder)
+    return model
+
+
+def _sharpen(model: "PreTrainedModel") -> None:
+    """Let the text layers attend to few tokens rather than to the average of all, and forget slowly, so that a new
+    picture can change the answer of a long context. Keep one channel of text the same in all layers."""
+    for name, weight in model.named_parameters():
+        if name.endswith("embed_tokens.weight"):
+            weight[:, _STEADY] = 1.0
+        if "language_model" in name and name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight")):
+            weight[_STEADY] = 0.0
+        if name.endswith(("q_norm.weight", "q_proj.weight")):
+            # A norm's weight is stored from 1 or from 0, by family; adding raises both.
+            weight.copy_(weight + _SHARPNESS - 1 if "norm" in name else weight * _SHARPNESS)
+        elif name.endswith("A_log"):
+            weight.fill_(_FORGETTING)
+
+
+def _make_confident(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Set the output rows so that "yes" or "no" takes nearly all probability, each about as often.
+
+    The direction is random among those in which the last hidden state differs from one probe to the next, and is at a
+    right angle to its mean; the rest of the vocabulary points against the steady channel.
+    """
+    import torch
+
+    states = _probe(model, tokenizer, folder)
+    mean = states.mean(dim=0)
+    differences = states[1:] - states[:-1]
+    direction = differences.T @ torch.randn(len(differences))
+    direction[_STEADY], mean[_STEADY] = 0.0, 0.0
+    direction -= mean * (direction @ mean) / (mean @ mean)
+    direction /= (differences @ direction).std()
+    rows = model.get_parameter("lm_head.weight")
+    rows[:, _STEADY] = -_CONFIDENCE / states[:, _STEADY].min()
+    rows[tokenizer.convert_tokens_to_ids("yes")] = _CONFIDENCE * direction
+    rows[tokenizer.convert_tokens_to_ids("no")] = -_CONFIDENCE * direction
+
+
+def _probe(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> "torch.Tensor":
+    """Last hidden states `[probes, hidden]` of a question after each picture of some growing prompts."""
+    import torch
+
+    from pipeline.mllm.branching import Reader
+
+    states: list[torch.Tensor] = []
+    hook = model.get_submodule("lm_head").register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][0, -1]))
+    card = read_card(str(folder))
+    reader = Reader(card, model, tokenizer)
+    rng = np.random.default_rng(0)
+    question = reader.tokens(suffix("Is anybody there?", card.family).text)
+    for _ in range(6):
+        prefix = reader.empty()
+        reader.extend(prefix, [opening(card.family)])
+        background, square = rng.integers(0, 256, (2, 3))
+        for second in range(8):
+            reader.extend(prefix, looks([_picture(card.grid, second, background, square)], 0.0))
+            states.pop()
+            reader.answer(prefix, [question])
+    hook.remove()
+    return torch.stack(states)
+
+
+def _picture(grid: Grid, second: int, background: NDArray[np.int64], square: NDArray[np.int64]) -> Segment:
+    """A square of one colour that moves by a cell a second before another, in 3 x 4 cells."""
+    cell = grid.cell_px
+    pixels = np.empty((1, 3 * cell, 4 * cell, 3), np.uint8)
+    pixels[:] = background
+    left = second % 4 * cell
+    pixels[0, cell : 2 * cell, left : left + cell] = square
+    return Segment((float(second),), pixels, tokens=12, content_id=f"{second}")
+
+
+def _text_fields(family: str) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "vocab_size": _VOCABULARY,
+        "hidden_size": _HIDDEN,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 32768,
+        "initializer_range": _SPREAD,
+        "tie_word_embeddings": False,
+    }
+    if family == "qwen2_5_vl":  # has no head_dim: hidden size over heads
+        rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
+        return fields | {"num_attention_heads": _HIDDEN // _HEAD, "rope_parameters": rope}
+    fields |= {"head_dim": _HEAD, "num_attention_heads": 3}
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_interleaved": True}
+    if family == "qwen3_vl":
+        return fields | {"rope_parameters": rope | {"mrope_section": [12, 10, 10]}}
+    linear = {"linear_key_head_dim": 64, "linear_value_head_dim": 64, "linear_num_key_heads": 1}
+    rope |= {"mrope_section": [3, 3, 2], "partial_rotary_factor": 0.25}
+    layers = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
+    return fields | linear | {
+        "linear_num_value_heads": 2,
+        "num_hidden_layers": len(layers),
+        "layer_types": layers,
+        "rope_parameters": rope,
+    }
+
+
+def _vision_fields(family: str) -> dict[str, object]:
+    grid = GRIDS[family]
+    fields: dict[str, object] = {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_heads": 2,
+        "out_hidden_size": _HIDDEN,
+        "patch_size": grid.patch_px,
+        "spatial_merge_size": grid.merge,
+        "temporal_patch_size": grid.temporal_patch,
+        "initializer_range": _SPREAD,
+    }
+    if family == "qwen2_5_vl":
+        return fields | {"window_size": 112, "fullatt_block_indexes": [1]}
+    return fields | ({"deepstack_visual_indexes": [0]} if family == "qwen3_vl" else {})
+
+
+def _write_processors(folder: Path, grid: Grid) -> None:
+    """The two processor files in the layout of the published checkpoints, with one cell as the least size."""
+    common = {
+        "patch_size": grid.patch_px,
+        "temporal_patch_size": grid.temporal_patch,
+        "merge_size": grid.merge,
+        "size": {"shortest_edge": grid.min_pixels, "longest_edge": grid.max_pixels},
+        **(_CLIP if grid.family == "qwen2_5_vl" else _HALF),
+    }
+    name = "Qwen2_5_VLProcessor" if grid.family == "qwen2_5_vl" else "Qwen3VLProcessor"
+    video = "Qwen2VLVideoProcessor" if grid.family == "qwen2_5_vl" else "Qwen3VLVideoProcessor"
+    files = {
+        "preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor"},
+        "video_preprocessor_config.json": {"video_processor_type": video},
+    }
+    for file, fields in files.items():
+        text = json.dumps({"processor_class": name, **fields, **common}, indent=2)
+        (folder / file).write_text(text, encoding="utf-8")

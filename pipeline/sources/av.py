@@ -1,0 +1,124 @@
+"""The source for everything FFmpeg can open: cameras, playlists, files, capture devices."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import Literal
+
+from pipeline.clock import Clock
+from pipeline.errors import SourceStalled, SourceUnavailable
+from pipeline.sources.address import parse_address
+from pipeline.sources.av_open import AvOptions
+from pipeline.sources.av_reader import Attachment, Reader
+from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.ring import Ring
+from pipeline.types import Frame
+
+log = logging.getLogger(__name__)
+
+CLOSE_S = 0.5
+"""How long a closing source waits for its thread, in seconds. One blocked in FFmpeg is left to end by itself."""
+
+OPENING_STEPS = 2
+"""FFmpeg opens in two steps, each with the time-out: it connects, then it reads what streams there are."""
+
+OPENING_SLACK_S = 1.0
+"""What opening may take beyond those steps, in seconds: a name look-up is not covered by FFmpeg's time-out."""
+
+
+class AvSource:
+    """Frames of `url`: rtsp(s), rtmp(s), srt, http(s) with HLS, udp, file paths and file://, v4l2:/dev/videoN.
+
+    A connection is demuxed and decoded by one thread with one decoder thread; only sampled frames come to the event
+    loop, still in the decoder's pixel format. `name` is for logs. `live` overrides what the address and its container
+    tell. A recording with `realtime` plays at its own pace and drops the oldest like a camera, but its end is an end.
+    See AvOptions for the rest. Raises ConfigError for a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        clock: Clock,
+        live: bool | None = None,
+        realtime: bool = False,
+        hwaccel: str = "auto",
+        stall_s: float = 5.0,
+        open_timeout_s: float = 5.0,
+        ring_frames: int = 8,
+        on_corrupt: Literal["keep", "drop"] = "drop",
+        rtsp_transport: str = "tcp",
+        start_s: float = 0.0,
+    ) -> None:
+        options = AvOptions(hwaccel, stall_s, open_timeout_s, ring_frames, on_corrupt, rtsp_transport, start_s)
+        self._attachment = Attachment(parse_address(url, live), options, clock, realtime, options.device())
+        self._name = name
+        self._reader: Reader | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come at their own pace. For a URL on the web this is a guess until it has been opened."""
+        if self._attachment.realtime:
+            return True
+        return self._reader.live if self._reader is not None else self._attachment.address.likely_live
+
+    @property
+    def counts(self) -> SourceCounts:
+        """Running totals across connections."""
+        return self._attachment.counts
+
+    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+        """See Source. A recording that is read again goes on behind the last frame that was handed over.
+
+        Raises ConfigError for a file that is missing or holds no video, since no retry can help.
+        """
+        if self._reader is not None and not self._reader.ring.closed:
+            raise RuntimeError(f"{self._name} is already being read; close it first")
+        reader = self._reader = Reader(self._attachment, Ring(self._attachment.options.ring_frames), sampler)
+        reader.start()
+        watch = asyncio.create_task(self._watch(reader), name=f"stall watch {self._name}")
+        try:
+            while (frame := await reader.ring.get()) is not None:
+                self._attachment.consumed_s = frame.pts_s
+                yield frame
+        finally:
+            watch.cancel()
+            await self._stop(reader)
+
+    async def close(self) -> None:
+        """See Source. Returns within half a second, even where FFmpeg is blocked."""
+        if self._reader is not None:
+            await self._stop(self._reader)
+
+    async def _watch(self, reader: Reader) -> None:
+        """Give the consumer an error when a connection does not open, or a live one shows no picture, in time.
+
+        The thread may be blocked then and cannot; what it says later is not heard.
+        """
+        clock, options, shown = self._attachment.clock, self._attachment.options, self._attachment.address.shown
+        opening_s = OPENING_STEPS * options.open_timeout_s + OPENING_SLACK_S
+        until_s = clock.monotonic_s() + opening_s
+        while reader.opened_s is None:
+            rest_s = until_s - clock.monotonic_s()
+            if rest_s <= 0:
+                reader.ring.end(SourceUnavailable(f"{shown} did not answer within {opening_s:g} s"))
+                return
+            await clock.sleep(min(rest_s, options.stall_s))
+        while reader.live:
+            newest_s = reader.opened_s if reader.picture_s is None else reader.picture_s
+            rest_s = newest_s + options.stall_s - clock.monotonic_s()
+            if rest_s <= 0:
+                reader.ring.end(SourceStalled(f"{shown} is connected but shows no picture since {options.stall_s:g} s"))
+                return
+            await clock.sleep(rest_s)
+
+    async def _stop(self, reader: Reader) -> None:
+        reader.stop()
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + CLOSE_S
+        while reader.running:
+            if loop.time() >= deadline_s:
+                log.info("%s: its thread is still inside FFmpeg and ends at its read limit", self._name)
+                return
+            await asyncio.sleep(0.01)

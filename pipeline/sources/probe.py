@@ -1,0 +1,191 @@
+"""A short look at a stream: what it is, and what to change about it."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
+
+from av.codec.hwaccel import HWDeviceType
+from av.error import FFmpegError
+
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.sources.address import Address, parse_address
+from pipeline.sources.av_open import AvOptions, Connection, Opener
+from pipeline.types import ClockQuality
+
+LONG_GOP_S = 4.0
+"""Key frames further apart than this, in seconds, delay the first picture and any recovery noticeably."""
+
+LARGE_PIXELS_PER_S = 1920 * 1080 * 30
+"""From this rate on, in px per second, software decoding takes a good part of a core."""
+
+UNEVEN_SHARE = 0.1
+"""A rate is variable when this share of the frame intervals is off the median by more than a quarter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a few seconds of a stream tell.
+
+    `fps` is measured from PTS; `keyframe_s` and `gop_frames` are the longest distance of two key frames seen, in
+    seconds and frames (None if fewer than two came); `bit_rate` is measured, in bit/s; `duration_s` None if live or
+    unknown. `clock` is what `captured_at` will rest on, `hwaccel` the devices that this FFmpeg can decode the codec
+    with (whether the machine has them shows only at use). `advice` is in plain words, most important first.
+    """
+
+    url: str
+    live: bool
+    codec: str
+    profile: str | None
+    width: int
+    height: int
+    pixel_format: str | None
+    fps: float | None
+    variable_rate: bool
+    b_frames: bool
+    keyframe_s: float | None
+    gop_frames: int | None
+    bit_rate: int | None
+    clock: ClockQuality
+    duration_s: float | None
+    hwaccel: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The packets of the look, in coding order: PTS in seconds, whether key frames, bytes; and what else was met."""
+
+    pts_s: list[float]
+    keys: list[int]
+    size: int = 0
+    ntp: bool = False
+    picture: bool = False
+
+
+def probe(
+    url: str,
+    *,
+    clock: Clock,
+    read_s: float = 5.0,
+    open_timeout_s: float = 5.0,
+    rtsp_transport: str = "tcp",
+    live: bool | None = None,
+) -> Probe:
+    """Look at `url` for about `read_s` seconds. Blocks at most for two opening time-outs, `read_s` and a little more.
+
+    Raises SourceUnavailable or ConfigError as a source would, SourceUnavailable also when that time runs out.
+    """
+    address = parse_address(url, live)
+    options = AvOptions("none", open_timeout_s=open_timeout_s, stall_s=read_s, rtsp_transport=rtsp_transport)
+    opener = Opener(address, options, clock, None)
+    answers: queue.Queue[Probe | ConfigError | SourceUnavailable] = queue.Queue(maxsize=1)
+
+    def look() -> None:
+        try:
+            with opener.connect() as connection:
+                answers.put(_describe(connection, address, _watch(connection, clock, opener, read_s)))
+        except (ConfigError, SourceUnavailable) as error:
+            answers.put(error)
+
+    deadline_s = 2 * open_timeout_s + 2 * read_s + 1.0
+    threading.Thread(target=look, name=f"probe {address.shown}", daemon=True).start()
+    try:
+        answer = answers.get(timeout=deadline_s)
+    except queue.Empty:
+        opener.interrupt()
+        raise SourceUnavailable(f"{address.shown} did not answer within {deadline_s:g} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) -> _Seen:
+    seen = _Seen([], [])
+    started_s = clock.monotonic_s()
+    try:
+        for packet in connection.container.demux(connection.video):
+            if packet.pts is None:
+                continue
+            if packet.is_keyframe:
+                seen.keys.append(len(seen.pts_s))
+            seen.pts_s.append(packet.pts * connection.tick_s)
+            seen.size += packet.size
+            seen.ntp = seen.ntp or packet.has_sidedata("prft")
+            seen.picture = seen.picture or _decodes(connection, packet)
+            if max(seen.pts_s) - seen.pts_s[0] >= read_s or clock.monotonic_s() - started_s >= read_s:
+                break
+    except (FFmpegError, OSError) as error:
+        if not seen.pts_s:
+            raise opener.unavailable(error, started_s, "broke off") from None
+    return seen
+
+
+def _decodes(connection: Connection, packet: object) -> bool:
+    try:
+        return bool(connection.video.decode(packet))  # type: ignore[arg-type]
+    except FFmpegError:
+        return False
+
+
+def _describe(connection: Connection, address: Address, seen: _Seen) -> Probe:
+    context = connection.video.codec_context
+    times = sorted(seen.pts_s)
+    steps = [step for step in (later - earlier for earlier, later in pairwise(times)) if step > 0]
+    span_s = times[-1] - times[0] if times else 0.0
+    uneven = _uneven(steps)
+    gops = list(pairwise(seen.keys))
+    recorded: ClockQuality = "arrival" if connection.live else "file"
+    found = Probe(
+        url=address.shown,
+        live=connection.live,
+        codec=context.name,
+        profile=context.profile,
+        width=context.width,
+        height=context.height,
+        pixel_format=context.pix_fmt if seen.picture else None,
+        fps=round(len(steps) / span_s if uneven else 1 / median(steps), 3) if steps else None,
+        variable_rate=uneven,
+        b_frames=seen.pts_s != times,
+        keyframe_s=max((seen.pts_s[b] - seen.pts_s[a] for a, b in gops), default=None),
+        gop_frames=max((b - a for a, b in gops), default=None),
+        bit_rate=round(8 * seen.size / span_s) if span_s else None,
+        clock="ntp" if seen.ntp else recorded,
+        duration_s=None if connection.live else connection.duration_s,
+        hwaccel=tuple(HWDeviceType(c.device_type).name for c in context.codec.hardware_configs or () if c.is_supported),
+        advice=(),
+    )
+    return replace(found, advice=tuple(advise(found, address.scheme, span_s)))
+
+
+def _uneven(steps: list[float]) -> bool:
+    usual = median(steps) if steps else 0.0
+    return sum(abs(step - usual) > usual / 4 for step in steps) > UNEVEN_SHARE * len(steps)
+
+
+def advise(found: Probe, scheme: str, seen_s: float) -> Iterator[str]:
+    """What to change, or to know, about a stream that was looked at for `seen_s` seconds. Pure."""
+    if found.pixel_format is None:
+        yield f"no picture could be decoded in {seen_s:.1f} s: look for a key frame interval longer than that"
+    if found.live and (found.keyframe_s or seen_s) >= LONG_GOP_S:
+        least = "" if found.keyframe_s else "more than "
+        yield (
+            f"key frames come every {least}{found.keyframe_s or seen_s:.1f} s, which is how long a lost connection or"
+            " picture takes to recover: set the camera's key frame (I frame) interval to 1 or 2 s"
+        )
+    if found.live and found.b_frames:
+        yield "B frames hold pictures back by some frame intervals: choose a profile of the camera without them"
+    if found.variable_rate:
+        yield "the frame rate varies; frames are sampled by their time stamps, so this does no harm"
+    if found.codec in ("hevc", "av1", "vvc", "vp9"):
+        yield f"{found.codec} costs more to decode in software than H.264: use H.264 or hardware for many streams"
+    if found.width * found.height * (found.fps or 0.0) > LARGE_PIXELS_PER_S:
+        yield (
+            f"{found.width}x{found.height} at {found.fps:g} fps takes a good part of a core to decode:"
+            " use the camera's sub-stream, a lower rate or hardware decoding"
+        )
+    if scheme in ("rtsp", "rtsps") and found.clock != "ntp":
+        yield "the camera sent no sender report with its clock yet: events carry the time of arrival here until it does"

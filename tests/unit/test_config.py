@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import load_site, parse_site, resolve
+from pipeline.errors import ConfigError
+from pipeline.redact import redact_url, scrub
+
+GATE = {"streams": {"gate": {"url": "rtsp://camera/1"}}}
+
+
+def refused(raw, *parts):
+    with pytest.raises(ConfigError) as refusal:
+        parse_site(raw)
+    for part in parts:
+        assert part in str(refusal.value)
+
+
+def test_streams_take_the_defaults_and_override_them_deeply():
+    site = parse_site(
+        {
+            "defaults": {"sample_fps": 4, "budget": {"rate_tokens_per_s": 100, "burst_tokens": 700}},
+            "streams": {"gate": {"url": "a"}, "dock": {"url": "b", "sample_fps": 1, "budget": {"burst_tokens": 9}}},
+        }
+    )
+    gate, dock = site.streams["gate"], site.streams["dock"]
+    assert (gate.sample_fps, gate.budget.rate_tokens_per_s, gate.budget.burst_tokens) == (4, 100, 700)
+    assert (dock.sample_fps, dock.budget.rate_tokens_per_s, dock.budget.burst_tokens) == (1, 100, 9)
+
+
+def test_an_unknown_key_is_refused_with_the_known_ones_and_the_nearest():
+    refused({"streams": {"gate": {"url": "a", "sampel_fps": 3}}}, "streams.gate.sampel_fps", "'sample_fps'", "hop_s")
+    refused({"streem": {}}, "streem", "did you mean 'streams'", "watches")
+    refused({"sinks": {"k": {"url": "x", "security": {"pasword": "x"}}}}, "sinks.k.security.pasword", "'password'")
+    refused(GATE | {"gpu_budget": {"rate": 1}}, "gpu_budget.rate", "rate_tokens_per_s")
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        ({"streams": {"Gate 1": {"url": "a"}}}, ["'Gate 1'", "slug"]),
+        ({"streams": {"gate": {}}}, ["streams.gate.url", "missing"]),
+        ({"defaults": {"sample_fps": -1}}, ["defaults.sample_fps", "-1", "greater than 0"]),
+        ({"streams": {"gate": {"url": "a", "hop_s": 0.3}}}, ["streams.gate", "hop_s is 0.3", "whole number"]),
+        ({"streams": {"gate": {"url": "a", "context_keep_s": 40}}}, ["streams.gate", "context_keep_s is 40", "30"]),
+        (GATE | {"watches": {"w": {"question": ""}}}, ["watches.w.question", "empty"]),
+        (GATE | {"watches": {"w": {"question": "x" * 10_000}}}, ["watches.w.question", "10000", "2000"]),
+        (GATE | {"watches": {"w": {"question": "x", "streams": ["dock"]}}}, ["watches.w.streams", "dock", "gate"]),
+        (GATE | {"watches": {"w": {"question": "x", "open_at": 0.2}}}, ["clear_at", "0.3", "open_at 0.2"]),
+        (GATE | {"watches": {"w": {"question": "x", "confirm": [3, 2]}}}, ["watches.w.confirm", "(3, 2)"]),
+        ({"metrics": {"port": 70000}}, ["metrics.port", "70000"]),
+        ({"mllm": {"use": "tiny", "frames_per_segment": 3}}, ["mllm.frames_per_segment", "3"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_with_what_was_expected(raw, parts):
+    refused(raw, *parts)
+
+
+def test_a_question_in_any_script_is_welcome():
+    site = parse_site(GATE | {"watches": {"w": {"question": "フォークリフトの近くに人がいますか？"}}})
+    assert site.watches["w"].question.startswith("フォーク")
+
+
+def test_a_key_written_twice_is_refused_with_its_line(tmp_path: Path):
+    path = tmp_path / "site.yaml"
+    path.write_text("streams:\n  gate: {url: a}\n  dock: {url: b}\n  gate: {url: c}\n")
+    with pytest.raises(ConfigError, match=r"site\.yaml: line 4: 'gate' is written twice"):
+        load_site(path)
+
+
+@pytest.mark.parametrize(("text", "said"), [("- a\n- b\n", "list"), ("streams: [", "not YAML"), ("\xff", None)])
+def test_a_file_that_is_no_site_is_refused_by_its_name(tmp_path: Path, text, said):
+    path = tmp_path / "site.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError) as refusal:
+        load_site(path)
+    assert "site.yaml" in str(refusal.value)
+    assert said is None or said in str(refusal.value)
+
+
+def test_a_missing_file_is_refused_by_its_name(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"cannot read the site file .*nowhere\.yaml"):
+        load_site(tmp_path / "nowhere.yaml")
+
+
+def test_references_are_resolved_from_the_environment_and_files(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("CAM_PASSWORD", "s3cret")
+    (tmp_path / "user").write_text("operator\nsecond line\n")
+    assert resolve(f"rtsp://${{file:{tmp_path}/user}}:${{CAM_PASSWORD}}@cam/1") == "rtsp://operator:s3cret@cam/1"
+
+
+def test_a_missing_reference_is_refused_by_its_name(monkeypatch):
+    monkeypatch.delenv("CAM_PASSWORD", raising=False)
+    with pytest.raises(ConfigError, match="CAM_PASSWORD is not set"):
+        resolve("rtsp://u:${CAM_PASSWORD}@cam/1")
+    with pytest.raises(ConfigError, match="secret file '/nowhere'"):
+        resolve("${file:/nowhere}")
+
+
+def test_a_configuration_keeps_the_reference_and_not_the_secret(monkeypatch):
+    monkeypatch.setenv("CAM_PASSWORD", "s3cret")
+    assert "s3cret" not in repr(parse_site({"streams": {"gate": {"url": "rtsp://u:${CAM_PASSWORD}@cam/1"}}}))
+
+
+SECRETS = st.text(st.characters(codec="ascii", exclude_characters="/", min_codepoint=33), min_size=6)
+
+
+@given(SECRETS, SECRETS)
+def test_no_credential_of_a_url_survives_redaction(user, password):
+    url = f"rtsp://{user}:{password}@cam.example:554/stream?token={password}"
+    for shown in (scrub(f"cannot open {url}: 401"), redact_url(url)):
+        assert f"{user}:{password}" not in shown
+        assert f"token={password}" not in shown
+        assert "cam.example" in shown
+
+
+@pytest.mark.parametrize("password", ["p@ss", "p/ss", "p#ss", "p?ss", "p:ss", "[p]"])
+def test_a_password_that_makes_no_legal_url_is_redacted_all_the_same(password):
+    assert redact_url(f"rtsp://u:{password}@cam/1") == "rtsp://***@cam/1"
+    assert scrub(f"x rtsp://u:{password}@cam/1 y") == "x rtsp://***@cam/1 y"
+
+
+@pytest.mark.parametrize("url", ["rtsp://cam:8554/yard", "http://cam:80/a@2x.m3u8", "/clips/a@b.mp4", "synthetic:"])
+def test_a_url_without_a_secret_is_left_alone(url):
+    assert redact_url(url) == url

@@ -1,0 +1,282 @@
+import importlib.util
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from pipeline.clock import ManualClock
+from pipeline.decision import Decision
+from pipeline.errors import ConfigError, StoreUnavailable
+from pipeline.store import Store, StoredStream
+from pipeline.types import Event
+from tests.services import require
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def event(identity, stream="gate", **data):
+    return Event(identity, "watch.opened", stream, TIME, data, "fire")
+
+
+def decision(*identities, stream="gate", state="{}", resume_s=1.0):
+    return Decision(stream, state, tuple(event(identity, stream) for identity in identities), resume_s)
+
+
+def ids(stored):
+    return [item.event.id for item in stored]
+
+
+def postgresql_url():
+    url = os.environ.get("TEST_POSTGRESQL_URL")
+    require(bool(url), "TEST_POSTGRESQL_URL names an empty PostgreSQL database")
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    yield (url := postgresql_url())
+    import sqlalchemy as sa
+
+    from pipeline.database import tables
+
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+    tables.drop_all(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def store(url):
+    store = Store(url, ManualClock())
+    yield store
+    store.close()
+
+
+def test_a_stream_is_found_as_its_newest_decision_left_it(store, url):
+    assert store.load("gate") is None
+    store.commit([decision(state='{"n": 1}', resume_s=1.0), decision(state='{"n": 2}', resume_s=2.0)])
+    store.commit([decision(stream="yard", state="{}", resume_s=9.5)])
+    store.close()
+    again = Store(url, ManualClock())
+    assert again.load("gate") == StoredStream('{"n": 2}', 2.0, TIME)
+    assert again.load("yard") == StoredStream("{}", 9.5, TIME)
+    again.close()
+
+
+def test_events_come_back_whole_and_in_the_order_of_commits(store):
+    store.register_sinks(["a"])
+    first = Event("1", "watch.opened", "gate", TIME, {"question": "火?", "n": 1, "deep": [{"x": None}]}, "fire")
+    second = Event("2", "stream.lost", "gate", TIME, {})
+    assert store.commit([Decision("gate", "{}", (first, second), 1.0), decision("3", stream="yard")]) == 3
+    assert [item.event for item in store.pending_events("a", 2)] == [first, second]
+    assert ids(store.pending_events("a", 10)) == ["1", "2", "3"]
+
+
+def test_each_sink_has_its_own_list_of_what_is_left(store):
+    store.register_sinks(["a", "b"])
+    store.commit([decision("1", "2", "3")])
+    store.delivered("a", [item.seq for item in store.pending_events("a", 2)])
+    assert (store.pending("a"), store.pending("b"), store.pending("nobody")) == (1, 3, 0)
+    assert ids(store.pending_events("a", 10)) == ["3"]
+
+
+def test_an_event_committed_again_is_neither_stored_nor_delivered_twice(store):
+    store.register_sinks(["a"])
+    assert store.commit([decision("1", "1"), decision("1", "2")]) == 2
+    store.delivered("a", [item.seq for item in store.pending_events("a", 10)])
+    assert store.commit([decision("2", "3", resume_s=5.0)]) == 1
+    assert ids(store.pending_events("a", 10)) == ["3"]
+    assert store.load("gate").resume_s == 5.0
+
+
+def test_a_new_sink_gets_only_what_comes_after_it(store):
+    store.register_sinks(["a"])
+    store.commit([decision("1")])
+    store.register_sinks(["a", "b"])
+    store.commit([decision("2")])
+    assert ids(store.pending_events("b", 10)) == ["2"]
+    assert ids(store.pending_events("a", 10)) == ["1", "2"]
+
+
+def test_what_waits_for_a_forgotten_sink_is_dropped(store):
+    store.register_sinks(["a", "b"])
+    store.commit([decision("1", "2")])
+    assert store.sinks_owed() == ("a", "b")
+    assert store.forget_sink("b") == 2
+    assert store.sinks_owed() == ("a",)
+
+
+def test_data_that_json_cannot_hold_leaves_nothing_behind(store):
+    bad = Decision("yard", "{}", (event("2", "yard", score=float("nan")),), 1.0)
+    with pytest.raises(ValueError):
+        store.commit([decision("1"), bad])
+    assert store.load("gate") is None
+    assert store.recent(10) == []
+
+
+def test_the_history_can_be_paged_and_narrowed_to_a_stream(store):
+    store.commit([decision("1", "2", "3"), decision("4", stream="yard")])
+    newest = store.recent(2)
+    assert ids(newest) == ["4", "3"]
+    assert ids(store.recent(2, before_seq=newest[-1].seq)) == ["2", "1"]
+    assert ids(store.recent(2, stream_id="yard")) == ["4"]
+
+
+def test_pruning_keeps_the_newest_events_and_whatever_is_not_delivered(store):
+    store.register_sinks(["a", "b"])
+    store.commit([decision(*(str(n) for n in range(10)))])
+    everything = [item.seq for item in store.pending_events("a", 10)]
+    store.delivered("a", everything)
+    store.delivered("b", everything[1:])
+    assert store.prune(keep_events=3) == 6
+    assert ids(store.recent(10)) == ["9", "8", "7", "0"]
+
+
+@pytest.mark.parametrize("sinks", [["a"], []])
+def test_the_history_stays_bounded_without_anyone_asking(tmp_path, sinks):
+    store = Store(str(tmp_path / "store.db"), ManualClock(), keep_events=50)
+    store.register_sinks(sinks)
+    for start in range(0, 2000, 100):
+        store.commit([decision(*(str(n) for n in range(start, start + 100)))])
+        for sink in sinks:
+            store.delivered(sink, [item.seq for item in store.pending_events(sink, 100)])
+    assert 50 <= len(store.recent(5000)) <= 50 + 300
+    store.close()
+
+
+def test_a_full_file_refuses_whole_decisions_and_recovers_when_events_are_delivered(tmp_path):
+    store = Store(str(tmp_path / "store.db"), ManualClock(), max_bytes=256 * 1024)
+    store.register_sinks(["a"])
+    refused = None
+    taken = 0
+    while not refused:
+        try:
+            store.commit([Decision("gate", "{}", (event(str(taken), text="x" * 4000),), float(taken))])
+            taken += 1
+        except StoreUnavailable as error:
+            refused = error
+    assert "full" in str(refused)
+    assert taken > 10
+    assert store.load("gate").resume_s == taken - 1
+    assert store.pending("a") == taken
+    store.delivered("a", [item.seq for item in store.pending_events("a", 20)])
+    store.commit([Decision("gate", "{}", (event(str(taken), text="x" * 4000),), float(taken))])
+    assert ids(store.pending_events("a", 1000)) == [str(n) for n in range(20, taken + 1)]
+    store.close()
+
+
+def test_a_file_held_by_another_program_is_unavailable_not_broken(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.database.BUSY_TIMEOUT_S", 0.05)
+    store = Store(str(tmp_path / "store.db"), ManualClock())
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        store.commit([decision("1")])
+    other.execute("ROLLBACK")
+    assert store.commit([decision("1")]) == 1
+    store.close()
+    other.close()
+
+
+def test_commits_are_durable_before_they_return(tmp_path):
+    store = Store(str(tmp_path / "store.db"), ManualClock())
+    with store._database.reading() as connection:
+        modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert modes == ["wal", 2]
+    store.close()
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    path = tmp_path / "store.db"
+    Store(str(path), ManualClock()).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+    connection.close()
+    with pytest.raises(ConfigError, match="99"):
+        Store(str(path), ManualClock())
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("do not lose me" * 100)
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        Store(str(path), ManualClock())
+    assert path.read_text() == "do not lose me" * 100
+
+
+@pytest.mark.parametrize("table", ["photos (id)", "meta (name, worth)", "outbox (id)"])
+def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path, table):
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"CREATE TABLE {table}")
+    connection.close()
+    with pytest.raises(ConfigError, match="another program"):
+        Store(str(path), ManualClock())
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone() == (1,)
+    connection.close()
+
+
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="folder"):
+        Store(str(tmp_path / "file" / "store.db"), ManualClock())
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        Store(str(tmp_path), ManualClock())
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [("mysql://host/db", "mysql"), ("sqlite://", "memory"), ("no such://x", "no such"), ("", "memory")],
+)
+def test_another_kind_of_database_is_refused(url, named):
+    with pytest.raises(ConfigError, match=named):
+        Store(url, ManualClock())
+
+
+def test_a_server_that_is_away_is_unavailable_and_its_password_is_not_shown():
+    require(importlib.util.find_spec("psycopg") is not None, "psycopg, of the extra postgresql, is installed")
+    with pytest.raises(StoreUnavailable) as caught:
+        Store("postgresql://me:hunter2@127.0.0.1:1/db", ManualClock())
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_second_exclusive_process_is_refused_and_told_who_holds_the_store(tmp_path):
+    path = str(tmp_path / "store.db")
+    holding = (
+        "import sys; from pipeline.clock import SystemClock; from pipeline.store import Store\n"
+        "store = Store(sys.argv[1], SystemClock(), exclusive=True); print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", holding, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match=str(holder.pid)):
+        Store(path, ManualClock(), exclusive=True)
+    reader = Store(path, ManualClock())
+    assert reader.load("gate") is None
+    reader.close()
+    holder.kill()
+    holder.communicate()
+    Store(path, ManualClock(), exclusive=True).close()
+    Store(path, ManualClock(), exclusive=True).close()
+
+
+def test_no_address_of_a_stream_or_server_is_stored(tmp_path):
+    store = Store(str(tmp_path / "store.db"), ManualClock())
+    store.register_sinks(["a"])
+    store.commit([decision("1")])
+    with store._database.reading() as connection:
+        rows = [
+            [str(value) for value in row]
+            for table in ("meta", "stream_state", "outbox", "delivery")
+            for row in connection.exec_driver_sql(f"SELECT * FROM {table}")
+        ]
+    assert "://" not in json.dumps(rows)
+    store.close()

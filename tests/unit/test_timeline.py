@@ -1,0 +1,135 @@
+"""Time stamps to stream seconds, and the pacing of bursts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.sources.pace import Pacer
+from pipeline.sources.timeline import JUMP_S, WRAP_TICKS, Timeline
+
+TICK_S = 1 / 90_000
+PERIOD_S = WRAP_TICKS * TICK_S
+
+
+def connected(live: bool, timeline: Timeline | None = None, **known: float) -> Timeline:
+    timeline = timeline or Timeline()
+    timeline.connect(live=live, tick_s=TICK_S, interval_s=0.04, **known)
+    return timeline
+
+
+def placed(timeline: Timeline, media_s: list[float | None], arrival_s: float = 100.0, every_s: float = 0.04) -> list[float]:
+    return [timeline.place(media, arrival_s + number * every_s) for number, media in enumerate(media_s)]
+
+
+media = st.one_of(st.none(), st.floats(-2e5, 2e5, allow_nan=False))
+
+
+@given(st.lists(st.lists(st.tuples(media, st.floats(0, 60)), max_size=20), max_size=4))
+def test_stream_time_never_runs_backwards_whatever_a_live_camera_sends(
+    connections: list[list[tuple[float | None, float]]]
+) -> None:
+    timeline, arrival_s, times = Timeline(), 0.0, [0.0]
+    for frames in connections:
+        connected(True, timeline)
+        for media_s, passed_s in frames:
+            arrival_s += passed_s
+            times.append(timeline.place(media_s, arrival_s))
+    assert times == sorted(times)
+    assert times[1:2] in ([], [0.0])
+
+
+@given(st.lists(st.integers(1, 5 * 90_000), min_size=1, max_size=60), st.integers(0, WRAP_TICKS - 1), st.booleans())
+def test_a_counter_that_wraps_gives_the_times_of_one_that_does_not(steps: list[int], start: int, live: bool) -> None:
+    ticks = [start]
+    for step in steps:
+        ticks.append(ticks[-1] + step)
+    times = placed(connected(live), [tick % WRAP_TICKS * TICK_S for tick in ticks])
+    assert times == pytest.approx([(tick - start) * TICK_S for tick in ticks], abs=1e-6)
+
+
+@given(st.lists(st.floats(0.001, 600.0), min_size=1, max_size=40), st.floats(0, 5000))
+def test_pauses_of_a_recording_are_kept_as_real_time(steps: list[float], origin_s: float) -> None:
+    media_s = [origin_s]
+    for step in steps:
+        media_s.append(media_s[-1] + step)
+    timeline = connected(False, origin_s=origin_s, end_s=media_s[-1] - origin_s)
+    assert placed(timeline, media_s) == pytest.approx([time - origin_s for time in media_s], abs=1e-6)
+    assert timeline.discontinuities == 0
+
+
+def test_a_long_pause_of_a_live_camera_is_kept_when_as_much_time_passed_here() -> None:
+    timeline = connected(True)
+    assert timeline.place(50.0, 0.0) == 0.0
+    assert timeline.place(75.0, 24.9) == pytest.approx(25.0)
+    assert timeline.discontinuities == 0
+
+
+@pytest.mark.parametrize("jump_s", [JUMP_S + 1, 3600.0, -2.0, -3600.0])
+def test_a_jump_of_a_live_camera_is_counted_and_time_goes_on_by_arrival(jump_s: float) -> None:
+    timeline = connected(True)
+    placed(timeline, [1000.0, 1000.04])
+    assert timeline.place(1000.04 + jump_s, 100.24) == pytest.approx(0.24)
+    assert timeline.place(1000.08 + jump_s, 100.28) == pytest.approx(0.28)
+    assert timeline.discontinuities == 1
+
+
+def test_a_jump_beyond_the_length_of_a_recording_is_a_discontinuity() -> None:
+    timeline = connected(False, origin_s=0.0, end_s=60.0)
+    assert placed(timeline, [0.0, 0.04, 90_000.0, 90_000.04]) == pytest.approx([0.0, 0.04, 0.08, 0.12])
+    assert timeline.discontinuities == 1
+
+
+def test_missing_time_stamps_follow_the_rate_of_a_recording_and_the_arrival_of_a_live_stream() -> None:
+    assert placed(connected(False), [None, None, None], every_s=1.0) == pytest.approx([0.0, 0.04, 0.08])
+    assert placed(connected(True), [None, None, None], every_s=1.0) == pytest.approx([0.0, 1.0, 2.0])
+
+
+def test_jitter_of_a_time_stamp_keeps_the_time_of_the_frame_before() -> None:
+    timeline = connected(True)
+    assert placed(timeline, [5.0, 5.04, 5.03, 5.08]) == pytest.approx([0.0, 0.04, 0.04, 0.08])
+    assert timeline.discontinuities == 0
+
+
+def test_a_reconnected_camera_goes_on_by_the_time_that_passed() -> None:
+    timeline = connected(True)
+    timeline.place(700.0, 10.0)
+    timeline.place(701.0, 11.0)
+    connected(True, timeline)
+    assert timeline.place(3.0, 41.0) == pytest.approx(31.0)
+    assert timeline.place(3.5, 41.5) == pytest.approx(31.5)
+    assert timeline.discontinuities == 0
+
+
+def test_a_recording_that_is_resumed_keeps_its_file_time() -> None:
+    timeline = connected(False, origin_s=1.4)
+    placed(timeline, [1.4, 2.4, 3.4])
+    connected(False, timeline, origin_s=1.4, resume_s=1.0)
+    assert placed(timeline, [1.9, 2.9]) == pytest.approx([1.0, 1.5])
+
+
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=50), st.sampled_from([1.0, 4.0]))
+def test_a_burst_is_never_faster_than_its_speed_and_its_allowance(steps: list[float], speed: float) -> None:
+    pacer, now_s, pts_s = Pacer(speed, late_s=0.5), 0.0, 0.0
+    pacer.wait_s(0.0, 0.0)
+    for step in steps:
+        pts_s += step
+        now_s += pacer.wait_s(pts_s, now_s)
+    assert now_s == pytest.approx(pts_s / speed, abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0.0, 3.0)), min_size=1, max_size=50))
+def test_a_source_that_is_late_is_never_made_to_wait(frames: list[tuple[float, float]]) -> None:
+    pacer, now_s, pts_s = Pacer(1.0, late_s=2.0), 0.0, 0.0
+    pacer.wait_s(0.0, 0.0)
+    for step_s, late_s in frames:
+        pts_s += step_s
+        now_s += step_s + late_s
+        assert pacer.wait_s(pts_s, now_s) <= 1e-9
+
+
+def test_a_long_stop_is_not_followed_by_an_equally_long_burst() -> None:
+    pacer = Pacer(1.0, late_s=2.0)
+    pacer.wait_s(0.0, 0.0)
+    assert pacer.wait_s(0.04, 30.0) == 0.0
+    assert pacer.wait_s(2.04, 30.0) == pytest.approx(0.0)
+    assert pacer.wait_s(3.04, 30.0) == pytest.approx(1.0)
