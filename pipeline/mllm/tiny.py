@@ -49,6 +49,7 @@ _CHAT_TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message.role }}
 {%- else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 ASSISTANT{% endif %}"""
+_PROBES = ("Is anybody there?", "Is the gate open?", "Has a red car parked on the left?", "Is it raining?")
 _CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 _HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
@@ -149,46 +150,50 @@ def _sharpen(model: "PreTrainedModel") -> None:
 def _make_confident(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     """Set the output rows so that "yes" or "no" takes nearly all probability, each about as often.
 
-    The direction is random among those in which the last hidden state differs from one probe to the next, and is at a
-    right angle to its mean; the rest of the vocabulary points against the steady channel.
+    The direction is random among those in which the last hidden state differs from one picture to the next, and at
+    right angles to its mean for each question; the rest of the vocabulary points against the steady channel.
     """
     import torch
 
     states = _probe(model, tokenizer, folder)
-    mean = states.mean(dim=0)
-    differences = states[1:] - states[:-1]
+    steady = states[..., _STEADY].min()
+    states[..., _STEADY] = 0.0
+    differences = (states[1:] - states[:-1]).flatten(0, 1)
+    means, _ = torch.linalg.qr(states.mean(dim=0).T)
     direction = differences.T @ torch.randn(len(differences))
-    direction[_STEADY], mean[_STEADY] = 0.0, 0.0
-    direction -= mean * (direction @ mean) / (mean @ mean)
+    direction -= means @ (means.T @ direction)
     direction /= (differences @ direction).std()
     rows = model.get_parameter("lm_head.weight")
-    rows[:, _STEADY] = -_CONFIDENCE / states[:, _STEADY].min()
+    rows[:, _STEADY] = -_CONFIDENCE / steady
     rows[tokenizer.convert_tokens_to_ids("yes")] = _CONFIDENCE * direction
     rows[tokenizer.convert_tokens_to_ids("no")] = -_CONFIDENCE * direction
 
 
 def _probe(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> "torch.Tensor":
-    """Last hidden states `[probes, hidden]` of a question after each picture of some growing prompts."""
+    """Last hidden states `[pictures, questions, hidden]` of questions after each picture of some growing prompts."""
     import torch
 
     from pipeline.mllm.branching import Reader
 
     states: list[torch.Tensor] = []
+    probes: list[torch.Tensor] = []
     hook = model.get_submodule("lm_head").register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][0, -1]))
     card = read_card(str(folder))
     reader = Reader(card, model, tokenizer)
     rng = np.random.default_rng(0)
-    question = reader.tokens(suffix("Is anybody there?", card.family).text)
-    for _ in range(6):
+    questions = [reader.tokens(suffix(text, card.family).text) for text in _PROBES]
+    for _ in range(4):
         prefix = reader.empty()
         reader.extend(prefix, [opening(card.family)])
         background, square = rng.integers(0, 256, (2, 3))
-        for second in range(8):
+        for second in range(12):
             reader.extend(prefix, looks([_picture(card.grid, second, background, square)], 0.0))
-            states.pop()
-            reader.answer(prefix, [question])
+            states.clear()
+            for question in questions:
+                reader.answer(prefix, [question])
+            probes.append(torch.stack(states))
     hook.remove()
-    return torch.stack(states)
+    return torch.stack(probes)
 
 
 def _picture(grid: Grid, second: int, background: NDArray[np.int64], square: NDArray[np.int64]) -> Segment:

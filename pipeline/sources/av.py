@@ -109,7 +109,8 @@ class AvSource:
             newest_s = reader.opened_s if reader.picture_s is None else reader.picture_s
             rest_s = newest_s + options.stall_s - clock.monotonic_s()
             if rest_s <= 0:
-                reader.ring.end(SourceStalled(f"{shown} is connected but shows no picture since {options.stall_s:g} s"))
+                silence = f"has shown no picture for {options.stall_s:g} s"
+                reader.ring.end(SourceStalled(f"{shown} is connected but {silence}"))
                 return
             await clock.sleep(rest_s)
 

@@ -160,12 +160,20 @@ class Opener:
             if self._pipe is not None:
                 self._pipe.close()
 
-    def unavailable(self, error: Exception, since_s: float, doing: str) -> SourceUnavailable:
-        """`error`, raised by FFmpeg after `since_s`, in words for people."""
-        took_s = self._clock.monotonic_s() - since_s
+    def broken(self, error: Exception, silent_since_s: float) -> SourceUnavailable:
+        """`error`, raised by FFmpeg in a read when nothing had come since `silent_since_s`, in words for people."""
+        return self._unavailable("broke off", error, silent_since_s, self._read_limit_s)
+
+    @property
+    def _read_limit_s(self) -> float:
+        # Twice the stall time: the source's own watch must be the first to see a silence, since what FFmpeg does at
+        # its limit differs by protocol. This limit ends the thread that was left behind.
+        return 2 * self._options.stall_s
+
+    def _unavailable(self, event: str, error: Exception, since_s: float, limit_s: float) -> SourceUnavailable:
         said = self._pipe.said() if self._pipe is not None else ""
-        reason = said or _reason(error, took_s, self._options.open_timeout_s)
-        return SourceUnavailable(f"{self._address.shown} {doing}: {reason}")
+        reason = said or _reason(error, self._clock.monotonic_s() - since_s, limit_s)
+        return SourceUnavailable(f"{self._address.shown} {event}: {reason}")
 
     def _check_path(self) -> None:
         path = self._address.path
@@ -209,9 +217,7 @@ class Opener:
                 self._pipe.stream, "r", format=self._pipe.format, options=QUICK_PROBE, metadata_errors="replace",
                 hwaccel=hwaccel,
             )  # fmt: skip
-        # A read may take twice the stall time: the source's own watch must be the first to see a silence, since what
-        # FFmpeg does at its limit differs by protocol. This limit ends the thread that was left behind.
-        timeout = None if address.scheme == "file" else (options.open_timeout_s, 2 * options.stall_s)
+        timeout = None if address.scheme == "file" else (options.open_timeout_s, self._read_limit_s)
         return av.open(
             address.target, "r", format="v4l2" if address.scheme == "v4l2" else None, options=self._ffmpeg_options(),
             timeout=timeout, metadata_errors="replace", hwaccel=hwaccel,
@@ -228,7 +234,7 @@ class Opener:
         path = self._address.path
         if path is not None and not (isinstance(error, OSError) and error.errno == errno.EACCES):
             return ConfigError(f"{path} cannot be read as video: {_words(error)}")
-        return self.unavailable(error, since_s, "cannot be opened")
+        return self._unavailable("cannot be opened", error, since_s, self._options.open_timeout_s)
 
     def _connection(self, container: InputContainer) -> Connection:
         live = self._address.live

@@ -107,13 +107,13 @@ class Reader:
             if self.ring.closed:
                 raise RingClosed
             self._begin(connection)
-            since_s = self._clock.monotonic_s()
             try:
                 self._deliver(connection)
             except (FFmpegError, OSError) as error:
                 if self.ring.closed:
                     raise RingClosed from None
-                raise self._opener.unavailable(error, since_s, "broke off") from None
+                since_s = self.picture_s or self.opened_s or self._clock.monotonic_s()
+                raise self._opener.broken(error, since_s) from None
             if self.live:
                 return SourceUnavailable(f"{self._address.shown} ended, as a live stream should not")
         return None

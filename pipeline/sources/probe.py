@@ -120,7 +120,7 @@ def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) 
                 break
     except (FFmpegError, OSError) as error:
         if not seen.pts_s:
-            raise opener.unavailable(error, started_s, "broke off") from None
+            raise opener.broken(error, started_s) from None
     return seen
 
 

@@ -1,5 +1,6 @@
 """The grid's arithmetic against the Qwen processors' own."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -33,7 +34,7 @@ def sizes(grid: Grid) -> Iterator[tuple[int, int]]:
     widths = np.clip(heights * np.exp(rng.uniform(-5, 5, 1500)), 1, 9000).astype(int)
     half = grid.cell_px // 2
     sides = [1, half - 1, half, half + 1, 3 * half, 5 * half, 7 * half, 200, 480, 640, 720, 1080, 1920, 2160, 3840]
-    every = [*zip(heights.tolist(), widths.tolist(), strict=True), *((height, width) for height in sides for width in sides)]
+    every = [*zip(heights.tolist(), widths.tolist(), strict=True), *itertools.product(sides, sides)]
     return (size for size in every if max(size) <= 200 * min(size))
 
 

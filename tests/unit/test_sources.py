@@ -53,7 +53,7 @@ def test_an_address_shows_no_credentials() -> None:
 
 @pytest.mark.parametrize("url", ["gopher://u:secret@x/1", "rtsp://[u:secret@x", ""])
 def test_an_unknown_address_is_refused_with_what_is_known(url: str) -> None:
-    with pytest.raises(ConfigError, match="expected|not a URL") as refused:
+    with pytest.raises(ConfigError, match=r"expected|not a URL") as refused:
         parse_address(url)
     assert "secret" not in str(refused.value)
 

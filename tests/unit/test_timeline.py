@@ -17,7 +17,9 @@ def connected(live: bool, timeline: Timeline | None = None, **known: float) -> T
     return timeline
 
 
-def placed(timeline: Timeline, media_s: list[float | None], arrival_s: float = 100.0, every_s: float = 0.04) -> list[float]:
+def placed(
+    timeline: Timeline, media_s: list[float | None], arrival_s: float = 100.0, every_s: float = 0.04
+) -> list[float]:
     return [timeline.place(media, arrival_s + number * every_s) for number, media in enumerate(media_s)]
 
 
@@ -26,7 +28,7 @@ media = st.one_of(st.none(), st.floats(-2e5, 2e5, allow_nan=False))
 
 @given(st.lists(st.lists(st.tuples(media, st.floats(0, 60)), max_size=20), max_size=4))
 def test_stream_time_never_runs_backwards_whatever_a_live_camera_sends(
-    connections: list[list[tuple[float | None, float]]]
+    connections: list[list[tuple[float | None, float]]],
 ) -> None:
     timeline, arrival_s, times = Timeline(), 0.0, [0.0]
     for frames in connections:

@@ -1,0 +1,64 @@
+"""What an allocator engine takes and gives: the contract between its network, its compiled forms and the pipeline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor: name, numpy dtype name, and shape, where None is a size that may differ from call to call."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def check(self, array: NDArray[np.generic]) -> None:
+        """Raise ValueError naming the tensor if `array` is not one of these."""
+        fits = len(array.shape) == len(self.shape) and all(
+            size in (None, actual) for size, actual in zip(self.shape, array.shape, strict=True)
+        )
+        if array.dtype != np.dtype(self.dtype) or not fits:
+            raise ValueError(
+                f"tensor {self.name!r} is {array.dtype}{list(array.shape)}; expected {self.dtype}{list(self.shape)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """An engine as a pure function: memory in, memory out, one linear scale per frame.
+
+    `thumbnail` is (height, width) in px of the RGB thumbnails it sees; `scale_range` the least and largest scale it
+    can propose, 1.0 = native.
+    """
+
+    thumbnail: tuple[int, int]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    scale_range: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        low, high = self.scale_range
+        if not 0 <= low < high:
+            raise ValueError(f"scale_range is {self.scale_range}; expected 0 <= least < largest")
+        names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tensor names repeat: {', '.join(sorted(names))}; expected each once")
+
+    def check_inputs(self, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+        """Raise ValueError unless `tensors` are exactly the inputs."""
+        _check(self.inputs, tensors)
+
+    def check_outputs(self, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+        """Raise ValueError unless `tensors` are exactly the outputs."""
+        _check(self.outputs, tensors)
+
+
+def _check(specs: tuple[TensorSpec, ...], tensors: Mapping[str, NDArray[np.generic]]) -> None:
+    expected = {spec.name for spec in specs}
+    if set(tensors) != expected:
+        raise ValueError(f"tensors are {sorted(tensors)}; expected {sorted(expected)}")
+    for spec in specs:
+        spec.check(tensors[spec.name])
