@@ -26,7 +26,8 @@ class Picture(Protocol):
         ...
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
-        """The whole picture scaled to `height` x `width` px in one pass: uint8 `[height, width, 3]`, RGB."""
+        """The whole picture scaled to `height` x `width` px in one pass: uint8 `[height, width, 3]`, RGB,
+        contiguous, and the caller's own."""
         ...
 
 

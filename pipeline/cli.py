@@ -8,15 +8,14 @@ import signal
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Coroutine
-from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import structlog
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.clock import SystemClock
@@ -61,27 +60,23 @@ def run(
 ) -> None:
     """Watch one stream until it ends, or until Ctrl-C."""
     set_up_logs(log_level)
-    given: dict[str, object] = {"allocator": allocator, "budget": _given(rate_tokens_per_s=rate, burst_tokens=burst)}
     raw = read_yaml(config) if config else {}
-    scratch = None if store or "store" in raw else Path(tempfile.mkdtemp(prefix="resadapt-"))
-    try:
-        of_one = _site_of_one(raw, source, name, watch or [], realtime, _given(**given))
-        site = parse_site(
-            of_one
-            | _given(mllm=mllm, store=store or (scratch and f"sqlite:///{scratch}/run.db"))
-            | ({"sinks": _named_sinks(sink)} if sink or (json_lines and "sinks" not in raw) else {})
-        )
-    except ConfigError as error:
-        _refuse(error)
-    console = Console(stderr=True)
-    _finish(_run(site, console, json_lines, scratch))
+    own = _given(allocator=allocator, budget=_given(rate_tokens_per_s=rate, burst_tokens=burst))
+    given = _given(mllm=mllm, store=store, sinks=_named_sinks(sink or []))
+    site = parse_site(_site_of_one(raw, source, name, watch or [], realtime, own) | given)
+    scratch = None if "store" in raw or store else Path(tempfile.mkdtemp(prefix="resadapt-"))
+    if scratch:
+        site = replace(site, store=f"sqlite:///{scratch}/run.db")
+    if json_lines and not sink and "sinks" not in raw:
+        site = replace(site, sinks={})
+    asyncio.run(_run(site, Console(stderr=True), json_lines, scratch))
 
 
 @app.command()
 def serve(config: SiteFile, log_level: LogLevel = "info") -> None:
     """Watch all streams of a site file until SIGTERM drains them. SIGHUP reads the file again."""
     set_up_logs(log_level)
-    _finish(_serve(config))
+    asyncio.run(_serve(config))
 
 
 @app.command()
@@ -92,10 +87,7 @@ def probe(
 ) -> None:
     """Open a stream and say what it is, what its clock is worth and what to do about it."""
     set_up_logs("error")
-    try:
-        found = asdict(probe_source(resolve(url), clock=SystemClock(), read_s=seconds))
-    except ResadaptError as error:
-        _refuse(error)
+    found = asdict(probe_source(resolve(url), clock=SystemClock(), read_s=seconds))
     if as_json:
         print(json.dumps(found, default=str))  # noqa: T201 - the command's output
         return
@@ -113,13 +105,9 @@ def probe(
 def check(config: SiteFile) -> None:
     """The doctor: try every stream, the MLLM, every sink and the store of a site file, one line each."""
     set_up_logs("error")
-    try:
-        site = load_site(config)
-    except ConfigError as error:
-        _refuse(error)
     console = Console()
     healthy = True
-    for finding in asyncio.run(examine(site, SystemClock())):
+    for finding in asyncio.run(examine(load_site(config), SystemClock())):
         mark = "[green]ok  [/]" if finding.healthy else "[red]FAIL[/]"
         console.print(f"{mark} {finding.what:<24} {scrub(finding.detail)}", highlight=False, soft_wrap=True)
         healthy &= finding.healthy
@@ -219,9 +207,9 @@ def _named_watches(questions: list[str]) -> dict[str, object]:
     return named
 
 
-def _named_sinks(urls: list[str] | None) -> dict[str, object]:
+def _named_sinks(urls: list[str]) -> dict[str, object]:
     named: dict[str, object] = {}
-    for number, url in enumerate(urls or [], 1):
+    for number, url in enumerate(urls, 1):
         scheme = url.partition(":")[0]
         named[scheme if scheme not in named else f"{scheme}-{number}"] = url
     return named
@@ -240,21 +228,10 @@ def _given(**values: object) -> dict[str, object]:
     return {key: value for key, value in values.items() if value not in (None, {})}
 
 
-def _finish(work: Coroutine[None, None, None]) -> None:
-    try:
-        asyncio.run(work)
-    except ResadaptError as error:
-        _refuse(error)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _refuse(error: ResadaptError) -> NoReturn:
-    with suppress(BrokenPipeError):
-        Console(stderr=True).print(f"[red]resadapt:[/] {scrub(str(error))}", highlight=False, soft_wrap=True)
-    raise typer.Exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)
-
-
 def main() -> None:
-    """Entry point of the command."""
-    app()
+    """Entry point of the command. What a person has to know is one line on stderr and an exit code."""
+    try:
+        app()
+    except ResadaptError as error:
+        Console(stderr=True).print(f"[red]resadapt:[/] {escape(scrub(str(error)))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)

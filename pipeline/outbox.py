@@ -15,7 +15,8 @@ from pipeline.store import Rows
 
 log = structlog.get_logger()
 
-GROUP_S = 0.01
+GROUP_S = 0.02
+"""How long a group waits for more decisions: at one decision per second and stream, 50 transactions a second at most."""
 MAX_WAITING = 1024
 RETRY_S = (0.1, 5.0)
 """First and longest wait between two tries while the store is unavailable; each is twice the one before."""
@@ -46,11 +47,10 @@ class OutboxCounts:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A decision on its way, and the future of the one who waits for it."""
+    """A decision on its way, and the future of the one who waits for it: cancelled when the decision is withdrawn."""
 
     rows: Rows
     durable: asyncio.Future[None]
-    withdrawn: bool = False
 
 
 class Outbox:
@@ -106,9 +106,8 @@ class Outbox:
             self._arrived.set()
             self._committer = self._committer or asyncio.create_task(self._run(), name="outbox")
             try:
-                await asyncio.shield(entry.durable)
+                await entry.durable
             except asyncio.CancelledError:
-                entry.withdrawn = True
                 if self._attempt:
                     await asyncio.wait({self._attempt})
                 raise
@@ -131,7 +130,7 @@ class Outbox:
             if self._close_by_s is None:
                 await self._clock.sleep(self._group_s)
             self._arrived.clear()
-            self._waiting = [entry for entry in self._waiting if not entry.withdrawn]
+            self._waiting = [entry for entry in self._waiting if not entry.durable.cancelled()]
             if await self._write(self._waiting):
                 retry_s = RETRY_S[0]
                 continue
@@ -189,7 +188,5 @@ class Outbox:
 
 
 def _fail(entry: _Entry, error: BaseException) -> None:
-    if entry.withdrawn or entry.durable.done():
-        entry.durable.cancel()
-    else:
+    if not entry.durable.done():
         entry.durable.set_exception(error)

@@ -164,27 +164,29 @@ class _Courier:
         while True:
             self._woken.clear()
             waiting = await self._ask_store(self._store.pending_events, self.name, self._batch)
-            if waiting:
-                await self._deliver(waiting)
-            else:
+            if waiting and not await self._deliver(waiting):
+                continue
+            if len(waiting) < self._batch and not self._woken.is_set():
                 self.counts.pending = 0
                 self._empty.set()
                 await _first(self._woken.wait(), self._clock.sleep(self._poll_s))
 
-    async def _deliver(self, waiting: Sequence[StoredEvent]) -> None:
+    async def _deliver(self, waiting: Sequence[StoredEvent]) -> bool:
+        """Whether the sink took them; if not, return when it is time for another try."""
         events = [item.event for item in waiting]
         began_s = self._clock.monotonic_s()
         # As a value: whatever a sink fails with, the events wait and are tried again.
         (failure,) = await asyncio.gather(self._sink.publish(events), return_exceptions=True)
         if failure is not None:
             await self._wait_after(failure)
-            return
+            return False
         self._recovered()
         self.counts.last_publish_s = self._clock.monotonic_s() - began_s
         self.counts.published += len(events)
         self._on_delivered(self.name, events, self._clock.now())
         await self._ask_store(self._store.delivered, self.name, [item.seq for item in waiting])
         self.counts.pending = max(self.counts.pending - len(events), 0)
+        return True
 
     async def _wait_after(self, failure: BaseException) -> None:
         self._failed += 1

@@ -13,7 +13,12 @@ from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.branching import Reader
 from pipeline.mllm.card import Card, fetch
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,  # slow; in it, rounding and a real difference are told apart
+}
 
 
 _Report: TypeAlias = Mapping[str, Iterable[object]]

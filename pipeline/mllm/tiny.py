@@ -26,10 +26,11 @@ _VOCABULARY = 512
 _HIDDEN = 128
 _HEAD = 64
 _SPREAD = 0.2  # standard deviation of the weights
-_SHARPNESS = 8.0  # factor on the attention's queries
+_SHARPNESS = 8.0  # length of the attention's normalised queries, 1 as made
 _FORGETTING = -6.0  # logarithm of the decay rate of linear attention
 _STEADY = 0  # the hidden channel that no text layer changes
-_CONFIDENCE = 10.0  # logit of "yes" one standard deviation away from undecided
+_SILENCE = 20.0  # how far below zero the logits of all other tokens lie, at least
+_CONFIDENCE = 6.0  # logit of "yes" one standard deviation away from undecided
 _SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -140,9 +141,8 @@ def _sharpen(model: "PreTrainedModel") -> None:
             weight[:, _STEADY] = 1.0
         if "language_model" in name and name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight")):
             weight[_STEADY] = 0.0
-        if name.endswith(("q_norm.weight", "q_proj.weight")):
-            # A norm's weight is stored from 1 or from 0, by family; adding raises both.
-            weight.copy_(weight + _SHARPNESS - 1 if "norm" in name else weight * _SHARPNESS)
+        if name.endswith("q_norm.weight"):  # Qwen2.5-VL has none: its random queries are large enough as they are.
+            weight.add_(_SHARPNESS - 1)  # stored from 1 or from 0, by family
         elif name.endswith("A_log"):
             weight.fill_(_FORGETTING)
 
@@ -164,7 +164,7 @@ def _make_confident(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
     direction -= means @ (means.T @ direction)
     direction /= (differences @ direction).std()
     rows = model.get_parameter("lm_head.weight")
-    rows[:, _STEADY] = -_CONFIDENCE / steady
+    rows[:, _STEADY] = -_SILENCE / steady
     rows[tokenizer.convert_tokens_to_ids("yes")] = _CONFIDENCE * direction
     rows[tokenizer.convert_tokens_to_ids("no")] = -_CONFIDENCE * direction
 
@@ -186,7 +186,7 @@ def _probe(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folde
         prefix = reader.empty()
         reader.extend(prefix, [opening(card.family)])
         background, square = rng.integers(0, 256, (2, 3))
-        for second in range(12):
+        for second in range(6):
             reader.extend(prefix, looks([_picture(card.grid, second, background, square)], 0.0))
             states.clear()
             for question in questions:
@@ -224,15 +224,11 @@ def _text_fields(family: str) -> dict[str, object]:
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_interleaved": True}
     if family == "qwen3_vl":
         return fields | {"rope_parameters": rope | {"mrope_section": [12, 10, 10]}}
-    linear = {"linear_key_head_dim": 64, "linear_value_head_dim": 64, "linear_num_key_heads": 1}
+    linear: dict[str, object] = {"linear_key_head_dim": 64, "linear_value_head_dim": 64, "linear_num_key_heads": 1}
     rope |= {"mrope_section": [3, 3, 2], "partial_rotary_factor": 0.25}
     layers = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
-    return fields | linear | {
-        "linear_num_value_heads": 2,
-        "num_hidden_layers": len(layers),
-        "layer_types": layers,
-        "rope_parameters": rope,
-    }
+    linear |= {"linear_num_value_heads": 2, "num_hidden_layers": len(layers), "layer_types": layers}
+    return fields | linear | {"rope_parameters": rope}
 
 
 def _vision_fields(family: str) -> dict[str, object]:

@@ -86,6 +86,7 @@ class KafkaSink:
         self._bootstrap = bootstrap
         self._topic = topic
         self._deliver_s = deliver_s
+        self._closing = False
         self._producer: KafkaProducer | None = None
         self._thread = ThreadPoolExecutor(1, "kafka")
         self._options = security.options() | {
@@ -114,9 +115,11 @@ class KafkaSink:
         return f"events go to the topic {self._topic} ({partitions} partitions) of Kafka at {self._bootstrap}"
 
     async def close(self) -> None:
-        """Close the connection, after the wave under way: at most `deliver_s` seconds."""
-        self._thread.submit(self._discard)
+        """Close the connection. A wave under way fails; a connection under way takes up to `connect_s` seconds more."""
+        self._closing = True
+        await asyncio.to_thread(self._discard)
         await asyncio.to_thread(self._thread.shutdown)
+        self._discard()
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
         """`call(*arguments)` in the sink's thread. Whatever it fails with, the producer is not used again."""
@@ -186,22 +189,43 @@ class KafkaSink:
         return failures[0] if failures else None
 
     def _connect(self) -> KafkaProducer:
+        if self._closing:
+            raise SinkUnavailable(f"sink {self.name} is closed")
         with _overheard() as heard:
             try:
                 producer = KafkaProducer(**self._options)
             except KafkaError as error:
-                raise SinkUnavailable(f"Kafka at {self._bootstrap} cannot be reached: {_reason(heard)}") from error
+                raise SinkUnavailable(f"Kafka at {self._bootstrap} cannot be reached: {self._reason(heard)}") from error
             try:
                 producer.partitions_for(self._topic)
             except KafkaTimeoutError as error:
-                producer.close(timeout=0)
+                _abandon(producer)
                 # The client waits for a missing topic to appear and never says that it is missing, but in its log.
                 raise UnknownTopicOrPartitionError() if self._topic in heard.missing else error from error
             except KafkaError:
-                producer.close(timeout=0)
+                _abandon(producer)
                 raise
         self._producer = producer
         return producer
+
+    def _reason(self, heard: "_Heard") -> str:
+        """The most telling of what was heard."""
+        for error in heard.errors:
+            text = scrub(str(error))
+            if isinstance(error, SaslAuthenticationFailedError):
+                return f"it refuses the user name or password: {text.rpartition('Error: ')[2]}"
+            if isinstance(error, UnsupportedSaslMechanismError):
+                return f"it does not offer this SASL mechanism: {text}"
+            if "Handshake failed" in text:
+                return (
+                    f"TLS failed, check security.protocol, ca_file and check_hostname: {text.partition('failed: ')[2]}"
+                )
+            if isinstance(error, InvalidReceiveError):
+                return "it does not speak plain Kafka, check security.protocol: it may want TLS"
+        others = [scrub(str(error)) for error in heard.errors if not isinstance(error, KafkaTimeoutError)]
+        if others and self._options["sasl_mechanism"] and all(text.endswith("socket disconnected") for text in others):
+            return "it hangs up during the login, as brokers do on a wrong user name or password"
+        return others[-1].removeprefix("KafkaConnectionError: ") if others else "no answer in time"
 
     def _count_partitions(self) -> int:
         return len((self._producer or self._connect()).partitions_for(self._topic))
@@ -209,8 +233,7 @@ class KafkaSink:
     def _discard(self) -> None:
         producer, self._producer = self._producer, None
         if producer:
-            with suppress(KafkaError):
-                producer.close(timeout=SETTLE_S)
+            _abandon(producer)
 
 
 def waves(messages: Iterable[Message]) -> Iterator[list[Message]]:
@@ -258,17 +281,13 @@ def _overheard() -> Iterator[_Heard]:
         _chatter.removeHandler(heard)
 
 
-def _reason(heard: _Heard) -> str:
-    """The most telling of what was heard."""
-    for error in heard.errors:
-        text = scrub(str(error))
-        if isinstance(error, SaslAuthenticationFailedError):
-            return f"it refuses the user name or password: {text.rpartition('Error: ')[2]}"
-        if isinstance(error, UnsupportedSaslMechanismError):
-            return f"it does not offer this SASL mechanism: {text}"
-        if "Handshake failed" in text:
-            return f"TLS failed, check security.protocol, ca_file and check_hostname: {text.partition('failed: ')[2]}"
-        if isinstance(error, InvalidReceiveError):
-            return "it does not speak plain Kafka, check security.protocol: it may want TLS"
-    others = [scrub(str(error)) for error in heard.errors if not isinstance(error, KafkaTimeoutError)]
-    return others[-1].removeprefix("KafkaConnectionError: ") if others else "no answer in time"
+def _abandon(producer: KafkaProducer) -> None:
+    """Close a producer, with nothing of what it holds sent any more.
+
+    Its own `close` (kafka-python 3.0) gives up before it stops the sender while a batch is not settled, and the sender
+    would go on to send that batch.
+    """
+    producer._sender.force_close()
+    producer._sender.join(SETTLE_S)
+    with suppress(KafkaError):
+        producer.close(timeout=0)

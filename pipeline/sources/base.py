@@ -25,7 +25,7 @@ class SourceCounts:
 class Sampler:
     """Which decoded frames are worth keeping: the first in each of `fps` slots per second of stream time.
 
-    Slot k covers `[k / fps, (k + 1) / fps)`. A variable frame rate, a pause or a jump never yields two frames of a slot.
+    Slot k covers `[k / fps, (k + 1) / fps)`. A variable rate, a pause or a jump never yields two frames of a slot.
     """
 
     fps: float
@@ -53,7 +53,10 @@ class Source(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether frames come at their own pace: then a slow reader loses the oldest, and an end is a loss."""
+        """Whether frames come at their own pace: then a slow reader loses the oldest, and an end is a loss.
+
+        A recording that plays in real time is live but for its end. For a URL on the web it is a guess until opened.
+        """
         ...
 
     @property
@@ -63,7 +66,8 @@ class Source(Protocol):
         """Connect and yield the frames that `sampler` wants, in order of `pts_s`.
 
         Ends when a recording ends. Raises SourceUnavailable when it cannot connect or a live connection ends, and
-        SourceStalled when a live one goes silent; it may then be called again. Decodes in a thread of its own with
+        SourceStalled when a live one goes silent; it may then be called again. Raises ConfigError for a recording that
+        is missing or holds no video, which no retry helps. Decodes in a thread of its own with
         a bounded ring between: a live source drops the oldest (counted in `counts.lost`), a recording waits.
         """
         ...

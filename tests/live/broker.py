@@ -1,11 +1,11 @@
 """A real Kafka broker, for tests.
 
-    KAFKA_BOOTSTRAP_SERVERS   host:port of a plaintext listener
-    TEST_BROKER_CONTROL       a command that acts on that broker when followed by start, stop, kill, pause or resume
-    TEST_BROKER_SECURE        host:port of its SASL_SSL listener, PLAIN and SCRAM-SHA-512
-    TEST_BROKER_CA            the certificate authority of that listener, PEM
-    TEST_BROKER_USER, TEST_BROKER_PASSWORD   its user; events and events-secret where absent
-    TEST_BROKER_STRICT        host:port of a broker that creates no topics by itself
+KAFKA_BOOTSTRAP_SERVERS   host:port of a plaintext listener
+TEST_BROKER_CONTROL       a command that acts on that broker when followed by start, stop, kill, pause or resume
+TEST_BROKER_SECURE        host:port of its SASL_SSL listener, PLAIN and SCRAM-SHA-512
+TEST_BROKER_CA            the certificate authority of that listener, PEM
+TEST_BROKER_USER, TEST_BROKER_PASSWORD   its user; events and events-secret where absent
+TEST_BROKER_STRICT        host:port of a broker that creates no topics by itself
 """
 
 import os

@@ -75,7 +75,9 @@ def assert_complete(house, topic):
     assert arrived == {name: list(range(count)) for name, count in house.committed.items()}
 
 
-@pytest.mark.parametrize("outage", [("kill", "start"), ("stop", "start"), ("pause", "resume")], ids=lambda pair: pair[0])
+@pytest.mark.parametrize(
+    "outage", [("kill", "start"), ("stop", "start"), ("pause", "resume")], ids=lambda pair: pair[0]
+)
 async def test_every_event_arrives_in_order_when_the_broker_goes_away_for_a_while(tmp_path, short_retries, outage):
     topic = broker.new_topic()
     house = House(tmp_path, topic)
@@ -119,7 +121,7 @@ async def test_waiting_for_an_absent_broker_does_not_hold_up_the_event_loop():
         began = time.perf_counter()
         await asyncio.sleep(0.005)
         longest = max(longest, time.perf_counter() - began)
-    with pytest.raises(SinkUnavailable, match="127.0.0.1:1 cannot be reached.*REFUSED"):
+    with pytest.raises(SinkUnavailable, match=r"127\.0\.0\.1:1 cannot be reached.*REFUSED"):
         await publishing
     assert longest < 0.5
     await sink.close()
@@ -172,7 +174,7 @@ async def test_compressed_events_arrive_the_same():
 async def test_a_missing_topic_is_named_where_the_broker_creates_none():
     sink = KafkaSink(broker.strict_bootstrap_servers(), "no-such-topic", connect_s=1.5)
     for attempt in (sink.publish([event(1)]), sink.check()):
-        with pytest.raises(SinkUnavailable, match="no-such-topic.*does not exist"):
+        with pytest.raises(SinkUnavailable, match=r"no-such-topic.*does not exist"):
             await attempt
     await sink.close()
 
@@ -214,7 +216,7 @@ async def test_a_wrong_password_is_told_apart_and_never_shown(mechanism):
 async def test_an_unknown_certificate_is_told_apart():
     secure = broker.secure()
     sink = KafkaSink(secure.bootstrap, "events", security=login(secure, ca_file=None), connect_s=2.0)
-    with pytest.raises(SinkUnavailable, match="TLS failed.*certificate"):
+    with pytest.raises(SinkUnavailable, match=r"TLS failed.*certificate"):
         await sink.check()
     await sink.close()
 

@@ -1,0 +1,145 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+SCENE = "synthetic:?seconds=25&width=160&height=96&fps=4"
+ROOT = Path(__file__).parents[2]
+
+
+def resadapt(*arguments, cwd, **more):
+    return subprocess.run(  # noqa: PLW1510 - the exit code is what is tested
+        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=100,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, **more,
+    )  # fmt: skip
+
+
+def test_with_json_every_line_of_stdout_is_an_event_and_nothing_else(tmp_path):
+    done = resadapt("run", SCENE, "--watch", "is there a car in view?", "--mllm", "null", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    schema = json.loads((files("pipeline.sinks") / "event.schema.json").read_text())
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    for event in events:
+        jsonschema.validate(event, schema)
+    assert [event["type"].removeprefix("io.github.resadapt_stream.") for event in events] == [
+        "stream.attached", "mllm.meaningless", "watch.opened", "watch.cleared", "watch.opened", "stream.ended",
+    ]  # fmt: skip
+    assert {event.get("subject") for event in events} == {None, "is-there-a-car-in-view"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
+    done = resadapt("run", SCENE, "--watch", "フォークリフトの近くに人がいますか？", "--mllm", "null", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "watch.opened" in done.stderr
+    assert "フォークリフト" in done.stderr
+    assert len((tmp_path / "resadapt-events.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "nowhere.mp4", "--watch", "x", "--mllm", "null"], 2, "nowhere.mp4 is not a file"),
+        (["run", SCENE, "--mllm", "null"], 2, "nothing to watch for"),
+        (["run", SCENE, "--watch", "", "--mllm", "null"], 2, "question"),
+        (["run", SCENE, "--watch", "x" * 10_000, "--mllm", "null"], 2, "2000"),
+        (["run", SCENE, "--watch", "x"], 2, "no multimodal LLM is named"),
+        (["run", SCENE, "--watch", "x", "--mllm", "gpt"], 2, "expected transformers:PATH_OR_NAME, tiny or null"),
+        (["run", SCENE, "--watch", "x", "--mllm", "transformers:/nowhere"], 2, "/nowhere does not exist"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "--allocator", "best"], 2, "fixed, motion"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "--sink", "ftp://h/x"], 2, "kafka://host:port/topic"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "--rate", "-1"], 2, "rate_tokens_per_s"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "-c", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["run", "rtsp://u:s3cret@127.0.0.1:1/x", "--watch", "x", "--mllm", "null"], 3, "connection refused"),
+        (["probe", "rtsp://u:s3cret@127.0.0.1:1/x"], 3, "connection refused"),
+        (["probe", "nowhere.mp4"], 2, "nowhere.mp4"),
+        (["serve", "-c", "nowhere.yaml"], 2, "nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line_with_its_exit_code(tmp_path, arguments, code, said):
+    done = resadapt(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_the_doctor_says_one_line_for_each_part(tmp_path):
+    (tmp_path / "site.yaml").write_text(
+        f"streams:\n  gate: {{url: '{SCENE}'}}\n  gone: {{url: 'rtsp://u:s3cret@127.0.0.1:1/x'}}\n"
+        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl', away: 'kafka://127.0.0.1:1/events'}\n"
+    )
+    done = resadapt("check", "-c", "site.yaml", cwd=tmp_path)
+    lines = {line.split("  ")[0].split(maxsplit=1)[1]: line for line in done.stdout.splitlines()}
+    assert done.returncode == 3
+    assert [slug for slug, line in lines.items() if line.startswith("ok")] == [
+        "stream gate", "mllm", "sink journal", "store",
+    ]  # fmt: skip
+    assert [slug for slug, line in lines.items() if line.startswith("FAIL")] == ["stream gone", "sink away"]
+    assert "s3cret" not in done.stdout
+
+
+def journal_of(folder):
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def watch_events(events):
+    return [(event["type"], event["id"]) for event in events if ".watch." in event["type"]]
+
+
+def test_killed_at_any_moment_a_run_repeats_nothing_new_and_misses_nothing(tmp_path):
+    """kill -9 again and again; in the end the journal has just the events of a run that nobody disturbed."""
+    scene = "synthetic:?seconds=120&width=160&height=96&fps=4"
+    command = ["run", scene, "--name", "yard", "--watch", "is there a car?", "--mllm", "null", "--sink"]
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    undisturbed.mkdir()
+    disturbed.mkdir()
+    assert resadapt(*command, "jsonl:events.jsonl", cwd=undisturbed).returncode == 0
+
+    moments = random.Random(7)
+    arguments = [*COMMAND, *command, "jsonl:events.jsonl", "--store", "run.db"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for _ in range(4):
+        with subprocess.Popen(arguments, cwd=disturbed, stderr=subprocess.DEVNULL, env=environment) as process:
+            deadline = time.monotonic() + 20
+            while not (disturbed / "events.jsonl").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(moments.uniform(0.0, 1.2))
+            process.kill()
+    assert resadapt(*arguments[3:], cwd=disturbed).returncode == 0
+
+    expected, got = watch_events(journal_of(undisturbed)), watch_events(journal_of(disturbed))
+    assert list(dict.fromkeys(got)) == expected
+    assert len(expected) == 12
+
+
+def test_sigterm_drains_a_service(tmp_path):
+    (tmp_path / "site.yaml").write_text(
+        "streams: {gate: {url: 'synthetic:?seconds=inf&width=160&height=96&fps=4', realtime: true}}\n"
+        "watches: {car: {question: is there a car?}}\n"
+        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([*COMMAND, "serve", "-c", "site.yaml"], cwd=tmp_path, env=environment) as process:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not (
+            (tmp_path / "events.jsonl").exists() and "watch.opened" in (tmp_path / "events.jsonl").read_text()
+        ):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    kinds = Counter(event["type"].rpartition("stream.")[2] for event in journal_of(tmp_path))
+    assert kinds["attached"] == kinds["ended"] == 1
+    assert journal_of(tmp_path)[-1]["data"]["reason"] == "drained"

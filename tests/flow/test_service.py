@@ -1,0 +1,195 @@
+import asyncio
+import contextlib
+import urllib.request
+
+import pytest
+
+from pipeline.clock import SystemClock
+from pipeline.config import parse_site
+from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.service import Service
+from pipeline.sinks.memory import MemorySink
+
+WATCH = {"car": {"question": "is there a car?"}}
+
+
+def site_of(tmp_path, streams, watches=WATCH, **more):
+    """A site on the null MLLM, whose answers turn from yes to no every ten seconds of stream."""
+    raw = {
+        "streams": {slug: {"url": url} if isinstance(url, str) else url for slug, url in streams.items()},
+        "watches": watches,
+        "mllm": "null",
+        "sinks": {},
+        "store": f"sqlite:///{tmp_path / 'service.db'}",
+        "metrics": {"port": 0},
+    }
+    return parse_site(raw | more)
+
+
+def types(sink, stream):
+    return [event.type for event in sink.events if event.stream_id == stream]
+
+
+async def run_to_the_end(site):
+    sink = MemorySink("memory")
+    async with Service(site, SystemClock(), [sink], insist=False) as service:
+        await service.finished()
+    return sink
+
+
+async def until(condition, seconds=20.0):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_streams_run_side_by_side_each_from_attached_to_ended(tmp_path):
+    streams = {f"camera-{i}": f"synthetic:?seconds=25&width=160&height=96&fps=4&seed={i}" for i in range(6)}
+    sink = await run_to_the_end(site_of(tmp_path, streams))
+    for stream in streams:
+        life = types(sink, stream)
+        assert life[:2] == ["stream.attached", "mllm.meaningless"]
+        assert life[2:-1] == ["watch.opened", "watch.cleared", "watch.opened"]
+        assert life[-1] == "stream.ended"
+    ids = [event.id for event in sink.events]
+    assert len(set(ids)) == len(ids)
+
+
+async def test_a_recording_goes_on_behind_its_last_decided_hop(tmp_path):
+    site = site_of(tmp_path, {"gate": "synthetic:?seconds=25&width=160&height=96&fps=4"})
+    first, second = await run_to_the_end(site), await run_to_the_end(site)
+    assert types(second, "gate") == ["stream.attached", "mllm.meaningless", "stream.ended"]
+    assert second.events[0].data["resume_s"] == 25.0
+    assert not {event.id for event in first.events} & {event.id for event in second.events}
+
+
+async def test_reconciling_starts_stops_and_restarts_only_what_changed(tmp_path):
+    live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
+    sink = MemorySink("memory")
+    async with Service(site_of(tmp_path, {"a": live, "b": live}), SystemClock(), [sink]) as service:
+        await until(lambda: {"a", "b"} <= {e.stream_id for e in sink.events if e.type == "watch.opened"})
+        kept = service.attachments["a"]
+        await service.reconcile(site_of(tmp_path, {"a": live, "c": live}))
+        await until(lambda: "watch.opened" in types(sink, "c"))
+        assert service.attachments["a"] is kept
+        assert types(sink, "b")[-1] == "stream.ended"
+
+        await service.reconcile(site_of(tmp_path, {"a": live | {"sample_fps": 4}, "c": live}))
+        await until(lambda: types(sink, "a").count("stream.attached") == 2)
+        assert types(sink, "a").count("stream.ended") == 1
+        assert types(sink, "c").count("stream.attached") == 1
+    drained = [event for event in sink.events if event.type == "stream.ended" and event.stream_id in "ac"]
+    assert {event.data["reason"] for event in drained} == {"drained"}
+
+
+async def test_a_watch_is_added_without_restarting_its_stream(tmp_path):
+    live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
+    sink = MemorySink("memory")
+    async with Service(site_of(tmp_path, {"a": live}, {}), SystemClock(), [sink]) as service:
+        await until(lambda: service.attachments["a"].run.counts.hops >= 1 if "a" in service.attachments else False)
+        assert service.attachments["a"].run.counts.spent == 0
+        await service.reconcile(site_of(tmp_path, {"a": live}))
+        await until(lambda: "watch.opened" in types(sink, "a"))
+    assert types(sink, "a").count("stream.attached") == 1
+
+
+async def test_what_all_streams_share_cannot_change_under_them(tmp_path):
+    async with Service(site_of(tmp_path, {}), SystemClock()) as service:
+        with pytest.raises(ConfigError, match=r"mllm, gpu_budget changed; that needs a restart"):
+            await service.reconcile(site_of(tmp_path, {}, mllm="tiny", gpu_budget={"rate_tokens_per_s": 5}))
+
+
+async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobody_along(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.service.RESTART_S", (0.05, 0.1))
+    sink = MemorySink("memory")
+    live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
+    async with Service(site_of(tmp_path, {"a": live, "b": live}), SystemClock(), [sink]) as service:
+        allocate, failures = service._house.allocator.allocate, []
+
+        async def failing_once(hop, queries, grant):
+            if hop.stream_id == "a" and not failures:
+                failures.append(hop)
+                raise RuntimeError("a defect")
+            return await allocate(hop, queries, grant)
+
+        monkeypatch.setattr(service._house.allocator, "allocate", failing_once)
+        await until(lambda: "watch.opened" in types(sink, "a") and "watch.opened" in types(sink, "b"))
+        assert service.metrics.crashes.labels("a")._value.get() == 1
+        assert types(sink, "b").count("stream.attached") == 1
+
+
+async def test_a_person_is_told_at_once_that_a_camera_does_not_answer(tmp_path):
+    with pytest.raises(SourceUnavailable, match="connection refused"):
+        await run_to_the_end(site_of(tmp_path, {"gate": "rtsp://127.0.0.1:1/yard"}))
+
+
+async def test_a_service_keeps_trying_and_tells_once(tmp_path):
+    sink = MemorySink("memory")
+    site = site_of(tmp_path, {"gate": "rtsp://u:s3cret@127.0.0.1:1/yard?token=s3cret"})
+    async with Service(site, SystemClock(), [sink]) as service:
+        await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 3)
+    assert types(sink, "gate") == ["stream.attached", "mllm.meaningless", "stream.lost", "stream.ended"]
+
+
+async def test_a_missing_file_ends_its_stream_and_no_other(tmp_path):
+    sink = MemorySink("memory")
+    streams = {"gone": str(tmp_path / "gone.mp4"), "here": "synthetic:?seconds=25&width=160&height=96&fps=4"}
+    async with Service(site_of(tmp_path, streams), SystemClock(), [sink]):
+        await until(lambda: "stream.ended" in types(sink, "here") and "stream.ended" in types(sink, "gone"))
+    (ended,) = [e for e in sink.events if e.type == "stream.ended" and e.stream_id == "gone"]
+    assert "gone.mp4" in ended.data["reason"]
+
+
+async def test_credentials_stay_out_of_events_store_and_logs(tmp_path, caplog):
+    sink = MemorySink("memory")
+    site = site_of(tmp_path, {"gate": "rtsp://operator:s3cret@127.0.0.1:1/yard?token=s3cret"})
+    async with Service(site, SystemClock(), [sink]) as service:
+        await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 1)
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"s3cret" not in written
+    assert "s3cret" not in caplog.text + repr(sink.events)
+    assert "rtsp://***@127.0.0.1:1/yard?***" in repr(sink.events)
+
+
+async def test_a_second_process_on_the_same_store_is_refused(tmp_path):
+    async with Service(site_of(tmp_path, {}), SystemClock()):
+        with pytest.raises(ConfigError, match="is held by process"):
+            async with Service(site_of(tmp_path, {}), SystemClock()):
+                pass
+
+
+async def test_nothing_stays_open_behind_a_start_that_failed(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="allocator is 'best'"):
+            async with Service(site_of(tmp_path, {}, defaults={"allocator": "best"}), SystemClock()):
+                pass
+
+
+async def test_metrics_are_offered_and_a_taken_port_is_refused(tmp_path, unused_tcp_port):
+    streams = {"gate": "synthetic:?seconds=5&width=160&height=96&fps=4"}
+    site = site_of(tmp_path, streams, metrics={"port": unused_tcp_port})
+    async with Service(site, SystemClock()) as service:
+        await service.finished()
+        with urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics") as reply:
+            text = reply.read().decode()
+        (tmp_path / "other").mkdir()
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{unused_tcp_port}"):
+            async with Service(site_of(tmp_path / "other", {}, metrics={"port": unused_tcp_port}), SystemClock()):
+                pass
+    assert 'resadapt_hops_total{stream="gate"} 5.0' in text
+    assert 'resadapt_answers_total{stream="gate",verdict="yes"} 5.0' in text
+
+
+async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_the_next_start(tmp_path, monkeypatch):
+    site = site_of(tmp_path, {"gate": "synthetic:?seconds=5&width=160&height=96&fps=4"}, drain_s=0.3)
+    sink = MemorySink("memory")
+    with contextlib.suppress(asyncio.CancelledError):
+        async with Service(site, SystemClock(), [sink]) as service:
+
+            async def hang(context, queries):
+                await asyncio.sleep(3600)
+
+            monkeypatch.setattr(service._house.mllm, "ask", hang)
+            await until(lambda: "mllm.meaningless" in types(sink, "gate"))
+    assert "watch.opened" not in types(sink, "gate")
+    assert "watch.opened" in types(await run_to_the_end(site), "gate")
