@@ -223,8 +223,10 @@ class KafkaSink:
             if isinstance(error, InvalidReceiveError):
                 return "it does not speak plain Kafka, check security.protocol: it may want TLS"
         others = [scrub(str(error)) for error in heard.errors if not isinstance(error, KafkaTimeoutError)]
-        if others and self._options["sasl_mechanism"] and all(text.endswith("socket disconnected") for text in others):
-            return "it hangs up during the login, as brokers do on a wrong user name or password"
+        if others and all(text.endswith("socket disconnected") for text in others):
+            if self._options["sasl_mechanism"]:
+                return "it hangs up during the login, as brokers do on a wrong user name or password"
+            return "it hangs up at once, check security.protocol: it may want TLS or a login"
         return others[-1].removeprefix("KafkaConnectionError: ") if others else "no answer in time"
 
     def _count_partitions(self) -> int:

