@@ -50,8 +50,8 @@ class Grid:
         if max(height, width) > MAX_ASPECT * min(height, width):
             raise ValueError(f"{height}x{width} px is longer than {MAX_ASPECT}:1, which {self.family} refuses")
         cell = self.cell_px
-        rows = max(1, round_half_even(height, cell))
-        columns = max(1, round_half_even(width, cell))
+        rows = round_half_even(height, cell)  # 0 for a sliver, which the minimum area below then enlarges
+        columns = round_half_even(width, cell)
         if rows * columns * cell * cell > self.max_pixels:
             rows, columns = self._within_max(height, width)
         elif rows * columns * cell * cell < self.min_pixels:

@@ -1,7 +1,7 @@
 """From the capture of the deciding frame to the broker's acknowledgement: a live RTSP camera, null MLLM, real Kafka.
 
-Every hop decides something. The deciding frame is the last of its hop; the first of the hop, which waited for it, is shown
-too. The alternative in the same run is a local journal with one fsync per batch.
+Every hop decides something. The deciding frame is the last of its hop; the first of the hop, which waited for it, is
+shown too. The alternative in the same run is a local journal with one fsync per batch.
 
 Run: KAFKA_BOOTSTRAP_SERVERS=host:port python -m tests.bench.bench_latency [SECONDS]      Target: p95 <= 1 hop + 50 ms.
 """

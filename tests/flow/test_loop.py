@@ -65,7 +65,13 @@ def build(*queries, rate=Rate(400, 4000), mllm=None, allocator=None, context=Con
     budget = Ledger(ManualClock())
     budget.open("yard", rate, 0.0)
     house = House(
-        ManualClock(), Board(*queries), budget, allocator or FixedAllocator(RULES), RULES, mllm or Recording(), Kept(),
+        ManualClock(),
+        Board(*queries),
+        budget,
+        allocator or FixedAllocator(RULES),
+        RULES,
+        mllm or Recording(),
+        Kept(),
         Metrics(),
     )
     return StreamRun("yard", HopRules(), Context.empty("yard", context)), house
