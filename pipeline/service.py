@@ -115,9 +115,10 @@ class Service:
         opened.callback(self._store.close)
         sinks = [build_sink(slug, sink, self._clock) for slug, sink in site.sinks.items()] + self._extra_sinks
         relay = Relay(self._store, sinks, self._clock, self._delivered)
-        opened.push_async_callback(self._close_relay, relay)
+        opened.push_async_callback(relay.close)
         await mllm.start()
         await relay.start()
+        opened.push_async_callback(self._drain, relay)
         outbox = Outbox(self._store, self._clock, relay.wake)
         opened.push_async_callback(outbox.close)
         self._house = self._furnish(site.mllm, mllm, outbox)
@@ -187,10 +188,9 @@ class Service:
     async def _detach_all(self) -> None:
         await asyncio.gather(*(self._detach(slug) for slug in list(self._tasks)))
 
-    async def _close_relay(self, relay: Relay) -> None:
+    async def _drain(self, relay: Relay) -> None:
         """Deliver what is decided, for at most `drain_s`; the rest stays in the store for the next start."""
         self.left = {sink: count for sink, count in (await relay.drain(self.site.drain_s)).items() if count}
-        await relay.close()
         for sink in self._extra_sinks:
             self._store.forget_sink(sink.name)
         if self.left:

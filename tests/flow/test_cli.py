@@ -81,12 +81,14 @@ def test_the_doctor_says_one_line_for_each_part(tmp_path):
         "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl', away: 'kafka://127.0.0.1:1/events'}\n"
     )
     done = resadapt("check", "-c", "site.yaml", cwd=tmp_path)
-    lines = {line.split("  ")[0].split(maxsplit=1)[1]: line for line in done.stdout.splitlines()}
-    assert done.returncode == 3
-    assert [slug for slug, line in lines.items() if line.startswith("ok")] == [
-        "stream gate", "mllm", "sink journal", "store",
-    ]  # fmt: skip
-    assert [slug for slug, line in lines.items() if line.startswith("FAIL")] == ["stream gone", "sink away"]
+    said = [(mark, part.strip()) for mark, part in (line.split(maxsplit=1) for line in done.stdout.splitlines())]
+    assert done.returncode == 3, done.stderr
+    for expected, (mark, part) in zip(
+        [("ok", "stream gate"), ("FAIL", "stream gone"), ("ok", "mllm"), ("ok", "sink journal"), ("FAIL", "sink away"),
+         ("ok", "store")], said, strict=True,
+    ):  # fmt: skip
+        assert mark == expected[0]
+        assert part.startswith(expected[1])
     assert "s3cret" not in done.stdout
 
 
@@ -128,7 +130,7 @@ def test_killed_at_any_moment_a_run_repeats_nothing_new_and_misses_nothing(tmp_p
 def test_sigterm_drains_a_service(tmp_path):
     (tmp_path / "site.yaml").write_text(
         "streams: {gate: {url: 'synthetic:?seconds=inf&width=160&height=96&fps=4', realtime: true}}\n"
-        "watches: {car: {question: is there a car?}}\n"
+        "watches: {car: {question: 'is there a car?'}}\n"
         "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
