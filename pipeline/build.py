@@ -1,6 +1,8 @@
 """The composition root: configuration in, objects out. What can be chosen by name is in a table here."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +27,6 @@ from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import WatchQuery
-
-TINY_FOLDER = "resadapt-tiny"
-
 
 def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) -> Source:
     """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds."""
@@ -96,8 +95,10 @@ def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
 def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     from pipeline.mllm.tiny import make_tiny
 
-    folder = make_tiny(Path(tempfile.mkdtemp(prefix=TINY_FOLDER)), family=model or "qwen3_vl")
-    return _transformers(str(folder), replace(config, use="tiny"), clock)
+    folder = make_tiny(Path(tempfile.mkdtemp(prefix="resadapt-tiny-")), family=model or "qwen3_vl")
+    mllm = _transformers(str(folder), replace(config, use="tiny"), clock)
+    weakref.finalize(mllm, shutil.rmtree, folder, ignore_errors=True)
+    return mllm
 
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:

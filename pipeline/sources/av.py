@@ -9,9 +9,10 @@ from pipeline.clock import Clock
 from pipeline.errors import SourceStalled, SourceUnavailable
 from pipeline.sources.address import parse_address
 from pipeline.sources.av_open import AvOptions
-from pipeline.sources.av_reader import Attachment, Reader
+from pipeline.sources.av_reader import Reader, SourceState
 from pipeline.sources.base import Sampler, SourceCounts
 from pipeline.sources.ring import Ring
+from pipeline.sources.timeline import Timeline
 from pipeline.types import Frame
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,9 @@ class AvSource:
 
     A connection is demuxed and decoded by one thread with one decoder thread; only sampled frames come to the event
     loop, still in the decoder's pixel format. `name` is for logs. `live` overrides what the address and its container
-    tell. A recording with `realtime` plays at its own pace and drops the oldest like a camera, but its end is an end.
-    See AvOptions for the rest. Raises ConfigError for a value that is not allowed.
+    tell. Stream time begins at `start_s`: a recording is read from there, a live stream's first frame has that time.
+    A recording with `realtime` plays at its own pace and drops the oldest like a camera, but its end is an end. See
+    AvOptions for the rest. Raises ConfigError for a value that is not allowed.
     """
 
     def __init__(
@@ -52,21 +54,22 @@ class AvSource:
         start_s: float = 0.0,
     ) -> None:
         options = AvOptions(hwaccel, stall_s, open_timeout_s, ring_frames, on_corrupt, rtsp_transport, start_s)
-        self._attachment = Attachment(parse_address(url, live), options, clock, realtime, options.device())
+        address, timeline = parse_address(url, live), Timeline(start_s)
+        self._state = SourceState(address, options, clock, realtime, options.device(), timeline)
         self._name = name
         self._reader: Reader | None = None
 
     @property
     def live(self) -> bool:
         """Whether frames come at their own pace. For a URL on the web this is a guess until it has been opened."""
-        if self._attachment.realtime:
+        if self._state.realtime:
             return True
-        return self._reader.live if self._reader is not None else self._attachment.address.likely_live
+        return self._reader.live if self._reader is not None else self._state.address.likely_live
 
     @property
     def counts(self) -> SourceCounts:
         """Running totals across connections."""
-        return self._attachment.counts
+        return self._state.counts
 
     async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
         """See Source. A recording that is read again goes on behind the last frame that was handed over.
@@ -75,12 +78,12 @@ class AvSource:
         """
         if self._reader is not None and not self._reader.ring.closed:
             raise RuntimeError(f"{self._name} is already being read; close it first")
-        reader = self._reader = Reader(self._attachment, Ring(self._attachment.options.ring_frames), sampler)
+        reader = self._reader = Reader(self._state, Ring(self._state.options.ring_frames), sampler)
         reader.start()
         watch = asyncio.create_task(self._watch(reader), name=f"stall watch {self._name}")
         try:
             while (frame := await reader.ring.get()) is not None:
-                self._attachment.consumed_s = frame.pts_s
+                self._state.consumed_s = frame.pts_s
                 yield frame
         finally:
             watch.cancel()
@@ -96,7 +99,7 @@ class AvSource:
 
         The thread may be blocked then and cannot; what it says later is not heard.
         """
-        clock, options, shown = self._attachment.clock, self._attachment.options, self._attachment.address.shown
+        clock, options, shown = self._state.clock, self._state.options, self._state.address.shown
         opening_s = OPENING_STEPS * options.open_timeout_s + OPENING_SLACK_S
         until_s = clock.monotonic_s() + opening_s
         while reader.opened_s is None:

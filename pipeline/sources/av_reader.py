@@ -39,7 +39,7 @@ WAIT_STEP_S = 0.1
 
 
 @dataclass(slots=True)
-class Attachment:
+class SourceState:
     """What a source is and what it keeps across its connections.
 
     `consumed_s` is the stream time of the newest frame that its consumer took, `was_live` whether a connection was
@@ -51,8 +51,8 @@ class Attachment:
     clock: Clock
     realtime: bool
     device: str | None
+    timeline: Timeline
     counts: SourceCounts = field(default_factory=SourceCounts)
-    timeline: Timeline = field(default_factory=Timeline)
     consumed_s: float | None = None
     was_live: bool = False
 
@@ -63,17 +63,17 @@ class Reader:
     `opened_s` and `picture_s` are the monotonic times of the opening and of the newest decoded picture, None before.
     """
 
-    def __init__(self, attachment: Attachment, ring: Ring[Frame], sampler: Sampler) -> None:
+    def __init__(self, state: SourceState, ring: Ring[Frame], sampler: Sampler) -> None:
         self.ring = ring
-        self.live = attachment.address.likely_live
+        self.live = state.address.likely_live
         self.opened_s: float | None = None
         self.picture_s: float | None = None
-        self._to = attachment
-        self._address = attachment.address
-        self._clock = attachment.clock
-        self._counts = attachment.counts
+        self._to = state
+        self._address = state.address
+        self._clock = state.clock
+        self._counts = state.counts
         self._sampler = sampler
-        self._opener = Opener(attachment.address, attachment.options, attachment.clock, attachment.device)
+        self._opener = Opener(state.address, state.options, state.clock, state.device)
         self._thread = threading.Thread(target=self._run, name=f"source {self._address.shown}", daemon=True)
 
     def start(self) -> None:

@@ -47,7 +47,7 @@ class Sampler:
 class Source(Protocol):
     """A stream that can be opened, read until it ends or breaks, and opened again.
 
-    Frames come in stream time: `pts_s` starts near 0 at the first frame ever (or at `start_s` of a resumed file), never
+    Frames come in stream time: `pts_s` starts at 0 with the first frame ever (or where an earlier run ended), never
     decreases over the life of the object, and goes on across reconnects by the time that passed.
     """
 

@@ -14,12 +14,13 @@ class Timeline:
     """Places the frames of a stream, in presentation order, on one axis of stream seconds that never runs backwards.
 
     The axis lives as long as its source. In a recording, stream time is file time: PTS minus the file's start, pauses
-    included. In a live stream it is 0 at the first frame ever, follows PTS within a connection, and goes on across
+    included. In a live stream it is `start_s` at the first frame ever, follows PTS within a connection, and goes on across
     connections and discontinuities by the time that passed on the arrival clock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start_s: float = 0.0) -> None:
         self.discontinuities = 0
+        self._start_s = start_s
         self._live = True
         self._origin_s: float | None = None
         self._interval_s = 0.04
@@ -100,7 +101,7 @@ class Timeline:
     def _next_s(self, arrival_s: float) -> float:
         """Where the next frame belongs when its time stamp does not say: by arrival if live, else by frame rate."""
         if self._last_s is None:
-            return 0.0
+            return self._start_s if self._live else 0.0
         passed_s = arrival_s - self._arrival_s if self._live else 0.0
         return self._last_s + (max(passed_s, 0.0) or self._interval_s)
 

@@ -135,3 +135,9 @@ def test_a_long_stop_is_not_followed_by_an_equally_long_burst() -> None:
     assert pacer.wait_s(0.04, 30.0) == 0.0
     assert pacer.wait_s(2.04, 30.0) == pytest.approx(0.0)
     assert pacer.wait_s(3.04, 30.0) == pytest.approx(1.0)
+
+
+def test_a_live_stream_goes_on_where_an_earlier_run_ended() -> None:
+    timeline = Timeline(start_s=3600.0)
+    timeline.connect(live=True, tick_s=1 / 90_000, interval_s=0.04)
+    assert placed(timeline, [512.0, 512.04, 512.08]) == pytest.approx([3600.0, 3600.04, 3600.08])
