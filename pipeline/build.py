@@ -28,6 +28,7 @@ from pipeline.sources.base import Source
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import WatchQuery
 
+
 def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) -> Source:
     """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds."""
     url = resolve(stream.url)

@@ -14,8 +14,8 @@ class Timeline:
     """Places the frames of a stream, in presentation order, on one axis of stream seconds that never runs backwards.
 
     The axis lives as long as its source. In a recording, stream time is file time: PTS minus the file's start, pauses
-    included. In a live stream it is `start_s` at the first frame ever, follows PTS within a connection, and goes on across
-    connections and discontinuities by the time that passed on the arrival clock.
+    included. In a live stream it is `start_s` at the first frame ever, follows PTS within a connection, and goes on
+    across connections and discontinuities by the time that passed on the arrival clock.
     """
 
     def __init__(self, start_s: float = 0.0) -> None:
