@@ -29,8 +29,8 @@ class ContextRules:
 class Context:
     """The segments the MLLM sees of one stream, oldest first.
 
-    `anchor_s` is the stream time of the time text `<0.0 seconds>`, `max_s` when this epoch ends. Two contexts of a
-    stream with the same `epoch` are prefixes one of the other.
+    `anchor_s` is the stream time of the time text `<0.0 seconds>`, `max_s` when this epoch ends. Of two
+    contexts of a stream with the same `epoch`, what was sent of the earlier begins the later.
     """
 
     stream_id: str
@@ -65,13 +65,23 @@ class Context:
         tokens = sum(segment.tokens for segment in segments)
         if end_s - self.anchor_s <= self.max_s and self.tokens + tokens <= self.rules.max_tokens:
             return replace(self, segments=(*self.segments, *segments))
-        return self._restart(segments, end_s - self.rules.keep_s, self._room() - tokens)
+        # Half of the cap, so that a context bounded by tokens does not restart at every hop.
+        kept = _newest(self.segments, self.rules.max_tokens // 2 - tokens, end_s - self.rules.keep_s)
+        return self._restart((*kept, *segments))
 
-    def keep_newest(self, tokens: int) -> "Context":
-        """The newest segments that cost at most `tokens` together, under a new epoch if any had to go."""
-        if self.tokens <= tokens:
-            return self
-        return self._restart((), self.anchor_s, tokens)
+    def afford(self, unsent: int, tokens: int) -> "Context":
+        """The context without the oldest of its unsent segments that `tokens` cannot pay for.
+
+        `unsent` are the tokens of the newest segments, which have never been sent. Those sent before stay, since they
+        cost nothing more; only when nothing was sent yet does a new epoch begin.
+        """
+        sent = len(self.segments)
+        while unsent > 0:
+            sent -= 1
+            unsent -= self.segments[sent].tokens
+        if sent == 0:
+            return self._restart(_newest(self.segments, tokens))
+        return replace(self, segments=(*self.segments[:sent], *_newest(self.segments[sent:], tokens)))
 
     def owed(self, hop_end_s: float) -> tuple[int, bool]:
         """What the next restart will send again: tokens of the present segments that will survive it, and whether
@@ -82,17 +92,15 @@ class Context:
         kept = sum(segment.tokens for segment in self.segments if segment.pts_s[0] >= survivors_s)
         return kept, hop_end_s > survivors_s
 
-    def _room(self) -> int:
-        # Half of the cap, so that a context bounded by tokens does not restart at every hop.
-        return max(self.rules.max_tokens // 2, 1)
-
-    def _restart(self, new: Sequence[Segment], from_s: float, room: int) -> "Context":
-        kept: list[Segment] = []
-        for segment in reversed(self.segments):
-            if segment.pts_s[0] < from_s or segment.tokens > room:
-                break
-            room -= segment.tokens
-            kept.insert(0, segment)
-        segments = (*kept, *new)
+    def _restart(self, segments: tuple[Segment, ...]) -> "Context":
         anchor_s = segments[0].pts_s[0] if segments else 0.0
         return replace(self, segments=segments, epoch=self.epoch + 1, anchor_s=anchor_s, max_s=self.rules.max_s)
+
+
+def _newest(segments: Sequence[Segment], room: int, from_s: float = float("-inf")) -> tuple[Segment, ...]:
+    """The newest of `segments` that cost at most `room` tokens together and begin at `from_s` or later."""
+    first = len(segments)
+    while first > 0 and segments[first - 1].pts_s[0] >= from_s and segments[first - 1].tokens <= room:
+        first -= 1
+        room -= segments[first].tokens
+    return tuple(segments[first:])

@@ -17,10 +17,6 @@ class SourceStalled(SourceUnavailable):
     """A stream is connected but has sent no picture for longer than its stall time. Handled as SourceUnavailable."""
 
 
-class DecodeError(ResadaptError):
-    """One packet or picture cannot be decoded. The source skips and counts it."""
-
-
 class EngineMismatch(ResadaptError):
     """An engine or checkpoint does not fit what it is used for. The process refuses to start."""
 
@@ -30,7 +26,14 @@ class AllocationFailed(ResadaptError):
 
 
 class MLLMUnavailable(ResadaptError):
-    """The multimodal LLM cannot answer now. The loop skips this hop's questions, settles what was sent, counts it."""
+    """The multimodal LLM cannot answer now. The loop skips this hop's questions, settles what was sent, counts it.
+
+    `sent` is False when it is certain that nothing of the context was: then its tokens are not charged.
+    """
+
+    def __init__(self, message: str, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class MLLMOverloaded(MLLMUnavailable):

@@ -36,44 +36,53 @@ class HopRules:
 
 
 class HopCutter:
-    """Collects frames in order of PTS and gives back each hop as soon as it is complete."""
+    """Collects frames in order of PTS and gives back each hop as soon as it is complete.
 
-    def __init__(self, stream_id: str, rules: HopRules) -> None:
+    `from_s` is the stream time up to which the stream is decided: no hop begins before it.
+    """
+
+    def __init__(self, stream_id: str, rules: HopRules, from_s: float = 0.0) -> None:
         self._stream_id = stream_id
         self._rules = rules
+        self._from_s = from_s
         self._slots = Sampler(rules.sample_fps)
         self._index = 0
         self._frames: list[Frame] = []
 
     def push(self, frame: Frame, lost: int) -> list[Hop]:
-        """Add a frame; `lost` is the source's count of frames lost so far. Returns the hops completed by it: the one
-        before, if this frame belongs to a later one, and its own, if this frame is its last sample."""
+        """Add a frame; `lost` frames were lost since the last push that gave a hop. Returns the hops completed by it:
+        the one before, if this frame belongs to a later one, and its own, if this frame is its last sample."""
         slot = self._slots.slot(frame.pts_s)
         index = slot // self._rules.slots
-        done = self.flush(lost) if self._frames and index != self._index else []
+        done: list[Hop] = []
+        if self._frames and index != self._index:
+            done.append(self._cut((self._index + 1) * self._rules.hop_s, lost))
         self._index = index
         self._frames.append(frame)
         if slot % self._rules.slots == self._rules.slots - 1:
-            done += self.flush(lost)
+            done.append(self._cut((index + 1) * self._rules.hop_s, 0 if done else lost))
         return done
 
     def flush(self, lost: int) -> list[Hop]:
-        """The hop under way, if it has frames."""
+        """The hop under way, if it has frames. It ends behind its last sample, so that what comes later in its second
+        is decided by a hop of its own."""
         if not self._frames:
             return []
-        frames, self._frames = tuple(self._frames), []
-        start_s = self._index * self._rules.hop_s
-        hop = Hop(self._stream_id, start_s, start_s + self._rules.hop_s, frames, lost)
-        return [hop]
+        return [self._cut((self._slots.slot(self._frames[-1].pts_s) + 1) / self._rules.sample_fps, lost)]
+
+    def _cut(self, end_s: float, lost: int) -> Hop:
+        start_s = max(self._index * self._rules.hop_s, self._from_s)
+        frames, self._frames, self._from_s = tuple(self._frames), [], end_s
+        return Hop(self._stream_id, start_s, end_s, frames, lost)
 
 
-async def hops(source: Source, stream_id: str, rules: HopRules) -> AsyncGenerator[Hop, None]:
-    """The hops of one connection of `source`, each as soon as its last sample is there.
+async def hops(source: Source, stream_id: str, rules: HopRules, from_s: float = 0.0) -> AsyncGenerator[Hop, None]:
+    """The hops of one connection of `source` from `from_s` stream seconds on, each as soon as its last sample is there.
 
     A hop that was cut by the end of the stream or of the connection is given too; only then SourceUnavailable is
     passed on. Hops without a frame are not given.
     """
-    cutter = HopCutter(stream_id, rules)
+    cutter = HopCutter(stream_id, rules, from_s)
     lost = source.counts.lost
     broken: SourceUnavailable | None = None
     async with aclosing(source.frames(Sampler(rules.sample_fps))) as frames:

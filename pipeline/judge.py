@@ -87,6 +87,35 @@ def transition_data(
     }
 
 
+def retire(
+    states: Mapping[str, WatchState], queries: Sequence[WatchQuery], hop: Hop, decided_at: datetime
+) -> tuple[dict[str, WatchState], list[Event]]:
+    """Clear the open watches that no longer stand. Of each there stays how many events it has sent, so that its ids
+    never repeat if it comes back."""
+    standing_keys = {query.key for query in queries}
+    after, events = dict(states), []
+    for key, state in states.items():
+        if key in standing_keys:
+            continue
+        n = state.transitions + state.is_open
+        after[key] = WatchState(transitions=n)
+        if state.is_open:
+            watch_id, _, revision = key.partition("@")
+            identity = event_id(hop.stream_id, watch_id, revision, "watch.cleared", n)
+            data: dict[str, Json] = {"revision": revision, "n": n, "cleared_s": hop.start_s, "reason": "watch removed"}
+            events.append(Event(identity, "watch.cleared", hop.stream_id, decided_at, data, watch_id))
+    return after, events
+
+
+def standing(states: Mapping[str, WatchState]) -> dict[str, bool]:
+    """Whether each watch is open, by its id, whatever revisions it had."""
+    found: dict[str, bool] = {}
+    for key, state in states.items():
+        watch_id = key.partition("@")[0]
+        found[watch_id] = found.get(watch_id, False) or state.is_open
+    return found
+
+
 def judge(
     states: Mapping[str, WatchState],
     queries: Sequence[WatchQuery],
@@ -97,10 +126,11 @@ def judge(
 ) -> tuple[dict[str, WatchState], tuple[Event, ...]]:
     """All watches of a hop. `states` are by `WatchQuery.key`; `evidence` joins the data of every event.
 
-    Returns the new states (those of watches not asked unchanged) and the events, in the order of the answers.
+    `queries` are all that stand on the stream: a watch that is open and no longer stands (removed, or its question
+    changed) is cleared. Returns the new states (those of watches without an answer unchanged) and the events: first of
+    the watches that are gone, then in the order of the answers.
     """
-    after = dict(states)
-    events: list[Event] = []
+    after, events = retire(states, queries, hop, decided_at)
     by_id = {query.id: query for query in queries}
     for answer in answers:
         query = by_id[answer.watch_id]

@@ -27,7 +27,7 @@ from pipeline.context import Context
 from pipeline.decision import Decision
 from pipeline.errors import AllocationFailed, MLLMUnavailable
 from pipeline.hops import HopRules, hops
-from pipeline.judge import judge
+from pipeline.judge import judge, standing
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.sources.base import Source
@@ -80,32 +80,38 @@ class House:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of asking: the answers, or why there are none; and the vision tokens that are gone with it."""
+
+    answers: Answers
+    spent: int
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one hop came to. `paid` are the vision tokens charged: the new frames and whatever had to be sent again;
-    `skipped` names why its questions were not answered."""
+    """What one hop came to."""
 
     hop: Hop
     grant: int
     allocation: Allocation
     fell_back: bool
-    paid: int
-    answers: Answers
-    skipped: str | None = None
+    reply: Reply
 
 
 async def watch_stream(run: StreamRun, source: Source, house: House) -> None:
     """Watch one stream until its source ends. One hop in flight."""
-    async with aclosing(hops(source, run.stream_id, run.hop_rules)) as cut:
+    async with aclosing(hops(source, run.stream_id, run.hop_rules, run.decided_s)) as cut:
         async for hop in cut:
             began_s = house.clock.monotonic_s()
             queries = house.watches.on(hop.stream_id)
             grant = grant_tokens(run.context, hop, queries, house)
             allocation, fell_back = await allocate(hop, queries, grant, house)
             run.context = run.context.append(await asyncio.to_thread(hop.render, allocation))
-            run.context, paid = pay(run.context, hop, allocation, house)
-            answers, skipped = await ask(run.context, queries, house.mllm)
-            house.budget.settle(hop.stream_id, paid)
-            outcome = Outcome(hop, grant, allocation, fell_back, paid, answers, skipped)
+            run.context, paid = pay(run.context, hop, queries, allocation, house)
+            reply = await ask(run.context, queries, paid, house.mllm)
+            house.budget.settle(hop.stream_id, reply.spent)
+            outcome = Outcome(hop, grant, allocation, fell_back, reply)
             decision, state, counts = decide(run, queries, outcome, house)
             await house.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
@@ -135,30 +141,34 @@ async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, house: H
         return fixed_scale(hop, grant, house.fit_rules), True
 
 
-def pay(context: Context, hop: Hop, allocation: Allocation, house: House) -> tuple[Context, int]:
-    """Charge what has to be sent besides the new frames: a restarted context, or one that the MLLM has lost.
+def pay(
+    context: Context, hop: Hop, queries: Sequence[WatchQuery], allocation: Allocation, house: House
+) -> tuple[Context, int]:
+    """Charge what has to be sent besides the new frames: a restarted context, one that the MLLM has lost, or frames of
+    a hop that could not be asked about.
 
     What the budget cannot pay for is not sent: of the context the oldest segments go first. Returns the context that
-    may be sent and the tokens charged for the hop.
+    may be sent and the vision tokens paid for; nothing is sent when nobody asks.
     """
-    again = house.mllm.pending(context) - allocation.tokens
+    if not queries:
+        return context, 0
+    unsent = house.mllm.pending(context)
+    again = unsent - allocation.tokens
     if again <= 0:
         return context, allocation.tokens
     paid = allocation.tokens + house.budget.take(hop.stream_id, hop.end_s, again)
-    if paid < allocation.tokens + again:
-        context = context.keep_newest(paid)
-    return context, paid
+    return (context, paid) if paid >= unsent else (context.afford(unsent, paid), paid)
 
 
-async def ask(context: Context, queries: Sequence[WatchQuery], mllm: MLLM) -> tuple[Answers, str | None]:
-    """The answers, or none and the reason why."""
+async def ask(context: Context, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> Reply:
+    """Ask for at most what was paid. Unless it is certain that nothing was sent, all of that is spent."""
     if not queries or not context.segments:
-        return Answers(), "no_watches" if not queries else "empty_context"
+        return Reply(Answers(), 0, "no_watches" if not queries else "empty_context")
     try:
-        return await mllm.ask(context, queries), None
+        return Reply(await mllm.ask(context, queries, paid), paid)
     except MLLMUnavailable as error:
         log.warning("questions_skipped", stream=context.stream_id, error=type(error).__name__, reason=str(error))
-        return Answers(), type(error).__name__
+        return Reply(Answers(), paid if error.sent else 0, type(error).__name__)
 
 
 def decide(
@@ -173,19 +183,19 @@ def decide(
         "allocated_tokens": outcome.allocation.tokens,
         "context_tokens": run.context.tokens,
     }
-    watches, events = judge(run.state.watches, queries, outcome.answers.answers, hop, house.clock.now(), evidence)
+    watches, events = judge(run.state.watches, queries, outcome.reply.answers.answers, hop, house.clock.now(), evidence)
     state = replace(run.state, watches=watches)
-    verdicts = [answer.verdict for answer in outcome.answers.answers]
+    verdicts = [answer.verdict for answer in outcome.reply.answers.answers]
     counts = run.counts.add(
         hops=1,
         frames=len(hop.frames),
         lost=hop.lost,
         kept=sum(len(segment.frames) for segment in outcome.allocation.segments),
         granted=outcome.grant,
-        spent=outcome.paid,
+        spent=outcome.reply.spent,
         answers=len(verdicts),
         unknown=verdicts.count("unknown"),
-        skipped=int(outcome.skipped is not None),
+        skipped=int(outcome.reply.skipped is not None),
         fallbacks=int(outcome.fell_back),
         events=len(events),
     )
@@ -196,14 +206,14 @@ def measure(
     run: StreamRun, outcome: Outcome, events: Sequence[Event], source: Source, metrics: Metrics, seconds: float
 ) -> None:
     """Write one hop's numbers down."""
-    stream, usage = run.stream_id, outcome.answers.usage
+    stream, usage = run.stream_id, outcome.reply.answers.usage
     metrics.hops.labels(stream).inc()
     metrics.hop_seconds.labels(stream).observe(seconds)
     metrics.frames.labels(stream).inc(len(outcome.hop.frames))
     metrics.frames_lost.labels(stream).inc(outcome.hop.lost)
     metrics.tokens_granted.labels(stream).inc(outcome.grant)
     metrics.tokens_allocated.labels(stream).inc(outcome.allocation.tokens)
-    metrics.tokens_spent.labels(stream).inc(outcome.paid)
+    metrics.tokens_spent.labels(stream).inc(outcome.reply.spent)
     metrics.tokens_prefilled.labels(stream).inc(usage.prefilled_tokens)
     metrics.tokens_cached.labels(stream).inc(usage.cached_tokens)
     metrics.context_tokens.labels(stream).set(run.context.tokens)
@@ -211,15 +221,17 @@ def measure(
     metrics.frames_decoded.labels(stream).set(source.counts.decoded)
     metrics.frames_corrupt.labels(stream).set(source.counts.corrupt)
     metrics.decode_errors.labels(stream).set(source.counts.decode_errors)
+    metrics.discontinuities.labels(stream).set(source.counts.discontinuities)
+    metrics.hwaccel_fallbacks.labels(stream).set(source.counts.hwaccel_fallbacks)
     if outcome.fell_back:
         metrics.fallbacks.labels(stream).inc()
-    if outcome.skipped:
-        metrics.skipped.labels(stream, outcome.skipped).inc()
+    if outcome.reply.skipped:
+        metrics.skipped.labels(stream, outcome.reply.skipped).inc()
     else:
         metrics.mllm_seconds.observe(usage.seconds)
     for event in events:
         metrics.events.labels(event.type).inc()
-    for answer in outcome.answers.answers:
+    for answer in outcome.reply.answers.answers:
         metrics.answers.labels(stream, answer.verdict).inc()
-    for key, state in run.state.watches.items():
-        metrics.watch_open.labels(stream, key.partition("@")[0]).set(state.is_open)
+    for watch_id, is_open in standing(run.state.watches).items():
+        metrics.watch_open.labels(stream, watch_id).set(is_open)

@@ -29,6 +29,8 @@ class Metrics:
         self.frames_decoded = gauge("frames_decoded", "frames decoded since the stream was attached", stream)
         self.frames_corrupt = gauge("frames_corrupt", "damaged frames since the stream was attached", stream)
         self.decode_errors = gauge("decode_errors", "packets that could not be decoded since attachment", stream)
+        self.discontinuities = gauge("discontinuities", "jumps of the time stamps since attachment", stream)
+        self.hwaccel_fallbacks = gauge("hwaccel_fallbacks", "times decoding fell back to the CPU", stream)
         self.hops = counter("hops", "hops decided", stream)
         self.hop_seconds = histogram("hop_seconds", "hop complete to decision durable", stream)
         self.tokens_granted = counter("tokens_granted", "tokens hops were allowed to spend", stream)

@@ -122,7 +122,7 @@ class Service:
         outbox = Outbox(self._store, self._clock, relay.wake)
         opened.push_async_callback(outbox.close)
         self._house = self._furnish(site.mllm, mllm, outbox)
-        self._offer_metrics(relay, opened)
+        self._offer_metrics(relay, outbox, opened)
         opened.push_async_callback(self._detach_all)
         await self.reconcile(site)
 
@@ -201,7 +201,8 @@ class Service:
         for event in events:
             self.metrics.event_seconds.labels(sink).observe((now - event.time).total_seconds())
 
-    def _offer_metrics(self, relay: Relay, opened: AsyncExitStack) -> None:
+    def _offer_metrics(self, relay: Relay, outbox: Outbox, opened: AsyncExitStack) -> None:
+        self.metrics.commit_retries.set_function(partial(getattr, outbox.counts, "retries"))
         for name, counts in relay.counts.items():
             self.metrics.sink_pending.labels(name).set_function(partial(getattr, counts, "pending"))
             self.metrics.sink_failures.labels(name).set_function(partial(getattr, counts, "failures"))

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from allocator_engine.grid import Grid
 from pipeline.context import Context
+from pipeline.errors import MLLMUnavailable
 from pipeline.types import Answers, WatchQuery
 
 
@@ -35,14 +36,16 @@ class MLLM(Protocol):
         ...
 
     def pending(self, context: Context) -> int:
-        """Vision tokens of `context` that the next `ask` has to encode or prefill: those of new segments, and all
-        of them when what was kept for this stream is gone or of another epoch."""
+        """Vision tokens of `context` that the next `ask` has to encode or prefill: those of its newest segments that
+        were not asked about yet, or of all when what was kept for this stream is gone or of another epoch. Asks of
+        other streams may make it more, hence the `limit` of `ask`."""
         ...
 
-    async def ask(self, context: Context, queries: Sequence[WatchQuery]) -> Answers:
+    async def ask(self, context: Context, queries: Sequence[WatchQuery], limit: int | None = None) -> Answers:
         """Answer every query on one shared visual prefix; one Answer each, in order.
 
-        Raises MLLMOverloaded or MLLMTimeout when it cannot answer now; what it has kept stays consistent.
+        Raises MLLMUnavailable or one of its kinds when it cannot answer now, also when more than `limit` vision tokens
+        would have to be encoded or prefilled; what it has kept stays consistent.
         """
         ...
 
@@ -51,3 +54,12 @@ class MLLM(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def check_limit(pending: int, limit: int | None, stream_id: str) -> None:
+    """Raise MLLMUnavailable, before anything is sent, if more vision tokens would be than were paid for."""
+    if limit is not None and pending > limit:
+        raise MLLMUnavailable(
+            f"what was kept of {stream_id} is gone: {pending} vision tokens would be sent where {limit} were paid for",
+            sent=False,
+        )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from allocator_engine.grid import GRIDS, Grid
 from pipeline.context import Context
-from pipeline.mllm.base import MLLMInfo
+from pipeline.mllm.base import MLLMInfo, check_limit
 from pipeline.types import Answer, Answers, Usage, WatchQuery
 
 Opinion = Callable[[Context, WatchQuery], float]
@@ -32,8 +32,9 @@ class NullMLLM:
         fresh = context.segments[count:] if epoch == context.epoch else context.segments
         return sum(segment.tokens for segment in fresh)
 
-    async def ask(self, context: Context, queries: Sequence[WatchQuery]) -> Answers:
+    async def ask(self, context: Context, queries: Sequence[WatchQuery], limit: int | None = None) -> Answers:
         pending = self.pending(context)
+        check_limit(pending, limit, context.stream_id)
         self._seen[context.stream_id] = (context.epoch, len(context.segments))
         usage = Usage(encoded_tokens=pending, prefilled_tokens=pending, cached_tokens=context.tokens - pending)
         return Answers(tuple(Answer(query.id, self._opinion(context, query), 1.0) for query in queries), usage)

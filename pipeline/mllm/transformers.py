@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pipeline.clock import Clock, SystemClock
 from pipeline.context import Context
 from pipeline.errors import MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm.base import MLLMInfo
+from pipeline.mllm.base import MLLMInfo, check_limit
 from pipeline.mllm.card import Card, read_card
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.prompt import looks, opening, read_answer, suffix
@@ -96,13 +96,13 @@ class TransformersMLLM:
     def pending(self, context: Context) -> int:
         return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
 
-    async def ask(self, context: Context, queries: Sequence[WatchQuery]) -> Answers:
+    async def ask(self, context: Context, queries: Sequence[WatchQuery], limit: int | None = None) -> Answers:
         if len(self._unfinished) >= self._max_queue:
             self.counters.refused += 1
-            raise MLLMOverloaded(f"{self._name} has {self._max_queue} asks unfinished, which is max_queue")
+            raise MLLMOverloaded(f"{self._name} has {self._max_queue} asks unfinished, which is max_queue", sent=False)
         deadline_s = self._clock.monotonic_s() + self._timeout_s
         questions = [suffix(query.question, self.info.family).text for query in queries]
-        work = self._submit(lambda: self._answer(context, questions, deadline_s))
+        work = self._submit(lambda: self._answer(context, questions, deadline_s, limit))
         try:
             async with asyncio.timeout(self._timeout_s):
                 odds, usage = await asyncio.wrap_future(work)
@@ -148,7 +148,9 @@ class TransformersMLLM:
             reader.check()
         self._reader = reader
 
-    def _answer(self, context: Context, questions: list[str], deadline_s: float) -> "tuple[list[LogOdds], Usage]":
+    def _answer(
+        self, context: Context, questions: list[str], deadline_s: float, limit: int | None
+    ) -> "tuple[list[LogOdds], Usage]":
         import torch
 
         assert self._reader is not None, "ask before start"
@@ -156,13 +158,14 @@ class TransformersMLLM:
         began_s = self._clock.monotonic_s()
         with torch.inference_mode():
             found = self._kept.find(context)
+            fresh = context.segments[len(found.content_ids) if found else 0 :]
+            check_limit(sum(segment.tokens for segment in fresh), limit, context.stream_id)
             kept = self._bring_up(context, found, self._reader, deadline_s)
             self._in_time(deadline_s)
             asked = [self._reader.tokens(question) for question in questions]
             with self._dropped_on_failure(context.stream_id):
                 odds = self._reader.answer(kept.prefix, asked)
         cached = found.tokens if found else 0
-        fresh = context.segments[len(found.content_ids) if found else 0 :]
         usage = Usage(
             encoded_tokens=sum(segment.tokens for segment in fresh),
             prefilled_tokens=kept.tokens - cached + sum(map(len, asked)),
@@ -193,7 +196,7 @@ class TransformersMLLM:
 
     def _in_time(self, deadline_s: float) -> None:
         if self._clock.monotonic_s() > deadline_s:
-            raise MLLMTimeout
+            raise MLLMTimeout(f"{self._name} came to it too late")
 
     @contextmanager
     def _dropped_on_failure(self, stream_id: str) -> Iterator[None]:

@@ -51,14 +51,15 @@ class Recording(NullMLLM):
         super().__init__(opinion)
         self.asked, self.sent, self.failures = [], [], []
 
-    async def ask(self, context, queries):
+    async def ask(self, context, queries, limit=None):
         if self.failures:
             failure = self.failures.pop(0)
             if failure:
                 raise failure
-        self.sent.append(self.pending(context))
+        answers = await super().ask(context, queries, limit)
+        self.sent.append(answers.usage.encoded_tokens)
         self.asked.append((context, tuple(q.id for q in queries)))
-        return await super().ask(context, queries)
+        return answers
 
 
 def build(*queries, rate=Rate(400, 4000), mllm=None, allocator=None, context=ContextRules()):
@@ -140,8 +141,8 @@ async def test_a_hop_that_could_not_be_asked_is_skipped_and_the_next_one_sees_it
 
 async def test_a_context_the_mllm_has_lost_is_charged_before_it_is_sent_again():
     class Forgetful(Recording):
-        async def ask(self, context, queries):
-            answers = await super().ask(context, queries)
+        async def ask(self, context, queries, limit=None):
+            answers = await super().ask(context, queries, limit)
             if len(self.sent) == 10:
                 self.forget("yard")
             return answers
@@ -150,6 +151,49 @@ async def test_a_context_the_mllm_has_lost_is_charged_before_it_is_sent_again():
     await watch_stream(run, ScriptedSource(seconds(12)), house)
     assert house.mllm.sent[10] > house.mllm.sent[9]
     assert sum(house.mllm.sent) <= run.counts.spent <= 100 * 12 + 400
+
+
+async def test_what_was_never_sent_is_not_charged():
+    mllm = Recording()
+    mllm.failures = [None] + [MLLMOverloaded("the queue is full", sent=False)] * 8
+    run, house = build(CAR, mllm=mllm, rate=Rate(100, 400))
+    await watch_stream(run, ScriptedSource(seconds(20)), house)
+    assert run.counts.skipped == 8
+    assert sum(mllm.sent) == run.counts.spent
+    assert run.context.epoch == 0
+
+
+async def test_a_prefix_that_goes_between_paying_and_asking_is_not_sent_unpaid():
+    class Evicting(Recording):
+        async def ask(self, context, queries, limit=None):
+            if len(self.sent) == 5:
+                self.forget("yard")
+                self.sent.append(0)
+            return await super().ask(context, queries, limit)
+
+    run, house = build(CAR, mllm=Evicting(), rate=Rate(100, 400))
+    await watch_stream(run, ScriptedSource(seconds(12)), house)
+    assert run.counts.skipped == 1
+    assert sum(house.mllm.sent) == run.counts.spent <= 100 * 12 + 400
+
+
+async def test_a_stream_that_nobody_watches_any_more_pays_nothing_and_keeps_its_context():
+    run, house = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    spent, context = run.counts.spent, run.context
+    house.watches.queries = ()
+    house.mllm.forget("yard")
+    await watch_stream(run, ScriptedSource(seconds(3, start=3)), house)
+    assert (run.counts.spent, run.context) == (spent, context)
+
+
+async def test_a_watch_that_is_removed_while_open_is_cleared():
+    run, house = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(2)), house)
+    house.watches.queries = ()
+    await watch_stream(run, ScriptedSource(seconds(2, start=2)), house)
+    assert [event.type for event in house.outbox.events] == ["watch.opened", "watch.cleared"]
+    assert house.outbox.events[-1].data["reason"] == "watch removed"
 
 
 class Greedy:

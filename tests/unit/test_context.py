@@ -83,8 +83,14 @@ def test_what_is_owed_covers_what_the_next_restart_sends_again_to_within_a_hop()
 
 def test_what_cannot_be_paid_for_goes_oldest_first():
     context = grow(Context.empty("yard", ContextRules()), [(segment(float(t), 10),) for t in range(5)])[-1]
-    trimmed = context.keep_newest(25)
+    trimmed = context.afford(50, 25)
     assert [s.pts_s[0] for s in trimmed.segments] == [3.0, 4.0]
     assert (trimmed.epoch, trimmed.anchor_s) == (context.epoch + 1, 3.0)
-    assert context.keep_newest(50) is context
-    assert context.keep_newest(0).segments == ()
+    assert context.afford(50, 0).segments == ()
+
+
+def test_what_was_sent_before_costs_nothing_more_and_stays():
+    context = grow(Context.empty("yard", ContextRules()), [(segment(float(t), 10),) for t in range(5)])[-1]
+    trimmed = context.afford(30, 15)
+    assert [s.pts_s[0] for s in trimmed.segments] == [0.0, 1.0, 4.0]
+    assert (trimmed.epoch, trimmed.anchor_s) == (context.epoch, 0.0)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceUnavailable
-from pipeline.hops import HopRules, hops
+from pipeline.hops import HopCutter, HopRules, hops
 from pipeline.sources.base import Sampler
 from tests.pictures import ScriptedSource, broken, frame
 
@@ -70,3 +70,20 @@ def test_a_sampler_takes_at_most_one_frame_of_a_slot(times, fps):
 def test_a_hop_must_hold_whole_samples(fps, hop_s):
     with pytest.raises(ValueError, match="expected"):
         HopRules(fps, hop_s)
+
+
+async def test_a_hop_cut_by_the_end_of_a_connection_ends_behind_its_last_sample():
+    source = ScriptedSource([stamped(4.0), broken(), stamped(4.6), stamped(5.0), stamped(5.5)])
+    cut_short = []
+    with pytest.raises(SourceUnavailable):
+        async for hop in hops(source, "yard", HopRules()):
+            cut_short.append(hop)
+    assert [(h.start_s, h.end_s) for h in cut_short] == [(4.0, 4.5)]
+    rest = [h async for h in hops(source, "yard", HopRules(), from_s=4.5)]
+    assert [(h.start_s, h.end_s) for h in rest] == [(4.5, 5.0), (5.0, 6.0)]
+
+
+def test_lost_frames_are_counted_once():
+    cutter = HopCutter("yard", HopRules())
+    cutter.push(stamped(0.0), 0)
+    assert [hop.lost for hop in cutter.push(stamped(1.5), 2)] == [2, 0]

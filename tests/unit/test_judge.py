@@ -91,8 +91,12 @@ def test_an_event_carries_its_times_score_and_evidence():
 def test_a_changed_question_starts_a_new_state_and_other_ids():
     states, (event,) = decide({}, 0.9, 3.0)
     changed = replace(QUERY, question="is there a van?")
-    _, (other,) = judge(states, [changed], [Answer("car", 0.9, 1.0)], hop(3.0), AT, {})
-    assert other.id != event.id
+    states, (cleared, other) = judge(states, [changed], [Answer("car", 0.9, 1.0)], hop(4.0), AT, {})
+    assert (cleared.type, cleared.data["reason"]) == ("watch.cleared", "watch removed")
+    assert (other.type, other.data["n"]) == ("watch.opened", 1)
+    assert len({event.id, cleared.id, other.id}) == 3
+    states, (_, again) = judge(states, [QUERY], [Answer("car", 0.9, 1.0)], hop(5.0), AT, {})
+    assert (again.type, again.data["n"]) == ("watch.opened", 3)
 
 
 @given(
