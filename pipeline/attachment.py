@@ -1,12 +1,13 @@
 """The life of one attached stream: attached, lost and recovered any number of times, ended. Each is an event."""
 
-import random
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Literal
 
 import structlog
 
+from pipeline.backoff import back_off_s
 from pipeline.config import ReconnectConfig
 from pipeline.decision import Decision
 from pipeline.errors import ConfigError, SourceStalled, SourceUnavailable
@@ -43,14 +44,20 @@ class Attachment:
 
     async def live(self) -> None:
         """Watch until the end. Raises ConfigError for a recording that cannot be read, however long one waits."""
+        reason = "internal error"
         try:
             await self._attached()
             await self._watch()
-            await self._ended("drained" if self._stopping else "end of stream")
+            reason = "drained" if self._stopping else "end of stream"
         except (ConfigError, SourceUnavailable) as error:
-            await self._ended(scrub(str(error)))
+            reason = scrub(str(error))
+            raise
+        except asyncio.CancelledError:
+            reason = ""  # cut: whether the hop under way was decided is known to the store alone
             raise
         finally:
+            if reason:
+                await self._ended(reason)
             self._enter("ended")
             await self.source.close()
             self._house.mllm.forget(self.run.stream_id)
@@ -73,7 +80,7 @@ class Attachment:
                 if self.phase == "connecting" and not self._insist:
                     raise
                 await self._lost(error)
-            await self._house.clock.sleep(self._delay_s())
+            await self._house.clock.sleep(back_off_s(self._failures, self._reconnect.first_s, self._reconnect.cap_s))
 
     async def _attached(self) -> None:
         info = self._house.mllm.info
@@ -122,10 +129,6 @@ class Attachment:
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self._house.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
-
-    def _delay_s(self) -> float:
-        longest_s = min(self._reconnect.cap_s, self._reconnect.first_s * 2.0 ** min(self._failures - 1, 16))
-        return longest_s * random.uniform(0.5, 1.0)
 
 
 class _FirstFrameNoticed:

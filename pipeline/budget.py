@@ -28,12 +28,12 @@ class Rate:
 
 
 class Bucket:
-    """A token bucket in its own time. It starts full; time that runs backwards fills nothing."""
+    """A token bucket in its own time. It starts full or empty; time that runs backwards fills nothing."""
 
-    def __init__(self, rate: Rate, at_s: float) -> None:
+    def __init__(self, rate: Rate, at_s: float, full: bool = True) -> None:
         self._micro_per_s = int(rate.tokens_per_s * MICRO)
         self._full = rate.burst_tokens * MICRO
-        self._level = self._full
+        self._level = self._full if full else 0
         self._at_us = round(at_s * MICRO)
 
     def tokens(self, at_s: float) -> int:
@@ -80,13 +80,16 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
         self._active_s = active_s
 
-    def open(self, stream_id: str, rate: Rate, at_s: float, priority: int = 1) -> None:
-        """Open a stream's account at a stream time. Raises ValueError if it is open, or for a priority below 1."""
+    def open(self, stream_id: str, rate: Rate, at_s: float, priority: int = 1, full: bool = True) -> None:
+        """Open a stream's account at a stream time, with a full bucket or an empty one.
+
+        Raises ValueError if it is open, or for a priority below 1.
+        """
         if stream_id in self._accounts:
             raise ValueError(f"stream {stream_id!r} has an account already")
         if priority < 1:
             raise ValueError(f"priority of stream {stream_id!r} is {priority}; expected 1 or more")
-        self._accounts[stream_id] = _Account(Bucket(rate, at_s), rate.burst_tokens, priority)
+        self._accounts[stream_id] = _Account(Bucket(rate, at_s, full), rate.burst_tokens, priority)
 
     def close(self, stream_id: str) -> None:
         """Close an account; unknown ids are fine."""

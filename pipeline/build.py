@@ -89,6 +89,9 @@ def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
         dtype=config.dtype,
         threads=config.threads,
         timeout_s=config.timeout_s,
+        max_queue=config.max_queue,
+        max_streams=config.max_streams,
+        max_cache_tokens=config.max_cache_tokens,
         clock=clock,
     )
 

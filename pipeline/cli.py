@@ -19,9 +19,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.clock import SystemClock
-from pipeline.config import SiteConfig, load_site, parse_site, read_yaml, resolve
+from pipeline.config import SiteConfig, load_site, overlay, parse_site, read_yaml, resolve
 from pipeline.doctor import examine
-from pipeline.errors import ConfigError, ResadaptError
+from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
 from pipeline.redact import redact_url, scrub
 from pipeline.screen import Screen
@@ -94,11 +94,11 @@ def probe(
     advice = found.pop("advice")
     table = Table(box=None, show_header=False)
     for key, value in found.items():
-        table.add_row(key.replace("_", " "), "-" if value is None else str(value))
+        table.add_row(key.replace("_", " "), "-" if value is None else escape(str(value)))
     console = Console()
-    console.print(f"[bold]{redact_url(url)}[/]", table)
+    console.print(f"[bold]{escape(redact_url(url))}[/]", table)
     for line in advice:
-        console.print(f"- {line}")
+        console.print(f"- {line}", markup=False)
 
 
 @app.command()
@@ -109,7 +109,9 @@ def check(config: SiteFile) -> None:
     healthy = True
     for finding in asyncio.run(examine(load_site(config), SystemClock())):
         mark = "[green]ok  [/]" if finding.healthy else "[red]FAIL[/]"
-        console.print(f"{mark} {finding.what:<24} {scrub(finding.detail)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{mark} {escape(finding.what):<24} {escape(scrub(finding.detail))}", highlight=False, soft_wrap=True
+        )
         healthy &= finding.healthy
     if not healthy:
         raise typer.Exit(EXIT_FAILED)
@@ -119,37 +121,37 @@ async def _run(site: SiteConfig, console: Console, json_lines: bool, scratch: Pa
     clock = SystemClock()
     screen = Screen(console)
     shown: Sink = TextSink(sys.stdout, name="stdout") if json_lines else screen
-    async with Service(site, clock, [shown], insist=False) as service:
-        ended = asyncio.create_task(service.finished())
-        stopped = asyncio.create_task(_stop_signal().wait())
-        table = asyncio.create_task(screen.follow(service.attachments, clock.monotonic_s)) if not json_lines else None
-        await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopped, table):
-            if task:
+    service = Service(site, clock, [shown], insist=False)
+    try:
+        async with service:
+            ended = asyncio.create_task(service.finished())
+            stopped = asyncio.create_task(_stop_signal().wait())
+            watched = [asyncio.create_task(screen.follow(service, clock))] if not json_lines else []
+            await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in (stopped, *watched):
                 task.cancel()
-    await ended
-    _tidy(service.left, scratch, console)
+        await ended
+    finally:
+        if scratch and not service.left:
+            shutil.rmtree(scratch)
+    if service.left:
+        raise SinkUnavailable(_kept(service.left, site.store))
 
 
-def _tidy(left: dict[str, int], scratch: Path | None, console: Console) -> None:
-    """Remove a run's own store, unless it still holds events that a sink did not take."""
-    for sink, count in left.items():
-        if count:
-            console.print(f"[red]{count} events could not be delivered to {sink}[/]")
-    if scratch and any(left.values()):
-        console.print(f"they are kept: run again with --store sqlite:///{scratch}/run.db to deliver them")
-        raise typer.Exit(EXIT_FAILED)
-    if scratch:
-        shutil.rmtree(scratch)
+def _kept(left: dict[str, int], store: str) -> str:
+    waiting = ", ".join(f"{count} events could not be delivered to {sink}" for sink, count in left.items())
+    return f"{waiting}; they are kept: run again with --store {store} to deliver them"
 
 
 async def _serve(path: Path) -> None:
     stop = _stop_signal()
     loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
     async with Service(load_site(path), SystemClock()) as service:
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(service, path)))
+        loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(_reload(service, path))))
         log.info("serving", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
         await stop.wait()
+        loop.remove_signal_handler(signal.SIGHUP)
         log.info("draining", at_most_s=service.site.drain_s)
     log.info("stopped")
 
@@ -185,10 +187,9 @@ def _site_of_one(
 ) -> dict[str, object]:
     """The site file's mappings with one stream instead of its own, and the watches of the command line if any."""
     slug = name or _slug(Path(re.sub(r"\?.*", "", redact_url(source))).stem, "stream")
-    shared = raw.get("defaults")
+    defaults = raw.get("defaults", {})
     site = raw | {"streams": {slug: {"url": source, "realtime": realtime}}}
-    if isinstance(shared, dict) or own:
-        site["defaults"] = (shared if isinstance(shared, dict) else {}) | own
+    site["defaults"] = overlay(defaults, own) if isinstance(defaults, dict) else defaults
     if watches:
         site["watches"] = _named_watches(watches)
     elif isinstance(known := raw.get("watches"), dict):

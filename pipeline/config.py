@@ -109,6 +109,9 @@ class MLLMConfig:
     dtype: str = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     timeout_s: Positive = 60.0
+    max_queue: Annotated[int, Field(ge=1)] = 64
+    max_streams: Annotated[int, Field(ge=1)] = 64
+    max_cache_tokens: Annotated[int, Field(ge=1)] = 131_072
     frames_per_segment: Literal[1, 2] = 1
     min_tokens_per_segment: Annotated[int, Field(ge=1)] = 2
     max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
@@ -242,10 +245,11 @@ def _with_defaults(raw: Mapping[str, object]) -> object:
     if not isinstance(streams, dict) or not isinstance(defaults, dict):
         return streams
     shared = {key: value for key, value in defaults.items() if key != "allocator"}
-    return {slug: _overlay(shared, own) if isinstance(own, dict) else own for slug, own in streams.items()}
+    return {slug: overlay(shared, own) if isinstance(own, dict) else own for slug, own in streams.items()}
 
 
-def _overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+    """`own` laid over `base`; mappings in both are merged one level deep."""
     merged = dict(base)
     for key, value in own.items():
         below = merged.get(key)

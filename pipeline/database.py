@@ -23,6 +23,7 @@ BUSY_TIMEOUT_S = 5.0
 
 _PAGE_BYTES = 4096
 _CREATION_LOCK = 7_275_116
+_EXCLUSIVE_LOCK = 7_275_117
 _FOREIGN = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _REFUSED = (*_FOREIGN, "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_ERROR")
 
@@ -66,7 +67,7 @@ class Database:
     """SQLite (`sqlite:///FILE` or a bare file name) or PostgreSQL (`postgresql://...`), with its tables in place.
 
     Raises ConfigError for a URL of neither, a path that cannot be written, a file that is no store, a newer schema, and
-    with `exclusive` for a SQLite file that another process has opened so; StoreUnavailable when it does not answer.
+    with `exclusive` for a store that another process has opened so; StoreUnavailable when it does not answer.
     """
 
     def __init__(self, url: str, max_bytes: int | None = None, exclusive: bool = False) -> None:
@@ -80,8 +81,11 @@ class Database:
         self._lock = _claim(Path(self.name), exclusive) if self.is_sqlite else None
         self._engine = _sqlite_engine(parsed, max_bytes) if self.is_sqlite else _postgresql_engine(parsed)
         self._writer = self._engine.execution_options(writes=True)
+        self._claimed: sa.Connection | None = None
         try:
             self._prepare()
+            if exclusive and not self.is_sqlite:
+                self._claimed = _claim_server(self._engine, self.name)
         except (ConfigError, StoreUnavailable):
             self.close()
             raise
@@ -100,6 +104,8 @@ class Database:
 
     def close(self) -> None:
         """Close all connections, then let another process in."""
+        if self._claimed:
+            self._claimed.close()
         self._engine.dispose()
         if self._lock:
             self._lock.release()
@@ -165,6 +171,17 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
         return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args=patience)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigError(f"no driver for {url.drivername}; pip install 'resadapt-stream[postgresql]'") from error
+
+
+def _claim_server(engine: sa.Engine, name: str) -> sa.Connection:
+    """A connection that holds the database's advisory lock for as long as it is open."""
+    with _named(name):
+        connection = engine.connect()
+        if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_EXCLUSIVE_LOCK))):
+            connection.commit()  # the lock is the session's; no transaction stays open
+            return connection
+        connection.close()
+    raise ConfigError(f"the store {name} is held by another process; stop that one, or give this one its own")
 
 
 def _create_tables(connection: sa.Connection, name: str) -> None:

@@ -157,7 +157,10 @@ def pay(
     if again <= 0:
         return context, allocation.tokens
     paid = allocation.tokens + house.budget.take(hop.stream_id, hop.end_s, again)
-    return (context, paid) if paid >= unsent else (context.afford(unsent, paid), paid)
+    if paid >= unsent:
+        return context, unsent
+    context = context.afford(unsent, paid)
+    return context, house.mllm.pending(context)
 
 
 async def ask(context: Context, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> Reply:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from pipeline.backoff import back_off_s
 from pipeline.clock import Clock
 from pipeline.decision import Decision
 from pipeline.errors import StoreUnavailable
@@ -19,7 +20,7 @@ GROUP_S = 0.02
 """How long a group waits for more decisions; it bounds the transactions per second, to 50."""
 MAX_WAITING = 1024
 RETRY_S = (0.1, 5.0)
-"""First and longest wait between two tries while the store is unavailable; each is twice the one before."""
+"""First and longest wait between two tries while the store is unavailable; see back_off_s."""
 
 
 class DecisionStore(Protocol):
@@ -124,7 +125,7 @@ class Outbox:
         self._thread.shutdown(wait=False)
 
     async def _run(self) -> None:
-        retry_s = RETRY_S[0]
+        refused = 0
         while not self._is_over():
             await self._arrived.wait()
             if self._close_by_s is None:
@@ -132,10 +133,10 @@ class Outbox:
             self._arrived.clear()
             self._waiting = [entry for entry in self._waiting if not entry.durable.cancelled()]
             if await self._write(self._waiting):
-                retry_s = RETRY_S[0]
+                refused = 0
                 continue
-            await self._clock.sleep(retry_s)
-            retry_s = min(2 * retry_s, RETRY_S[1])
+            refused += 1
+            await self._clock.sleep(back_off_s(refused, *RETRY_S))
             self.counts.retries += 1
             self._arrived.set()
 

@@ -5,6 +5,7 @@ same. A slash in a password is recognised by the user name and colon before it, 
 """
 
 import re
+import traceback
 
 _SCHEME = r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)"
 _USERINFO = re.compile(rf"{_SCHEME}(?:[^\s/]*@|[^\s/:@]*:(?!\d+(?:[/?#]|\s|$))[^\s@]*@)", re.IGNORECASE)
@@ -19,3 +20,8 @@ def scrub(text: str) -> str:
 def redact_url(url: str) -> str:
     """`url` to show: `rtsp://u:p@cam/1?token=x` becomes `rtsp://***@cam/1?***`."""
     return scrub(url.replace(" ", "%20"))
+
+
+def plain_traceback(error: BaseException) -> str:
+    """The traceback of `error` to log: without the values of variables, which may be secrets."""
+    return scrub("".join(traceback.format_exception(error)))

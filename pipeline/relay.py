@@ -1,7 +1,6 @@
 """Committed events go out: one courier per sink takes them from the store in order, and tries until they arrive."""
 
 import asyncio
-import random
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from pipeline.backoff import back_off_s
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable, StoreUnavailable
+from pipeline.redact import plain_traceback
 from pipeline.sinks.base import Sink
 from pipeline.store import StoredEvent
 from pipeline.types import Event
@@ -194,10 +195,10 @@ class _Courier:
         reason = str(failure) if isinstance(failure, ResadaptError) else f"{type(failure).__name__}: {failure}"
         if reason != self.counts.last_error:
             defect = None if isinstance(failure, SinkUnavailable | ConfigError) else failure
-            log.warning("sink_unavailable", sink=self.name, reason=reason, exc_info=defect)
+            log.warning("sink_unavailable", sink=self.name, reason=reason, traceback=defect and plain_traceback(defect))
         self.counts.last_error = reason
         asked_s = failure.retry_after_s if isinstance(failure, SinkUnavailable) else None
-        delay_s = back_off_s(self._failed) if asked_s is None else min(max(asked_s, 0.0), MAX_RETRY_AFTER_S)
+        delay_s = back_off_s(self._failed, *RETRY_S) if asked_s is None else min(max(asked_s, 0.0), MAX_RETRY_AFTER_S)
         self._hurried.clear()
         await _first(self._hurried.wait(), self._clock.sleep(delay_s))
 
@@ -217,14 +218,7 @@ class _Courier:
                 tries += 1
                 if tries == 1:
                     log.warning("store_unavailable", sink=self.name, reason=str(error))
-                await self._clock.sleep(back_off_s(tries))
-
-
-def back_off_s(failures: int) -> float:
-    """Seconds to wait after this many failures in a row, at least 1."""
-    first_s, longest_s = RETRY_S
-    whole_s = min(first_s * 2.0 ** min(failures - 1, 30), longest_s)
-    return whole_s * random.uniform(0.5, 1.0)
+                await self._clock.sleep(back_off_s(tries, *RETRY_S))
 
 
 async def _first(*waits: Coroutine[object, None, object]) -> None:
@@ -244,4 +238,4 @@ async def _stop(tasks: Sequence[asyncio.Task[_T]]) -> None:
 
 def _report(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        log.error("relay_stopped", task=task.get_name(), exc_info=error)
+        log.error("relay_stopped", task=task.get_name(), traceback=plain_traceback(error))

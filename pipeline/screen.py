@@ -1,7 +1,6 @@
 """What a person sees of `resadapt run`: a progress line per stream, and the events as they are decided. On stderr."""
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -9,11 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.attachment import Attachment
+from pipeline.clock import Clock
+from pipeline.service import Service
 from pipeline.types import Event
 
 REFRESH_S = 0.25
 _COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "stream.lost": "yellow", "mllm.meaningless": "yellow"}
-_COLUMNS = ("stream", "state", "time", "frames/s", "spent/granted", "lost", "answers", "unknown", "events")
+_COLUMNS = ("stream", "state", "time", "frames/s", "spent/granted", "lost", "answers", "unknown", "skipped", "events")
 
 
 class Screen:
@@ -34,13 +35,13 @@ class Screen:
     async def close(self) -> None:
         return
 
-    async def follow(self, attachments: Mapping[str, Attachment], monotonic_s: Callable[[], float]) -> None:
-        """Keep the table up to date until cancelled."""
-        began_s = monotonic_s()
+    async def follow(self, service: Service, clock: Clock) -> None:
+        """Keep the table of a service's streams up to date until cancelled."""
+        began_s = clock.monotonic_s()
         with Live(console=self._console, refresh_per_second=1 / REFRESH_S, transient=True) as live:
             while True:
-                live.update(_table(attachments, monotonic_s() - began_s))
-                await asyncio.sleep(REFRESH_S)
+                live.update(_table(service.attachments, clock.monotonic_s() - began_s))
+                await clock.sleep(REFRESH_S)
 
 
 def _table(attachments: Mapping[str, Attachment], elapsed_s: float) -> Table:
@@ -50,7 +51,7 @@ def _table(attachments: Mapping[str, Attachment], elapsed_s: float) -> Table:
         counts = run.counts
         fps = attachment.source.counts.decoded / elapsed_s if elapsed_s else 0.0
         row = (f"{run.decided_s:.1f} s", f"{fps:.1f}", f"{counts.spent}/{counts.granted}")
-        numbers = (counts.lost, counts.answers, counts.unknown, counts.events)
+        numbers = (counts.lost, counts.answers, counts.unknown, counts.skipped, counts.events)
         table.add_row(slug, attachment.phase, *row, *map(str, numbers))
     return table
 

@@ -14,26 +14,21 @@ from prometheus_client import start_http_server
 from allocator_engine.fit import FitRules
 from pipeline.attachment import Attachment
 from pipeline.budget import Ledger, Rate
-from pipeline.build import build_allocator, build_mllm, build_sink, build_source, build_watch
+from pipeline.build import build_allocator, build_mllm, build_sink, build_watch
 from pipeline.clock import Clock
-from pipeline.config import BudgetConfig, MLLMConfig, SiteConfig, StreamConfig, resolve
-from pipeline.context import Context
-from pipeline.errors import ConfigError, ResadaptError
-from pipeline.loop import House, StreamRun
+from pipeline.config import BudgetConfig, MLLMConfig, SiteConfig, resolve
+from pipeline.errors import ConfigError
+from pipeline.keeper import Keeper
+from pipeline.loop import House
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.outbox import Outbox
-from pipeline.redact import scrub
 from pipeline.relay import Relay
 from pipeline.sinks.base import Sink
-from pipeline.state import StreamState
 from pipeline.store import Store
 from pipeline.types import Event, WatchQuery
 
 log = structlog.get_logger()
-
-RESTART_S = (1.0, 30.0)
-"""First and longest pause before a stream that failed unexpectedly is attached again, in seconds."""
 
 
 class WatchBoard:
@@ -66,14 +61,20 @@ class Service:
 
     def __init__(self, site: SiteConfig, clock: Clock, extra_sinks: Sequence[Sink] = (), insist: bool = True) -> None:
         self.site = site
-        self.attachments: dict[str, Attachment] = {}
         self.left: dict[str, int] = {}
         self.metrics = Metrics()
         self._clock = clock
         self._insist = insist
         self._extra_sinks = list(extra_sinks)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._keepers: dict[str, Keeper] = {}
+        self._reconciling = asyncio.Lock()
+        self._closing = False
         self._board = WatchBoard()
+
+    @property
+    def attachments(self) -> dict[str, Attachment]:
+        """The streams that have been attached, by slug, ended ones included."""
+        return {slug: keeper.attachment for slug, keeper in self._keepers.items() if keeper.attachment}
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opened:
@@ -87,22 +88,32 @@ class Service:
         await self._opened.__aexit__(kind, error, trace)
 
     async def reconcile(self, site: SiteConfig) -> None:
-        """Make the running streams those of `site`: start the new, stop the gone, restart the changed. Watches change
-        without a restart. Raises ConfigError, before anything changes, if what all streams share differs."""
+        """Make the running streams those of `site`: start the new, stop the gone, restart the changed.
+
+        Watches change without a restart; streams that had failed are tried again. Raises ConfigError, before anything
+        changes, if what all streams share differs.
+        """
         changed = [name for name, value in _shared(site).items() if value != _shared(self.site)[name]]
         if changed:
             raise ConfigError(f"{', '.join(changed)} changed; that needs a restart of the process")
-        running = {slug: self.site.streams[slug] for slug in self._tasks}
-        await asyncio.gather(*(self._detach(slug) for slug, was in running.items() if site.streams.get(slug) != was))
-        self.site = site
-        self._board.put_up(site)
-        for slug, stream in site.streams.items():
-            if slug not in self._tasks:
-                self._tasks[slug] = asyncio.create_task(self._attend(slug, stream), name=f"stream {slug}")
+        async with self._reconciling:
+            if self._closing:
+                return
+            keepers = self._keepers.items()
+            stale = [slug for slug, keeper in keepers if keeper.failed or site.streams.get(slug) != keeper.stream]
+            await asyncio.gather(*(self._detach(slug) for slug in stale))
+            self.site = site
+            self._board.put_up(site)
+            for slug, stream in site.streams.items():
+                if slug not in self._keepers:
+                    self._keepers[slug] = Keeper(slug, stream, self._house, self._store, self._insist)
 
     async def finished(self) -> None:
         """Wait until every stream has ended. Raises what ended the first of them, if it was an error."""
-        await asyncio.gather(*self._tasks.values())
+        ends = await asyncio.gather(*(keeper.task for keeper in self._keepers.values()), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
 
     async def _open(self, opened: AsyncExitStack) -> None:
         """Open what the streams need. What is opened last is closed first: streams, outbox, relay, store."""
@@ -142,57 +153,23 @@ class Service:
             metrics=self.metrics,
         )
 
-    async def _attend(self, slug: str, stream: StreamConfig) -> None:
-        """Keep one stream attached. What nobody foresaw restarts it with back-off; it never takes others along."""
-        pause_s = RESTART_S[0]
-        while True:
-            try:
-                attachment = await self._attach(slug, stream)
-                await attachment.live()
-                return
-            except ResadaptError as error:
-                if self._insist:
-                    log.error("stream_failed", stream=slug, reason=scrub(str(error)))
-                raise
-            except Exception:  # the one broad handler of the package: a stream's defect stays the stream's
-                log.exception("stream_crashed", stream=slug, restart_in_s=pause_s)
-                self.metrics.crashes.labels(slug).inc()
-            finally:
-                self._house.budget.close(slug)
-            await self._clock.sleep(pause_s)
-            pause_s = min(2 * pause_s, RESTART_S[1])
-
-    async def _attach(self, slug: str, stream: StreamConfig) -> Attachment:
-        stored = await asyncio.to_thread(self._store.load, slug)
-        start_s = stored.resume_s if stored else 0.0
-        state = StreamState.from_json(stored.state) if stored else StreamState()
-        source = build_source(slug, stream, self._clock, start_s)
-        self._house.budget.open(slug, _rate(stream.budget), start_s, stream.priority)
-        context = Context.empty(slug, stream.context_rules())
-        run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s)
-        attachment = Attachment(run, source, stream.url, self._house, stream.reconnect, self._insist)
-        self.attachments[slug] = attachment
-        return attachment
-
     async def _detach(self, slug: str) -> None:
-        """Let the hop under way be decided, for at most `drain_s`; then cut it."""
-        task = self._tasks.pop(slug)
-        if attachment := self.attachments.pop(slug, None):
-            await attachment.stop()
-        done, _ = await asyncio.wait([task], timeout=self.site.drain_s)
-        if not done:
-            log.warning("stream_cut", stream=slug, waited_s=self.site.drain_s)
-            task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await self._keepers.pop(slug).stop(self.site.drain_s)
 
     async def _detach_all(self) -> None:
-        await asyncio.gather(*(self._detach(slug) for slug in list(self._tasks)))
+        async with self._reconciling:
+            self._closing = True
+            await asyncio.gather(*(self._detach(slug) for slug in list(self._keepers)))
 
     async def _drain(self, relay: Relay) -> None:
         """Deliver what is decided, for at most `drain_s`; the rest stays in the store for the next start."""
-        self.left = {sink: count for sink, count in (await relay.drain(self.site.drain_s)).items() if count}
-        for sink in self._extra_sinks:
-            self._store.forget_sink(sink.name)
+        counted = await relay.drain(self.site.drain_s)
+        transient = {sink.name for sink in self._extra_sinks}
+        for name in counted:
+            if name in transient:
+                await asyncio.to_thread(self._store.forget_sink, name)
+            elif count := await asyncio.to_thread(self._store.pending, name):
+                self.left[name] = count
         if self.left:
             log.warning("events_left_in_store", **self.left)
 
@@ -215,6 +192,7 @@ class Service:
             raise ConfigError(
                 f"metrics cannot be offered on {address.host}:{address.port}: {error.strerror}"
             ) from error
+        opened.callback(server.server_close)
         opened.callback(thread.join, 5.0)
         opened.callback(server.shutdown)
 

@@ -72,7 +72,7 @@ class Store:
 
     Events delivered to every sink stay as history, the newest `keep_events` of them. `max_bytes` bounds a SQLite file:
     when it, or the disk, is full the history goes first; after that commits raise StoreUnavailable until sinks have
-    taken events. Undelivered events are never dropped. `exclusive` allows one such process per SQLite file.
+    taken events. Undelivered events are never dropped. `exclusive` allows one such process per database.
     """
 
     def __init__(

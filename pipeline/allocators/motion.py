@@ -1,5 +1,6 @@
 """Pixels go where something changed: frame differences on thumbnails, without any training."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,17 @@ class MotionAllocator:
         self._kept: dict[str, tuple[float, Thumbnail]] = {}
 
     async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
+        scales, seen = await asyncio.to_thread(self._look, hop)
+        allocation = fit([frame.size for frame in hop.frames], scales, grant, self._rules)
+        if allocation.segments:
+            # What fit dropped for want of tokens was never shown: the next hop is compared with what was.
+            self._kept[hop.stream_id] = seen[allocation.segments[-1].frames[-1]]
+        return allocation
+
+    def forget(self, stream_id: str) -> None:
+        self._kept.pop(stream_id, None)
+
+    def _look(self, hop: Hop) -> tuple[list[float], list[tuple[float, Thumbnail]]]:
         last = self._kept.get(hop.stream_id)
         scales: list[float] = []
         seen: list[tuple[float, Thumbnail]] = []
@@ -53,14 +65,7 @@ class MotionAllocator:
             scales.append(scale)
             seen.append(now)
             last = now if scale else last
-        allocation = fit([frame.size for frame in hop.frames], scales, grant, self._rules)
-        if allocation.segments:
-            # What fit dropped for want of tokens was never shown: the next hop is compared with what was.
-            self._kept[hop.stream_id] = seen[allocation.segments[-1].frames[-1]]
-        return allocation
-
-    def forget(self, stream_id: str) -> None:
-        self._kept.pop(stream_id, None)
+        return scales, seen
 
     def _scale(self, last: tuple[float, Thumbnail] | None, now: tuple[float, Thumbnail]) -> float:
         rules = self._motion

@@ -17,6 +17,10 @@ _BLOCK_BYTES = 65_536
 _LINE_START = b'{"specversion"'
 
 
+class _Taken(ValueError):
+    """Another process holds the file."""
+
+
 class JsonlSink:
     """Appends to the file at `path`, with one fsync per batch.
 
@@ -36,7 +40,12 @@ class JsonlSink:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._append, lines)
 
     async def check(self) -> str:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        except ConfigError as error:
+            if not isinstance(error.__cause__, _Taken):
+                raise
+            return f"events go to the file {self._path.absolute()}, which another process writes to now"
         return f"events go to the file {self._path.absolute()}"
 
     async def close(self) -> None:
@@ -81,7 +90,7 @@ class JsonlSink:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError("another process writes to it; give each a file of its own") from error
+            raise _Taken("another process writes to it; give each a file of its own") from error
 
     def _was_moved(self) -> bool:
         try:

@@ -54,6 +54,9 @@ def _parse(url: str) -> Address:
         return Address("v4l2", device, url, None, True)
     scheme, separator, _ = url.partition("://")
     if not separator:
+        scheme = url.partition(":")[0].lower()
+        if scheme in (*CAMERA_SCHEMES, *WEB_SCHEMES):
+            raise ConfigError(f"a URL of the scheme {scheme!r} lacks its //; expected {scheme}://host/path")
         return _file(url)
     scheme = scheme.lower()
     try:

@@ -12,6 +12,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests.services import require
+
 COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
 SCENE = "synthetic:?seconds=25&width=160&height=96&fps=4"
 ROOT = Path(__file__).parents[2]
@@ -97,6 +99,10 @@ def journal_of(folder):
     return [json.loads(line) for line in lines]
 
 
+def size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
 def watch_events(events):
     return [(event["type"], event["id"]) for event in events if ".watch." in event["type"]]
 
@@ -115,16 +121,23 @@ def test_killed_at_any_moment_a_run_repeats_nothing_new_and_misses_nothing(tmp_p
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for _ in range(4):
         with subprocess.Popen(arguments, cwd=disturbed, stderr=subprocess.DEVNULL, env=environment) as process:
-            deadline = time.monotonic() + 20
-            while not (disturbed / "events.jsonl").exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            time.sleep(moments.uniform(0.0, 1.2))
+            before = size(disturbed / "events.jsonl")
+            while size(disturbed / "events.jsonl") == before and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0.0, 0.4))
             process.kill()
     assert resadapt(*arguments[3:], cwd=disturbed).returncode == 0
 
     expected, got = watch_events(journal_of(undisturbed)), watch_events(journal_of(disturbed))
     assert list(dict.fromkeys(got)) == expected
     assert len(expected) == 12
+
+
+def wait_for(folder, kind, seconds=30.0):
+    journal, deadline = folder / "events.jsonl", time.monotonic() + seconds
+    while not (journal.exists() and kind in journal.read_text()):
+        assert time.monotonic() < deadline, f"no {kind} within {seconds} s"
+        time.sleep(0.05)
 
 
 def test_sigterm_drains_a_service(tmp_path):
@@ -135,13 +148,62 @@ def test_sigterm_drains_a_service(tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([*COMMAND, "serve", "-c", "site.yaml"], cwd=tmp_path, env=environment) as process:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not (
-            (tmp_path / "events.jsonl").exists() and "watch.opened" in (tmp_path / "events.jsonl").read_text()
-        ):
-            time.sleep(0.05)
+        wait_for(tmp_path, "watch.opened")
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     kinds = Counter(event["type"].rpartition("stream.")[2] for event in journal_of(tmp_path))
     assert kinds["attached"] == kinds["ended"] == 1
     assert journal_of(tmp_path)[-1]["data"]["reason"] == "drained"
+
+
+def test_a_site_file_gives_a_run_its_defaults_watches_and_sinks(tmp_path):
+    (tmp_path / "site.yaml").write_text(
+        "defaults: {sample_fps: 4, allocator: fixed, budget: {rate_tokens_per_s: 20}}\n"
+        "streams: {elsewhere: {url: 'rtsp://127.0.0.1:1/x'}}\n"
+        "watches: {car: {question: 'is there a car?', streams: [elsewhere]}}\n"
+        "mllm: 'null'\nsinks: {journal: 'jsonl:kept.jsonl'}\n"
+    )
+    done = resadapt("run", SCENE, "-c", "site.yaml", "--burst", "50", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *_, ended = [json.loads(line) for line in done.stdout.splitlines()]
+    assert ended["data"]["counts"]["frames"] == 100
+    assert ended["data"]["counts"]["spent"] <= 20 * 25 + 50
+    assert (tmp_path / "kept.jsonl").read_text() == done.stdout
+
+
+def test_a_real_clip_is_watched_with_a_real_architecture(tmp_path):
+    folder = os.environ.get("TEST_CLIPS")
+    require(bool(folder), "TEST_CLIPS names a folder with real camera clips")
+    clip = Path(str(folder)) / "car-detection.mp4"
+    done = resadapt("run", clip, "--watch", "is there a car in view?", "--mllm", "tiny", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    attached, meaningless, *watched, ended = [json.loads(line) for line in done.stdout.splitlines()]
+    assert attached["data"]["mllm"] == {"name": "tiny", "family": "qwen3_vl", "meaningful": False}
+    assert meaningless["type"].endswith("mllm.meaningless")
+    assert len(watched) >= 2
+    counts = ended["data"]["counts"]
+    assert (counts["hops"], counts["frames"], counts["answers"], counts["lost"]) == (31, 61, 31, 0)
+    assert 0 < counts["kept"] < counts["frames"]
+    assert 0 < counts["spent"] <= 400 * 31 + 4000
+
+
+def test_sighup_reads_the_site_again(tmp_path):
+    site = (
+        "streams: {gate: {url: 'synthetic:?seconds=inf&width=160&height=96&fps=4', realtime: true}}\n"
+        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\n"
+    )
+    path = tmp_path / "site.yaml"
+    path.write_text(site)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([*COMMAND, "serve", "-c", "site.yaml"], cwd=tmp_path, env=environment) as process:
+        wait_for(tmp_path, "stream.attached")
+        path.write_text(site + "watches: {car: {question: 'is there a car?'}}\n")
+        process.send_signal(signal.SIGHUP)
+        wait_for(tmp_path, "watch.opened")
+        path.write_text("streams: [")
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert sum(event["type"].endswith("stream.attached") for event in journal_of(tmp_path)) == 1

@@ -13,7 +13,7 @@ from pipeline.clock import ManualClock, SystemClock
 from pipeline.decision import Decision
 from pipeline.errors import ConfigError, StoreUnavailable
 from pipeline.outbox import Outbox
-from pipeline.relay import RETRY_S, Relay, back_off_s
+from pipeline.relay import Relay
 from pipeline.sinks.cloudevents import decode
 from pipeline.sinks.memory import MemorySink
 from pipeline.store import Store
@@ -145,13 +145,6 @@ async def test_a_defect_in_a_sink_is_retried_like_a_failure(store):
     await until(lambda: sink.events)
     assert relay.counts["a"].failures == 2
     await relay.close()
-
-
-async def test_waits_grow_with_failures_up_to_a_cap_and_vary(monkeypatch):
-    monkeypatch.setattr("pipeline.relay.RETRY_S", RETRY_S)
-    assert all(0.125 <= back_off_s(1) <= 0.25 for _ in range(100))
-    assert all(15.0 <= back_off_s(n) <= 30.0 for n in range(8, 2000))
-    assert len({back_off_s(5) for _ in range(10)}) > 1
 
 
 async def test_a_store_that_is_away_delays_but_does_not_repeat(store, monkeypatch):

@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 import urllib.request
 
 import pytest
@@ -9,6 +8,7 @@ from pipeline.config import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.service import Service
 from pipeline.sinks.memory import MemorySink
+from tests.clips import steady, write
 
 WATCH = {"car": {"question": "is there a car?"}}
 
@@ -100,7 +100,7 @@ async def test_what_all_streams_share_cannot_change_under_them(tmp_path):
 
 
 async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobody_along(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.service.RESTART_S", (0.05, 0.1))
+    monkeypatch.setattr("pipeline.keeper.RESTART_S", (0.05, 0.1))
     sink = MemorySink("memory")
     live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
     async with Service(site_of(tmp_path, {"a": live, "b": live}), SystemClock(), [sink]) as service:
@@ -116,6 +116,46 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
         await until(lambda: "watch.opened" in types(sink, "a") and "watch.opened" in types(sink, "b"))
         assert service.metrics.crashes.labels("a")._value.get() == 1
         assert types(sink, "b").count("stream.attached") == 1
+
+
+async def test_a_service_that_is_stopped_at_once_stops_at_once(tmp_path):
+    live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
+    sink = MemorySink("memory")
+    async with asyncio.timeout(5), Service(site_of(tmp_path, {"a": live}), SystemClock(), [sink]):
+        pass
+    assert types(sink, "a").count("stream.attached") == types(sink, "a").count("stream.ended")
+
+
+async def test_reconciling_twice_at_once_ends_with_the_later_site(tmp_path):
+    live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
+    async with Service(site_of(tmp_path, {"a": live}), SystemClock()) as service:
+        sites = [site_of(tmp_path, streams) for streams in ({"b": live}, {"c": live}, {"a": live, "c": live})]
+        await asyncio.gather(*(service.reconcile(site) for site in sites))
+        assert sorted(service._keepers) == ["a", "c"]
+
+
+async def test_a_stream_that_had_failed_is_tried_again_when_the_site_is_read_again(tmp_path):
+    clip = tmp_path / "late.mp4"
+    sink = MemorySink("memory")
+    site = site_of(tmp_path, {"late": str(clip)})
+    async with Service(site, SystemClock(), [sink]) as service:
+        await until(lambda: "stream.ended" in types(sink, "late"))
+        write(clip, steady(2.0))
+        await service.reconcile(site)
+        await until(lambda: "watch.opened" in types(sink, "late"))
+
+
+async def test_a_restarted_stream_does_not_get_its_burst_again(tmp_path):
+    site = site_of(tmp_path, {"gate": {"url": "synthetic:?seconds=8&fps=4", "budget": {"rate_tokens_per_s": 10}}})
+    async with Service(site, SystemClock(), insist=False) as service:
+        await service.finished()
+        first = service.attachments["gate"].run.counts.spent
+    longer = site_of(tmp_path, {"gate": {"url": "synthetic:?seconds=16&fps=4", "budget": {"rate_tokens_per_s": 10}}})
+    async with Service(longer, SystemClock(), insist=False) as service:
+        await service.finished()
+        second = service.attachments["gate"].run.counts.spent
+    assert first > 500
+    assert second <= 80
 
 
 async def test_a_person_is_told_at_once_that_a_camera_does_not_answer(tmp_path):
@@ -183,13 +223,12 @@ async def test_metrics_are_offered_and_a_taken_port_is_refused(tmp_path, unused_
 async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_the_next_start(tmp_path, monkeypatch):
     site = site_of(tmp_path, {"gate": "synthetic:?seconds=5&width=160&height=96&fps=4"}, drain_s=0.3)
     sink = MemorySink("memory")
-    with contextlib.suppress(asyncio.CancelledError):
-        async with Service(site, SystemClock(), [sink]) as service:
+    async with Service(site, SystemClock(), [sink]) as service:
 
-            async def hang(context, queries):
-                await asyncio.sleep(3600)
+        async def hang(context, queries, limit=None):
+            await asyncio.sleep(3600)
 
-            monkeypatch.setattr(service._house.mllm, "ask", hang)
-            await until(lambda: "mllm.meaningless" in types(sink, "gate"))
+        monkeypatch.setattr(service._house.mllm, "ask", hang)
+        await until(lambda: "mllm.meaningless" in types(sink, "gate"))
     assert "watch.opened" not in types(sink, "gate")
     assert "watch.opened" in types(await run_to_the_end(site), "gate")

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = [
     # 0 values
-    "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.lockfile pipeline.decision"
+    "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.lockfile pipeline.decision pipeline.backoff"
     " allocator_engine.grid allocator_engine.fit allocator_engine.resize allocator_engine.spec",
     # 1 base contracts and pure decisions
     "pipeline.context pipeline.hops pipeline.budget pipeline.judge pipeline.state pipeline.metrics"
@@ -23,7 +23,7 @@ FLOORS = [
     # 4 composition, configuration and storage
     "pipeline.config pipeline.build pipeline.database pipeline.store pipeline.outbox pipeline.relay",
     # 5 running streams
-    "pipeline.attachment pipeline.service pipeline.doctor",
+    "pipeline.attachment pipeline.keeper pipeline.service pipeline.doctor",
     # 6 what people touch
     "pipeline.cli pipeline.screen pipeline.logs",
 ]
@@ -116,4 +116,4 @@ def test_there_is_one_broad_handler():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ExceptHandler) and (node.type is None or getattr(node.type, "id", "") == "Exception")
     ]
-    assert [module for module, _ in broad] == ["pipeline.service"]
+    assert [module for module, _ in broad] == ["pipeline.keeper"]

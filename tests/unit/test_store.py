@@ -280,3 +280,11 @@ def test_no_address_of_a_stream_or_server_is_stored(tmp_path):
         ]
     assert "://" not in json.dumps(rows)
     store.close()
+
+
+def test_a_database_has_one_exclusive_user_at_a_time(url):
+    first = Store(url, ManualClock(), exclusive=True)
+    with pytest.raises(ConfigError, match="held by"):
+        Store(url, ManualClock(), exclusive=True)
+    first.close()
+    Store(url, ManualClock(), exclusive=True).close()
