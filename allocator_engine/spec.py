@@ -1,4 +1,4 @@
-"""What an allocator engine takes and gives: the contract between its network, its compiled forms and the pipeline."""
+"""What an allocator engine takes and gives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

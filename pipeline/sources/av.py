@@ -9,7 +9,7 @@ from pipeline.clock import Clock
 from pipeline.errors import SourceStalled, SourceUnavailable
 from pipeline.sources.address import parse_address
 from pipeline.sources.av_open import AvOptions
-from pipeline.sources.av_reader import Reader, SourceState
+from pipeline.sources.av_decode import DecodeThread, SourceState
 from pipeline.sources.base import Sampler, SourceCounts
 from pipeline.sources.ring import Ring
 from pipeline.sources.timeline import Timeline
@@ -57,14 +57,14 @@ class AvSource:
         address, timeline = parse_address(url, live), Timeline(start_s)
         self._state = SourceState(address, options, clock, realtime, options.device(), timeline)
         self._name = name
-        self._reader: Reader | None = None
+        self._thread: DecodeThread | None = None
 
     @property
     def live(self) -> bool:
         """Whether frames come at their own pace. For a URL on the web this is a guess until it has been opened."""
         if self._state.realtime:
             return True
-        return self._reader.live if self._reader is not None else self._state.address.likely_live
+        return self._thread.live if self._thread is not None else self._state.address.likely_live
 
     @property
     def counts(self) -> SourceCounts:
@@ -76,25 +76,25 @@ class AvSource:
 
         Raises ConfigError for a file that is missing or holds no video, since no retry can help.
         """
-        if self._reader is not None and not self._reader.ring.closed:
+        if self._thread is not None and not self._thread.ring.closed:
             raise RuntimeError(f"{self._name} is already being read; close it first")
-        reader = self._reader = Reader(self._state, Ring(self._state.options.ring_frames), sampler)
-        reader.start()
-        watch = asyncio.create_task(self._watch(reader), name=f"stall watch {self._name}")
+        thread = self._thread = DecodeThread(self._state, Ring(self._state.options.ring_frames), sampler)
+        thread.start()
+        watch = asyncio.create_task(self._watch(thread), name=f"stall watch {self._name}")
         try:
-            while (frame := await reader.ring.get()) is not None:
+            while (frame := await thread.ring.get()) is not None:
                 self._state.consumed_s = frame.pts_s
                 yield frame
         finally:
             watch.cancel()
-            await self._stop(reader)
+            await self._stop(thread)
 
     async def close(self) -> None:
         """See Source. Returns within half a second, even where FFmpeg is blocked."""
-        if self._reader is not None:
-            await self._stop(self._reader)
+        if self._thread is not None:
+            await self._stop(self._thread)
 
-    async def _watch(self, reader: Reader) -> None:
+    async def _watch(self, thread: DecodeThread) -> None:
         """Give the consumer an error when a connection does not open, or a live one shows no picture, in time.
 
         The thread may be blocked then and cannot; what it says later is not heard.
@@ -102,26 +102,26 @@ class AvSource:
         clock, options, shown = self._state.clock, self._state.options, self._state.address.shown
         opening_s = OPENING_STEPS * options.open_timeout_s + OPENING_SLACK_S
         until_s = clock.monotonic_s() + opening_s
-        while reader.opened_s is None:
+        while thread.opened_s is None:
             rest_s = until_s - clock.monotonic_s()
             if rest_s <= 0:
-                reader.ring.end(SourceUnavailable(f"{shown} did not answer within {opening_s:g} s"))
+                thread.ring.end(SourceUnavailable(f"{shown} did not answer within {opening_s:g} s"))
                 return
             await clock.sleep(min(rest_s, options.stall_s))
-        while reader.live:
-            newest_s = reader.opened_s if reader.picture_s is None else reader.picture_s
+        while thread.live:
+            newest_s = thread.opened_s if thread.picture_s is None else thread.picture_s
             rest_s = newest_s + options.stall_s - clock.monotonic_s()
             if rest_s <= 0:
                 silence = f"has shown no picture for {options.stall_s:g} s"
-                reader.ring.end(SourceStalled(f"{shown} is connected but {silence}"))
+                thread.ring.end(SourceStalled(f"{shown} is connected but {silence}"))
                 return
             await clock.sleep(rest_s)
 
-    async def _stop(self, reader: Reader) -> None:
-        reader.stop()
+    async def _stop(self, thread: DecodeThread) -> None:
+        thread.stop()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + CLOSE_S
-        while reader.running:
+        while thread.running:
             if loop.time() >= deadline_s:
                 log.info("%s: its thread is still inside FFmpeg and ends at its read limit", self._name)
                 return

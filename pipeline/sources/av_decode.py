@@ -57,7 +57,7 @@ class SourceState:
     was_live: bool = False
 
 
-class Reader:
+class DecodeThread:
     """Reads one connection in a daemon thread into `ring`, which carries its frames, its end and its error.
 
     `opened_s` and `picture_s` are the monotonic times of the opening and of the newest decoded picture, None before.
