@@ -4,19 +4,19 @@ A value may refer to a secret as `${NAME}` (environment) or `${file:/path}` (fir
 as written and only resolved where a connection is built, so a configuration can be stored and shown.
 """
 
-import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from pipeline.config_faults import explain, key_names
 from pipeline.context import ContextRules
 from pipeline.errors import ConfigError
 from pipeline.hops import HopRules
@@ -203,7 +203,7 @@ def read_yaml(path: Path) -> dict[str, object]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds a {type(raw).__name__}; expected a mapping of {_known(SiteConfig)}")
+        raise ConfigError(f"{path} holds a {type(raw).__name__}; expected a mapping of {key_names(SiteConfig)}")
     return raw
 
 
@@ -217,7 +217,7 @@ def parse_site(raw: Mapping[str, object]) -> SiteConfig:
     try:
         site = _SITE.validate_python(raw | {"streams": _with_defaults(raw)})
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(error))) from error
+        raise ConfigError("; ".join(explain(error, SiteConfig))) from error
     _check(site)
     return site
 
@@ -280,38 +280,3 @@ def _at(where: str, build: Callable[[], object]) -> None:
         build()
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    """Each fault in words: the path of the value, what it was and what was expected; for unknown keys the known."""
-    for fault in error.errors():
-        path = [str(part) for part in fault["loc"]]
-        where = ".".join(path) or "the site file"
-        if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = _keys_at(path[:-1])
-            close = difflib.get_close_matches(path[-1], known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            yield f"{where}: unknown key{hint}; known keys: {', '.join(known)}"
-        elif fault["type"] in ("missing", "missing_argument"):
-            yield f"{where}: missing; it must be given"
-        elif fault["type"] == "string_pattern_mismatch" and path[-1] == "[key]":
-            yield f"{where}: {fault['input']!r} is no slug; expected lower-case letters, digits, - and _, at most 63"
-        else:
-            shown = "" if path[-1:] in (["url"], ["password"], ["secret"]) else f" {fault['input']!r}:"
-            yield f"{where}:{shown} {fault['msg']}"
-
-
-def _keys_at(path: list[str]) -> list[str]:
-    """Names of the keys that a mapping at `path` of the site file may have."""
-    here: object = SiteConfig
-    for part in path:
-        if is_dataclass(here):
-            here = get_type_hints(here).get(part)
-        elif get_origin(here) is dict:
-            here = get_args(here)[1]
-        here = next((kind for kind in get_args(here) if is_dataclass(kind) and get_origin(here) is not dict), here)
-    return [item.name for item in fields(here)] if is_dataclass(here) else []
-
-
-def _known(kind: type) -> str:
-    return ", ".join(item.name for item in fields(kind))

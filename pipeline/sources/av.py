@@ -8,8 +8,8 @@ from typing import Literal
 from pipeline.clock import Clock
 from pipeline.errors import SourceStalled, SourceUnavailable
 from pipeline.sources.address import parse_address
-from pipeline.sources.av_open import AvOptions
 from pipeline.sources.av_decode import DecodeThread, SourceState
+from pipeline.sources.av_open import AvOptions
 from pipeline.sources.base import Sampler, SourceCounts
 from pipeline.sources.ring import Ring
 from pipeline.sources.timeline import Timeline

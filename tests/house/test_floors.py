@@ -21,7 +21,8 @@ FLOORS = [
     # 3 edges
     "pipeline.sources pipeline.mllm pipeline.sinks",
     # 4 composition, configuration and storage
-    "pipeline.config pipeline.build pipeline.database pipeline.store pipeline.outbox pipeline.relay",
+    "pipeline.config_faults pipeline.config pipeline.build"
+    " pipeline.database pipeline.store pipeline.outbox pipeline.relay",
     # 5 running streams
     "pipeline.attachment pipeline.keeper pipeline.service pipeline.doctor",
     # 6 what people touch

@@ -1,0 +1,47 @@
+"""What is wrong with a site file, in words for the person who wrote it."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import get_args, get_origin, get_type_hints
+
+from pydantic import ValidationError
+
+
+def explain(error: ValidationError, root: type) -> Iterator[str]:
+    """Each fault in words: where the value is, what it was and what was expected; for an unknown key the known ones.
+
+    `root` is the dataclass of the whole file.
+    """
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"]]
+        where = ".".join(path) or "the site file"
+        if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = _keys_at(root, path[:-1])
+            close = difflib.get_close_matches(path[-1], known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            yield f"{where}: unknown key{hint}; known keys: {', '.join(known)}"
+        elif fault["type"] in ("missing", "missing_argument"):
+            yield f"{where}: missing; it must be given"
+        elif fault["type"] == "string_pattern_mismatch" and path[-1] == "[key]":
+            yield f"{where}: {fault['input']!r} is no slug; expected lower-case letters, digits, - and _, at most 63"
+        else:
+            shown = "" if path[-1:] in (["url"], ["password"], ["secret"]) else f" {fault['input']!r}:"
+            yield f"{where}:{shown} {fault['msg']}"
+
+
+def _keys_at(root: type, path: list[str]) -> list[str]:
+    """Names of the keys that a mapping at `path` below `root` may have."""
+    here: object = root
+    for part in path:
+        if is_dataclass(here):
+            here = get_type_hints(here).get(part)
+        elif get_origin(here) is dict:
+            here = get_args(here)[1]
+        here = next((kind for kind in get_args(here) if is_dataclass(kind) and get_origin(here) is not dict), here)
+    return [item.name for item in fields(here)] if is_dataclass(here) else []
+
+
+def key_names(kind: type) -> str:
+    """The keys of a dataclass, to list them to a person."""
+    return ", ".join(item.name for item in fields(kind))
