@@ -16,7 +16,7 @@ from pipeline.store import Rows
 
 log = structlog.get_logger()
 
-GROUP_S = 0.02
+GROUP_S = 0.03
 """How long a group waits for more decisions; it bounds the transactions per second, to 50."""
 MAX_WAITING = 1024
 RETRY_S = (0.1, 5.0)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-import pipeline.service as service_module
+import pipeline.keeper as keeper_module
 from pipeline.clock import SystemClock
 from pipeline.config import parse_site
 from pipeline.service import Service
@@ -71,7 +71,7 @@ async def run_loop(folder: Path) -> None:
 
 
 def main(rounds: int) -> None:
-    service_module.build_source = lambda *_: Prepared()  # type: ignore[assignment]
+    keeper_module.build_source = lambda *_: Prepared()  # type: ignore[assignment]
     plain, ours = [], []
     with tempfile.TemporaryDirectory() as scratch:
         path = camera_clip(Path(scratch) / "camera.mp4", 1080, 1920, 25, CLIP_S, 5_000_000)
