@@ -124,6 +124,7 @@ class Attachment:
         state, event = run.state.stream_event(run.stream_id, kind, self._house.clock.now(), data)
         await self._house.outbox.commit(Decision(run.stream_id, state.to_json(), (event,), run.decided_s))
         self._house.metrics.events.labels(kind).inc()
+        log.info(kind, stream=run.stream_id, stream_s=run.decided_s)
         run.state, run.counts = state, run.counts.add(events=1)
 
     def _enter(self, phase: Phase) -> None:

@@ -99,7 +99,12 @@ def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
 def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     from pipeline.mllm.tiny import make_tiny
 
-    folder = make_tiny(Path(tempfile.mkdtemp(prefix="resadapt-tiny-")), family=model or "qwen3_vl")
+    folder = Path(tempfile.mkdtemp(prefix="resadapt-tiny-"))
+    try:
+        make_tiny(folder, family=model or "qwen3_vl")
+    except ConfigError:
+        shutil.rmtree(folder)
+        raise
     mllm = _transformers(str(folder), replace(config, use="tiny"), clock)
     weakref.finalize(mllm, shutil.rmtree, folder, ignore_errors=True)
     return mllm
@@ -116,7 +121,9 @@ def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
         return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config))
     if scheme in ("http", "https"):
         if config.secret is None:
-            raise ConfigError(f"sinks.{slug}.secret is missing; a webhook signs its requests with it, as ${{NAME}}")
+            raise ConfigError(
+                f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"
+            )
         return WebhookSink(url, clock, secret=resolve(config.secret), name=slug)
     raise ConfigError(
         f"sinks.{slug}.url is {redact_url(url)!r}; expected jsonl:PATH, kafka://host:port/topic or http(s)://..."

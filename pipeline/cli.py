@@ -1,6 +1,7 @@
 """Watch camera streams with a frozen multimodal LLM under a token budget."""
 
 import asyncio
+import importlib.metadata
 import json
 import re
 import shutil
@@ -36,17 +37,35 @@ EXIT_FAILED = 3
 """Exit code when it is right but does not work: a camera that does not answer, a broker that is away."""
 
 log = structlog.get_logger()
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=__doc__,
+)
 
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 SiteFile = Annotated[Path, typer.Option("--config", "-c", help="The site file (YAML).")]
 
 
+@app.callback()
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Watch camera streams with a frozen multimodal LLM under a token budget."""
+    if version:
+        print(importlib.metadata.version("resadapt-stream"))  # noqa: T201 - the command's output
+        raise typer.Exit
+
+
 @app.command()
 def run(
-    source: Annotated[str, typer.Argument(help="rtsp://, rtmp://, srt://, http(s)://, FILE, v4l2:DEVICE, synthetic:")],
+    source: Annotated[
+        str, typer.Argument(help="rtsp(s)://, rtmp://, srt://, http(s)://, FILE, v4l2:DEVICE, synthetic:")
+    ],
     watch: Annotated[list[str] | None, typer.Option(help="A standing yes/no question; may be repeated.")] = None,
-    mllm: Annotated[str | None, typer.Option(help="transformers:PATH_OR_NAME, or tiny (random, meaningless).")] = None,
+    mllm: Annotated[str | None, typer.Option(help="transformers:PATH_OR_NAME, tiny (random), or null (none).")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file with defaults.")] = None,
     sink: Annotated[list[str] | None, typer.Option(help="jsonl:PATH, kafka://HOST:PORT/TOPIC or http(s)://...")] = None,
     allocator: Annotated[str | None, typer.Option(help="motion or fixed.")] = None,
@@ -81,12 +100,14 @@ def serve(config: SiteFile, log_level: LogLevel = "info") -> None:
 
 @app.command()
 def probe(
-    url: Annotated[str, typer.Argument(help="Any source that `run` takes.")],
+    url: Annotated[str, typer.Argument(help="Any stream that `run` takes.")],
     seconds: Annotated[float, typer.Option(help="How long to look at it.")] = 4.0,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object on stdout.")] = False,
 ) -> None:
     """Open a stream and say what it is, what its clock is worth and what to do about it."""
     set_up_logs("error")
+    if url.startswith("synthetic:"):
+        raise ConfigError(f"{url} is generated here, as its parameters say; there is nothing to probe")
     found = asdict(probe_source(resolve(url), clock=SystemClock(), read_s=seconds))
     if as_json:
         print(json.dumps(found, default=str))  # noqa: T201 - the command's output
@@ -97,7 +118,7 @@ def probe(
         table.add_row(key.replace("_", " "), "-" if value is None else escape(str(value)))
     console = Console()
     console.print(f"[bold]{escape(redact_url(url))}[/]", table)
-    for line in advice:
+    for line in advice or ("nothing to change",):
         console.print(f"- {line}", markup=False)
 
 
@@ -120,27 +141,35 @@ def check(config: SiteFile) -> None:
 async def _run(site: SiteConfig, console: Console, json_lines: bool, scratch: Path | None) -> None:
     clock = SystemClock()
     screen = Screen(console)
-    shown: Sink = TextSink(sys.stdout, name="stdout") if json_lines else screen
+    lines = TextSink(sys.stdout, name="stdout")
+    shown: Sink = lines if json_lines else screen
+    if not json_lines and site.mllm:
+        console.print(f"[dim]loading {escape(site.mllm.use)}[/]")
     service = Service(site, clock, [shown], insist=False)
     try:
         async with service:
             ended = asyncio.create_task(service.finished())
             stopped = asyncio.create_task(_stop_signal().wait())
             watched = [asyncio.create_task(screen.follow(service, clock))] if not json_lines else []
-            await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
-            for task in (stopped, *watched):
+            unread = asyncio.create_task(lines.broken.wait())
+            await asyncio.wait([ended, stopped, unread], return_when=asyncio.FIRST_COMPLETED)
+            for task in (stopped, unread, *watched):
                 task.cancel()
         await ended
     finally:
-        if scratch and not service.left:
-            shutil.rmtree(scratch)
+        store = _settle(scratch, service.left) or site.store
     if service.left:
-        raise SinkUnavailable(_kept(service.left, site.store))
+        waiting = ", ".join(f"{count} events could not be delivered to {sink}" for sink, count in service.left.items())
+        raise SinkUnavailable(f"{waiting}; they are kept: run again with the same --sink and --store {store}")
 
 
-def _kept(left: dict[str, int], store: str) -> str:
-    waiting = ", ".join(f"{count} events could not be delivered to {sink}" for sink, count in left.items())
-    return f"{waiting}; they are kept: run again with --store {store} to deliver them"
+def _settle(scratch: Path | None, left: dict[str, int]) -> str | None:
+    """Remove a run's own store, or bring it to the working folder and return its URL if events still wait in it."""
+    if scratch and left:
+        return f"sqlite:///{shutil.move(scratch, Path.cwd() / scratch.name)}/run.db"
+    if scratch:
+        shutil.rmtree(scratch)
+    return None
 
 
 async def _serve(path: Path) -> None:

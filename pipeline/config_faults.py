@@ -13,7 +13,11 @@ def explain(error: ValidationError, root: type) -> Iterator[str]:
 
     `root` is the dataclass of the whole file.
     """
-    for fault in error.errors():
+    faults = error.errors()
+    shared = {fault["loc"][1:] for fault in faults if fault["loc"][:1] == ("defaults",)}
+    for fault in faults:
+        if fault["loc"][:1] == ("streams",) and fault["loc"][2:] in shared:
+            continue  # the defaults' fault, seen again through each stream
         path = [str(part) for part in fault["loc"]]
         where = ".".join(path) or "the site file"
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):

@@ -73,7 +73,7 @@ async def _sink(slug: str, config: SinkConfig, clock: Clock) -> str:
 def _store(url: str, clock: Clock) -> str:
     store = Store(resolve(url), clock)
     try:
-        owed = sum(store.pending(sink) for sink in store.sinks_owed())
-        return f"open, {owed} events still to deliver"
+        owed = [f"{store.pending(sink)} to {sink}" for sink in store.sinks_owed()]
+        return f"open, events still to deliver: {', '.join(owed) or 'none'}"
     finally:
         store.close()

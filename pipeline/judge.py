@@ -10,12 +10,13 @@ from pipeline.types import Answer, Event, Hop, Json, WatchQuery
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/resadapt/resadapt-stream/events")
 
 
-def event_id(stream_id: str, watch_id: str, revision: str, kind: str, n: int) -> str:
+def event_id(lineage: str, stream_id: str, watch_id: str, revision: str, kind: str, n: int) -> str:
     """The id of the `n`-th transition of a watch (or of a stream, with empty watch and revision).
 
-    A function of the decision alone (uuid5), so that deciding again after a crash gives the same ids.
+    A function of the decision alone (uuid5), so that deciding again after a crash gives the same ids. `lineage` tells
+    a stream's history from any other that counts its transitions from one again (see StreamState).
     """
-    return str(uuid.uuid5(_NAMESPACE, "\0".join((stream_id, watch_id, revision, kind, str(n)))))
+    return str(uuid.uuid5(_NAMESPACE, "\0".join((lineage, stream_id, watch_id, revision, kind, str(n)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def transition_data(
 
 
 def retire(
-    states: Mapping[str, WatchState], queries: Sequence[WatchQuery], hop: Hop, decided_at: datetime
+    lineage: str, states: Mapping[str, WatchState], queries: Sequence[WatchQuery], hop: Hop, decided_at: datetime
 ) -> tuple[dict[str, WatchState], list[Event]]:
     """Clear the open watches that no longer stand. Of each there stays how many events it has sent, so that its ids
     never repeat if it comes back."""
@@ -101,8 +102,13 @@ def retire(
         after[key] = WatchState(transitions=n)
         if state.is_open:
             watch_id, _, revision = key.partition("@")
-            identity = event_id(hop.stream_id, watch_id, revision, "watch.cleared", n)
-            data: dict[str, Json] = {"revision": revision, "n": n, "cleared_s": hop.start_s, "reason": "watch removed"}
+            identity = event_id(lineage, hop.stream_id, watch_id, revision, "watch.cleared", n)
+            data: dict[str, Json] = {
+                "revision": revision,
+                "n": n,
+                "cleared_s": hop.start_s,
+                "reason": "watch removed or changed",
+            }
             events.append(Event(identity, "watch.cleared", hop.stream_id, decided_at, data, watch_id))
     return after, events
 
@@ -117,6 +123,7 @@ def standing(states: Mapping[str, WatchState]) -> dict[str, bool]:
 
 
 def judge(
+    lineage: str,
     states: Mapping[str, WatchState],
     queries: Sequence[WatchQuery],
     answers: Sequence[Answer],
@@ -130,7 +137,7 @@ def judge(
     changed) is cleared. Returns the new states (those of watches without an answer unchanged) and the events: first of
     the watches that are gone, then in the order of the answers.
     """
-    after, events = retire(states, queries, hop, decided_at)
+    after, events = retire(lineage, states, queries, hop, decided_at)
     by_id = {query.id: query for query in queries}
     for answer in answers:
         query = by_id[answer.watch_id]
@@ -138,6 +145,6 @@ def judge(
         after[query.key] = state
         if transition:
             data = transition_data(query, state, transition, answer, hop) | evidence
-            identity = event_id(hop.stream_id, query.id, query.revision, transition.kind, state.transitions)
+            identity = event_id(lineage, hop.stream_id, query.id, query.revision, transition.kind, state.transitions)
             events.append(Event(identity, transition.kind, hop.stream_id, decided_at, data, query.id))
     return after, tuple(events)

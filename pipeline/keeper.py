@@ -1,6 +1,7 @@
 """Keeping one configured stream attached: restarted after what nobody foresaw, stopped within a deadline."""
 
 import asyncio
+import uuid
 
 import structlog
 
@@ -78,7 +79,7 @@ class Keeper:
         slug, stream, house = self._slug, self.stream, self._house
         stored = await asyncio.to_thread(self._store.load, slug)
         start_s = stored.resume_s if stored else 0.0
-        state = StreamState.from_json(stored.state) if stored else StreamState()
+        state = StreamState.from_json(stored.state) if stored else StreamState(lineage=uuid.uuid4().hex)
         source = build_source(slug, stream, house.clock, start_s)
         rate = Rate(stream.budget.rate_tokens_per_s, stream.budget.burst_tokens)
         # A restarted stream begins with an empty bucket: what it had spent is not known, and must not be spent twice.

@@ -186,7 +186,9 @@ def decide(
         "allocated_tokens": outcome.allocation.tokens,
         "context_tokens": run.context.tokens,
     }
-    watches, events = judge(run.state.watches, queries, outcome.reply.answers.answers, hop, house.clock.now(), evidence)
+    watches, events = judge(
+        run.state.lineage, run.state.watches, queries, outcome.reply.answers.answers, hop, house.clock.now(), evidence
+    )
     state = replace(run.state, watches=watches)
     verdicts = [answer.verdict for answer in outcome.reply.answers.answers]
     counts = run.counts.add(

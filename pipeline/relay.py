@@ -195,7 +195,8 @@ class _Courier:
         reason = str(failure) if isinstance(failure, ResadaptError) else f"{type(failure).__name__}: {failure}"
         if reason != self.counts.last_error:
             defect = None if isinstance(failure, SinkUnavailable | ConfigError) else failure
-            log.warning("sink_unavailable", sink=self.name, reason=reason, traceback=defect and plain_traceback(defect))
+            more = {"traceback": plain_traceback(defect)} if defect else {}
+            log.warning("sink_unavailable", sink=self.name, reason=reason, **more)
         self.counts.last_error = reason
         asked_s = failure.retry_after_s if isinstance(failure, SinkUnavailable) else None
         delay_s = back_off_s(self._failed, *RETRY_S) if asked_s is None else min(max(asked_s, 0.0), MAX_RETRY_AFTER_S)

@@ -128,6 +128,9 @@ class Service:
         relay = Relay(self._store, sinks, self._clock, self._delivered)
         opened.push_async_callback(relay.close)
         await mllm.start()
+        others = set(self._store.sinks_owed()) - {sink.name for sink in sinks}
+        if others:
+            log.warning("events_wait_for_sinks_not_named_here", sinks=sorted(others))
         await relay.start()
         opened.push_async_callback(self._drain, relay)
         outbox = Outbox(self._store, self._clock, relay.wake)
@@ -170,7 +173,7 @@ class Service:
                 await asyncio.to_thread(self._store.forget_sink, name)
             elif count := await asyncio.to_thread(self._store.pending, name):
                 self.left[name] = count
-        if self.left:
+        if self.left and self._insist:
             log.warning("events_left_in_store", **self.left)
 
     def _delivered(self, sink: str, events: Sequence[Event], now: datetime) -> None:

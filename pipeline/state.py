@@ -40,17 +40,21 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Where a stream stands: its watches by `WatchQuery.key`, and how many stream events it has sent ever."""
+    """Where a stream stands: its watches by `WatchQuery.key`, and how many stream events it has sent ever.
+
+    `lineage` is given once, when a store first meets the stream, and goes into the ids of its events.
+    """
 
     watches: dict[str, WatchState] = field(default_factory=dict)
     transitions: int = 0
+    lineage: str = ""
 
     def stream_event(
         self, stream_id: str, kind: str, at: datetime, data: dict[str, Json]
     ) -> tuple["StreamState", Event]:
         """The stream's next own event (`stream.attached`, `stream.lost`, ...) and the state after it."""
         n = self.transitions + 1
-        event = Event(event_id(stream_id, "", "", kind, n), kind, stream_id, at, {"n": n} | data)
+        event = Event(event_id(self.lineage, stream_id, "", "", kind, n), kind, stream_id, at, {"n": n} | data)
         return replace(self, transitions=n), event
 
     def to_json(self) -> str:

@@ -105,14 +105,22 @@ class JsonlSink:
 
 
 class TextSink:
-    """Writes the same lines to a text stream, such as the standard output, and flushes after each batch."""
+    """Writes the same lines to a text stream, such as the standard output, and flushes after each batch.
+
+    `broken` is set once nobody reads the stream any more.
+    """
 
     def __init__(self, stream: TextIO, name: str = "jsonl:-") -> None:
         self.name = name
+        self.broken = asyncio.Event()
         self._stream = stream
 
     async def publish(self, events: Sequence[Event]) -> None:
-        await asyncio.to_thread(self._write, "".join(encode(event).decode() + "\n" for event in events))
+        try:
+            await asyncio.to_thread(self._write, "".join(encode(event).decode() + "\n" for event in events))
+        except SinkUnavailable:
+            self.broken.set()
+            raise
 
     async def check(self) -> str:
         return f"events go to {getattr(self._stream, 'name', 'a text stream')}"

@@ -193,7 +193,7 @@ async def test_a_watch_that_is_removed_while_open_is_cleared():
     house.watches.queries = ()
     await watch_stream(run, ScriptedSource(seconds(2, start=2)), house)
     assert [event.type for event in house.outbox.events] == ["watch.opened", "watch.cleared"]
-    assert house.outbox.events[-1].data["reason"] == "watch removed"
+    assert house.outbox.events[-1].data["reason"] == "watch removed or changed"
 
 
 class Greedy:

@@ -70,7 +70,7 @@ def test_not_a_number_is_unknown():
 
 
 def decide(states, score, start_s):
-    return judge(states, [QUERY], [Answer("car", score, 1.0)], hop(start_s), AT, {"granted_tokens": 7})
+    return judge("", states, [QUERY], [Answer("car", score, 1.0)], hop(start_s), AT, {"granted_tokens": 7})
 
 
 def test_deciding_again_gives_the_same_ids_and_each_transition_its_own():
@@ -79,6 +79,13 @@ def test_deciding_again_gives_the_same_ids_and_each_transition_its_own():
     states, (cleared,) = decide(states, 0.1, 4.0)
     _, (again,) = decide(states, 0.9, 5.0)
     assert len({opened.id, cleared.id, again.id}) == 3
+
+
+def test_another_history_of_the_same_stream_has_other_ids():
+    ids = {
+        judge(lineage, {}, [QUERY], [Answer("car", 0.9, 1.0)], hop(3.0), AT, {})[1][0].id for lineage in ("one", "two")
+    }
+    assert len(ids) == 2
 
 
 def test_an_event_carries_its_times_score_and_evidence():
@@ -91,11 +98,11 @@ def test_an_event_carries_its_times_score_and_evidence():
 def test_a_changed_question_starts_a_new_state_and_other_ids():
     states, (event,) = decide({}, 0.9, 3.0)
     changed = replace(QUERY, question="is there a van?")
-    states, (cleared, other) = judge(states, [changed], [Answer("car", 0.9, 1.0)], hop(4.0), AT, {})
-    assert (cleared.type, cleared.data["reason"]) == ("watch.cleared", "watch removed")
+    states, (cleared, other) = judge("", states, [changed], [Answer("car", 0.9, 1.0)], hop(4.0), AT, {})
+    assert (cleared.type, cleared.data["reason"]) == ("watch.cleared", "watch removed or changed")
     assert (other.type, other.data["n"]) == ("watch.opened", 1)
     assert len({event.id, cleared.id, other.id}) == 3
-    states, (_, again) = judge(states, [QUERY], [Answer("car", 0.9, 1.0)], hop(5.0), AT, {})
+    states, (_, again) = judge("", states, [QUERY], [Answer("car", 0.9, 1.0)], hop(5.0), AT, {})
     assert (again.type, again.data["n"]) == ("watch.opened", 3)
 
 
