@@ -16,6 +16,7 @@ from pipeline.loop import House, StreamRun
 from pipeline.redact import plain_traceback, scrub
 from pipeline.state import StreamState
 from pipeline.store import Store
+from pipeline.waiting import first
 
 log = structlog.get_logger()
 
@@ -89,7 +90,4 @@ class Keeper:
         return Attachment(run, source, stream.url, house, stream.reconnect, self._insist)
 
     async def _pause(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(self._house.clock.sleep(seconds)), asyncio.ensure_future(self._stopping.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        await first(self._house.clock.sleep(seconds), self._stopping.wait())

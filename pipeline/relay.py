@@ -1,7 +1,7 @@
 """Committed events go out: one courier per sink takes them from the store in order, and tries until they arrive."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ from pipeline.redact import plain_traceback
 from pipeline.sinks.base import Sink
 from pipeline.store import StoredEvent
 from pipeline.types import Event
+from pipeline.waiting import first, stop
 
 log = structlog.get_logger()
 
@@ -105,12 +106,12 @@ class Relay:
 
         Sinks that are waiting after a failure try once more at once.
         """
-        await _first(self._empty(), self._clock.sleep(deadline_s))
+        await first(self._empty(), self._clock.sleep(deadline_s))
         return {courier.name: courier.counts.pending for courier in self._couriers}
 
     async def close(self) -> None:
         """Stop delivering and close the sinks. What is left goes out after the next start."""
-        await _stop(self._tasks)
+        await stop(self._tasks)
         await asyncio.gather(*(courier.close() for courier in self._couriers))
         self._thread.shutdown(wait=False)
 
@@ -170,7 +171,7 @@ class _Courier:
             if len(waiting) < self._batch and not self._woken.is_set():
                 self.counts.pending = 0
                 self._empty.set()
-                await _first(self._woken.wait(), self._clock.sleep(self._poll_s))
+                await first(self._woken.wait(), self._clock.sleep(self._poll_s))
 
     async def _deliver(self, waiting: Sequence[StoredEvent]) -> bool:
         """Whether the sink took them; if not, return when it is time for another try."""
@@ -201,7 +202,7 @@ class _Courier:
         asked_s = failure.retry_after_s if isinstance(failure, SinkUnavailable) else None
         delay_s = back_off_s(self._failed, *RETRY_S) if asked_s is None else min(max(asked_s, 0.0), MAX_RETRY_AFTER_S)
         self._hurried.clear()
-        await _first(self._hurried.wait(), self._clock.sleep(delay_s))
+        await first(self._hurried.wait(), self._clock.sleep(delay_s))
 
     def _recovered(self) -> None:
         if self._failed:
@@ -220,21 +221,6 @@ class _Courier:
                 if tries == 1:
                     log.warning("store_unavailable", sink=self.name, reason=str(error))
                 await self._clock.sleep(back_off_s(tries, *RETRY_S))
-
-
-async def _first(*waits: Coroutine[object, None, object]) -> None:
-    """Return when the first of these is done, with the others cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await _stop(tasks)
-
-
-async def _stop(tasks: Sequence[asyncio.Task[_T]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = [
     # 0 values
-    "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.lockfile pipeline.decision pipeline.backoff"
+    "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.lockfile pipeline.decision"
+    " pipeline.backoff pipeline.waiting"
     " allocator_engine.grid allocator_engine.fit allocator_engine.resize allocator_engine.spec",
     # 1 base contracts and pure decisions
     "pipeline.context pipeline.hops pipeline.budget pipeline.judge pipeline.state pipeline.metrics"
