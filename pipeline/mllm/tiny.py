@@ -5,7 +5,6 @@ opposite, so that which of them wins is some function of the pixels and the ques
 `"resadapt_meaningless": true`.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from allocator_engine.grid import GRIDS, Grid
 from pipeline.errors import ConfigError
 from pipeline.mllm.card import read_card
+from pipeline.mllm.files import SPECIAL, make_tokenizer, write_processors
 from pipeline.mllm.prompt import INSTRUCTION, NO, YES, looks, opening, suffix
 from pipeline.types import Segment
 
@@ -31,28 +31,7 @@ _FORGETTING = -6.0  # logarithm of the decay rate of linear attention
 _STEADY = 0  # the hidden channel that no text layer changes
 _SILENCE = 20.0  # how far below zero the logits of all other tokens lie, at least
 _CONFIDENCE = 6.0  # logit of "yes" one standard deviation away from undecided
-_SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<think>",
-    "</think>",
-)
-_CHAT_TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message.role }}
-{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content -%}
-{% if part.type in ('image', 'image_url') %}<|vision_start|><|image_pad|><|vision_end|>
-{%- elif part.type in ('video', 'video_url') %}<|vision_start|><|video_pad|><|vision_end|>
-{%- else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-ASSISTANT{% endif %}"""
 _PROBES = ("Is anybody there?", "Is the gate open?", "Has a red car parked on the left?", "Is it raining?")
-_CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
-_HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
 def make_tiny(folder: Path, family: str = "qwen3_vl", seed: int = 0) -> Path:
@@ -68,7 +47,7 @@ def make_tiny(folder: Path, family: str = "qwen3_vl", seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(family)
     tokenizer.save_pretrained(folder)
-    _write_processors(folder, GRIDS[family])
+    write_processors(folder, GRIDS[family])
     config = _config(family, tokenizer)
     config.save_pretrained(folder)
     _model(config, tokenizer, folder, seed).save_pretrained(folder)
@@ -76,33 +55,14 @@ def make_tiny(folder: Path, family: str = "qwen3_vl", seed: int = 0) -> Path:
 
 
 def _tokenizer(family: str) -> "PreTrainedTokenizerBase":
-    """A byte-level BPE of the family's own class, in which each spelling of yes and no is one token."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import Qwen2Tokenizer
-
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    size = _VOCABULARY - len(_SPECIAL)
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    words = [f" {word}" for word in INSTRUCTION.split()] + [" seconds", " is", " the", " there", " a"]
-    trained.train_from_iterator([*(YES + NO) * 100, *words * 3], trainer)
-    model = json.loads(trained.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
-        vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],  # type: ignore[misc]
-        eos_token="<|im_end|>",
-        extra_special_tokens=list(_SPECIAL),
-    )
-    thought = "<think>\n\n</think>\n\n" if family == "qwen3_5" else ""
-    tokenizer.chat_template = _CHAT_TEMPLATE.replace("ASSISTANT", thought)
-    return tokenizer
+    """One in which each spelling of yes and no is one token."""
+    return make_tokenizer([*YES, *NO, " seconds", " is", " the", " there", *(f" {w}" for w in INSTRUCTION.split())], family)
 
 
 def _config(family: str, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedConfig":
     from transformers import AutoConfig
 
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIAL}
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     return AutoConfig.for_model(
         family,
         text_config=_text_fields(family)
@@ -247,23 +207,3 @@ def _vision_fields(family: str) -> dict[str, object]:
     if family == "qwen2_5_vl":
         return fields | {"window_size": 112, "fullatt_block_indexes": [1]}
     return fields | ({"deepstack_visual_indexes": [0]} if family == "qwen3_vl" else {})
-
-
-def _write_processors(folder: Path, grid: Grid) -> None:
-    """The two processor files in the layout of the published checkpoints, with one cell as the least size."""
-    common = {
-        "patch_size": grid.patch_px,
-        "temporal_patch_size": grid.temporal_patch,
-        "merge_size": grid.merge,
-        "size": {"shortest_edge": grid.min_pixels, "longest_edge": grid.max_pixels},
-        **(_CLIP if grid.family == "qwen2_5_vl" else _HALF),
-    }
-    name = "Qwen2_5_VLProcessor" if grid.family == "qwen2_5_vl" else "Qwen3VLProcessor"
-    video = "Qwen2VLVideoProcessor" if grid.family == "qwen2_5_vl" else "Qwen3VLVideoProcessor"
-    files = {
-        "preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor"},
-        "video_preprocessor_config.json": {"video_processor_type": video},
-    }
-    for file, fields in files.items():
-        text = json.dumps({"processor_class": name, **fields, **common}, indent=2)
-        (folder / file).write_text(text, encoding="utf-8")

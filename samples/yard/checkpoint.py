@@ -1,0 +1,85 @@
+"""The yard's MLLM as a checkpoint: configuration, tokenizer and weights in one folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.mllm.files import SPECIAL, make_tokenizer, write_processors
+from pipeline.mllm.prompt import INSTRUCTION, NO, YES
+from samples.yard.grammar import answers, sayings
+from samples.yard.shape import FAMILY, HIDDEN, grid, vision_fields
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+_MAX_POSITIONS = 32768
+
+
+def tokenizer() -> "PreTrainedTokenizerBase":
+    """One in which every word of the grammar is one token; other words fall apart into bytes."""
+    asked = {word for text in (*sayings(), INSTRUCTION, " seconds") for word in _words(text)}
+    answered = {word for text in answers() for word in (*_words(text), text) if word.strip().isalpha()}
+    roles = ("Question", "system", "user", "assistant")
+    return make_tokenizer([*YES, *NO, *roles, *asked, *answered], FAMILY)
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text as they stand behind a space."""
+    bare = "".join(character if character.isalpha() else " " for character in text).split()
+    return [f" {word}" for word in bare]
+
+
+def config(words: "PreTrainedTokenizerBase") -> "Qwen3VLConfig":
+    """The configuration of the whole model, for the tokenizer `words`."""
+    from transformers import AutoConfig
+
+    ids = {token: words.convert_tokens_to_ids(token) for token in SPECIAL}
+    text = {
+        "vocab_size": -(-len(words) // 64) * 64,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 3 * HIDDEN,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "max_position_embeddings": _MAX_POSITIONS,
+        "initializer_range": 0.02,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "mrope_section": [12, 10, 10],
+            "mrope_interleaved": True,
+        },
+        "bos_token_id": None,
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+        "tie_word_embeddings": True,
+    }
+    return AutoConfig.for_model(
+        FAMILY,
+        text_config=text,
+        vision_config=vision_fields(),
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+        dtype="float32",
+    )
+
+
+def untrained(words: "PreTrainedTokenizerBase", seed: int) -> "Qwen3VLForConditionalGeneration":
+    """The model with random weights: the same seed, the same weights."""
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen3VLForConditionalGeneration(config(words))
+
+
+def save(model: "Qwen3VLForConditionalGeneration", words: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Write a checkpoint that transformers and vLLM load like any Qwen3-VL."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words.save_pretrained(folder)
+    write_processors(folder, grid())
+    model.save_pretrained(folder)

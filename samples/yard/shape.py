@@ -1,0 +1,41 @@
+"""The geometry of the yard's MLLM: a Qwen3-VL's grid, with few and narrow layers."""
+
+from allocator_engine.grid import GRIDS, Grid
+from pipeline.mllm.patches import Normalisation
+
+FAMILY = "qwen3_vl"
+HIDDEN = 192
+"""Width of a vision token as the text part sees it."""
+
+NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def grid() -> Grid:
+    """The token grid of the MLLM: cells of 32 px, of which one may stand alone."""
+    published = GRIDS[FAMILY]
+    return Grid(
+        family=published.family,
+        patch_px=published.patch_px,
+        merge=published.merge,
+        temporal_patch=published.temporal_patch,
+        min_pixels=published.cell_px**2,
+        max_pixels=published.max_pixels,
+    )
+
+
+def vision_fields() -> dict[str, object]:
+    """The fields of the vision part's configuration."""
+    return {
+        "depth": 4,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_heads": 4,
+        "out_hidden_size": HIDDEN,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "num_position_embeddings": 256,
+        # Features of earlier layers would double what is cached in training, and gained nothing.
+        "deepstack_visual_indexes": [],
+        "initializer_range": 0.02,
+    }

@@ -1,0 +1,173 @@
+"""Episodes as the text part meets them: looked at once by the finished vision part, kept, and asked about many times."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from torch import nn
+from torch.utils.data import Dataset
+
+from pipeline.mllm.patches import patch_grid, patches
+from samples.yard.codec import surveillance
+from samples.yard.facts import HEIGHT, WIDTH, FrameFacts, Thing
+from samples.yard.scene import Scene
+from samples.yard.shape import NORMALISATION, grid
+from samples.yard.train.targets import Pixels
+from samples.yard.train.vision import tokens
+
+SECONDS = 32.0
+SAMPLE_FPS = 2.0
+ROWS, COLUMNS = 8, 14
+"""Cells of a native picture."""
+
+_SCALES = (0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+_SCALE_CHANCES = (0.25, 0.2, 0.2, 0.15, 0.12, 0.08)
+_STYLES = ("uniform", "varied", "native")
+_STYLE_CHANCES = (0.4, 0.48, 0.12)
+_PAIRS = 0.65  # part of the passes whose segments hold two frames
+_FACTS = TypeAdapter(tuple[FrameFacts, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A segment as the vision part sees it: float16 `[rows * columns, HIDDEN]`, seconds from the episode's start."""
+
+    vision: NDArray[np.float16]
+    rows: int
+    columns: int
+    pts_s: tuple[float, ...]
+    facts: FrameFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Viewing:
+    """One episode, its pictures still to be encoded: `pixels` uint8 `[frames, height, width, 3]` of each segment."""
+
+    name: str
+    pixels: tuple[Pixels, ...]
+    pts_s: tuple[tuple[float, ...], ...]
+    facts: tuple[FrameFacts, ...]
+
+
+def merged(frames: Sequence[FrameFacts]) -> FrameFacts:
+    """What a segment of one or two frames shows: each object as the frame shows it that shows it better.
+
+    A gate or a barrier whose state differs between the two is undecided.
+    """
+    if len(frames) == 1:
+        return frames[0]
+    best: dict[int, Thing] = {}
+    for thing in (thing for frame in frames for thing in frame.things):
+        known = best.get(thing.id)
+        if known is None or (thing.visible, thing.plate_px, thing.fraction) > (known.visible, known.plate_px, known.fraction):
+            best[thing.id] = thing
+    first, last = frames[0], frames[-1]
+    return replace(
+        last,
+        time_s=sum(frame.time_s for frame in frames) / len(frames),
+        gate_open=last.gate_open if first.gate_open == last.gate_open else None,
+        barrier_up=last.barrier_up if first.barrier_up == last.barrier_up else None,
+        things=tuple(best.values()),
+    )
+
+
+def cells(scale: float) -> tuple[int, int]:
+    """Rows and columns of a picture at a linear scale of its native size."""
+    return max(1, round(ROWS * scale)), max(1, round(COLUMNS * scale))
+
+
+def shrunk(picture: Pixels, rows: int, columns: int) -> Pixels:
+    """A picture at so many cells."""
+    size = columns * grid().cell_px, rows * grid().cell_px
+    if (picture.shape[1], picture.shape[0]) == size:
+        return picture
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def sizes(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
+    """Cells of `count` segments in a row, as some allocator might have chosen them."""
+    style = rng.choice(_STYLES, p=_STYLE_CHANCES)
+    if style == "native":
+        return [(ROWS, COLUMNS)] * count
+    if style == "uniform":
+        return [cells(float(rng.choice(_SCALES, p=_SCALE_CHANCES)))] * count
+    scale, found = 0.3, []
+    for _ in range(count):
+        if not found or rng.random() < 0.4:
+            scale = float(np.exp(rng.uniform(np.log(0.08), 0)))
+        found.append(cells(scale))
+    return found
+
+
+def view(seed: int, turn: int) -> Viewing:
+    """The episode of a seed, at sizes and in segments drawn for its `turn`."""
+    rng = np.random.default_rng((seed, turn))
+    scene = Scene(seed, SECONDS)
+    looks = [scene.look(index / SAMPLE_FPS) for index in range(int(SECONDS * SAMPLE_FPS))]
+    pictures = surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed)
+    step = 2 if rng.random() < _PAIRS else 1
+    groups = [range(first, first + step) for first in range(0, len(looks), step)]
+    chosen = sizes(rng, len(groups))
+    return Viewing(
+        f"{seed}-{turn}",
+        tuple(np.stack([shrunk(pictures[i], *size) for i in group]) for group, size in zip(groups, chosen, strict=True)),
+        tuple(tuple(looks[i].facts.time_s for i in group) for group in groups),
+        tuple(merged([looks[i].facts for i in group]) for group in groups),
+    )
+
+
+class Viewings(Dataset[Viewing]):
+    """Viewings by (seed, turn)."""
+
+    def __init__(self, wanted: Sequence[tuple[int, int]]) -> None:
+        self._wanted = wanted
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __getitem__(self, index: int) -> Viewing:
+        return view(*self._wanted[index])
+
+
+def encode(visual: nn.Module, viewing: Viewing) -> list[Looked]:
+    """The viewing as the vision part sees it."""
+    the_grid = grid()
+    found = []
+    with torch.inference_mode():
+        for pixels, pts_s, facts in zip(viewing.pixels, viewing.pts_s, viewing.facts, strict=True):
+            size = patch_grid(*pixels.shape[1:3], the_grid)
+            seen = tokens(visual, torch.from_numpy(patches(pixels, the_grid, NORMALISATION)), torch.tensor([size]))
+            rows, columns = size[1] // 2, size[2] // 2
+            found.append(Looked(seen.numpy().astype(np.float16), rows, columns, pts_s, facts))
+    return found
+
+
+def keep(file: Path, looked: Sequence[Looked]) -> None:
+    """Write what was seen; a file is either whole or absent."""
+    beside = file.with_suffix(".partial")
+    with beside.open("wb") as stream:
+        np.savez(
+            stream,
+            vision=np.concatenate([one.vision for one in looked]),
+            cells=np.array([(one.rows, one.columns) for one in looked], np.int16),
+            pts_s=np.array([one.pts_s for one in looked]),
+            facts=np.frombuffer(_FACTS.dump_json(tuple(one.facts for one in looked)), np.uint8),
+        )
+    beside.replace(file)
+
+
+def recall(file: Path) -> list[Looked]:
+    """Read back what `keep` wrote."""
+    with np.load(file) as kept:
+        facts = _FACTS.validate_json(kept["facts"].tobytes())
+        counts = kept["cells"].astype(int)
+        parts = np.split(kept["vision"], np.cumsum(counts.prod(axis=1))[:-1])
+        return [
+            Looked(vision, int(rows), int(columns), tuple(pts_s.tolist()), fact)
+            for vision, (rows, columns), pts_s, fact in zip(parts, counts, kept["pts_s"], facts, strict=True)
+        ]

@@ -1,0 +1,106 @@
+"""Contexts and many questions about each, as one pass of the text part reads them.
+
+The prompt is written by `pipeline.mllm.prompt`, so training and serving cannot differ. The questions stand behind one
+context, each blind to the others: a context is paid for once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from pipeline.mllm.positions import Run, positions
+from pipeline.mllm.prompt import VISION_END, VISION_START, Text, looks, opening, suffix
+from pipeline.types import Segment
+from samples.yard.grammar import Question
+from samples.yard.shape import FAMILY, grid
+from samples.yard.train.episodes import Looked
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One context and its questions.
+
+    `context_ids` int64 `[C]`, `context_positions` int64 `[3, C]`, `vision` float32 `[V, HIDDEN]` for the tokens where
+    `is_vision` (bool `[C]`) holds; of all questions together `ids` int64 `[Q]`, `positions` int64 `[Q]`, `owner`
+    int64 `[Q]` (whose token it is), `targets` int64 `[Q]`, what comes next where that is part of an answer.
+    """
+
+    context_ids: torch.Tensor
+    context_positions: torch.Tensor
+    is_vision: torch.Tensor
+    vision: torch.Tensor
+    ids: torch.Tensor
+    positions: torch.Tensor
+    owner: torch.Tensor
+    targets: torch.Tensor
+    questions: tuple[Question, ...]
+
+
+class Packer:
+    """Packs for one tokenizer."""
+
+    def __init__(self, words: PreTrainedTokenizerBase) -> None:
+        self._words = words
+        self._known: dict[str, list[int]] = {}
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, remembered."""
+        if text not in self._known:
+            if len(self._known) > 50_000:
+                self._known.clear()
+            self._known[text] = self._words.encode(text, add_special_tokens=False)
+        return self._known[text]
+
+    def pack(self, looked: Sequence[Looked], questions: Sequence[Question]) -> Packed:
+        """A context of `looked`, which counts from its first frame, and `questions` about it."""
+        ids, runs, is_vision = self._context(looked)
+        where, start = positions(runs)
+        asked = [self._question(question) for question in questions]
+        return Packed(
+            torch.tensor(ids),
+            torch.from_numpy(where),
+            torch.tensor(is_vision),
+            torch.from_numpy(np.concatenate([one.vision for one in looked]).astype(np.float32)),
+            torch.tensor([token for tokens, _ in asked for token in tokens]),
+            torch.cat([torch.arange(start, start + len(tokens)) for tokens, _ in asked]),
+            torch.repeat_interleave(torch.arange(len(asked)), torch.tensor([len(tokens) for tokens, _ in asked])),
+            torch.tensor([target for _, targets in asked for target in targets]),
+            tuple(questions),
+        )
+
+    def _context(self, looked: Sequence[Looked]) -> tuple[list[int], list[Run], list[bool]]:
+        anchor_s = looked[0].pts_s[0]
+        ids: list[int] = []
+        runs: list[Run] = []
+        is_vision: list[bool] = []
+        for part in (opening(FAMILY), *looks([_segment(one) for one in looked], anchor_s)):
+            if isinstance(part, Text):
+                new, shape = self.tokens(part.text), None
+            else:
+                size = part.segment.size
+                shape = size[0] // grid().cell_px, size[1] // grid().cell_px
+                new = self.tokens(VISION_START) + self.tokens(part.pad) * part.segment.tokens + self.tokens(VISION_END)
+            ids += new
+            runs += [len(new)] if shape is None else [1, shape, 1]
+            is_vision += [False] * len(new) if shape is None else [False, *[True] * (len(new) - 2), False]
+        return ids, runs, is_vision
+
+    def _question(self, question: Question) -> tuple[list[int], list[int]]:
+        """Its tokens, and for each what the model should say next."""
+        asked = self.tokens(suffix(question.text, FAMILY).text)
+        answer = [*self.tokens(question.answer), *self.tokens("<|im_end|>")]
+        return [*asked, *answer[:-1]], [*[IGNORED] * (len(asked) - 1), *answer]
+
+
+def _segment(one: Looked) -> Segment:
+    """A segment of the same size and times, without its pixels."""
+    cell = grid().cell_px
+    shape = (len(one.pts_s), one.rows * cell, one.columns * cell, 3)
+    nothing: NDArray[np.uint8] = np.broadcast_to(np.uint8(0), shape)
+    return Segment(one.pts_s, nothing, one.rows * one.columns, "")

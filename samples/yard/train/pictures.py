@@ -1,0 +1,43 @@
+"""Pictures with their targets, gathered into what the vision part takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline.mllm.patches import patch_grid, patches
+from samples.yard.shape import NORMALISATION, grid
+from samples.yard.train.targets import HEADS, Pixels, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One or two frames, uint8 `[frames, height, width, 3]` RGB on the grid, and the targets of their cells."""
+
+    pixels: Pixels
+    targets: Targets
+
+
+@dataclass(frozen=True, slots=True)
+class VisionBatch:
+    """Patches float32 `[patches, 1536]` and `grid_thw` int64 `[pictures, 3]` in the order of the pictures; targets
+    int64 `[cells, slots]` by head; `pictures` int64 `[cells]` says whose cell it is."""
+
+    patches: torch.Tensor
+    grid_thw: torch.Tensor
+    targets: dict[str, torch.Tensor]
+    pictures: torch.Tensor
+
+
+def gather(examples: Sequence[Example]) -> VisionBatch:
+    """One batch of all examples."""
+    the_grid = grid()
+    cut = [patches(example.pixels, the_grid, NORMALISATION) for example in examples]
+    sizes = [patch_grid(*example.pixels.shape[1:3], the_grid) for example in examples]
+    stacked = {
+        name: torch.from_numpy(np.concatenate([example.targets[name] for example in examples]).astype(np.int64))
+        for name in HEADS
+    }
+    whose = np.repeat(np.arange(len(examples)), [example.targets["kind"].shape[0] for example in examples])
+    return VisionBatch(torch.from_numpy(np.concatenate(cut)), torch.tensor(sizes), stacked, torch.from_numpy(whose))

@@ -1,0 +1,96 @@
+"""Pictures of the yard for the vision part: whole frames at any size, and crops around what matters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from samples.yard.facts import HEIGHT, WIDTH
+from samples.yard.scene import Look, Scene
+from samples.yard.train.episodes import cells, shrunk
+from samples.yard.train.pictures import Example
+from samples.yard.train.targets import Box, Pixels, Shown, either, targets
+
+EPISODE_S = 32.0
+CROP_CELLS = (4, 7)
+"""Cells of a crop: a quarter of the native picture."""
+
+_NEXT_S = 0.5  # between the frames of a two-frame segment
+_SCENES_KEPT = 8
+_ZOOMS = (0.7, 1.8)  # px of the picture per px of the crop
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A moment of a scene: one frame, or two that follow each other."""
+
+    looks: tuple[Look, ...]
+    plates: tuple[dict[int, Box], ...]
+    ways: tuple[Box, Box]
+
+
+@lru_cache(maxsize=_SCENES_KEPT)
+def _scene(seed: int) -> Scene:
+    return Scene(seed, EPISODE_S)
+
+
+def sight(seed: int, frames: int, rng: np.random.Generator) -> Sight:
+    """A moment of the scene of a seed."""
+    scene = _scene(seed)
+    start_s = float(rng.uniform(0, EPISODE_S - _NEXT_S))
+    times = [start_s + _NEXT_S * index for index in range(frames)]
+    looks = tuple(scene.look(time_s) for time_s in times)
+    return Sight(looks, tuple(scene.plate_boxes(time_s) for time_s in times), (scene.gate_box, scene.barrier_box))
+
+
+def whole(seen: Sight, scale: float, rng: np.random.Generator) -> Example:
+    """The whole picture at a linear scale of its native size."""
+    rows, columns = cells(scale)
+    shown = Shown((0, 0, WIDTH, HEIGHT), (rows, columns), whole=True)
+    return _example(seen, shown, lambda pixels: shrunk(pixels, rows, columns), rng)
+
+
+def crop(seen: Sight, rng: np.random.Generator) -> Example:
+    """A part of the picture around something in it, near its native size."""
+    zoom = float(np.exp(rng.uniform(np.log(_ZOOMS[0]), np.log(_ZOOMS[1]))))
+    height, width = (min(round(side * 32 * zoom), most) for side, most in zip(CROP_CELLS, (HEIGHT, WIDTH), strict=True))
+    x, y = _centre(seen, rng)
+    left = int(np.clip(x - width / 2 + rng.uniform(-0.3, 0.3) * width, 0, WIDTH - width))
+    top = int(np.clip(y - height / 2 + rng.uniform(-0.3, 0.3) * height, 0, HEIGHT - height))
+    shown = Shown((left, top, width, height), CROP_CELLS, whole=False)
+    return _example(
+        seen, shown, lambda pixels: shrunk(pixels[top : top + height, left : left + width], *CROP_CELLS), rng
+    )
+
+
+def _centre(seen: Sight, rng: np.random.Generator) -> tuple[float, float]:
+    """The middle of something: what is rare is as likely as what is common."""
+    boxes: dict[str, list[Box]] = {"gate": [seen.ways[0]], "barrier": [seen.ways[1]]}
+    for thing in seen.looks[0].facts.visible:
+        boxes.setdefault(thing.kind, []).append(thing.box)
+    for id_, box in seen.plates[0].items():
+        if any(thing.id == id_ and thing.legible for thing in seen.looks[0].facts.things):
+            boxes["plate"] = [*boxes.get("plate", []), box, box]
+    kind = sorted(boxes)[rng.integers(len(boxes))]
+    left, top, width, height = boxes[kind][rng.integers(len(boxes[kind]))]
+    return left + width / 2, top + height / 2
+
+
+def _example(
+    seen: Sight, shown: Shown, cut: Callable[[Pixels], Pixels], rng: np.random.Generator
+) -> Example:
+    quality = int(rng.integers(40, 96))
+    found = [
+        targets(look.ids, look.facts, plates, seen.ways, shown)
+        for look, plates in zip(seen.looks, seen.plates, strict=True)
+    ]
+    pixels = np.stack([cut(_camera(look.pixels, quality)) for look in seen.looks])
+    return Example(pixels, found[0] if len(found) == 1 else either(*found))
+
+
+def _camera(pixels: Pixels, quality: int) -> Pixels:
+    """What a codec leaves of a picture; JPEG stands in for it, as moments have no neighbours to be predicted from."""
+    _, coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(coded, cv2.IMREAD_COLOR)

@@ -1,0 +1,106 @@
+"""Sheets of plates: pictures filled with nothing else, so that characters are learned before scenes are."""
+
+import cv2
+import numpy as np
+
+from samples.yard.facts import GLYPH_PX, GLYPHS
+from samples.yard.glyphs import draw_plate
+from samples.yard.train.pictures import Example
+from samples.yard.train.targets import PLATE_CHARACTERS, Box, Pixels, Targets, glyphs_in, owned, spell, unknown
+
+ROWS, COLUMNS = 4, 7
+"""Cells of a sheet."""
+
+_CELL = 32
+_TRIES = 24
+_LARGE_PX = 16.0
+
+
+def sheet(rng: np.random.Generator, hardness: float = 1.0) -> Example:
+    """One sheet of about a dozen plates that do not overlap, in front of something out of focus.
+
+    At `hardness` 0 they are large, clean and in rows, so that each character is always met at the same places of its
+    cells; at 1 of any legible size, anywhere, and seen through a poor camera.
+    """
+    canvas = _background(rng, hardness)
+    taken = np.zeros(canvas.shape[:2], bool)
+    found = unknown(ROWS * COLUMNS)
+    found["legible"][:] = 0
+    found["glyphs"][:] = 0
+    smallest = rng.uniform(_LARGE_PX + hardness * (GLYPH_PX - 1 - _LARGE_PX), _LARGE_PX)
+    anywhere = rng.random() < hardness
+    for middle in _anywhere(rng) if anywhere else _rows(rng, hardness):
+        text = random_plate(rng)
+        plate = _painted(text, rng.uniform(smallest, smallest + 6 * hardness), rng, hardness)
+        box = _box(middle, plate)
+        place = np.s_[box[1] : box[1] + box[3], box[0] : box[0] + box[2]]
+        if taken[place].any():
+            continue
+        taken[place] = True
+        canvas[place] = plate
+        _note(found, taken.shape, box, text)
+    return Example(_camera(canvas, rng, hardness)[None], found)
+
+
+def _anywhere(rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Middles (x, y) in px."""
+    return [(rng.uniform(0, COLUMNS * _CELL), rng.uniform(0, ROWS * _CELL)) for _ in range(_TRIES)]
+
+
+def _rows(rng: np.random.Generator, hardness: float) -> list[tuple[float, float]]:
+    """Middles on the border between two cells, moved a little."""
+    x, y = np.meshgrid(np.arange(1, COLUMNS, 2) * _CELL, (np.arange(ROWS) + 0.5) * _CELL)
+    moved = rng.uniform(-_CELL / 2, _CELL / 2, (2, x.size)) * hardness
+    return list(zip((x.ravel() + moved[0]).tolist(), (y.ravel() + moved[1]).tolist(), strict=True))
+
+
+def _box(middle: tuple[float, float], plate: Pixels) -> Box:
+    """Where a plate lies, kept inside the sheet."""
+    height, width = plate.shape[:2]
+    left = int(np.clip(middle[0] - width / 2, 0, COLUMNS * _CELL - width))
+    top = int(np.clip(middle[1] - height / 2, 0, ROWS * _CELL - height))
+    return left, top, width, height
+
+
+def _note(found: Targets, size: tuple[int, int], box: Box, text: str) -> None:
+    """Tell the cells of a plate what it reads. A cell that two plates share is asked for neither."""
+    mask = np.zeros(size, bool)
+    mask[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = True
+    cells = owned(mask, (ROWS, COLUMNS))
+    shared = cells & (found["legible"][:, 0] != 0)
+    found["plate"][cells] = spell(text)
+    found["legible"][cells] = 1
+    found["plate"][shared] = -1
+    for cell, glyph in glyphs_in(box, text, (ROWS, COLUMNS), size):
+        found["glyphs"][cell, glyph] = 1
+
+
+def random_plate(rng: np.random.Generator) -> str:
+    """Two or three characters."""
+    return "".join(rng.choice(list(GLYPHS), rng.integers(2, PLATE_CHARACTERS + 1)))
+
+
+def _painted(text: str, glyph_px: float, rng: np.random.Generator, hardness: float) -> Pixels:
+    light, dark = 240 - hardness * rng.uniform(0, 90), hardness * rng.uniform(0, 70)
+    paper = (int(light), int(light), int(light * (1 - hardness * rng.uniform(0, 0.4))))
+    return draw_plate(text, glyph_px, paper, (int(dark),) * 3)
+
+
+def _background(rng: np.random.Generator, hardness: float) -> Pixels:
+    coarse = rng.integers(0, 256, (rng.integers(2, 12), rng.integers(2, 16), 3), np.uint8)
+    soft = cv2.resize(coarse, (COLUMNS * _CELL, ROWS * _CELL), interpolation=cv2.INTER_CUBIC)
+    return cv2.addWeighted(soft, hardness * rng.uniform(0.2, 0.9), np.full_like(soft, rng.integers(60, 160)), 0.5, 0)
+
+
+def _camera(picture: Pixels, rng: np.random.Generator, hardness: float) -> Pixels:
+    """Exposure, blur, sensor noise and compression."""
+    seen = picture.astype(np.float32) * (1 + hardness * rng.uniform(-0.5, 0.1)) + hardness * rng.uniform(-10, 15)
+    if rng.random() < 0.5 * hardness:
+        seen = cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.3, 0.8))
+    cv2.setRNGSeed(int(rng.integers(2**31)))
+    cv2.randn(noise := np.empty_like(seen), 0, hardness * rng.uniform(0, 8))
+    clipped = np.clip(seen + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.6 * hardness:
+        _, coded = cv2.imencode(".jpg", clipped, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 95))])
+        clipped = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    return clipped

@@ -1,0 +1,104 @@
+"""The stages of the recipe, in order: what each trains, on what, and for how long.
+
+1. `sheets`: the vision part reads characters; 2. `scenes`: it learns the yard, one cell at a time, while sheets go on;
+3. `look`: its outputs for many episodes are kept; 4. `text`: the text part learns to answer from them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader
+from transformers import Qwen3VLForConditionalGeneration
+
+from samples.yard.facts import GLYPH_PX
+from samples.yard.train.contexts import lesson_batch
+from samples.yard.train.episodes import Viewings, encode, keep
+from samples.yard.train.packing import Packed, Packer
+from samples.yard.train.pictures import VisionBatch, gather
+from samples.yard.train.run import Stage, alone
+from samples.yard.train.scenes import crop, sight, whole
+from samples.yard.train.sheets import sheet
+from samples.yard.train.text import answer_loss
+from samples.yard.train.vision import TaughtVision, dense_loss
+
+SEED = 1
+TRAINING_SEEDS = 800_000
+"""Training draws episodes below this seed."""
+
+SHEETS_PER_STEP = 12
+EASY_UNTIL = (100, 1200)
+
+SCENES_PER_STEP, SIGHTS_PER_SCENE, SCENE_STEPS = 4, 2, 12
+SHEETS_BESIDE = 2
+PAIRS = 0.5
+
+CONTEXTS_PER_STEP = 4
+
+
+def sheet_batch(step: int) -> VisionBatch:
+    """Sheets only: easy ones first, since from hard ones nothing is learned for a long time."""
+    hardness = float(np.interp(step, EASY_UNTIL, (0, 1)))
+    return gather([sheet(np.random.default_rng((SEED, 1, step, index)), hardness) for index in range(SHEETS_PER_STEP)])
+
+
+def sheets(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
+    """Characters first: they are too few in scenes to be learned there."""
+    recipe = f"seed {SEED}, {steps} steps"
+    return Stage("sheets", recipe, steps, 1.5e-3, model, sheet_batch, lambda batch: dense_loss(model, batch))
+
+
+def scene_batch(step: int) -> VisionBatch:
+    """Whole frames at any size, crops near native size, and some sheets. A scene serves several steps."""
+    rng = np.random.default_rng((SEED, 2, step))
+    seen = [
+        sight(seed, 1 + int(rng.random() < PAIRS), rng) for seed in _scene_seeds(step) for _ in range(SIGHTS_PER_SCENE)
+    ]
+    examples = [whole(one, scale, rng) for one, scale in zip(seen, _scales(len(seen), rng), strict=True)]
+    examples += [crop(one, rng) for one in seen]
+    examples += [sheet(rng) for _ in range(SHEETS_BESIDE)]
+    return gather(examples)
+
+
+def _scene_seeds(step: int) -> list[int]:
+    """Scenes that change in turn: building one costs as much as ten pictures of it."""
+    turns = [(step + SCENE_STEPS // SCENES_PER_STEP * index) // SCENE_STEPS for index in range(SCENES_PER_STEP)]
+    return [
+        int(np.random.default_rng((SEED, 3, index, turn)).integers(TRAINING_SEEDS)) for index, turn in enumerate(turns)
+    ]
+
+
+def _scales(count: int, rng: np.random.Generator) -> list[float]:
+    """One native picture, the others of any size."""
+    return [1.0, *np.exp(rng.uniform(np.log(0.1), np.log(0.8), count - 1)).tolist()]
+
+
+def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
+    """The yard, cell by cell."""
+    recipe = f"seed {SEED}, {steps} steps"
+    return Stage("scenes", recipe, steps, 1.2e-3, model, scene_batch, lambda batch: dense_loss(model, batch))
+
+
+def look(model: TaughtVision, wanted: Sequence[tuple[int, int]], folder: Path) -> None:
+    """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [(seed, turn) for seed, turn in wanted if not (folder / f"{seed}-{turn}.npz").exists()]
+    model.eval()
+    viewings = DataLoader(Viewings(missing), batch_size=None, num_workers=1, worker_init_fn=alone, prefetch_factor=2)
+    for viewing in viewings:
+        keep(folder / f"{viewing.name}.npz", encode(model.visual, viewing))
+
+
+def text(
+    model: Qwen3VLForConditionalGeneration, packer: Packer, files: Sequence[Path], steps: int, seen: str
+) -> Stage[list[Packed]]:
+    """Answers, from what the vision part saw; its weights stay as they are. `seen` names those weights."""
+    model.requires_grad_(True)
+    model.model.visual.requires_grad_(False)
+
+    def batch(step: int) -> list[Packed]:
+        rng = np.random.default_rng((SEED, 4, step))
+        return lesson_batch(files, packer, step / steps, CONTEXTS_PER_STEP, rng)
+
+    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}"
+    return Stage("text", recipe, steps, 1.5e-3, model, batch, lambda batch: answer_loss(model, batch))
