@@ -64,16 +64,21 @@ def build_allocator(name: str, rules: FitRules) -> Allocator:
     return allocators[name](rules)
 
 
+YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
+"""The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
+
+
 def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
     """The backend that `mllm.use` names, not started yet. Raises ConfigError listing the known ones."""
     backends: dict[str, Callable[[str, MLLMConfig, Clock], MLLM]] = {
+        "yard": _yard,
         "transformers": _transformers,
         "tiny": _tiny,
         "null": lambda _model, _config, _clock: NullMLLM(),
     }
     kind, _, model = config.use.partition(":")
     if kind not in backends:
-        raise ConfigError(f"mllm.use is {config.use!r}; expected transformers:PATH_OR_NAME, tiny or null")
+        raise ConfigError(f"mllm.use is {config.use!r}; expected yard, transformers:PATH_OR_NAME, tiny or null")
     return backends[kind](model, config, clock)
 
 
@@ -94,6 +99,17 @@ def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
         max_cache_tokens=config.max_cache_tokens,
         clock=clock,
     )
+
+
+def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
+    if model:
+        raise ConfigError(f"mllm.use is {config.use!r}; expected yard alone, or transformers:{model}")
+    if not any(YARD.glob("*.safetensors")):
+        raise ConfigError(
+            f"the MLLM yard has no weights in {YARD}; make them with python -m samples.yard.train --work DIR --out"
+            f" {YARD}, or name another: transformers:PATH_OR_NAME"
+        )
+    return _transformers(str(YARD), config, clock)
 
 
 def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:

@@ -24,10 +24,10 @@ from pipeline.config import SiteConfig, load_site, overlay, parse_site, read_yam
 from pipeline.doctor import examine
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
+from pipeline.play import play, stop_signal
 from pipeline.redact import redact_url, scrub
 from pipeline.screen import Screen
 from pipeline.service import Service
-from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import TextSink
 from pipeline.sources.probe import probe as probe_source
 
@@ -35,6 +35,10 @@ EXIT_REFUSED = 2
 """Exit code when what was asked for is wrong: an unknown key, a missing file, an empty question."""
 EXIT_FAILED = 3
 """Exit code when it is right but does not work: a camera that does not answer, a broker that is away."""
+
+_NONE_NAMED = (
+    "[yellow]No MLLM is named: yard answers, a small one that knows its own demo world only (see resadapt demo).[/]"
+)
 
 log = structlog.get_logger()
 app = typer.Typer(
@@ -65,7 +69,9 @@ def run(
         str, typer.Argument(help="rtsp(s)://, rtmp://, srt://, http(s)://, FILE, v4l2:DEVICE, synthetic:")
     ],
     watch: Annotated[list[str] | None, typer.Option(help="A standing yes/no question; may be repeated.")] = None,
-    mllm: Annotated[str | None, typer.Option(help="transformers:PATH_OR_NAME, tiny (random), or null (none).")] = None,
+    mllm: Annotated[
+        str | None, typer.Option(help="yard (the default), transformers:PATH_OR_NAME, tiny (random), or null (none).")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file with defaults.")] = None,
     sink: Annotated[list[str] | None, typer.Option(help="jsonl:PATH, kafka://HOST:PORT/TOPIC or http(s)://...")] = None,
     allocator: Annotated[str | None, typer.Option(help="motion or fixed.")] = None,
@@ -88,7 +94,27 @@ def run(
         site = replace(site, store=f"sqlite:///{scratch}/run.db")
     if json_lines and not sink and "sinks" not in raw:
         site = replace(site, sinks={})
-    asyncio.run(_run(site, Console(stderr=True), json_lines, scratch))
+    console = Console(stderr=True)
+    if not mllm and "mllm" not in raw:
+        console.print(_NONE_NAMED, highlight=False)
+    asyncio.run(_run(site, console, json_lines, scratch))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long the cameras play, 4 to 600.")] = 60.0,
+    seed: Annotated[int, typer.Option(help="Which yards: this seed's and its neighbour's.")] = 800001,
+    json_lines: Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout, a summary last.")] = False,
+    allocator: Annotated[str, typer.Option(help="fixed or motion.")] = "fixed",
+    budget: Annotated[float | None, typer.Option(help="Share of the native vision tokens, such as 0.1.")] = None,
+    mllm: Annotated[str, typer.Option(help="Who answers; see run.")] = "yard",
+    log_level: LogLevel = "warning",
+) -> None:
+    """Two generated cameras play live, six watches stand on them, and the events are compared with the truth."""
+    set_up_logs(log_level)
+    from pipeline.demo import Demo, show  # the yard's renderer, which nothing else needs
+
+    asyncio.run(show(Demo(seconds, seed, allocator, budget, mllm), json_lines))
 
 
 @app.command()
@@ -142,20 +168,11 @@ async def _run(site: SiteConfig, console: Console, json_lines: bool, scratch: Pa
     clock = SystemClock()
     screen = Screen(console)
     lines = TextSink(sys.stdout, name="stdout")
-    shown: Sink = lines if json_lines else screen
-    if not json_lines and site.mllm:
+    if not json_lines:
         console.print(f"[dim]loading {escape(site.mllm.use)}[/]")
-    service = Service(site, clock, [shown], insist=False)
+    service = Service(site, clock, [lines if json_lines else screen], insist=False)
     try:
-        async with service:
-            ended = asyncio.create_task(service.finished())
-            stopped = asyncio.create_task(_stop_signal().wait())
-            watched = [asyncio.create_task(screen.follow(service, clock))] if not json_lines else []
-            unread = asyncio.create_task(lines.broken.wait())
-            await asyncio.wait([ended, stopped, unread], return_when=asyncio.FIRST_COMPLETED)
-            for task in (stopped, unread, *watched):
-                task.cancel()
-        await ended
+        await play(service, clock, None if json_lines else screen, lines)
     finally:
         store = _settle(scratch, service.left) or site.store
     if service.left:
@@ -173,7 +190,7 @@ def _settle(scratch: Path | None, left: dict[str, int]) -> str | None:
 
 
 async def _serve(path: Path) -> None:
-    stop = _stop_signal()
+    stop = stop_signal()
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
     async with Service(load_site(path), SystemClock()) as service:
@@ -191,19 +208,6 @@ async def _reload(service: Service, path: Path) -> None:
         log.info("reloaded", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
     except ConfigError as error:
         log.error("not_reloaded", reason=scrub(str(error)))
-
-
-def _stop_signal() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second SIGINT interrupts as usual."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def first(signum: signal.Signals) -> None:
-        stop.set()
-        loop.remove_signal_handler(signum)
-
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, first, signum)
-    return stop
 
 
 def _site_of_one(

@@ -102,9 +102,10 @@ class WatchConfig:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class MLLMConfig:
-    """The multimodal LLM: `use` is `transformers:PATH_OR_NAME`, `tiny` (random, meaningless) or `null` (benchmarks)."""
+    """The multimodal LLM: `use` is `yard` (the small one that comes along and knows its own demo world only),
+    `transformers:PATH_OR_NAME`, `tiny` (random, meaningless) or `null` (benchmarks)."""
 
-    use: str
+    use: str = "yard"
     device: str = "auto"
     dtype: str = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -156,7 +157,7 @@ class SiteConfig:
     defaults: Defaults = field(default_factory=Defaults)
     streams: dict[Slug, StreamConfig] = field(default_factory=dict)
     watches: dict[Slug, WatchConfig] = field(default_factory=dict)
-    mllm: MLLMConfig | None = None
+    mllm: MLLMConfig = field(default_factory=MLLMConfig)
     sinks: dict[Slug, SinkConfig] = field(
         default_factory=lambda: {"journal": SinkConfig("jsonl:resadapt-events.jsonl")}
     )
@@ -210,6 +211,8 @@ def read_yaml(path: Path) -> dict[str, object]:
 def parse_site(raw: Mapping[str, object]) -> SiteConfig:
     """A SiteConfig from plain mappings; per-stream values fall back to `defaults`. Raises ConfigError."""
     raw = dict(raw)
+    if raw.get("mllm", "") is None:
+        raise ConfigError("mllm is empty; expected yard, transformers:PATH_OR_NAME, tiny or 'null' (in quotes)")
     if isinstance(raw.get("mllm"), str):
         raw = raw | {"mllm": {"use": raw["mllm"]}}
     if isinstance(sinks := raw.get("sinks"), dict):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.build import build_mllm, build_sink
 from pipeline.clock import Clock
 from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, resolve
-from pipeline.errors import ConfigError, ResadaptError
+from pipeline.errors import ResadaptError
 from pipeline.sources.probe import probe
 from pipeline.store import Store
 
@@ -50,13 +50,12 @@ def _stream(stream: StreamConfig, clock: Clock) -> str:
     return f"{found.codec} {found.width}x{found.height} at {found.fps:g} fps, clock {found.clock}"
 
 
-async def _mllm(config: MLLMConfig | None, clock: Clock) -> str:
-    if config is None:
-        raise ConfigError("no multimodal LLM is named; expected mllm: transformers:PATH_OR_NAME")
+async def _mllm(config: MLLMConfig, clock: Clock) -> str:
     mllm = build_mllm(config, clock)
     try:
         await mllm.start()
         note = "" if mllm.info.meaningful else ", whose answers mean nothing"
+        note += ", which knows its own demo world only" if config.use == "yard" else ""
         return f"{mllm.info.family}, {mllm.info.grid.cell_px} px per token{note}"
     finally:
         await mllm.close()

@@ -33,6 +33,7 @@ from pipeline.mllm.base import MLLM
 from pipeline.sources.base import Source
 from pipeline.state import Counts, StreamState
 from pipeline.types import Answers, Event, Hop, Json, WatchQuery
+from pipeline.understanding import NEVER_KNOWN, Understanding
 
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ class StreamRun:
     state: StreamState = StreamState()
     counts: Counts = Counts()
     decided_s: float = 0.0
+    understanding: Understanding = Understanding()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ async def watch_stream(run: StreamRun, source: Source, house: House) -> None:
             decision, state, counts = decide(run, queries, outcome, house)
             await house.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
+            doubt(run, queries, reply.answers)
             measure(run, outcome, decision.events, source, house.metrics, house.clock.monotonic_s() - began_s)
 
 
@@ -205,6 +208,19 @@ def decide(
         events=len(events),
     )
     return Decision(hop.stream_id, state.to_json(), events, hop.end_s), state, counts
+
+
+def doubt(run: StreamRun, queries: Sequence[WatchQuery], answers: Answers) -> None:
+    """Say, once for each, which watches the MLLM has answered with nothing but `unknown`."""
+    run.understanding, strange = run.understanding.hear(queries, answers.answers)
+    for query in strange:
+        log.warning(
+            "watch_not_understood",
+            stream=run.stream_id,
+            watch=query.id,
+            question=query.question,
+            reason=f"its first {NEVER_KNOWN} answers were all unknown; word it another way, or ask another MLLM",
+        )
 
 
 def measure(

@@ -51,3 +51,7 @@ class Metrics:
         self.sink_published = counter("sink_published", "events a sink acknowledged", ["sink"])
         self.sink_failures = gauge("sink_failures", "batches a sink could not take", ["sink"])
         self.event_seconds = histogram("event_seconds", "event decided to acknowledged by the sink", ["sink"])
+
+    def mllm_worked_s(self) -> float:
+        """Seconds the MLLM has spent on questions so far, of all streams together."""
+        return self.registry.get_sample_value("resadapt_mllm_seconds_sum") or 0.0

@@ -118,8 +118,6 @@ class Service:
     async def _open(self, opened: AsyncExitStack) -> None:
         """Open what the streams need. What is opened last is closed first: streams, outbox, relay, store."""
         site = self.site
-        if site.mllm is None:
-            raise ConfigError("no multimodal LLM is named; expected mllm: transformers:PATH_OR_NAME, or tiny to try")
         mllm = build_mllm(site.mllm, self._clock)
         opened.push_async_callback(mllm.close)
         self._store = await asyncio.to_thread(Store, resolve(site.store), self._clock, exclusive=True)

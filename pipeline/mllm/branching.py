@@ -18,12 +18,13 @@ import transformers
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from allocator_engine.grid import Grid
-from pipeline.errors import EngineMismatch
+from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.card import Card
 from pipeline.mllm.patches import patch_grid, patches
 from pipeline.mllm.positions import Run, positions
 from pipeline.mllm.prompt import (
     IMAGE_PAD,
+    TURN_END,
     VIDEO_PAD,
     VISION_END,
     VISION_START,
@@ -75,6 +76,7 @@ class Reader:
         yes, no = answer_tokens(self.tokens)
         self._yes, self._no = self._tensor(sorted(yes)), self._tensor(sorted(no))
         self._marks = self._special(VISION_START), self._special(VISION_END)
+        self._end = self._special(TURN_END)
         self._pads = {pad: self._special(pad) for pad in (IMAGE_PAD, VIDEO_PAD)}
         kinds = getattr(model.config.get_text_config(), "layer_types", None) or []
         self.packs = all(kind == "full_attention" for kind in kinds)
@@ -139,6 +141,26 @@ class Reader:
         """What the model would answer to each question (token ids) after `prefix`, which stays as it is."""
         groups = self._groups(questions)
         return [odds for group in groups for odds in self._log_odds(self._last_logits(prefix, group))]
+
+    def say(self, prefix: Prefix, questions: Sequence[Sequence[int]], most: int) -> list[str]:
+        """Each question's answer in words after `prefix`, which stays as it is: the likeliest token at each step, until
+        the turn ends or `most` tokens are said. Raises ConfigError for a model whose questions cannot be packed."""
+        if not self.packs:
+            raise ConfigError(f"{self._card.family} keeps a running state: it answers yes or no, not in words")
+        return [said for group in self._groups(questions) for said in self._said(prefix, group, most)]
+
+    def _said(self, prefix: Prefix, questions: list[Sequence[int]], most: int) -> list[str]:
+        said: list[list[int]] = [[] for _ in questions]
+        asking = list(range(len(questions)))
+        while asking and len(said[asking[0]]) < most:
+            # What was said is short: reading it again costs less than keeping a cache per question.
+            logits = self._packed(prefix, [[*questions[index], *said[index]] for index in asking])
+            for index, token in zip(list(asking), logits.argmax(dim=-1).tolist(), strict=True):
+                if token == self._end:
+                    asking.remove(index)
+                else:
+                    said[index].append(token)
+        return [str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in said]
 
     def _last_logits(self, prefix: Prefix, questions: list[Sequence[int]]) -> torch.Tensor:
         """Logits `[questions, vocabulary]` of the first answer token."""

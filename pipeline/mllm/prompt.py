@@ -32,8 +32,9 @@ IMAGE_PAD = "<|image_pad|>"
 VIDEO_PAD = "<|video_pad|>"
 VISION_START = "<|vision_start|>"
 VISION_END = "<|vision_end|>"
+TURN_END = "<|im_end|>"
 
-_ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
+_ASSISTANT = f"{TURN_END}\n<|im_start|>assistant\n"
 _ASSISTANT_OPENINGS = {
     "qwen2_5_vl": _ASSISTANT,
     "qwen3_vl": _ASSISTANT,

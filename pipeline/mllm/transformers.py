@@ -116,6 +116,13 @@ class TransformersMLLM:
         answers = [read_answer(query.id, *pair) for query, pair in zip(queries, odds, strict=True)]
         return Answers(tuple(answers), usage)
 
+    async def say(self, context: Context, questions: Sequence[str], most: int = 16) -> list[str]:
+        """Answers in words, at most `most` tokens each, on the same kept prefix as `ask`: colours, numbers, plates,
+        intervals. Raises as `ask` does, and ConfigError for a family that cannot."""
+        deadline_s = self._clock.monotonic_s() + self._timeout_s
+        asked = [suffix(question, self.info.family).text for question in questions]
+        return await asyncio.wrap_future(self._submit(lambda: self._say(context, asked, most, deadline_s)))
+
     def forget(self, stream_id: str) -> None:
         self._kept.drop(stream_id)
         if self._unfinished:
@@ -173,6 +180,15 @@ class TransformersMLLM:
             seconds=self._clock.monotonic_s() - began_s,
         )
         return odds, usage
+
+    def _say(self, context: Context, questions: list[str], most: int, deadline_s: float) -> list[str]:
+        import torch
+
+        assert self._reader is not None, "ask before start"
+        with torch.inference_mode():
+            kept = self._bring_up(context, self._kept.find(context), self._reader, deadline_s)
+            with self._dropped_on_failure(context.stream_id):
+                return self._reader.say(kept.prefix, [self._reader.tokens(question) for question in questions], most)
 
     def _bring_up(
         self, context: Context, found: "Kept[Prefix] | None", reader: "Reader", deadline_s: float

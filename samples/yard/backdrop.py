@@ -141,6 +141,12 @@ def _paintwork(picture: Bytes, layout: Layout, view: View, rng: np.random.Genera
         )
     stop = layout.barrier_y - 2
     _quad(picture, view, (edge(stop, -half), edge(stop, half), edge(stop + 4, half), edge(stop + 4, -half)), line, fade)
+    _bay_lines(picture, layout, view, line, fade)
+    _wear(picture, view, rng)
+
+
+def _bay_lines(picture: Bytes, layout: Layout, view: View, line: Rgb, fade: float) -> None:
+    """The painted sides of the parking bays."""
     for x, y in layout.bays:
         for offset in (-39.0, 39.0):
             lean = (x + offset - _MIDDLE) / below_horizon(y)
@@ -152,7 +158,6 @@ def _paintwork(picture: Bytes, layout: Layout, view: View, rng: np.random.Genera
                 line,
                 fade,
             )
-    _wear(picture, view, rng)
 
 
 def _wear(picture: Bytes, view: View, rng: np.random.Generator) -> None:

@@ -1,6 +1,7 @@
 """Drawing in sub-pixel polygons: small premultiplied RGBA sprites that are laid over a picture."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import cv2
@@ -68,10 +69,11 @@ class Sprite:
 
     def poly(self, points: Sequence[Point], colour: Rgb) -> None:
         """Fill a polygon."""
-        x0, y0 = self._foot
-        unit, factor = self._unit, 1 << _SHIFT
+        factor = 1 << _SHIFT
+        x0, y0 = self._foot[0] * factor, self._foot[1] * factor
+        unit = self._unit * factor
         step = unit * self._forward
-        corners = [[round((x0 + x * step) * factor), round((y0 - y * unit) * factor)] for x, y in points]
+        corners = [[int(x0 + x * step), int(y0 - y * unit)] for x, y in points]
         cv2.fillPoly(self.patch, [np.array(corners, np.int32)], (*colour, 255), cv2.LINE_AA, _SHIFT)
 
     def bar(self, left: float, bottom: float, right: float, top: float, colour: Rgb) -> None:
@@ -117,6 +119,15 @@ class Sprite:
             target[..., :3] = part
             target[..., 3] = 255
         return left + self.box[0], top + self.box[1], wide, high
+
+    def mirrored(self, strength: float) -> "Sprite":
+        """Its weak reflection in wet ground, upside down below the foot."""
+        twin = copy(self)
+        level = round(self.origin[0][1])
+        twin.box = (self.box[0], 2 * level - self.box[1] - self.box[3], self.box[2], self.box[3])
+        smear = 1 + 2 * round(0.03 * self.box[3])
+        twin.patch = as_bytes(cv2.blur(cv2.convertScaleAbs(cv2.flip(self.patch, 0), alpha=strength), (3, smear + 2)))
+        return twin
 
     def light_from_above(self, strength: float) -> None:
         """Darken towards the bottom, as things lit by the sky are."""

@@ -123,25 +123,23 @@ def draw_smoke(role: SmokeRole, time_s: float, foot: Point, tall: float) -> Figu
     span = role.end - role.start
     density = min(1.0, age / 0.8, max(0.0, (role.end - time_s) / 1.2))
     grown = min(1.0, 0.35 + 0.65 * age / (0.6 * span))
-    sprite = Sprite(foot, tall, (0.55, 0.75, 0.08, 1.05))
+    sprite = Sprite(foot, tall, (0.55, 0.8, 0.08, 1.05))
     rng = np.random.default_rng(role.seed)
     high, wide = sprite.patch.shape[:2]
-    cover = np.zeros((high, wide), np.uint8)
-    small = np.zeros((max(8, high // 2), max(8, wide // 2)), np.uint8)
-    for start, lean, size, tone in rng.uniform(0, 1, (30, 4)):
-        rise = (start + age * 0.22) % 1.0
+    unit = max(10, round(tall / 2))
+    small = np.zeros((round(1.13 * unit), round(1.35 * unit)), np.float32)
+    for start, lean, size, tone in rng.uniform(0, 1, (34, 4)):
+        rise = (start + age * 0.2) % 1.0
         if rise > grown:
             continue
-        x = (0.55 + (lean - 0.5) * 0.4 * (0.3 + rise) + 0.14 * rise + 0.03 * math.sin(age * 2 + 6 * lean)) / 1.3
-        y = 1.05 - rise * 0.9
-        radius = (0.08 + 0.17 * rise) * (0.7 + 0.6 * size) * small.shape[0] / 1.13
-        level = int(255 * density * (1 - 0.5 * rise) * (0.62 + 0.33 * tone))
-        at = (round(x * small.shape[1]), round(y * small.shape[0] / 1.13))
+        x = 0.55 + (lean - 0.5) * 0.5 * (0.25 + rise) + 0.2 * rise + 0.03 * math.sin(age * 2 + 6 * lean)
+        radius = (0.07 + 0.11 * rise) * (0.7 + 0.6 * size)
         puff = np.zeros_like(small)
-        cv2.circle(puff, at, max(1, round(radius)), max(level, 1), -1)
-        small = np.maximum(small, puff)
-    small = cv2.GaussianBlur(small, (0, 0), max(0.8, small.shape[0] * 0.035))
-    cv2.resize(small, (wide, high), dst=cover, interpolation=cv2.INTER_LINEAR)
+        at = (round(x * unit), round((1.0 - 0.72 * rise) * unit))
+        cv2.circle(puff, at, max(1, round(radius * unit)), density * (1 - 0.45 * rise) * (0.4 + 0.4 * tone), -1)
+        small += puff * (1 - small)
+    small = np.asarray(cv2.GaussianBlur(small, (0, 0), max(0.8, unit * 0.04)), np.float32)
+    cover = as_bytes((255 * cv2.resize(small, (wide, high), interpolation=cv2.INTER_LINEAR)).astype(np.uint8))
     tone_map = np.clip(role.tone + 26 * (cv2.GaussianBlur(cover, (0, 0), 2).astype(np.float32) / 255 - 0.5), 20, 240)
     grey = cv2.multiply(cover, tone_map.astype(np.float32), scale=1 / 255, dtype=cv2.CV_8U)
     sprite.patch = as_bytes(cv2.merge([grey, grey, grey, cover]))

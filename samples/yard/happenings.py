@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from samples.yard.casting import BAGS, Casting
 from samples.yard.draw import Rgb
-from samples.yard.facts import COLOURS, GLYPHS, VEHICLES, WIDTH, Colour, Vehicle
-from samples.yard.layout import BANDS, METRE_PX, PERSON_PX, Band, Layout, below_horizon
+from samples.yard.facts import WIDTH, Vehicle
+from samples.yard.layout import BANDS, LONG_M, METRE_PX, PERSON_PX, Band, Layout, below_horizon
 from samples.yard.script import (
     BagRole,
     DogRole,
@@ -19,40 +20,15 @@ from samples.yard.script import (
     Side,
     SmokeRole,
     Track,
-    VehicleRole,
 )
 
-LENGTH_M: dict[Vehicle, float] = {"car": 4.2, "van": 4.9, "truck": 6.4}
 _LEFT, _RIGHT = -26.0, WIDTH + 26.0
-_HUES: dict[Colour, tuple[Rgb, ...]] = {
-    "red": ((196, 30, 34), (214, 44, 36), (172, 24, 36)),
-    "blue": ((28, 64, 180), (40, 92, 206), (30, 50, 146)),
-    "white": ((232, 234, 232), (244, 242, 236), (220, 224, 228)),
-    "black": ((22, 22, 26), (34, 34, 36), (16, 18, 24)),
-    "yellow": ((238, 196, 28), (226, 180, 20), (246, 212, 56)),
-    "green": ((26, 128, 56), (40, 148, 72), (22, 106, 52)),
-}
-_JACKETS: tuple[Rgb, ...] = (
-    (44, 52, 70),
-    (90, 40, 40),
-    (130, 130, 128),
-    (36, 36, 38),
-    (70, 90, 120),
-    (176, 168, 150),
-    (62, 84, 60),
-    (120, 84, 58),
-)
-_TROUSERS: tuple[Rgb, ...] = ((34, 36, 44), (60, 64, 84), (84, 76, 62), (40, 50, 66), (26, 26, 28))
-_SKINS: tuple[Rgb, ...] = ((222, 178, 148), (196, 146, 112), (140, 96, 70), (98, 66, 48))
-_HAIRS: tuple[Rgb, ...] = ((36, 28, 24), (70, 48, 32), (22, 22, 24), (110, 84, 54), (98, 98, 98))
-_HELMETS: tuple[Rgb, ...] = ((248, 208, 30), (244, 244, 240), (246, 122, 26), (40, 104, 224))
-_VESTS: tuple[Rgb, ...] = ((250, 120, 24), (186, 236, 40))
-_BAGS: tuple[Rgb, ...] = ((34, 30, 30), (84, 54, 32), (32, 50, 108), (60, 30, 46))
 
 
 def make_script(seed: int, seconds: float, layout: Layout) -> Script:
     """Write the episode of a seed."""
-    writer = _Writer(np.random.default_rng((seed, 23)), layout)
+    rng = np.random.default_rng((seed, 23))
+    writer = _Writer(rng, Casting(rng, layout.light), layout)
     writer.park()
     gap = writer.rng.choice((3.2, 4.4, 5.4, 7.0, 14.0), p=(0.16, 0.3, 0.27, 0.19, 0.08))
     time = float(writer.rng.uniform(-4.0, gap * 0.6))
@@ -70,6 +46,7 @@ class _Writer:
     """Collects roles; `busy` holds until when each stage of the yard is taken."""
 
     rng: np.random.Generator
+    cast: Casting
     layout: Layout
     roles: list[Role] = field(default_factory=list)
     gate: list[Interval] = field(default_factory=list)
@@ -77,7 +54,6 @@ class _Writer:
     flyers: list[Flyer] = field(default_factory=list)
     gains: list[tuple[float, float]] = field(default_factory=lambda: [(-1e9, 1.0)])
     busy: dict[str, float] = field(default_factory=dict)
-    made: int = 0
 
     def something(self, time: float) -> None:
         """Let one thing happen from `time` on, if its stage is free."""
@@ -90,10 +66,10 @@ class _Writer:
             (0.8, "lane", self._dock),
             (2.2, "near", lambda at: self._walk(at, "near")),
             (1.9, "middle", lambda at: self._walk(at, "middle")),
-            (1.7, "far", lambda at: self._walk(at, "far")),
+            (2.3, "far", lambda at: self._walk(at, "far")),
             (1.8, "middle", self._leave_bag),
-            (0.9, "smoke", self._smoke),
-            (0.8, "near", lambda at: self._dog(at, "near")),
+            (1.3, "smoke", self._smoke),
+            (1.0, "near", lambda at: self._dog(at, "near")),
             (0.6, "middle", lambda at: self._dog(at, "middle")),
         )
         weights = np.array([choice[0] for choice in choices])
@@ -109,70 +85,38 @@ class _Writer:
             if self.rng.random() < 0.3:
                 kind: Vehicle = "van" if self.rng.random() < 0.25 else "car"
                 side: Side = "front" if self.rng.random() < 0.5 else "rear"
-                self._vehicle(kind, side, Track(((0.0, x, y), (1.0, x, y))), parked=True)
+                self._drive(kind, side, Track(((0.0, x, y), (1.0, x, y))), parked=True)
 
     def distract(self, seconds: float) -> None:
         """Add birds, plastic and exposure steps."""
-        time = self._some(0, 20)
+        time = self.cast.some(0, 20)
         while time < seconds:
             bird = bool(self.rng.random() < 0.6)
-            span = self._some(1.5, 4.0)
-            y = self._some(10, 60) if bird else self._some(170, 235)
+            span = self.cast.some(1.5, 4.0)
+            y = self.cast.some(10, 60) if bird else self.cast.some(170, 235)
             ends = (-8.0, WIDTH + 8.0) if self.rng.random() < 0.5 else (WIDTH + 8.0, -8.0)
-            track = Track(((time, ends[0], y), (time + span, ends[1], y + self._some(-5, 4))))
+            track = Track(((time, ends[0], y), (time + span, ends[1], y + self.cast.some(-5, 4))))
             colour = (40, 42, 46) if bird else (214, 218, 222)
-            self.flyers.append(Flyer(time, time + span, track, colour, self._some(2.5, 4.5), bird))
-            time += self._some(6, 30)
-        time = self._some(0, 30)
+            self.flyers.append(Flyer(time, time + span, track, colour, self.cast.some(2.5, 4.5), bird))
+            time += self.cast.some(6, 30)
+        time = self.cast.some(0, 30)
         while time < seconds:
-            self.gains.append((time, self._some(0.84, 1.16)))
-            time += self._some(8, 40)
+            self.gains.append((time, self.cast.some(0.84, 1.16)))
+            time += self.cast.some(8, 40)
 
-    def _some(self, low: float, high: float) -> float:
-        return float(self.rng.uniform(low, high))
-
-    def _new_id(self) -> int:
-        self.made += 1
-        return 1 + (self.made - 1) % 255
-
-    def _of(self, colours: tuple[Rgb, ...], spread: float = 6.0) -> Rgb:
-        base = np.array(colours[int(self.rng.integers(len(colours)))], float)
-        red, green, blue = (int(value) for value in np.clip(base + self.rng.normal(0, spread, 3), 6, 250))
-        return red, green, blue
-
-    def _kind(self, weights: tuple[float, float, float] = (0.5, 0.26, 0.24)) -> Vehicle:
-        return VEHICLES[int(self.rng.choice(3, p=weights))]
-
-    def _vehicle(
+    def _drive(
         self, kind: Vehicle, side: Side, track: Track, *, parked: bool = False, plate: bool = False, facing: int = 1
     ) -> None:
-        colour = COLOURS[int(self.rng.integers(len(COLOURS)))]
-        length = 2 if self.rng.random() < 0.4 else 3
-        text = "".join(GLYPHS[int(index)] for index in self.rng.integers(0, len(GLYPHS), length))
-        self.roles.append(
-            VehicleRole(
-                id=self._new_id(),
-                kind=kind,
-                colour=colour,
-                paint=self._of(_HUES[colour], 5.0),
-                side=side,
-                track=track,
-                plate=text if plate else None,
-                facing=facing,
-                lights=not parked and (self.layout.light != "day" or self.rng.random() < 0.25),
-                parked=parked,
-                style=int(self.rng.integers(1 << 16)),
-            )
-        )
+        self.roles.append(self.cast.vehicle(kind, side, track, parked=parked, plate=plate, facing=facing))
 
     def _approach(self, time: float) -> float:
         """Through the gate, along the road to the barrier, and out at the bottom."""
         road = self.layout.road_x
-        kind = self._kind()
-        side_step = self._some(-5, 5)
-        stop = self.layout.barrier_y - self._some(6, 12)
-        pace = self._some(0.85, 1.3)
-        gate_at = time + self._some(0.2, 0.7)
+        kind = self.cast.kind()
+        side_step = self.cast.some(-5, 5)
+        stop = self.layout.barrier_y - self.cast.some(6, 12)
+        pace = self.cast.some(0.85, 1.3)
+        gate_at = time + self.cast.some(0.2, 0.7)
         through = gate_at + 0.9 * pace
         arrive = through + 1.9 * pace
         keys = [(time, road(74.0), 74.0), (through, road(104.0), 104.0)]
@@ -180,24 +124,24 @@ class _Writer:
             rise, leave = through - 0.1, arrive
             keys.append((arrive, road(stop) + side_step, stop))
         else:
-            wait = self._some(1.0, 3.0)
+            wait = self.cast.some(1.0, 3.0)
             keys += [(arrive, road(stop) + side_step, stop), (arrive + wait, road(stop) + side_step, stop)]
-            rise, leave = arrive + wait - self._some(0.2, 0.8), arrive + wait
-        gone = leave + self._some(1.3, 1.9)
+            rise, leave = arrive + wait - self.cast.some(0.2, 0.8), arrive + wait
+        gone = leave + self.cast.some(1.3, 1.9)
         keys.append((gone, road(400.0) + side_step, 400.0))
-        self._vehicle(kind, "front", Track(tuple(keys), eased=True), plate=True)
-        self.gate.append((gate_at - 0.3, through + self._some(0.4, 3.0)))
-        self.barrier.append((rise, gone + self._some(-0.2, 1.2)))
+        self._drive(kind, "front", Track(tuple(keys), eased=True), plate=True)
+        self.gate.append((gate_at - 0.3, through + self.cast.some(0.4, 3.0)))
+        self.barrier.append((rise, gone + self.cast.some(-0.2, 1.2)))
         return max(gone, self.gate[-1][1], self.barrier[-1][1]) + 1.2
 
     def _depart(self, time: float) -> float:
         """From the bottom to the barrier, and out through the gate."""
         road = self.layout.road_x
-        stop = self.layout.barrier_y + self._some(50, 60)
-        arrive = time + self._some(0.7, 1.0)
-        wait = self._some(0.8, 2.4)
+        stop = self.layout.barrier_y + self.cast.some(50, 60)
+        arrive = time + self.cast.some(0.7, 1.0)
+        wait = self.cast.some(0.8, 2.4)
         leave = arrive + wait
-        through = leave + self._some(2.0, 2.9)
+        through = leave + self.cast.some(2.0, 2.9)
         gone = through + 1.1
         keys = (
             (time, road(430.0), 430.0),
@@ -206,31 +150,31 @@ class _Writer:
             (through, road(100.0), 100.0),
             (gone, road(72.0), 72.0),
         )
-        self._vehicle(self._kind((0.6, 0.24, 0.16)), "rear", Track(keys, eased=True), plate=True)
-        self.barrier.append((leave - self._some(0.3, 0.8), leave + self._some(1.2, 2.2)))
-        self.gate.append((through - self._some(0.9, 1.8), through + self._some(0.5, 1.5)))
+        self._drive(self.cast.kind((0.6, 0.24, 0.16)), "rear", Track(keys, eased=True), plate=True)
+        self.barrier.append((leave - self.cast.some(0.3, 0.8), leave + self.cast.some(1.2, 2.2)))
+        self.gate.append((through - self.cast.some(0.9, 1.8), through + self.cast.some(0.5, 1.5)))
         return gone + 1.5
 
     def _gate_alone(self, time: float) -> float:
-        self.gate.append((time, time + 0.6 + self._some(1.0, 5.0)))
+        self.gate.append((time, time + 0.6 + self.cast.some(1.0, 5.0)))
         return self.gate[-1][1] + 1.5
 
     def _barrier_alone(self, time: float) -> float:
-        self.barrier.append((time, time + 0.7 + self._some(1.0, 4.0)))
+        self.barrier.append((time, time + 0.7 + self.cast.some(1.0, 4.0)))
         return self.barrier[-1][1] + 1.5
 
     def _cross(self, time: float) -> float:
         """From one edge to the other, so fast that it is half visible for a moment only; some stop on the way."""
-        kind = self._kind((0.46, 0.28, 0.26))
-        y = self.layout.lane_y + self._some(-2, 2)
-        half = LENGTH_M[kind] * METRE_PX * below_horizon(y) / 2 + 14
+        kind = self.cast.kind((0.46, 0.28, 0.26))
+        y = self.layout.lane_y + self.cast.some(-2, 2)
+        half = LONG_M[kind] * METRE_PX * below_horizon(y) / 2 + 14
         ends = (-half, WIDTH + half)
         facing = 1 if self.rng.random() < 0.5 else -1
         first, last = ends if facing > 0 else ends[::-1]
-        span = (ends[1] - ends[0]) / (self._some(1.0, 1.3) * (150 + half))
+        span = (ends[1] - ends[0]) / (self.cast.some(1.0, 1.3) * (150 + half))
         keys = [(time, first, y), (time + span, last, y)]
         if self.rng.random() < 0.3:
-            rest_x, stay = self._some(120, 330), self._some(0.8, 2.0)
+            rest_x, stay = self.cast.some(120, 330), self.cast.some(0.8, 2.0)
             there = time + span * abs(rest_x - first) / (ends[1] - ends[0])
             keys = [
                 (time, first, y),
@@ -238,18 +182,18 @@ class _Writer:
                 (there + stay, rest_x, y),
                 (there + stay + span * 0.6, last, y),
             ]
-        self._vehicle(kind, "side", Track(tuple(keys), eased=True), facing=facing)
+        self._drive(kind, "side", Track(tuple(keys), eased=True), facing=facing)
         return keys[-1][0] + 0.3
 
     def _dock(self, time: float) -> float:
         """Past the dock, back to it, stay, and off again."""
         kind: Vehicle = "truck" if self.rng.random() < 0.6 else "van"
         y = 116.0
-        half = LENGTH_M[kind] * METRE_PX * below_horizon(y) / 2
+        half = LONG_M[kind] * METRE_PX * below_horizon(y) / 2
         docked = self.layout.dock_x - half + 4
-        turn = docked - self._some(24, 44)
+        turn = docked - self.cast.some(24, 44)
         first, last = WIDTH + half + 14, -half - 14
-        come, back, stay = time + self._some(1.3, 1.8), self._some(0.9, 1.4), self._some(1.5, 6.0)
+        come, back, stay = time + self.cast.some(1.3, 1.8), self.cast.some(0.9, 1.4), self.cast.some(1.5, 6.0)
         leave = come + 0.3 + back + stay
         keys = (
             (time, first, y),
@@ -257,55 +201,33 @@ class _Writer:
             (come + 0.3, turn, y),
             (come + 0.3 + back, docked, y),
             (leave, docked, y),
-            (leave + self._some(1.3, 1.7), last, y),
+            (leave + self.cast.some(1.3, 1.7), last, y),
         )
-        self._vehicle(kind, "side", Track(keys, eased=True), facing=-1)
+        self._drive(kind, "side", Track(keys, eased=True), facing=-1)
         return keys[-1][0] + 0.3
-
-    def _person(self, track: Track) -> PersonRole:
-        vest = self._of(_VESTS, 8.0) if self.rng.random() < 0.45 else None
-        helmet = self._of(_HELMETS, 6.0) if self.rng.random() < 0.56 else None
-        bare: tuple[Interval, ...] = ()
-        if helmet is not None and self.rng.random() < 0.3:
-            start = self._some(track.start + 0.5, max(track.start + 0.6, track.end - 1.5))
-            bare = ((start, start + self._some(0.7, 2.5)),)
-        bags: tuple[Interval, ...] = ((-1e9, 1e9),) if self.rng.random() < 0.3 else ()
-        return PersonRole(
-            id=self._new_id(),
-            track=track,
-            jacket=self._of(_JACKETS, 10.0),
-            trousers=self._of(_TROUSERS, 8.0),
-            skin=self._of(_SKINS, 5.0),
-            hair=self._of(_HAIRS, 5.0),
-            helmet=helmet,
-            bare=bare,
-            vest=vest,
-            bags=bags,
-            bag_colour=self._of(_BAGS, 6.0),
-        )
 
     def _pace(self, y: float) -> float:
         """Walking speed in plan px per second: brisk in front, hurried in the distance, where paths look long."""
         tall = PERSON_PX * below_horizon(y)
-        return tall * self._some(0.85, 1.2) + (26 if tall < 40 else 12)
+        return tall * self.cast.some(0.85, 1.2) + (26 if tall < 40 else 12)
 
     def _walk(self, time: float, band: Band) -> float:
         """In from an edge or from behind something, often a stop, and off again."""
-        y = self._some(*BANDS[band])
+        y = self.cast.some(*BANDS[band])
         pace = self._pace(y)
         start, goal = self._ends(band)
         keys = [(time, start, y)]
         if self.rng.random() < (0.5 if band == "near" else 0.65):
-            share = self._some(0.25, 0.75) if band == "near" else self._some(0.15, 0.5)
+            share = self.cast.some(0.25, 0.75) if band == "near" else self.cast.some(0.15, 0.5)
             turn = start + (goal - start) * share
             there = time + abs(turn - start) / pace
-            stay = self._some(0.5, 2.2)
+            stay = self.cast.some(0.5, 2.2)
             keys += [(there, turn, y), (there + stay, turn, y)]
             if self.rng.random() < 0.5:
                 goal = start
         last_t, last_x, _ = keys[-1]
         keys.append((last_t + abs(goal - last_x) / pace, goal, y))
-        self.roles.append(self._person(Track(tuple(keys))))
+        self.roles.append(self.cast.person(Track(tuple(keys))))
         return keys[-1][0] + 0.3
 
     def _ends(self, band: Band) -> tuple[float, float]:
@@ -321,30 +243,45 @@ class _Writer:
 
     def _leave_bag(self, time: float) -> float:
         """Somebody puts a bag down and walks off; some bags are fetched later."""
-        y = self._some(*BANDS["middle"])
+        y = self.cast.some(*BANDS["middle"])
         pace = self._pace(y) * 1.1
         start, goal = self._ends("middle")
-        drop_x = self._some(70, 390)
+        drop_x = self._drop_x()
         there = time + abs(drop_x - start) / pace
-        off = there + self._some(0.5, 0.9)
+        off = there + self.cast.some(0.5, 0.9)
         put = (there + off) / 2
         keys = ((time, start, y), (there, drop_x, y), (off, drop_x, y), (off + abs(goal - drop_x) / pace, goal, y))
-        stays = self._some(3.0, 12.0)
         fetched = self.rng.random() < 0.55
+        stays = self.cast.some(3.0, 12.0) if fetched else self.cast.some(24.0, 60.0)
         tall = 0.235 * PERSON_PX * below_horizon(y)
-        colour = self._of(_BAGS, 6.0)
-        person = self._person(Track(keys))
+        colour = self.cast.of(BAGS, 6.0)
+        person = self.cast.person(Track(keys))
         self.roles.append(_with_bag(person, ((-1e9, put),), colour))
         facing = 1 if drop_x > start else -1
-        end = put + stays if fetched else 1e9
+        end = put + stays
         self.roles.append(
             BagRole(
-                self._new_id(), drop_x + facing * 0.2 * below_horizon(y) * PERSON_PX, y + 1.5, put, end, tall, colour
+                self.cast.new_id(),
+                drop_x + facing * 0.2 * below_horizon(y) * PERSON_PX,
+                y + 1.5,
+                put,
+                end,
+                tall,
+                colour,
             )
         )
-        if not fetched:
-            return keys[-1][0] + self._some(8, 20)
-        return self._fetch_bag(end, drop_x, y, pace, colour)
+        gone = self._fetch_bag(end, drop_x, y, pace, colour)
+        return gone if fetched else keys[-1][0] + self.cast.some(8, 20)
+
+    def _drop_x(self) -> float:
+        """Where to put a bag: never behind the booth, seldom behind the boom."""
+        booth = next(prop for prop in self.layout.props if prop.kind == "booth")
+        pivot = self.layout.barrier_pivot[0]
+        while True:
+            x = self.cast.some(56, 400)
+            behind_boom = pivot - 34 < x < pivot + self.layout.barrier_length + 20
+            if abs(x - booth.x) > booth.width / 2 + 24 and (not behind_boom or self.rng.random() < 0.3):
+                return x
 
     def _fetch_bag(self, end: float, drop_x: float, y: float, pace: float, colour: Rgb) -> float:
         start = _LEFT if drop_x < WIDTH / 2 else _RIGHT
@@ -355,27 +292,30 @@ class _Writer:
             (end + 0.3, drop_x, y),
             (end + 0.3 + walk, start, y),
         )
-        self.roles.append(_with_bag(self._person(Track(keys)), ((end, 1e9),), colour))
+        self.roles.append(_with_bag(self.cast.person(Track(keys)), ((end, 1e9),), colour))
         return keys[-1][0] + 0.3
 
     def _smoke(self, time: float) -> float:
         container = next(prop for prop in reversed(self.layout.props) if prop.x > 150 and prop.y < 120)
-        spots = ((container.x, 108.0), (self.layout.dock_x - 16, 110.0), (372.0, 160.0), (250.0, 140.0))
+        spots = ((container.x, 114.0), (self.layout.dock_x - 16, 114.0), (372.0, 160.0), (284.0, 138.0))
         x, y = spots[int(self.rng.integers(len(spots)))]
-        span = self._some(3.0, 8.0)
-        size, tone = self._some(42, 84), int(self._some(*((34, 62), (186, 236), (70, 180))[int(self.rng.choice(3, p=(0.42, 0.42, 0.16)))]))
+        span = self.cast.some(3.0, 8.0)
+        size, tone = (
+            self.cast.some(52, 94),
+            int(self.cast.some(*((34, 62), (186, 236), (70, 180))[int(self.rng.choice(3, p=(0.42, 0.42, 0.16)))])),
+        )
         self.roles.append(
-            SmokeRole(self._new_id(), x, y, time, time + span, size, tone, int(self.rng.integers(1 << 30)))
+            SmokeRole(self.cast.new_id(), x, y, time, time + span, size, tone, int(self.rng.integers(1 << 30)))
         )
         return time + span + 4.0
 
     def _dog(self, time: float, band: Band) -> float:
-        y = self._some(*BANDS[band])
-        tall = self._some(19, 26) if band == "near" else self._some(14, 18)
+        y = self.cast.some(*BANDS[band])
+        tall = self.cast.some(19, 26) if band == "near" else self.cast.some(14, 18)
         start, goal = (_LEFT, _RIGHT) if self.rng.random() < 0.5 else (_RIGHT, _LEFT)
-        span = (_RIGHT - _LEFT) / self._some(90, 170)
-        coat = self._of(((70, 48, 30), (30, 28, 26), (170, 130, 84), (196, 188, 176)), 8.0)
-        self.roles.append(DogRole(self._new_id(), Track(((time, start, y), (time + span, goal, y))), coat, tall))
+        span = (_RIGHT - _LEFT) / self.cast.some(90, 170)
+        coat = self.cast.of(((70, 48, 30), (30, 28, 26), (170, 130, 84), (196, 188, 176)), 8.0)
+        self.roles.append(DogRole(self.cast.new_id(), Track(((time, start, y), (time + span, goal, y))), coat, tall))
         return time + span + 0.3
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from samples.yard.draw import Point, Rgb
-from samples.yard.facts import HEIGHT, WIDTH, Light, Place
+from samples.yard.facts import HEIGHT, WIDTH, Light, Place, Vehicle
 
 HORIZON_Y = 54.0
 FENCE_Y = 90.0
@@ -19,6 +19,8 @@ PERSON_PX = 0.60
 """Height of a person per px below the horizon."""
 METRE_PX = 0.40
 """Length of a vehicle's metre per px below the horizon."""
+LONG_M: dict[Vehicle, float] = {"car": 4.2, "van": 4.9, "truck": 6.4}
+"""Length of vehicles in metres."""
 
 Band = Literal["near", "middle", "far"]
 BANDS: dict[Band, tuple[float, float]] = {"near": (194.0, 222.0), "middle": (139.0, 165.0), "far": (92.0, 104.0)}

@@ -155,11 +155,11 @@ def _tree(sprite: Sprite, prop: Prop) -> None:
     half, high = prop.width / 2, prop.height
     rng = np.random.default_rng(int(prop.width * 1000) % 100_003)
     sprite.stroke((0, 0), (0, high * 0.5), prop.width * 0.1, (70, 56, 44))
-    for index in range(46):
-        x, y = rng.normal(0, 0.32) * half, high * (0.62 + 0.17 * float(rng.normal()))
-        size = half * float(rng.uniform(0.1, 0.3))
-        tone = 0.66 + 0.5 * float(rng.random()) * (0.5 + y / high / 2) + 0.002 * index
-        sprite.disc(x, min(y, high - size), size, size * 0.8, shade(prop.colour, tone))
+    for _ in range(54):
+        turn, out = float(rng.uniform(0, 2 * math.pi)), math.sqrt(float(rng.random()))
+        x, y = 0.72 * half * out * math.cos(turn), high * (0.64 + 0.26 * out * math.sin(turn))
+        size = half * float(rng.uniform(0.12, 0.26))
+        sprite.disc(x, y, size, size * 0.8, shade(prop.colour, 0.5 + 0.7 * y / high * float(rng.uniform(0.8, 1.1))))
 
 
 def _bush(sprite: Sprite, prop: Prop) -> None:

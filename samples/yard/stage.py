@@ -1,6 +1,10 @@
 """Plays a script: draws every role of a moment, far to near, and keeps what the facts are measured from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -76,6 +80,7 @@ class Stage:
         self._post = draw_post(layout, self.view)
         self._spans = [(role, *life(role)) for role in script.roles]
         self._parked: dict[int, Bodywork] = {}
+        self._parts: dict[tuple[str, float], Sprite] = {}
 
     def show(self, time_s: float, *, measure: bool) -> Shown:
         """Draw one moment; with `measure` also the id picture and the changes that the facts need."""
@@ -83,25 +88,35 @@ class Stage:
         ids = np.zeros(picture.shape[:2], np.uint8)
         gate = opened(self.script.gate, time_s, GATE_S)
         barrier = opened(self.script.barrier, time_s, BARRIER_S)
-        boom = draw_boom(self.layout, self.view, barrier)
         moment = _Moment(self, time_s, measure, picture, ids)
         paint(picture, draw_flag(self.layout, self.view, time_s))
-        fixed: list[tuple[float, Sprite, bool]] = [(y, sprite, False) for y, sprite in self.backdrop.covers]
-        fixed.append((FENCE_Y + 0.5, draw_gate(self.layout, self.view, gate), True))
-        fixed.append((self.layout.barrier_y, self._post, True))
-        fixed.append((self.layout.barrier_y + 0.1, boom, True))
-        placed = [(role, *self._where(role, time_s)) for role, start, end in self._spans if start <= time_s < end]
-        order: list[tuple[float, Sprite | tuple[Role, float, float], bool]] = [*fixed]
-        order += [(y, (role, x, y), True) for role, x, y in placed]
-        order.sort(key=lambda item: item[0])
-        for _, item, always in order:
-            if isinstance(item, Sprite):
-                moment.cover(item, always)
-            else:
-                moment.play(*item)
+        leaf, boom = self._moved("gate", gate), self._moved("boom", barrier)
+        y = self.layout.barrier_y
+        order: list[tuple[float, Callable[[], None]]] = [
+            (FENCE_Y + 0.5, partial(moment.cover, leaf, always=True)),
+            (y, partial(moment.cover, self._post, always=True)),
+            (y + 0.1, partial(moment.cover, boom, always=True)),
+        ]
+        order += [(y, partial(moment.cover, sprite)) for y, sprite in self.backdrop.covers]
+        for role, start, end in self._spans:
+            if start <= time_s < end:
+                x, y = self._where(role, time_s)
+                order.append((y, partial(moment.play, role, x, y)))
+        for _, draw in sorted(order, key=itemgetter(0)):
+            draw()
         moment.fly()
         pixels, light = moment.expose()
         return Shown(time_s, pixels, ids, tuple(moment.cast), light, gate, barrier, boom)
+
+    def _moved(self, part: Literal["gate", "boom"], share: float) -> Sprite:
+        """The gate's leaf or the boom; at rest they are drawn once."""
+        key = part, share
+        sprite = self._parts.get(key)
+        if sprite is None:
+            sprite = (draw_gate if part == "gate" else draw_boom)(self.layout, self.view, share)
+            if share in (0.0, 1.0):
+                self._parts[key] = sprite
+        return sprite
 
     def _where(self, role: Role, time_s: float) -> Point:
         if isinstance(role, (BagRole, SmokeRole)):
@@ -129,15 +144,17 @@ class _Moment:
         self.picture, self.ids = picture, ids
         self.cast: list[Cast] = []
         self._touched: list[Box] = []
-        self._glows: list[tuple[Point, float, Rgb, float]] = []
+        self._glows: list[tuple[int, Point, float, Rgb, float]] = []
         self._pools: list[tuple[Point, float, float, Rgb]] = []
 
-    def cover(self, sprite: Sprite, always: bool) -> None:
+    def cover(self, sprite: Sprite, *, always: bool = False) -> None:
         """Paint a fixed thing: a moving one wholly, the others only where they hide something drawn before."""
         boxes = [sprite.box] if always else [box for box in (overlap(sprite.box, one) for one in self._touched) if box]
         for box in boxes:
             paint(self.picture, sprite, box)
             mark(self.ids, sprite, 0, within=box)
+        if always:
+            self._touched.append(sprite.box)
 
     def play(self, role: Role, x: float, y: float) -> None:
         """Draw one role at its place."""
@@ -201,21 +218,25 @@ class _Moment:
         small = light_at(stage.weather, self.time_s, gain_at(stage.script.gains, self.time_s), self._pools)
         light = np.asarray(cv2.resize(small, (wide, high), interpolation=cv2.INTER_LINEAR), np.float32)
         lit = as_bytes(cv2.multiply(self.picture, light, dtype=cv2.CV_8U))
-        for centre, radius, colour, strength in self._glows:
-            add_glow(lit, centre, radius, colour, strength, stage._blob)
-        if stage.layout.light == "night":
-            for prop in stage.layout.props:
-                if prop.kind == "pole":
-                    top = stage.view.at(prop.x + prop.width * 3, prop.y - prop.height + prop.width)
-                    add_glow(lit, top, stage.view.length(12), (255, 236, 190), 0.9, stage._blob)
+        for prop in stage.layout.props if stage.layout.light == "night" else ():
+            if prop.kind == "pole":
+                top = stage.view.at(prop.x + prop.width * 3, prop.y - prop.height + prop.width)
+                self._glows.append((0, top, stage.view.length(12), (255, 236, 190), 0.9))
+        for owner, centre, radius, colour, strength in self._glows:
+            x, y = (min(size - 1, max(0, round(value))) for value, size in zip(centre, (wide, high), strict=True))
+            if self.ids[y, x] == owner:
+                add_glow(lit, centre, radius, colour, strength, stage._blob)
         return through_the_air(lit, stage.weather, self.time_s, stage.scale), light
 
     def _put(self, cast: Cast) -> None:
+        if self.stage.layout.rain and not isinstance(cast.role, SmokeRole):
+            wet = paint(self.picture, cast.sprite.mirrored(0.17))
+            self._touched += [] if wet is None else [wet.box]
         painted = paint(self.picture, cast.sprite, measure=self.measure)
         if painted is not None:
             self._touched.append(painted.box)
+            mark(self.ids, cast.sprite, cast.id, threshold=cover_of(cast.role))
             if self.measure:
-                mark(self.ids, cast.sprite, cast.id, threshold=cover_of(cast.role))
                 self.cast.append(
                     Cast(
                         cast.id,
@@ -259,7 +280,7 @@ class _Moment:
         if foot[1] < stage.view.at(0, FENCE_Y)[1]:
             return
         for lamp in body.lamps:
-            self._glows.append((lamp, max(3.0, size * 0.13), colour, strength))
+            self._glows.append((role.id, lamp, max(3.0, size * 0.13), colour, strength))
         if stage.layout.light != "day" and not rear:
             ahead = stage.view.forward(role.facing) * 0.9 * size if role.side == "side" else 0.0
             centre = ((foot[0] + ahead) / stage.scale, (foot[1] + 0.16 * size) / stage.scale)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from samples.yard.draw import Box, Point, Rgb, Sprite, shade
 from samples.yard.facts import Vehicle
 from samples.yard.glyphs import draw_plate
+from samples.yard.layout import LONG_M
 from samples.yard.script import Side
 
 WIDE_M: dict[Vehicle, float] = {"car": 1.8, "van": 1.95, "truck": 2.15}
 TALL_M: dict[Vehicle, float] = {"car": 1.45, "van": 2.05, "truck": 2.7}
-LONG_M: dict[Vehicle, float] = {"car": 4.2, "van": 4.9, "truck": 6.4}
 GLYPH_M = 0.2
 """Height of a plate's characters: plates here are oversized, as the whole picture is small."""
 

@@ -15,6 +15,9 @@ Floats = NDArray[np.float32]
 _STEP = 4
 """The light is computed on a map this many times smaller than the picture."""
 
+_LENS_PX = 0.45
+"""How far the lens spreads a point, in native px."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weather:
@@ -44,11 +47,12 @@ def make_weather(seed: int, layout: Layout, scale: int) -> Weather:
     sun = (float(rng.uniform(-1, 1)), 0.42 if sunny else 0.3 if layout.light == "day" else 0.24)
     sigma = {"day": rng.uniform(1.2, 2.6), "dusk": rng.uniform(2.0, 3.6), "night": rng.uniform(3.2, 5.5)}[layout.light]
     shake = float(rng.uniform(0.2, 0.6)) if rng.random() < 0.45 else 0.0
+    light = _fixed_light(layout, rng)
     tall, wide = HEIGHT * scale + 64, WIDTH * scale + 64
     noise = rng.normal(0, 1, (tall, wide)).astype(np.float32)[..., None] * 0.8 + rng.normal(0, 0.6, (tall, wide, 3))
     streaks = _streaks(rng, tall, wide, scale) if layout.rain else None
     return Weather(
-        light=_fixed_light(layout, rng),
+        light=light,
         cloud=cloud,
         cloud_speed=speed,
         sun=sun,
@@ -63,7 +67,7 @@ def _fixed_light(layout: Layout, rng: np.random.Generator) -> Floats:
     high, wide = HEIGHT // _STEP, WIDTH // _STEP
     ambient = {
         "day": np.array((1.0, 0.99, 0.96)) * rng.uniform(0.98, 1.26),
-        "dusk": np.array((0.66, 0.56, 0.56)) * rng.uniform(0.8, 1.1),
+        "dusk": np.array((0.65, 0.58, 0.57)) * rng.uniform(0.8, 1.1),
         "night": np.array((0.22, 0.24, 0.29)) * rng.uniform(0.75, 1.15),
     }[layout.light]
     if layout.rain:
@@ -136,13 +140,13 @@ def through_the_air(picture: Bytes, weather: Weather, time_s: float, scale: int)
     """Rain, sensor noise and shake of one moment; the same moment gives the same bytes."""
     rng = np.random.default_rng((weather.seed, 41, round(time_s * 1000) + 1_000_000))
     high, wide = picture.shape[:2]
+    picture = as_bytes(cv2.GaussianBlur(picture, (3, 3), _LENS_PX * scale))
     if weather.shake_px > 0:
         phase = 2 * np.pi * np.array((1.7, 2.3, 0.6)) * time_s + weather.seed
         dx = weather.shake_px * scale * float(np.sin(phase[0]) + 0.5 * np.sin(phase[2])) / 1.5
         dy = weather.shake_px * scale * float(np.sin(phase[1])) * 0.7
-        move = np.array(((1, 0, dx), (0, 1, dy)), np.float64)
-        moved = cv2.warpAffine(picture, move, (wide, high), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        picture = as_bytes(moved)
+        middle = ((wide - 1) / 2 - dx, (high - 1) / 2 - dy)
+        picture = as_bytes(cv2.getRectSubPix(picture, (wide, high), middle))
     if weather.streaks is not None:
         left, top = (int(value) for value in rng.integers(0, 64, 2))
         picture = as_bytes(cv2.add(picture, weather.streaks[top : top + high, left : left + wide]))

@@ -16,7 +16,7 @@ FLOORS = [
     "pipeline.context pipeline.hops pipeline.budget pipeline.judge pipeline.state pipeline.metrics"
     " pipeline.sources.base pipeline.sources.address pipeline.sources.timeline pipeline.sources.pace"
     " pipeline.allocators pipeline.mllm.base pipeline.mllm.prompt pipeline.mllm.positions pipeline.mllm.patches"
-    " pipeline.sinks.base pipeline.sinks.cloudevents",
+    " pipeline.sinks.base pipeline.sinks.cloudevents pipeline.understanding",
     # 2 the main loop
     "pipeline.loop",
     # 3 edges
@@ -27,7 +27,7 @@ FLOORS = [
     # 5 running streams
     "pipeline.attachment pipeline.keeper pipeline.service pipeline.doctor",
     # 6 what people touch
-    "pipeline.cli pipeline.screen pipeline.logs",
+    "pipeline.cli pipeline.demo pipeline.play pipeline.screen pipeline.logs",
 ]
 
 DOORS = {
@@ -41,7 +41,7 @@ DOORS = {
     "prometheus_client": {"pipeline.metrics", "pipeline.service"},
     "yaml": {"pipeline.config"},
     "typer": {"pipeline.cli"},
-    "rich": {"pipeline.cli", "pipeline.screen"},
+    "rich": {"pipeline.cli", "pipeline.demo", "pipeline.screen"},
 }
 
 

@@ -1,7 +1,7 @@
-"""Episodes as the text part meets them: looked at once by the finished vision part, kept, and asked about many times."""
+"""Episodes as the text part meets them: seen once by the finished vision part, kept, and asked about many times."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from pipeline.mllm.patches import patch_grid, patches
 from samples.yard.codec import surveillance
-from samples.yard.facts import HEIGHT, WIDTH, FrameFacts, Thing
+from samples.yard.facts import FrameFacts
 from samples.yard.scene import Scene
+from samples.yard.segments import merged
 from samples.yard.shape import NORMALISATION, grid
 from samples.yard.train.targets import Pixels
 from samples.yard.train.vision import tokens
@@ -52,28 +53,6 @@ class Viewing:
     pixels: tuple[Pixels, ...]
     pts_s: tuple[tuple[float, ...], ...]
     facts: tuple[FrameFacts, ...]
-
-
-def merged(frames: Sequence[FrameFacts]) -> FrameFacts:
-    """What a segment of one or two frames shows: each object as the frame shows it that shows it better.
-
-    A gate or a barrier whose state differs between the two is undecided.
-    """
-    if len(frames) == 1:
-        return frames[0]
-    best: dict[int, Thing] = {}
-    for thing in (thing for frame in frames for thing in frame.things):
-        known = best.get(thing.id)
-        if known is None or (thing.visible, thing.plate_px, thing.fraction) > (known.visible, known.plate_px, known.fraction):
-            best[thing.id] = thing
-    first, last = frames[0], frames[-1]
-    return replace(
-        last,
-        time_s=sum(frame.time_s for frame in frames) / len(frames),
-        gate_open=last.gate_open if first.gate_open == last.gate_open else None,
-        barrier_up=last.barrier_up if first.barrier_up == last.barrier_up else None,
-        things=tuple(best.values()),
-    )
 
 
 def cells(scale: float) -> tuple[int, int]:
@@ -113,9 +92,10 @@ def view(seed: int, turn: int) -> Viewing:
     step = 2 if rng.random() < _PAIRS else 1
     groups = [range(first, first + step) for first in range(0, len(looks), step)]
     chosen = sizes(rng, len(groups))
+    shown = zip(groups, chosen, strict=True)
     return Viewing(
         f"{seed}-{turn}",
-        tuple(np.stack([shrunk(pictures[i], *size) for i in group]) for group, size in zip(groups, chosen, strict=True)),
+        tuple(np.stack([shrunk(pictures[i], *size) for i in group]) for group, size in shown),
         tuple(tuple(looks[i].facts.time_s for i in group) for group in groups),
         tuple(merged([looks[i].facts for i in group]) for group in groups),
     )

@@ -119,9 +119,7 @@ def alone(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def _save(
-    file: Path, stage: Stage[B], optimizer: torch.optim.Optimizer, curve: list[dict[str, float]]
-) -> None:
+def _save(file: Path, stage: Stage[B], optimizer: torch.optim.Optimizer, curve: list[dict[str, float]]) -> None:
     state = {
         "recipe": f"{stage.name}: {stage.recipe}",
         "curve": curve,

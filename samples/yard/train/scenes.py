@@ -78,9 +78,7 @@ def _centre(seen: Sight, rng: np.random.Generator) -> tuple[float, float]:
     return left + width / 2, top + height / 2
 
 
-def _example(
-    seen: Sight, shown: Shown, cut: Callable[[Pixels], Pixels], rng: np.random.Generator
-) -> Example:
+def _example(seen: Sight, shown: Shown, cut: Callable[[Pixels], Pixels], rng: np.random.Generator) -> Example:
     quality = int(rng.integers(40, 96))
     found = [
         targets(look.ids, look.facts, plates, seen.ways, shown)

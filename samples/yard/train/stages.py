@@ -11,7 +11,6 @@ import numpy as np
 from torch.utils.data import DataLoader
 from transformers import Qwen3VLForConditionalGeneration
 
-from samples.yard.facts import GLYPH_PX
 from samples.yard.train.contexts import lesson_batch
 from samples.yard.train.episodes import Viewings, encode, keep
 from samples.yard.train.packing import Packed, Packer
@@ -34,6 +33,7 @@ SHEETS_BESIDE = 2
 PAIRS = 0.5
 
 CONTEXTS_PER_STEP = 4
+CALIBRATION_EPISODES = 40
 
 
 def sheet_batch(step: int) -> VisionBatch:
@@ -79,14 +79,15 @@ def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     return Stage("scenes", recipe, steps, 1.2e-3, model, scene_batch, lambda batch: dense_loss(model, batch))
 
 
-def look(model: TaughtVision, wanted: Sequence[tuple[int, int]], folder: Path) -> None:
-    """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet."""
+def look(model: TaughtVision, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
+    """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet. Returns their files."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [(seed, turn) for seed, turn in wanted if not (folder / f"{seed}-{turn}.npz").exists()]
     model.eval()
     viewings = DataLoader(Viewings(missing), batch_size=None, num_workers=1, worker_init_fn=alone, prefetch_factor=2)
     for viewing in viewings:
         keep(folder / f"{viewing.name}.npz", encode(model.visual, viewing))
+    return [folder / f"{seed}-{turn}.npz" for seed, turn in wanted]
 
 
 def text(
@@ -102,3 +103,17 @@ def text(
 
     recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}"
     return Stage("text", recipe, steps, 1.5e-3, model, batch, lambda batch: answer_loss(model, batch))
+
+
+def training_episodes(count: int) -> list[tuple[int, int]]:
+    """(seed, turn) of the episodes that the text part learns from."""
+    return [(int(seed), 0) for seed in _text_seeds()[CALIBRATION_EPISODES : CALIBRATION_EPISODES + count]]
+
+
+def calibration_episodes() -> list[tuple[int, int]]:
+    """(seed, turn) of episodes that are not learned from, but that the temperature is fitted to."""
+    return [(int(seed), 0) for seed in _text_seeds()[:CALIBRATION_EPISODES]]
+
+
+def _text_seeds() -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.random.default_rng((SEED, 6)).permutation(TRAINING_SEEDS)

@@ -224,7 +224,9 @@ def _global(
         )
         for kind, colour, place in each
     ]
-    gate, barrier = (-1 if state is None or not shown.whole else int(state) for state in (facts.gate_open, facts.barrier_up))
+    gate, barrier = (
+        -1 if state is None or not shown.whole else int(state) for state in (facts.gate_open, facts.barrier_up)
+    )
     return {
         "any": np.array(anything, np.int8),
         "vehicle": np.array(vehicle, np.int8),

@@ -38,9 +38,7 @@ def logits(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Tensor:
     return said
 
 
-def answer_loss(
-    model: Qwen3VLForConditionalGeneration, batch: Sequence[Packed]
-) -> tuple[Tensor, Mapping[str, float]]:
+def answer_loss(model: Qwen3VLForConditionalGeneration, batch: Sequence[Packed]) -> tuple[Tensor, Mapping[str, float]]:
     """Cross entropy per answer token, each context weighing the same, and exact (teacher-forced) answers by kind."""
     losses = []
     right: dict[str, list[float]] = {}

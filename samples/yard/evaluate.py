@@ -1,0 +1,135 @@
+"""How good the yard's MLLM is, on episodes that nobody trained on: `python -m samples.yard.evaluate --seeds 800000:800200`.
+
+Prints a table and, as the last line, JSON: family -> value, lo, hi, n, majority. Figures are means over episodes' answers
+with a 95 % bootstrap interval over episodes. Records of episodes are kept, so that a stopped run goes on.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.mllm.transformers import TransformersMLLM
+from samples.yard.hashes import PARTS, of_file, of_source
+from samples.yard.replay import SETTINGS, Record, Setting, replay
+from samples.yard.score import Figure, calibration_error, families
+
+MLLM = Path(__file__).parent / "mllm"
+_RECORD = TypeAdapter(Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of one setting: figures by family, the calibration error of its watch scores, realised share of native tokens."""
+
+    setting: str
+    families: dict[str, Figure]
+    calibration_error: float
+    tokens: float
+    mllm_s: float
+
+
+def hashes(checkpoint: Path) -> dict[str, str]:
+    """What the figures were measured on."""
+    return {part: of_source(part) for part in PARTS} | {"weights": of_file(checkpoint / "model.safetensors")}
+
+
+async def records(
+    seeds: Iterable[int], setting: Setting, checkpoint: Path, cache: Path | None, frames_per_segment: int = 2
+) -> list[Record]:
+    """The record of each episode, from the cache where it holds one of the same hashes and setting."""
+    file = cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl" if cache else None
+    known = _read(file) if file else {}
+    mllm = TransformersMLLM(checkpoint, name="yard", threads=torch.get_num_threads(), max_cache_tokens=1_000_000)
+    await mllm.start()
+    found = []
+    try:
+        for seed in seeds:
+            if seed not in known:
+                known[seed] = await replay(seed, setting, mllm)
+                _append(file, known[seed])
+            found.append(known[seed])
+    finally:
+        await mllm.close()
+    return found
+
+
+def _read(file: Path) -> dict[int, Record]:
+    if not file.exists():
+        return {}
+    # A line that was cut off by a stop has no end: its episode is replayed.
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    file.write_text("".join(lines), encoding="utf-8")
+    return {record.seed: record for record in map(_RECORD.validate_json, lines)}
+
+
+def _append(file: Path | None, record: Record) -> None:
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(_RECORD.dump_json(record).decode() + "\n")
+
+
+def measure(setting: str, found: Sequence[Record]) -> Measured:
+    """The figures of one setting."""
+    opinions = [opinion for record in found for opinion in record.opinions]
+    return Measured(
+        setting,
+        families(found),
+        calibration_error([opinion.score for opinion in opinions], [opinion.truth for opinion in opinions]),
+        sum(record.tokens for record in found) / sum(record.native_tokens for record in found),
+        sum(record.mllm_s for record in found) / len(found),
+    )
+
+
+def table(measured: Sequence[Measured]) -> Table:
+    """Families down, settings across."""
+    drawn = Table(title="The yard's MLLM", title_justify="left")
+    drawn.add_column("family")
+    for one in measured:
+        drawn.add_column(f"{one.setting}\n{one.tokens:.1%} of native tokens", justify="right")
+    drawn.add_column("majority", justify="right")
+    for name in measured[0].families:
+        cells = [one.families[name].text() for one in measured]
+        drawn.add_row(name, *cells, f"{100 * measured[0].families[name].majority:.1f}")
+    drawn.add_row("calibration error of watches", *(f"{100 * one.calibration_error:.1f}" for one in measured), "")
+    drawn.add_row("MLLM seconds per episode", *(f"{one.mllm_s:.2f}" for one in measured), "")
+    return drawn
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m samples.yard.evaluate", description=__doc__)
+    parser.add_argument("--seeds", default="800000:800200", help="A:B, from A up to B without B")
+    parser.add_argument("--settings", default="native,quarter", help=f"some of {', '.join(SETTINGS)}")
+    parser.add_argument("--scale", type=float, help="one linear scale for every frame, instead of --settings")
+    parser.add_argument("--mllm", type=Path, default=MLLM, help="folder of the checkpoint")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the records of episodes")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="only the last line")
+    given = parser.parse_args()
+    logging.getLogger().setLevel(logging.WARNING)
+    torch.set_num_threads(given.threads)
+    seeds = range(*map(int, given.seeds.split(":")))
+    settings = [SETTINGS[name] for name in given.settings.split(",")]
+    if given.scale is not None:
+        settings = [Setting(f"scale {given.scale:g}", scale=given.scale)]
+    measured = [
+        measure(setting.name, asyncio.run(records(seeds, setting, given.mllm, given.cache))) for setting in settings
+    ]
+    if not given.json:
+        Console(width=140).print(table(measured))
+    summary = {one.setting: asdict(one) for one in measured}
+    print(json.dumps({"seeds": given.seeds, "hashes": hashes(given.mllm), "settings": summary}))
+
+
+if __name__ == "__main__":
+    main()

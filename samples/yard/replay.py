@@ -1,0 +1,277 @@
+"""One episode through the product's own loop, and what came of it against the truth."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from allocator_engine.fit import Allocation, FitRules, fit
+from pipeline.allocators.base import Allocator
+from pipeline.allocators.fixed import FixedAllocator
+from pipeline.allocators.motion import MotionAllocator
+from pipeline.budget import Ledger, Rate
+from pipeline.clock import SystemClock
+from pipeline.context import Context, ContextRules
+from pipeline.decision import Decision
+from pipeline.errors import ConfigError
+from pipeline.hops import HopRules
+from pipeline.loop import House, StreamRun, watch_stream
+from pipeline.metrics import Metrics
+from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.synthetic import ArrayPicture
+from pipeline.types import Answers, Frame, Hop, WatchQuery
+from samples.yard.codec import surveillance
+from samples.yard.facts import HEIGHT, WIDTH, FrameFacts
+from samples.yard.grammar import CARD_FAMILY, KINDS, Question, Watch, ask, grade, holds, watches_for
+from samples.yard.matching import WatchScore, match
+from samples.yard.scene import Scene
+from samples.yard.segments import merged
+
+SECONDS = 32.0
+SAMPLE_FPS = 2.0
+HOP_S = 1.0
+WATCHES = 8
+BURST_S = 10.0
+"""Seconds of its rate that a bucket holds."""
+
+_STREAM = "yard"
+_START = datetime(2000, 1, 1, tzinfo=UTC)
+_MOMENTS = 6  # per episode at which questions about the newest second are asked
+_QUESTIONS = 8  # each time
+_WORDS = 12  # most tokens of an answer
+_LATER = ("ever_", "at_", "times_", "never", "nobody", "before", "first")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How an episode is shown: every frame at one linear scale, or what an allocator makes of a part of the native
+    tokens (`budget`, 0 to 1), `frames_per_segment` at a time."""
+
+    name: str
+    allocator: str = "fixed"
+    scale: float = 1.0
+    budget: float | None = None
+    frames_per_segment: int = 2
+
+
+SETTINGS = {
+    "native": Setting("native"),
+    "quarter": Setting("quarter", scale=0.25),
+    "fixed": Setting("fixed", budget=0.1),
+    "motion": Setting("motion", "motion", budget=0.1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """One question, what was said, and how right that is (0 to 1)."""
+
+    family: str
+    kind: str
+    truth: str
+    said: str
+    right: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """One answer to a watch whose truth is certain: its score, what was true, whether it was `known` at all."""
+
+    watch: str
+    fine: bool
+    score: float
+    known: bool
+    truth: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What came of one episode: vision tokens spent and at native size, wall seconds of the MLLM, and all answers."""
+
+    seed: int
+    setting: str
+    tokens: int
+    native_tokens: int
+    mllm_s: float
+    graded: tuple[Graded, ...]
+    opinions: tuple[Opinion, ...]
+    watches: tuple[WatchScore, ...]
+
+
+class Scaled:
+    """Every frame at one linear scale."""
+
+    name = "scaled"
+
+    def __init__(self, rules: FitRules, scale: float) -> None:
+        self._rules, self._scale = rules, scale
+
+    async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
+        """See Allocator."""
+        return fit([frame.size for frame in hop.frames], [self._scale] * len(hop.frames), grant, self._rules)
+
+    def forget(self, stream_id: str) -> None:
+        """See Allocator."""
+
+
+class _Frames:
+    """A source of the episode's sampled frames, as they come out of the codec."""
+
+    live = False
+
+    def __init__(self, pictures: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> None:
+        self._pictures = pictures
+        self.counts = SourceCounts()
+
+    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+        """See Source."""
+        for index, pixels in enumerate(self._pictures):
+            pts_s = index / SAMPLE_FPS
+            if sampler.wants(pts_s):
+                yield Frame(pts_s, _START + timedelta(seconds=pts_s), "file", index, ArrayPicture(pixels))
+
+    async def close(self) -> None:
+        """See Source."""
+
+
+class _Asking:
+    """The MLLM, which is also asked what no watch asks: at some moments about the newest second, at the end about all.
+
+    Stands where the loop expects an MLLM, so that every question meets the very context that the watches met.
+    """
+
+    def __init__(
+        self, mllm: TransformersMLLM, facts: Sequence[FrameFacts], seed: int, watches: Sequence[Watch]
+    ) -> None:
+        self._mllm, self._facts, self._watches = mllm, facts, {watch.slug: watch for watch in watches}
+        self._rng = np.random.default_rng((seed, 7))
+        self._moments = set(self._rng.choice(np.arange(2, int(SECONDS)), _MOMENTS, replace=False).tolist())
+        self.info, self.pending, self.forget = mllm.info, mllm.pending, mllm.forget
+        self.graded: list[Graded] = []
+        self.opinions: list[Opinion] = []
+        self.seconds, self.hops = 0.0, 0
+
+    async def start(self) -> None:
+        """See MLLM."""
+
+    async def close(self) -> None:
+        """See MLLM."""
+
+    async def ask(self, context: Context, queries: Sequence[WatchQuery], limit: int | None = None) -> Answers:
+        """See MLLM."""
+        answers = await self._mllm.ask(context, queries, limit)
+        self.seconds += answers.usage.seconds
+        self.hops += 1
+        shown_s = self.hops * HOP_S
+        for answer in answers.answers:
+            truth = holds(self._watches[answer.watch_id], [f for f in self._facts if f.time_s < shown_s])
+            if truth is not None:
+                fine = self._watches[answer.watch_id].family == "fine"
+                known = answer.verdict != "unknown"
+                self.opinions.append(Opinion(answer.watch_id, fine, answer.score, known, truth))
+        if self.hops in self._moments:
+            await self._grade(context, _NOW_KINDS, _QUESTIONS)
+        if shown_s == SECONDS:
+            await self._grade(context, _LATER_KINDS, 2 * _QUESTIONS)
+            await self._grade(context, ("interval",), _QUESTIONS)
+        return answers
+
+    async def _grade(self, context: Context, kinds: Sequence[str], count: int) -> None:
+        """Ask about what the context holds, in its own time, whatever size it was shown at."""
+        by_time = {frame.time_s: frame for frame in self._facts}
+        shown = [
+            replace(merged([by_time[pts_s] for pts_s in segment.pts_s]), time_s=segment.time_s - context.anchor_s)
+            for segment in context.segments
+        ]
+        questions = ask(shown, self._rng, kinds=kinds, count=count)
+        said = await self._mllm.say(context, [question.text for question in questions], _WORDS) if questions else []
+        self.graded += [_graded(question, answer) for question, answer in zip(questions, said, strict=True)]
+
+
+_NOW_KINDS = tuple(CARD_FAMILY)
+_LATER_KINDS = tuple(kind for kind in KINDS if kind.startswith(_LATER))
+
+
+def _graded(question: Question, said: str) -> Graded:
+    family = CARD_FAMILY.get(question.kind, question.family)
+    return Graded(family, question.kind, question.answer, said, grade(question, said))
+
+
+class _Journal:
+    """Remembers what was decided."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    async def commit(self, decision: Decision) -> None:
+        """See Outbox."""
+        self.decisions.append(decision)
+
+
+class _Standing:
+    def __init__(self, queries: Sequence[WatchQuery]) -> None:
+        self._queries = queries
+
+    def on(self, stream_id: str) -> Sequence[WatchQuery]:
+        """See Watches."""
+        return self._queries
+
+
+async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
+    """Show the episode of a seed as `setting` says and compare what was answered with the truth.
+
+    Rendered and coded at the sampled rate; what 25 frames per second add is seen by the codec only.
+    """
+    scene = Scene(seed, SECONDS)
+    looks = [scene.look(index / SAMPLE_FPS) for index in range(int(SECONDS * SAMPLE_FPS))]
+    facts = [look.facts for look in looks]
+    source = _Frames(surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed))
+    watches = watches_for(facts, np.random.default_rng((seed, 8)), WATCHES)
+    asking, journal = _Asking(mllm, facts, seed, watches), _Journal()
+    rules = FitRules(mllm.info.grid, setting.frames_per_segment, min_tokens_per_segment=1)
+    native = mllm.info.grid.tokens(HEIGHT, WIDTH)
+    queries = [WatchQuery(watch.slug, watch.text) for watch in watches]
+    clock = SystemClock()
+    house = House(
+        clock, _Standing(queries), Ledger(clock), _allocator(setting, rules), rules, asking, journal, Metrics()
+    )
+    house.budget.open(_STREAM, _rate(setting, native / setting.frames_per_segment), 0.0)
+    # One context for the whole episode: the last questions are about all of it.
+    context = replace(Context.empty(_STREAM, ContextRules(SECONDS + 1, SECONDS)), max_s=SECONDS + 1)
+    run = StreamRun(_STREAM, HopRules(SAMPLE_FPS, HOP_S), context)
+    await watch_stream(run, source, house)
+    mllm.forget(_STREAM)
+    opened: dict[str, list[float]] = {watch.slug: [] for watch in watches}
+    for event in (event for decision in journal.decisions for event in decision.events):
+        if event.type == "watch.opened" and event.watch_id is not None:
+            opened[event.watch_id].append(float(str(event.data["onset_s"])))
+    native_tokens = int(native * SECONDS * SAMPLE_FPS / setting.frames_per_segment)
+    return Record(
+        seed,
+        setting.name,
+        run.counts.spent,
+        native_tokens,
+        asking.seconds,
+        tuple(asking.graded),
+        tuple(asking.opinions),
+        tuple(match(watch, facts, opened[watch.slug]) for watch in watches),
+    )
+
+
+def _allocator(setting: Setting, rules: FitRules) -> Allocator:
+    if setting.budget is None:
+        return Scaled(rules, setting.scale)
+    known = {"fixed": FixedAllocator, "motion": MotionAllocator}
+    if setting.allocator not in known:
+        raise ConfigError(f"the allocator is {setting.allocator!r}; expected one of {', '.join(known)}")
+    return known[setting.allocator](rules)
+
+
+def _rate(setting: Setting, native_segment_tokens: float) -> Rate:
+    """A part of the native tokens per second; without a budget, more than can be spent."""
+    if setting.budget is None:
+        return Rate(1e9, 10**9)
+    rate = setting.budget * native_segment_tokens * SAMPLE_FPS
+    return Rate(rate, max(round(BURST_S * rate), round(native_segment_tokens * setting.frames_per_segment)))
