@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.build import YARD, build_mllm
+from allocator_engine.fit import FitRules
+from pipeline.build import YARD, build_allocator, build_mllm
 from pipeline.clock import Clock, SystemClock
 from pipeline.config import SiteConfig, parse_site
 from pipeline.errors import ConfigError
@@ -97,6 +98,7 @@ async def show(demo: Demo, json_lines: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="resadapt-demo-") as name:
         folder = Path(name)
         # Refused before anybody waits for the films.
+        build_allocator(demo.allocator, FitRules(grid()))
         _ = build_mllm(_site(demo, (), (), folder).mllm, clock).info
         if not json_lines:
             _introduce(demo, console)
@@ -128,9 +130,7 @@ async def _play(
     return compare(memory.events, played, cameras, watches)
 
 
-def compare(
-    events: list[Event], played: Played, cameras: tuple[Camera, ...], watches: tuple[Watch, ...]
-) -> Outcome:
+def compare(events: list[Event], played: Played, cameras: tuple[Camera, ...], watches: tuple[Watch, ...]) -> Outcome:
     """The events of what was played against the truth, up to where each stream was decided."""
     onsets_s: dict[str | None, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for event in {event.id: event for event in events}.values():

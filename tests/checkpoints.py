@@ -1,4 +1,4 @@
-"""Tiny checkpoints, made once per test session, and pictures to show them."""
+"""Small checkpoints, made once per test session, and pictures to show them."""
 
 import functools
 import tempfile
@@ -10,6 +10,7 @@ from allocator_engine.grid import Grid
 from pipeline.context import Context, ContextRules
 from pipeline.mllm.tiny import make_tiny
 from pipeline.types import Segment
+from samples.yard.checkpoint import save, tokenizer, untrained
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")
 
@@ -20,6 +21,14 @@ _session = tempfile.TemporaryDirectory(prefix="resadapt-tiny-")
 def tiny(family: str = "qwen3_vl") -> Path:
     """The tiny checkpoint of a family. Do not write to it: other tests read it."""
     return make_tiny(Path(_session.name) / family, family)
+
+
+@functools.cache
+def untrained_yard() -> Path:
+    """The yard's checkpoint before any training: it knows nothing and says so. Do not write to it."""
+    words, folder = tokenizer(), Path(_session.name) / "yard"
+    save(untrained(words, 0), words, folder)
+    return folder
 
 
 def segment(grid: Grid, pts_s: float, rows: int = 2, columns: int = 3, frames: int = 1, seed: int = 0) -> Segment:

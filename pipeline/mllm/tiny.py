@@ -56,7 +56,9 @@ def make_tiny(folder: Path, family: str = "qwen3_vl", seed: int = 0) -> Path:
 
 def _tokenizer(family: str) -> "PreTrainedTokenizerBase":
     """One in which each spelling of yes and no is one token."""
-    return make_tokenizer([*YES, *NO, " seconds", " is", " the", " there", *(f" {w}" for w in INSTRUCTION.split())], family)
+    return make_tokenizer(
+        [*YES, *NO, " seconds", " is", " the", " there", *(f" {w}" for w in INSTRUCTION.split())], family
+    )
 
 
 def _config(family: str, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedConfig":

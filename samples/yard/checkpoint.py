@@ -30,9 +30,9 @@ def _words(text: str) -> list[str]:
 
 def config(words: "PreTrainedTokenizerBase") -> "Qwen3VLConfig":
     """The configuration of the whole model, for the tokenizer `words`."""
-    from transformers import AutoConfig
+    from transformers import Qwen3VLConfig
 
-    ids = {token: words.convert_tokens_to_ids(token) for token in SPECIAL}
+    ids = {token: words.encode(token, add_special_tokens=False)[0] for token in SPECIAL}
     text = {
         "vocab_size": -(-len(words) // 64) * 64,
         "hidden_size": HIDDEN,
@@ -54,8 +54,7 @@ def config(words: "PreTrainedTokenizerBase") -> "Qwen3VLConfig":
         "pad_token_id": ids["<|endoftext|>"],
         "tie_word_embeddings": True,
     }
-    return AutoConfig.for_model(
-        FAMILY,
+    return Qwen3VLConfig(
         text_config=text,
         vision_config=vision_fields(),
         image_token_id=ids["<|image_pad|>"],

@@ -1,7 +1,7 @@
-"""How good the yard's MLLM is, on episodes that nobody trained on: `python -m samples.yard.evaluate --seeds 800000:800200`.
+"""How good the yard's MLLM is, on episodes that nobody trained on: `python -m samples.yard.evaluate --seeds A:B`.
 
-Prints a table and, as the last line, JSON: family -> value, lo, hi, n, majority. Figures are means over episodes' answers
-with a 95 % bootstrap interval over episodes. Records of episodes are kept, so that a stopped run goes on.
+Prints a table and, as the last line, JSON: by setting and family the value, lo, hi, n and majority. Figures are means
+of all answers with a 95 % bootstrap interval over episodes. With `--cache`, a stopped run goes on where it was.
 """
 
 import argparse

@@ -24,7 +24,7 @@ PLACES: tuple[Place, ...] = ("gate", "dock", "bays", "road", "fence")
 LIGHTS: tuple[Light, ...] = ("day", "dusk", "night")
 
 GLYPHS = "ACEFHKLMNPRTUXY0123456789"
-"""Characters of a plate. Left out: those that a few px cannot tell apart from others (B, D, G, I, J, O, Q, S, V, W, Z)."""
+"""Characters of a plate. Left out: those that a few px cannot tell from others (B, D, G, I, J, O, Q, S, V, W, Z)."""
 
 VISIBLE_FRACTION = 0.5
 """Least part of an object that must lie inside the picture and uncovered."""

@@ -1,6 +1,6 @@
 """One episode through the product's own loop, and what came of it against the truth."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -263,7 +263,7 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
 def _allocator(setting: Setting, rules: FitRules) -> Allocator:
     if setting.budget is None:
         return Scaled(rules, setting.scale)
-    known = {"fixed": FixedAllocator, "motion": MotionAllocator}
+    known: dict[str, Callable[[FitRules], Allocator]] = {"fixed": FixedAllocator, "motion": MotionAllocator}
     if setting.allocator not in known:
         raise ConfigError(f"the allocator is {setting.allocator!r}; expected one of {', '.join(known)}")
     return known[setting.allocator](rules)

@@ -1,4 +1,4 @@
-"""Figures from records: accuracies, event F1 and calibration, with intervals and what always saying one thing would give."""
+"""Figures from records: accuracies, F1 of events and calibration, with intervals and the majority class beside them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence

@@ -26,7 +26,7 @@ class Recipe:
     """Steps of each stage, and episodes that the text part learns from."""
 
     sheets: int = 1800
-    scenes: int = 3200
+    scenes: int = 5000
     episodes: int = 1000
     text: int = 2600
 
@@ -54,12 +54,13 @@ def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu") -> None:
     model = untrained(words, stages.SEED)
     model.model.visual.load_state_dict(vision.visual.state_dict())
     embed_patches_by_product(model.model.visual)
-    model.to(device)
+    torch.nn.Module.to(model, device)
     log.info("stage text: %d steps", recipe.text)
     run(stages.text(model, Packer(words), files, recipe.text, seen), work)
     temperature = calibrate(model, Packer(words), apart)
     log.info("temperature %.3f", temperature)
-    save(model.to("cpu"), words, out)
+    torch.nn.Module.to(model, "cpu")
+    save(model, words, out)
 
 
 def main() -> None:
@@ -69,7 +70,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder that the checkpoint is written to")
     parser.add_argument("--factor", type=float, default=1.0, help="multiplies the steps of every stage")
     parser.add_argument("--device", default="cpu", help="a torch device")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the model; data has a process of its own")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads of the model; data has a process of its own"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(given.threads)

@@ -65,7 +65,7 @@ def shrunk(picture: Pixels, rows: int, columns: int) -> Pixels:
     size = columns * grid().cell_px, rows * grid().cell_px
     if (picture.shape[1], picture.shape[0]) == size:
         return picture
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def sizes(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
@@ -75,7 +75,8 @@ def sizes(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
         return [(ROWS, COLUMNS)] * count
     if style == "uniform":
         return [cells(float(rng.choice(_SCALES, p=_SCALE_CHANCES)))] * count
-    scale, found = 0.3, []
+    scale = 0.3
+    found: list[tuple[int, int]] = []
     for _ in range(count):
         if not found or rng.random() < 0.4:
             scale = float(np.exp(rng.uniform(np.log(0.08), 0)))
@@ -120,7 +121,7 @@ def encode(visual: nn.Module, viewing: Viewing) -> list[Looked]:
     found = []
     with torch.inference_mode():
         for pixels, pts_s, facts in zip(viewing.pixels, viewing.pts_s, viewing.facts, strict=True):
-            size = patch_grid(*pixels.shape[1:3], the_grid)
+            size = patch_grid(pixels.shape[1], pixels.shape[2], the_grid)
             seen = tokens(visual, torch.from_numpy(patches(pixels, the_grid, NORMALISATION)), torch.tensor([size]))
             rows, columns = size[1] // 2, size[2] // 2
             found.append(Looked(seen.numpy().astype(np.float16), rows, columns, pts_s, facts))

@@ -34,7 +34,7 @@ def gather(examples: Sequence[Example]) -> VisionBatch:
     """One batch of all examples."""
     the_grid = grid()
     cut = [patches(example.pixels, the_grid, NORMALISATION) for example in examples]
-    sizes = [patch_grid(*example.pixels.shape[1:3], the_grid) for example in examples]
+    sizes = [patch_grid(example.pixels.shape[1], example.pixels.shape[2], the_grid) for example in examples]
     stacked = {
         name: torch.from_numpy(np.concatenate([example.targets[name] for example in examples]).astype(np.int64))
         for name in HEADS

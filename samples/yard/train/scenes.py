@@ -19,7 +19,6 @@ CROP_CELLS = (4, 7)
 
 _NEXT_S = 0.5  # between the frames of a two-frame segment
 _SCENES_KEPT = 8
-_ZOOMS = (0.7, 1.8)  # px of the picture per px of the crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +48,22 @@ def whole(seen: Sight, scale: float, rng: np.random.Generator) -> Example:
     """The whole picture at a linear scale of its native size."""
     rows, columns = cells(scale)
     shown = Shown((0, 0, WIDTH, HEIGHT), (rows, columns), whole=True)
-    return _example(seen, shown, lambda pixels: shrunk(pixels, rows, columns), rng)
+    return _example(seen, shown, lambda pixels, quality: shrunk(_camera(pixels, quality), rows, columns), rng)
 
 
-def crop(seen: Sight, rng: np.random.Generator) -> Example:
-    """A part of the picture around something in it, near its native size."""
-    zoom = float(np.exp(rng.uniform(np.log(_ZOOMS[0]), np.log(_ZOOMS[1]))))
+def crop(seen: Sight, rng: np.random.Generator, zooms: tuple[float, float] = (0.7, 1.8)) -> Example:
+    """A part of the picture around something in it; `zooms` are the least and the most px of it per px of the crop."""
+    zoom = float(np.exp(rng.uniform(np.log(zooms[0]), np.log(zooms[1]))))
     height, width = (min(round(side * 32 * zoom), most) for side, most in zip(CROP_CELLS, (HEIGHT, WIDTH), strict=True))
     x, y = _centre(seen, rng)
     left = int(np.clip(x - width / 2 + rng.uniform(-0.3, 0.3) * width, 0, WIDTH - width))
     top = int(np.clip(y - height / 2 + rng.uniform(-0.3, 0.3) * height, 0, HEIGHT - height))
     shown = Shown((left, top, width, height), CROP_CELLS, whole=False)
-    return _example(
-        seen, shown, lambda pixels: shrunk(pixels[top : top + height, left : left + width], *CROP_CELLS), rng
-    )
+
+    def cut(pixels: Pixels, quality: int) -> Pixels:
+        return shrunk(_camera(pixels[top : top + height, left : left + width], quality), *CROP_CELLS)
+
+    return _example(seen, shown, cut, rng)
 
 
 def _centre(seen: Sight, rng: np.random.Generator) -> tuple[float, float]:
@@ -78,17 +79,17 @@ def _centre(seen: Sight, rng: np.random.Generator) -> tuple[float, float]:
     return left + width / 2, top + height / 2
 
 
-def _example(seen: Sight, shown: Shown, cut: Callable[[Pixels], Pixels], rng: np.random.Generator) -> Example:
+def _example(seen: Sight, shown: Shown, cut: Callable[[Pixels, int], Pixels], rng: np.random.Generator) -> Example:
     quality = int(rng.integers(40, 96))
     found = [
         targets(look.ids, look.facts, plates, seen.ways, shown)
         for look, plates in zip(seen.looks, seen.plates, strict=True)
     ]
-    pixels = np.stack([cut(_camera(look.pixels, quality)) for look in seen.looks])
+    pixels = np.stack([cut(look.pixels, quality) for look in seen.looks])
     return Example(pixels, found[0] if len(found) == 1 else either(*found))
 
 
 def _camera(pixels: Pixels, quality: int) -> Pixels:
     """What a codec leaves of a picture; JPEG stands in for it, as moments have no neighbours to be predicted from."""
     _, coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)

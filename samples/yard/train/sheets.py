@@ -38,7 +38,7 @@ def sheet(rng: np.random.Generator, hardness: float = 1.0) -> Example:
             continue
         taken[place] = True
         canvas[place] = plate
-        _note(found, taken.shape, box, text)
+        _note(found, (ROWS * _CELL, COLUMNS * _CELL), box, text)
     return Example(_camera(canvas, rng, hardness)[None], found)
 
 
@@ -89,18 +89,18 @@ def _painted(text: str, glyph_px: float, rng: np.random.Generator, hardness: flo
 def _background(rng: np.random.Generator, hardness: float) -> Pixels:
     coarse = rng.integers(0, 256, (rng.integers(2, 12), rng.integers(2, 16), 3), np.uint8)
     soft = cv2.resize(coarse, (COLUMNS * _CELL, ROWS * _CELL), interpolation=cv2.INTER_CUBIC)
-    return cv2.addWeighted(soft, hardness * rng.uniform(0.2, 0.9), np.full_like(soft, rng.integers(60, 160)), 0.5, 0)
+    gray = np.full_like(soft, rng.integers(60, 160))
+    return np.asarray(cv2.addWeighted(soft, hardness * rng.uniform(0.2, 0.9), gray, 0.5, 0), np.uint8)
 
 
 def _camera(picture: Pixels, rng: np.random.Generator, hardness: float) -> Pixels:
     """Exposure, blur, sensor noise and compression."""
     seen = picture.astype(np.float32) * (1 + hardness * rng.uniform(-0.5, 0.1)) + hardness * rng.uniform(-10, 15)
     if rng.random() < 0.5 * hardness:
-        seen = cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.3, 0.8))
-    cv2.setRNGSeed(int(rng.integers(2**31)))
-    cv2.randn(noise := np.empty_like(seen), 0, hardness * rng.uniform(0, 8))
+        seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.3, 0.8)), np.float32)
+    noise = rng.standard_normal(seen.shape, np.float32) * np.float32(hardness * rng.uniform(0, 8))
     clipped = np.clip(seen + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.6 * hardness:
         _, coded = cv2.imencode(".jpg", clipped, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 95))])
-        clipped = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        clipped = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
     return clipped

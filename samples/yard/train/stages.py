@@ -30,6 +30,7 @@ EASY_UNTIL = (100, 1200)
 
 SCENES_PER_STEP, SIGHTS_PER_SCENE, SCENE_STEPS = 4, 2, 12
 SHEETS_BESIDE = 2
+NATIVE_UNTIL, NATIVE_ZOOMS = 0.45, (0.8, 1.25)
 PAIRS = 0.5
 
 CONTEXTS_PER_STEP = 4
@@ -48,14 +49,21 @@ def sheets(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     return Stage("sheets", recipe, steps, 1.5e-3, model, sheet_batch, lambda batch: dense_loss(model, batch))
 
 
-def scene_batch(step: int) -> VisionBatch:
-    """Whole frames at any size, crops near native size, and some sheets. A scene serves several steps."""
+def scene_batch(step: int, steps: int) -> VisionBatch:
+    """Crops near native size with a few whole frames; later as many whole frames, of any size. Always some sheets.
+
+    A scene serves several steps.
+    """
     rng = np.random.default_rng((SEED, 2, step))
     seen = [
         sight(seed, 1 + int(rng.random() < PAIRS), rng) for seed in _scene_seeds(step) for _ in range(SIGHTS_PER_SCENE)
     ]
-    examples = [whole(one, scale, rng) for one, scale in zip(seen, _scales(len(seen), rng), strict=True)]
-    examples += [crop(one, rng) for one in seen]
+    if step < NATIVE_UNTIL * steps:
+        examples = [whole(seen[0], rng.uniform(0.6, 1), rng)]
+        examples += [crop(one, rng, NATIVE_ZOOMS) for one in (*seen, *seen[1:])]
+    else:
+        examples = [whole(one, scale, rng) for one, scale in zip(seen, _scales(len(seen), rng), strict=True)]
+        examples += [crop(one, rng) for one in seen]
     examples += [sheet(rng) for _ in range(SHEETS_BESIDE)]
     return gather(examples)
 
@@ -76,7 +84,15 @@ def _scales(count: int, rng: np.random.Generator) -> list[float]:
 def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """The yard, cell by cell."""
     recipe = f"seed {SEED}, {steps} steps"
-    return Stage("scenes", recipe, steps, 1.2e-3, model, scene_batch, lambda batch: dense_loss(model, batch))
+    return Stage(
+        "scenes",
+        recipe,
+        steps,
+        1.2e-3,
+        model,
+        lambda step: scene_batch(step, steps),
+        lambda batch: dense_loss(model, batch),
+    )
 
 
 def look(model: TaughtVision, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:

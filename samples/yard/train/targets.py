@@ -25,6 +25,8 @@ _PLACES = ("dock", "bays", "road")
 _MOST = 4  # counts end at "four or more"
 _OWNS_CELL = 0.08  # part of a cell that a thing must cover
 _OWNS_THING = 0.25  # or part of the thing that must lie in the cell
+_CELL_PX = 32
+_READABLE_PX = 6.0  # characters lower than this, as shown, would only teach guessing
 _INSIDE, _OUTSIDE = 0.6, 0.1  # part of a thing that a crop must hold to show it, or not to show it
 
 
@@ -58,7 +60,7 @@ HEADS: Mapping[str, Head] = {
     "light": Head(1, len(LIGHTS), weight=0.3),
     "rain": Head(1, weight=0.3),
     "ways": Head(2),  # gate, barrier
-    "reads": Head(PLATE_CHARACTERS, BLANK + 1, weight=2.0),
+    "reads": Head(PLATE_CHARACTERS, BLANK + 1, weight=0.5),
 }
 """Local heads first, then (from "any") the global ones."""
 
@@ -100,7 +102,7 @@ def coverage(mask: NDArray[np.bool_], cells: tuple[int, int]) -> NDArray[np.floa
     """Part of each cell that a mask covers: float32 `[rows * columns]`."""
     rows, columns = cells
     area = cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
-    return area.reshape(-1)
+    return np.asarray(area, np.float32).reshape(-1)
 
 
 def owned(mask: NDArray[np.bool_], cells: tuple[int, int]) -> NDArray[np.bool_]:
@@ -171,6 +173,9 @@ def _plate(found: Targets, facts: FrameFacts, id_: int, box: Box, shown: Shown) 
     cells = owned(mask, shown.cells)
     if thing.legible:
         found["legible"][cells] = 1
+        if thing.plate_px * shown.cells[0] * _CELL_PX / shown.box[3] < _READABLE_PX:
+            found["glyphs"][cells] = -1
+            return
         found["plate"][cells] = spell(thing.legible)
         inside = (box[0] - shown.box[0], box[1] - shown.box[1], box[2], box[3])
         for cell, glyph in glyphs_in(inside, thing.legible, shown.cells, (shown.box[3], shown.box[2])):

@@ -22,7 +22,7 @@ class TaughtVision(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.visual = Qwen3VLVisionModel(Qwen3VLVisionConfig(**vision_fields()))
+            self.visual = Qwen3VLVisionModel(Qwen3VLVisionConfig.from_dict(vision_fields()))
             self.heads = nn.Linear(HIDDEN, sum(head.outputs for head in HEADS.values()))
         embed_patches_by_product(self.visual)
 
@@ -46,7 +46,7 @@ def embed_patches_by_product(visual: nn.Module) -> None:
         return functional.linear(patches.reshape(-1, weight[0].numel()), weight.flatten(1), bias)
 
     embed = visual.get_submodule("patch_embed")
-    embed.forward = types.MethodType(forward, embed)  # type: ignore[method-assign]
+    embed.forward = types.MethodType(forward, embed)
 
 
 def dense_loss(model: TaughtVision, batch: VisionBatch) -> tuple[Tensor, Mapping[str, float]]:

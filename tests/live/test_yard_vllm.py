@@ -1,0 +1,217 @@
+"""The yard's MLLM through vLLM and through transformers: the same prompts, the same answers.
+
+TEST_VLLM_PYTHON   the Python of an environment with vLLM, which wants another transformers than this package
+"""
+
+import asyncio
+import functools
+import json
+import math
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+import samples.yard.checkpoint
+from pipeline.context import Context
+from pipeline.mllm.prompt import IMAGE_PAD, answer_tokens, markup, prefix, read_answer, suffix
+from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.types import Answer, Segment, WatchQuery
+from samples.yard.codec import surveillance
+from samples.yard.grammar import Question, ask
+from samples.yard.scene import Scene
+from samples.yard.segments import merged
+from samples.yard.shape import FAMILY
+from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, shrunk, sizes
+from tests.checkpoints import context
+from tests.services import require
+
+pytestmark = pytest.mark.timeout(400)
+
+CHECKPOINT = Path(samples.yard.checkpoint.__file__).with_name("mllm")
+SCRIPT = Path(__file__).with_name("vllm_answers.py")
+COUNTS = (1, 3, 6, 8, 11, 14, 16, 19, 22, 24)
+"""Segments in the context of each episode."""
+FIRST_SEED = 800_400
+QUESTIONS = 20
+LONGEST = 12
+"""Tokens of the longest answer."""
+VERDICTS = ("yes", "no", "unknown")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A context of a held-out episode, and what is asked about it."""
+
+    context: Context
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer: the tokens of its prompt, what it says in words, and how it is read where yes or no was asked."""
+
+    ids: list[int]
+    words: str
+    read: Answer
+
+
+@dataclass(frozen=True)
+class Both:
+    """The same question answered by both backends."""
+
+    question: Question
+    ours: Said
+    theirs: Said
+
+    @property
+    def agree(self) -> bool:
+        if self.question.answer in VERDICTS:
+            return self.ours.read.verdict == self.theirs.read.verdict
+        return self.ours.words == self.theirs.words
+
+
+def show(seed: int, count: int, frames: int) -> Shown:
+    """`count` segments in a row out of an episode, at the sizes some allocator might have chosen."""
+    rng = np.random.default_rng((seed, frames))
+    scene = Scene(seed, SECONDS)
+    first = int(rng.integers(int(SECONDS * SAMPLE_FPS) - count * frames + 1))
+    looks = [scene.look((first + index) / SAMPLE_FPS) for index in range(count * frames)]
+    pictures = surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed)
+    segments, facts = [], []
+    for start, size in zip(range(0, len(looks), frames), sizes(rng, count), strict=True):
+        group = range(start, start + frames)
+        pixels = np.stack([shrunk(pictures[index], *size) for index in group])
+        times = tuple(looks[index].facts.time_s for index in group)
+        segments.append(Segment(times, pixels, size[0] * size[1], f"{seed}:{times}"))
+        facts.append(merged([looks[index].facts for index in group]))
+    made = context(*segments, stream_id=str(seed))
+    facts = [replace(one, time_s=one.time_s - made.anchor_s) for one in facts]
+    return Shown(made, tuple(ask(facts, rng, count=QUESTIONS)))
+
+
+async def through_transformers(shown: Sequence[Shown]) -> list[Said]:
+    mllm = TransformersMLLM(CHECKPOINT, name="yard", device="cpu")
+    await mllm.start()
+    found = []
+    try:
+        for one in shown:
+            texts = [question.text for question in one.questions]
+            answers = await mllm.ask(one.context, [WatchQuery(text, text) for text in texts])
+            words = await mllm.say(one.context, texts, LONGEST)
+            ids = [tokens(prompt(one.context, text, expanded=True)) for text in texts]
+            found += map(Said, ids, words, answers.answers)
+    finally:
+        await mllm.close()
+    return found
+
+
+def through_vllm(shown: Sequence[Shown], python: str, folder: Path) -> list[Said]:
+    yes, no = answer_tokens(tokens)
+    pictures, prompts, texts = {}, [], []
+    for one in shown:
+        names = [segment.content_id for segment in one.context.segments]
+        for name, segment in zip(names, one.context.segments, strict=True):
+            pictures[name] = segment.pixels
+            pictures[name + "@"] = np.array(segment.pts_s) - one.context.anchor_s
+        for question in one.questions:
+            prompts.append({"text": prompt(one.context, question.text, expanded=False), "pictures": names})
+            texts.append(question.text)
+    np.savez(folder / "pictures.npz", **pictures)
+    asked = {"checkpoint": str(CHECKPOINT), "most": LONGEST, "watched": sorted(yes | no), "prompts": prompts}
+    (folder / "asked.json").write_text(json.dumps(asked))
+    run(python, folder)
+    return [
+        Said(
+            one["ids"],
+            one["said"],
+            read_answer(text, *(log_sum(one["log_shares"][str(token)] for token in group) for group in (yes, no))),
+        )
+        for text, one in zip(texts, json.loads((folder / "answers.json").read_text()), strict=True)
+    ]
+
+
+def prompt(shown: Context, question: str, *, expanded: bool) -> str:
+    return markup((*prefix(shown, FAMILY), suffix(question, FAMILY)), expanded=expanded)
+
+
+def tokens(text: str) -> list[int]:
+    ids: list[int] = tokenizer().encode(text, add_special_tokens=False)
+    return ids
+
+
+@functools.cache
+def tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(CHECKPOINT)
+
+
+def log_sum(shares: Iterable[float]) -> float:
+    return math.log(sum(map(math.exp, shares)))
+
+
+def run(python: str, folder: Path) -> None:
+    """The script, in a temporary folder of its own; its output is shown when it fails."""
+    done = subprocess.run(
+        [python, str(SCRIPT), str(folder)],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def vllm_python() -> str:
+    python = os.environ.get("TEST_VLLM_PYTHON")
+    require(bool(python), "TEST_VLLM_PYTHON is the Python of an environment with vLLM")
+    assert python
+    return python
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> list[Both]:
+    """Every question on every episode, answered by both backends."""
+    python = vllm_python()
+    shown = [show(FIRST_SEED + index, count, frames=1) for index, count in enumerate(COUNTS)]
+    ours = asyncio.run(through_transformers(shown))
+    theirs = through_vllm(shown, python, tmp_path_factory.mktemp("vllm"))
+    questions = [question for one in shown for question in one.questions]
+    return list(map(Both, questions, ours, theirs))
+
+
+def test_the_model_reads_the_same_prompt(answered: list[Both]) -> None:
+    assert [one.theirs.ids for one in answered] == [one.ours.ids for one in answered]
+
+
+def test_a_small_picture_costs_as_little_as_it_is_large(answered: list[Both]) -> None:
+    """Cells of 32 px: the published configuration would blow a picture of one cell up to 64."""
+    pad = tokens(IMAGE_PAD)[0]
+    costs = {one.theirs.ids.count(pad) for one in answered}
+    assert min(costs) < 64 < max(costs)
+
+
+def test_the_answers_are_the_same(answered: list[Both]) -> None:
+    differing = [one for one in answered if not one.agree]
+    assert len(differing) <= 0.01 * len(answered), differing[:5]
+
+
+def test_the_scores_are_the_same(answered: list[Both]) -> None:
+    scored = [one for one in answered if one.question.answer in VERDICTS]
+    off = [one for one in scored if abs(one.ours.read.score - one.theirs.read.score) > 0.02]
+    assert len(off) <= 0.01 * len(scored), off[:5]
+
+
+def test_the_answers_are_worth_comparing(answered: list[Both]) -> None:
+    """Both verdicts and many words occur: a model that always says the same would agree with anything."""
+    verdicts = {one.ours.read.verdict for one in answered if one.question.answer in VERDICTS}
+    words = {one.ours.words for one in answered if one.question.answer not in VERDICTS}
+    assert verdicts >= {"yes", "no"}
+    assert len(words) >= 10

@@ -1,0 +1,181 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import EngineMismatch
+from samples.yard.facts import GLYPHS, FrameFacts, Thing
+from samples.yard.glyphs import draw_plate
+from samples.yard.train.calibration import best_temperature
+from samples.yard.train.pictures import gather
+from samples.yard.train.run import Stage, learning_rate, run
+from samples.yard.train.sheets import sheet
+from samples.yard.train.targets import BLANK, HEADS, Shown, either, spell, targets
+
+FRAME = (0, 0, 448, 256)
+NATIVE = Shown(FRAME, (8, 14), whole=True)
+
+
+def line(name: str = "line", recipe: str = "a line", steps: int = 12) -> Stage[torch.Tensor]:
+    """A stage that fits a line, with batches that depend on the step alone."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, 1)
+
+    def batch(step: int) -> torch.Tensor:
+        return torch.from_numpy(np.random.default_rng((3, step)).normal(size=(8, 2)).astype(np.float32))
+
+    def loss(points: torch.Tensor):
+        error = (model(points)[:, 0] - points.sum(dim=1)).square().mean()
+        return error, {"error": float(error.detach())}
+
+    return Stage(name, recipe, steps, 0.1, model, batch, loss, workers=0)
+
+
+def person(**changes) -> Thing:
+    thing = Thing(1, "person", (64, 64, 32, 64), 64.0, 1.0, 60.0, "road", helmet=False, vest=True, bag=False, head_px=9.0)
+    return dataclasses.replace(thing, **changes)
+
+
+def frame(*things: Thing) -> tuple[np.ndarray, FrameFacts]:
+    ids = np.zeros((256, 448), np.uint8)
+    for thing in things:
+        left, top, width, height = thing.box
+        ids[top : top + height, left : left + width] = thing.id
+    return ids, FrameFacts(0.0, "day", False, True, None, things)
+
+
+def dense(*things: Thing, shown: Shown = NATIVE, plates=None):
+    ids, facts = frame(*things)
+    return targets(ids, facts, plates or {}, ((0, 0, 32, 32), (400, 200, 32, 32)), shown)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 11])
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, stop):
+    whole = run(line(), tmp_path / "whole", save_every=4)
+    run(line(), tmp_path / "halves", save_every=4, stop_at=stop)
+    resumed = run(line(), tmp_path / "halves", save_every=4)
+    assert resumed == whole
+    assert len(whole) == 12
+
+
+def test_a_run_killed_between_two_saves_repeats_only_what_was_not_saved(tmp_path):
+    whole = run(line(), tmp_path / "whole", save_every=4)
+    stage = line()
+    calls = 0
+
+    def failing(points):
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise KeyboardInterrupt
+        return stage.loss(points)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dataclasses.replace(stage, loss=failing), tmp_path / "killed", save_every=4)
+    assert run(line(), tmp_path / "killed", save_every=4) == whole
+
+
+def test_a_damaged_or_foreign_state_is_refused_by_name(tmp_path):
+    run(line(), tmp_path)
+    state = tmp_path / "line.state"
+    with pytest.raises(EngineMismatch, match=r"line\.state is of the recipe 'line: a line'; expected 'line: another'"):
+        run(line(recipe="another"), tmp_path)
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(EngineMismatch, match=r"line\.state is damaged"):
+        run(line(), tmp_path)
+
+
+def test_the_learning_rate_warms_up_stays_and_falls():
+    rates = [learning_rate(step, 1000, 1.0) for step in range(1000)]
+    assert rates[0] < 0.05
+    assert rates[300] == rates[500] == 1.0
+    assert rates[-1] == pytest.approx(0.05, abs=0.01)
+    assert rates[600:] == sorted(rates[600:], reverse=True)
+
+
+def test_a_person_is_known_to_its_cells_and_to_the_whole_picture():
+    found = dense(person())
+    kinds = found["kind"].reshape(8, 14, 7)
+    assert kinds[2:4, 2, 3].tolist() == [1, 1]
+    assert kinds[..., 3].sum() == 2
+    assert found["person"].reshape(8, 14, 4)[2, 2].tolist() == [0, 1, 0, 0]
+    assert (found["people"] == 1).all()
+    assert set(found["any"][:, 7]) == {1}, "somebody without a helmet"
+    assert set(found["ways"][:, 1]) == {-1}, "an undecided barrier teaches nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "head"), [({"fraction": 0.4}, "kind"), ({"head_px": 3.0}, "person"), ({"contrast": 11.0}, "kind")]
+)
+def test_the_border_of_what_can_be_seen_teaches_nothing(change, head):
+    found = dense(person(**change))
+    column = 3 if head == "kind" else 0
+    assert found[head].reshape(8, 14, -1)[2, 2, column] == -1
+
+
+def test_a_crop_knows_only_what_it_holds():
+    left = dense(person(), shown=Shown((0, 0, 224, 128), (4, 7), whole=False))
+    right = dense(person(), shown=Shown((224, 0, 224, 128), (4, 7), whole=False))
+    part = dense(person(), shown=Shown((0, 0, 224, 96), (3, 7), whole=False))
+    assert set(left["people"].ravel()) == {1}
+    assert set(right["people"].ravel()) == {0}
+    assert set(part["people"].ravel()) == {-1}, "half of a person is neither there nor not"
+
+
+def test_a_plate_too_small_to_be_read_is_not_spelled():
+    car = Thing(2, "car", (100, 100, 120, 100), 100.0, 1.0, 60.0, "road", colour="red", plate="A7K", plate_px=12.0)
+    box = {2: (140, 170, 40, 20)}
+    native = dense(car, plates=box)
+    quarter = dense(car, plates=box, shown=Shown(FRAME, (2, 4), whole=True))
+    assert spell("A7K").tolist() in native["plate"].tolist()
+    assert (quarter["plate"] == -1).all()
+    assert (quarter["legible"] == 1).any()
+
+
+@given(st.text(GLYPHS, min_size=1, max_size=3))
+def test_a_plate_is_spelled_with_blanks_behind_it(plate):
+    classes = spell(plate).tolist()
+    assert [GLYPHS[c] for c in classes if c != BLANK] == list(plate)
+    assert classes[len(plate) :] == [BLANK] * (3 - len(plate))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0, 1))
+def test_a_sheet_has_targets_where_it_has_plates(seed, hardness):
+    example = sheet(np.random.default_rng(seed), hardness)
+    assert example.pixels.shape == (1, 128, 224, 3)
+    legible = example.targets["legible"][:, 0] == 1
+    assert legible.any()
+    assert not (example.targets["plate"][~legible] >= 0).any()
+
+
+def test_two_frames_that_differ_leave_choices_open():
+    both = either(dense(person()), dense())
+    assert set(both["people"].ravel()) == {-1}
+    assert set(both["any"][:, 3]) == {1}, "one of them shows a person"
+
+
+def test_a_batch_holds_the_cells_of_all_pictures():
+    examples = [sheet(np.random.default_rng(index)) for index in range(3)]
+    batch = gather(examples)
+    assert batch.patches.shape == (3 * 28 * 4, 1536)
+    assert batch.grid_thw.tolist() == [[1, 8, 14]] * 3
+    assert {name: tuple(target.shape) for name, target in batch.targets.items()} == {
+        name: (84, head.slots) for name, head in HEADS.items()
+    }
+
+
+def test_plates_are_as_tall_as_asked_and_refuse_strange_characters():
+    assert draw_plate("A7K", 20).shape[0] == pytest.approx(20 * 1.6, abs=2)
+    with pytest.raises(ValueError, match="'Q1'"):
+        draw_plate("Q1", 12)
+
+
+def test_the_temperature_is_that_which_made_the_answers():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(20_000, 5, generator=generator) * 2
+    wanted = torch.multinomial(torch.softmax(logits / 1.5, dim=1), 1, generator=generator)[:, 0]
+    assert best_temperature(logits, wanted) == pytest.approx(1.5, rel=0.05)
