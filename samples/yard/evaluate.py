@@ -20,7 +20,7 @@ from rich.table import Table
 from pipeline.mllm.transformers import TransformersMLLM
 from samples.yard.hashes import PARTS, of_file, of_source
 from samples.yard.replay import SETTINGS, Record, Setting, replay
-from samples.yard.score import Figure, calibration_error, families
+from samples.yard.score import Figure, calibration_error, families, reliability
 
 MLLM = Path(__file__).parent / "mllm"
 _RECORD = TypeAdapter(Record)
@@ -28,11 +28,13 @@ _RECORD = TypeAdapter(Record)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one setting: figures by family, the calibration error of its watch scores, realised share of native tokens."""
+    """Of one setting: figures by family, the calibration of its watch scores (see `score`), realised share of native
+    tokens, and seconds of the MLLM per episode."""
 
     setting: str
     families: dict[str, Figure]
     calibration_error: float
+    reliability: list[tuple[float, float, int]]
     tokens: float
     mllm_s: float
 
@@ -81,10 +83,12 @@ def _append(file: Path | None, record: Record) -> None:
 def measure(setting: str, found: Sequence[Record]) -> Measured:
     """The figures of one setting."""
     opinions = [opinion for record in found for opinion in record.opinions]
+    scores, truths = [opinion.score for opinion in opinions], [opinion.truth for opinion in opinions]
     return Measured(
         setting,
         families(found),
-        calibration_error([opinion.score for opinion in opinions], [opinion.truth for opinion in opinions]),
+        calibration_error(scores, truths),
+        reliability(scores, truths),
         sum(record.tokens for record in found) / sum(record.native_tokens for record in found),
         sum(record.mllm_s for record in found) / len(found),
     )

@@ -19,7 +19,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import samples.yard.checkpoint
 from pipeline.context import Context
-from pipeline.mllm.prompt import IMAGE_PAD, answer_tokens, markup, prefix, read_answer, suffix
+from pipeline.mllm.prompt import (
+    IMAGE_PAD,
+    VIDEO_PAD,
+    answer_tokens,
+    looks,
+    markup,
+    opening,
+    prefix,
+    read_answer,
+    suffix,
+)
 from pipeline.mllm.transformers import TransformersMLLM
 from pipeline.types import Answer, Segment, WatchQuery
 from samples.yard.codec import surveillance
@@ -31,13 +41,13 @@ from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, shrunk, sizes
 from tests.checkpoints import context
 from tests.services import require
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(300)
 
 CHECKPOINT = Path(samples.yard.checkpoint.__file__).with_name("mllm")
 SCRIPT = Path(__file__).with_name("vllm_answers.py")
-COUNTS = (1, 3, 6, 8, 11, 14, 16, 19, 22, 24)
-"""Segments in the context of each episode."""
 FIRST_SEED = 800_400
+COUNTS = {1: (1, 3, 6, 8, 11, 14, 16, 19, 22, 24), 2: (1, 4, 8, 12, 18, 24)}
+"""Segments in the context of each episode, by frames per segment."""
 QUESTIONS = 20
 LONGEST = 12
 """Tokens of the longest answer."""
@@ -63,8 +73,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Both:
-    """The same question answered by both backends."""
+    """The same question, on segments of so many frames, answered by both backends."""
 
+    frames: int
     question: Question
     ours: Said
     theirs: Said
@@ -104,7 +115,7 @@ async def through_transformers(shown: Sequence[Shown]) -> list[Said]:
             texts = [question.text for question in one.questions]
             answers = await mllm.ask(one.context, [WatchQuery(text, text) for text in texts])
             words = await mllm.say(one.context, texts, LONGEST)
-            ids = [tokens(prompt(one.context, text, expanded=True)) for text in texts]
+            ids = [read_by_us(one.context, text) for text in texts]
             found += map(Said, ids, words, answers.answers)
     finally:
         await mllm.close()
@@ -120,7 +131,7 @@ def through_vllm(shown: Sequence[Shown], python: str, folder: Path) -> list[Said
             pictures[name] = segment.pixels
             pictures[name + "@"] = np.array(segment.pts_s) - one.context.anchor_s
         for question in one.questions:
-            prompts.append({"text": prompt(one.context, question.text, expanded=False), "pictures": names})
+            prompts.append({"text": written_for_vllm(one.context, question.text), "pictures": names})
             texts.append(question.text)
     np.savez(folder / "pictures.npz", **pictures)
     asked = {"checkpoint": str(CHECKPOINT), "most": LONGEST, "watched": sorted(yes | no), "prompts": prompts}
@@ -129,15 +140,26 @@ def through_vllm(shown: Sequence[Shown], python: str, folder: Path) -> list[Said
     return [
         Said(
             one["ids"],
-            one["said"],
+            str(tokenizer().decode(one["said"], skip_special_tokens=True)).strip(),
             read_answer(text, *(log_sum(one["log_shares"][str(token)] for token in group) for group in (yes, no))),
         )
         for text, one in zip(texts, json.loads((folder / "answers.json").read_text()), strict=True)
     ]
 
 
-def prompt(shown: Context, question: str, *, expanded: bool) -> str:
-    return markup((*prefix(shown, FAMILY), suffix(question, FAMILY)), expanded=expanded)
+def read_by_us(shown: Context, question: str) -> list[int]:
+    """The tokens of a prompt, part by part, as a growing context is read."""
+    parts = (*prefix(shown, FAMILY), suffix(question, FAMILY))
+    return [token for part in parts for token in tokens(markup([part], expanded=True))]
+
+
+def written_for_vllm(shown: Context, question: str) -> str:
+    """The prompt with a placeholder per picture. Around a video's, vLLM writes the time and the markers by itself."""
+    text = opening(FAMILY).text
+    for segment in shown.segments:
+        single = len(segment.pts_s) == 1
+        text += markup(looks([segment], shown.anchor_s), expanded=False) if single else VIDEO_PAD
+    return text + suffix(question, FAMILY).text
 
 
 def tokens(text: str) -> list[int]:
@@ -163,7 +185,7 @@ def run(python: str, folder: Path) -> None:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=300,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:]
@@ -180,38 +202,48 @@ def vllm_python() -> str:
 def answered(tmp_path_factory: pytest.TempPathFactory) -> list[Both]:
     """Every question on every episode, answered by both backends."""
     python = vllm_python()
-    shown = [show(FIRST_SEED + index, count, frames=1) for index, count in enumerate(COUNTS)]
+    require(
+        (CHECKPOINT / "model.safetensors").exists(), f"no weights in {CHECKPOINT}; see python -m samples.yard.train"
+    )
+    wanted = [(count, frames) for frames, counts in COUNTS.items() for count in counts]
+    shown = [show(FIRST_SEED + index, *one) for index, one in enumerate(wanted)]
     ours = asyncio.run(through_transformers(shown))
     theirs = through_vllm(shown, python, tmp_path_factory.mktemp("vllm"))
-    questions = [question for one in shown for question in one.questions]
-    return list(map(Both, questions, ours, theirs))
+    asked = [(frames, question) for (_, frames), one in zip(wanted, shown, strict=True) for question in one.questions]
+    return [Both(*one, *said) for one, said in zip(asked, zip(ours, theirs, strict=True), strict=True)]
 
 
-def test_the_model_reads_the_same_prompt(answered: list[Both]) -> None:
-    assert [one.theirs.ids for one in answered] == [one.ours.ids for one in answered]
+@pytest.fixture(params=COUNTS)
+def both(answered: list[Both], request: pytest.FixtureRequest) -> list[Both]:
+    """Those on segments of one frame, which are images, or of two, which are videos."""
+    return [one for one in answered if one.frames == request.param]
 
 
-def test_a_small_picture_costs_as_little_as_it_is_large(answered: list[Both]) -> None:
+def test_the_model_reads_the_same_prompt(both: list[Both]) -> None:
+    assert [one.theirs.ids for one in both] == [one.ours.ids for one in both]
+
+
+def test_a_small_picture_costs_as_little_as_it_is_large(both: list[Both]) -> None:
     """Cells of 32 px: the published configuration would blow a picture of one cell up to 64."""
-    pad = tokens(IMAGE_PAD)[0]
-    costs = {one.theirs.ids.count(pad) for one in answered}
+    pads = {*tokens(IMAGE_PAD), *tokens(VIDEO_PAD)}
+    costs = {sum(token in pads for token in one.theirs.ids) for one in both}
     assert min(costs) < 64 < max(costs)
 
 
-def test_the_answers_are_the_same(answered: list[Both]) -> None:
-    differing = [one for one in answered if not one.agree]
-    assert len(differing) <= 0.01 * len(answered), differing[:5]
+def test_the_answers_are_the_same(both: list[Both]) -> None:
+    differing = [one for one in both if not one.agree]
+    assert len(differing) <= 0.01 * len(both), differing[:5]
 
 
-def test_the_scores_are_the_same(answered: list[Both]) -> None:
-    scored = [one for one in answered if one.question.answer in VERDICTS]
+def test_the_scores_are_the_same(both: list[Both]) -> None:
+    scored = [one for one in both if one.question.answer in VERDICTS]
     off = [one for one in scored if abs(one.ours.read.score - one.theirs.read.score) > 0.02]
     assert len(off) <= 0.01 * len(scored), off[:5]
 
 
-def test_the_answers_are_worth_comparing(answered: list[Both]) -> None:
+def test_the_answers_are_worth_comparing(both: list[Both]) -> None:
     """Both verdicts and many words occur: a model that always says the same would agree with anything."""
-    verdicts = {one.ours.read.verdict for one in answered if one.question.answer in VERDICTS}
-    words = {one.ours.words for one in answered if one.question.answer not in VERDICTS}
+    verdicts = {one.ours.read.verdict for one in both if one.question.answer in VERDICTS}
+    words = {one.ours.words for one in both if one.question.answer not in VERDICTS}
     assert verdicts >= {"yes", "no"}
-    assert len(words) >= 10
+    assert len(words) >= 5

@@ -5,8 +5,8 @@
 In FOLDER, `asked.json`: {"checkpoint", "most": longest answer in tokens, "watched": ids of the tokens whose shares are
 wanted, "prompts": [{"text", "pictures": [names]}]}, and `pictures.npz`: uint8 `[frames, height, width, 3]` RGB by name,
 with the frames' seconds, float64 `[frames]`, under the name and "@". One frame is an image, two are a video.
-Writes `answers.json`, for each prompt: {"ids": the prompt's tokens as the engine expanded them, "said", "log_shares":
-of each watched token the natural logarithm of its probability as the first token of the answer}.
+Writes `answers.json`, for each prompt: {"ids": its tokens as the engine expanded them, "said": tokens of the answer,
+"log_shares": for each watched token the natural logarithm of its probability to come first in the answer}.
 """
 
 import json
@@ -73,7 +73,7 @@ def answer(output, watched):
     """What the test reads of a `RequestOutput`."""
     first = output.outputs[0]
     shares = {token: first.logprobs[0][token].logprob for token in watched}
-    return {"ids": output.prompt_token_ids, "said": first.text.strip(), "log_shares": shares}
+    return {"ids": output.prompt_token_ids, "said": list(first.token_ids), "log_shares": shares}
 
 
 if __name__ == "__main__":

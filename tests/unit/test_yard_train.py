@@ -35,7 +35,9 @@ def line(name: str = "line", recipe: str = "a line", steps: int = 12) -> Stage[t
 
 
 def person(**changes) -> Thing:
-    thing = Thing(1, "person", (64, 64, 32, 64), 64.0, 1.0, 60.0, "road", helmet=False, vest=True, bag=False, head_px=9.0)
+    thing = Thing(
+        1, "person", (64, 64, 32, 64), 64.0, 1.0, 60.0, "road", helmet=False, vest=True, bag=False, head_px=9.0
+    )
     return dataclasses.replace(thing, **changes)
 
 

@@ -26,7 +26,7 @@ class Recipe:
     """Steps of each stage, and episodes that the text part learns from."""
 
     sheets: int = 1800
-    scenes: int = 5000
+    scenes: int = 4000
     episodes: int = 1000
     text: int = 2600
 
