@@ -10,10 +10,12 @@ from pipeline.errors import EngineMismatch
 from samples.yard.facts import GLYPHS, FrameFacts, Thing
 from samples.yard.glyphs import draw_plate
 from samples.yard.train.calibration import best_temperature
+from samples.yard.train.muon import orthogonal
 from samples.yard.train.pictures import gather
 from samples.yard.train.run import Stage, learning_rate, run
 from samples.yard.train.sheets import sheet
 from samples.yard.train.targets import BLANK, HEADS, Shown, either, spell, targets
+from samples.yard.train.vision import TaughtVision
 
 FRAME = (0, 0, 448, 256)
 NATIVE = Shown(FRAME, (8, 14), whole=True)
@@ -181,3 +183,19 @@ def test_the_temperature_is_that_which_made_the_answers():
     logits = torch.randn(20_000, 5, generator=generator) * 2
     wanted = torch.multinomial(torch.softmax(logits / 1.5, dim=1), 1, generator=generator)[:, 0]
     assert best_temperature(logits, wanted) == pytest.approx(1.5, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 16), (16, 4)])
+def test_an_update_of_muon_is_nearly_orthogonal_and_points_along_the_gradient(shape):
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    update = orthogonal(gradient)
+    sizes = torch.linalg.svdvals(update)
+    assert update.shape == gradient.shape
+    assert 0.5 < float(sizes.min()) <= float(sizes.max()) < 1.3
+    assert float((update * gradient).sum()) > 0
+
+
+def test_patches_begin_as_cosines_that_do_not_overlap():
+    weight = TaughtVision(0).visual.get_parameter("patch_embed.proj.weight").flatten(1)
+    overlap = weight @ weight.T
+    assert torch.allclose(overlap, torch.eye(len(weight)) * overlap[0, 0], atol=1e-5)

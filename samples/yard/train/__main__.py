@@ -25,10 +25,10 @@ log = logging.getLogger("samples.yard.train")
 class Recipe:
     """Steps of each stage, and episodes that the text part learns from."""
 
-    sheets: int = 1800
-    scenes: int = 4000
-    episodes: int = 1000
-    text: int = 2600
+    sheets: int = 800
+    scenes: int = 2600
+    episodes: int = 300
+    text: int = 1000
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""

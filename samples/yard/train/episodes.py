@@ -55,7 +55,7 @@ class Viewing:
     facts: tuple[FrameFacts, ...]
 
 
-def cells(scale: float) -> tuple[int, int]:
+def cells_at(scale: float) -> tuple[int, int]:
     """Rows and columns of a picture at a linear scale of its native size."""
     return max(1, round(ROWS * scale)), max(1, round(COLUMNS * scale))
 
@@ -74,13 +74,13 @@ def sizes(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
     if style == "native":
         return [(ROWS, COLUMNS)] * count
     if style == "uniform":
-        return [cells(float(rng.choice(_SCALES, p=_SCALE_CHANCES)))] * count
+        return [cells_at(float(rng.choice(_SCALES, p=_SCALE_CHANCES)))] * count
     scale = 0.3
     found: list[tuple[int, int]] = []
     for _ in range(count):
         if not found or rng.random() < 0.4:
             scale = float(np.exp(rng.uniform(np.log(0.08), 0)))
-        found.append(cells(scale))
+        found.append(cells_at(scale))
     return found
 
 

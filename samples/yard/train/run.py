@@ -16,20 +16,23 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import EngineMismatch
+from samples.yard.train.muon import Muon
 
 B = TypeVar("B")
 Tensors = dict[str, torch.Tensor]
 
 _WARM_UP = 100
 _CLIP = 1.0
+_DECAY = 0.02
+_OUTER = {"pos_embed", "embed_tokens", "lm_head", "heads"}
 _DECAY_FROM = 0.6  # part of the steps after which the learning rate falls
 _LOWEST = 0.05  # of the peak, at the last step
 
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[B]):
-    """`steps` of AdamW at `peak_lr`. `batch` makes the batch of a step in another process; `loss` gives the loss and
-    figures for the log. `recipe` names all that the outcome depends on; a checkpoint of another one is refused."""
+    """`steps` of Muon and AdamW at `peak_lr`. `batch` makes the batch of a step in another process; `loss` gives the
+    loss and figures for the log. `recipe` names what the outcome depends on; a state of another one is refused."""
 
     name: str
     recipe: str
@@ -68,33 +71,39 @@ def run(stage: Stage[B], work: Path, *, save_every: int = 200, stop_at: int | No
     """
     work.mkdir(parents=True, exist_ok=True)
     file = work / f"{stage.name}.state"
-    optimizer = torch.optim.AdamW(_groups(stage.module), lr=stage.peak_lr, betas=(0.9, 0.98))
-    curve = _resume(file, stage, optimizer) if file.exists() else []
+    optimizers = _optimizers(stage.module, stage.peak_lr)
+    curve = _resume(file, stage, optimizers) if file.exists() else []
     last = min(stage.steps, stop_at or stage.steps)
     for step, batch in enumerate(_prefetched(stage, len(curve), last), start=len(curve)):
         rate = learning_rate(step, stage.steps, stage.peak_lr)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
-        torch.manual_seed(step)
         loss, figures = stage.loss(batch)
-        optimizer.zero_grad(set_to_none=True)
+        stage.module.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(stage.module.parameters(), _CLIP)
         if torch.isfinite(norm):
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
         curve.append({"step": step, "loss": float(loss.detach()), **figures})
         if (step + 1) % save_every == 0 or step + 1 == last:
-            _save(file, stage, optimizer, curve)
+            _save(file, stage, optimizers, curve)
             _log(work / f"{stage.name}.jsonl", curve, save_every)
     return curve
 
 
-def _groups(module: torch.nn.Module) -> list[dict[str, object]]:
-    learned = [weight for weight in module.parameters() if weight.requires_grad]
-    return [
-        {"params": [weight for weight in learned if weight.ndim > 1], "weight_decay": 0.02},
-        {"params": [weight for weight in learned if weight.ndim <= 1], "weight_decay": 0.0},
+def _optimizers(module: torch.nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside, AdamW for embeddings, heads, norms and biases."""
+    learned = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    inner = {name for name, weight in learned.items() if weight.ndim == 2 and not _OUTER & set(name.split("."))}
+    matrices = [learned[name] for name in sorted(inner)]
+    rest = [weight for name, weight in sorted(learned.items()) if name not in inner]
+    groups = [
+        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": _DECAY},
+        {"params": [weight for weight in rest if weight.ndim <= 1], "weight_decay": 0.0},
     ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
+    return [Muon(matrices, rate, _DECAY), *found] if matrices else found
 
 
 def _prefetched(stage: Stage[B], first: int, last: int) -> Iterator[B]:
@@ -119,19 +128,19 @@ def alone(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def _save(file: Path, stage: Stage[B], optimizer: torch.optim.Optimizer, curve: list[dict[str, float]]) -> None:
+def _save(file: Path, stage: Stage[B], optimizers: list[torch.optim.Optimizer], curve: list[dict[str, float]]) -> None:
     state = {
         "recipe": f"{stage.name}: {stage.recipe}",
         "curve": curve,
         "module": stage.module.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
     beside = file.with_suffix(".partial")
     torch.save(state, beside)
     beside.replace(file)
 
 
-def _resume(file: Path, stage: Stage[B], optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
+def _resume(file: Path, stage: Stage[B], optimizers: list[torch.optim.Optimizer]) -> list[dict[str, float]]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
@@ -141,7 +150,8 @@ def _resume(file: Path, stage: Stage[B], optimizer: torch.optim.Optimizer) -> li
     if theirs != ours:
         raise EngineMismatch(f"{file} is of the recipe {theirs!r}; expected {ours!r}. Train into another folder")
     stage.module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
     curve: list[dict[str, float]] = state["curve"]
     return curve
 

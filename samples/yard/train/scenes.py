@@ -9,13 +9,13 @@ import numpy as np
 
 from samples.yard.facts import HEIGHT, WIDTH
 from samples.yard.scene import Look, Scene
-from samples.yard.train.episodes import cells, shrunk
+from samples.yard.train.episodes import cells_at, shrunk
 from samples.yard.train.pictures import Example
 from samples.yard.train.targets import Box, Pixels, Shown, either, targets
 
 EPISODE_S = 32.0
-CROP_CELLS = (4, 7)
-"""Cells of a crop: a quarter of the native picture."""
+CROP_CELLS = ((3, 4), (4, 4), (4, 7))
+"""Cells of a crop, small ones first: most of a larger one shows nothing."""
 
 _NEXT_S = 0.5  # between the frames of a two-frame segment
 _SCENES_KEPT = 8
@@ -46,22 +46,24 @@ def sight(seed: int, frames: int, rng: np.random.Generator) -> Sight:
 
 def whole(seen: Sight, scale: float, rng: np.random.Generator) -> Example:
     """The whole picture at a linear scale of its native size."""
-    rows, columns = cells(scale)
+    rows, columns = cells_at(scale)
     shown = Shown((0, 0, WIDTH, HEIGHT), (rows, columns), whole=True)
     return _example(seen, shown, lambda pixels, quality: shrunk(_camera(pixels, quality), rows, columns), rng)
 
 
-def crop(seen: Sight, rng: np.random.Generator, zooms: tuple[float, float] = (0.7, 1.8)) -> Example:
+def crop(
+    seen: Sight, cells: tuple[int, int], rng: np.random.Generator, zooms: tuple[float, float] = (0.7, 1.8)
+) -> Example:
     """A part of the picture around something in it; `zooms` are the least and the most px of it per px of the crop."""
     zoom = float(np.exp(rng.uniform(np.log(zooms[0]), np.log(zooms[1]))))
-    height, width = (min(round(side * 32 * zoom), most) for side, most in zip(CROP_CELLS, (HEIGHT, WIDTH), strict=True))
+    height, width = (min(round(side * 32 * zoom), most) for side, most in zip(cells, (HEIGHT, WIDTH), strict=True))
     x, y = _centre(seen, rng)
     left = int(np.clip(x - width / 2 + rng.uniform(-0.3, 0.3) * width, 0, WIDTH - width))
     top = int(np.clip(y - height / 2 + rng.uniform(-0.3, 0.3) * height, 0, HEIGHT - height))
-    shown = Shown((left, top, width, height), CROP_CELLS, whole=False)
+    shown = Shown((left, top, width, height), cells, whole=False)
 
     def cut(pixels: Pixels, quality: int) -> Pixels:
-        return shrunk(_camera(pixels[top : top + height, left : left + width], quality), *CROP_CELLS)
+        return shrunk(_camera(pixels[top : top + height, left : left + width], quality), *cells)
 
     return _example(seen, shown, cut, rng)
 

@@ -16,7 +16,7 @@ from samples.yard.train.episodes import Viewings, encode, keep
 from samples.yard.train.packing import Packed, Packer
 from samples.yard.train.pictures import VisionBatch, gather
 from samples.yard.train.run import Stage, alone
-from samples.yard.train.scenes import crop, sight, whole
+from samples.yard.train.scenes import CROP_CELLS, crop, sight, whole
 from samples.yard.train.sheets import sheet
 from samples.yard.train.text import answer_loss
 from samples.yard.train.vision import TaughtVision, dense_loss
@@ -26,12 +26,13 @@ TRAINING_SEEDS = 800_000
 """Training draws episodes below this seed."""
 
 SHEETS_PER_STEP = 12
-EASY_UNTIL = (100, 1200)
+EASY_UNTIL = (60, 600)
 
 SCENES_PER_STEP, SIGHTS_PER_SCENE, SCENE_STEPS = 4, 2, 12
 SHEETS_BESIDE = 2
 NATIVE_UNTIL, NATIVE_ZOOMS = 0.45, (0.8, 1.25)
 PAIRS = 0.5
+CROPS_PER_SIGHT = 4
 
 CONTEXTS_PER_STEP = 4
 CALIBRATION_EPISODES = 40
@@ -46,7 +47,7 @@ def sheet_batch(step: int) -> VisionBatch:
 def sheets(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """Characters first: they are too few in scenes to be learned there."""
     recipe = f"seed {SEED}, {steps} steps"
-    return Stage("sheets", recipe, steps, 1.5e-3, model, sheet_batch, lambda batch: dense_loss(model, batch))
+    return Stage("sheets", recipe, steps, 2.5e-3, model, sheet_batch, lambda batch: dense_loss(model, batch))
 
 
 def scene_batch(step: int, steps: int) -> VisionBatch:
@@ -59,11 +60,11 @@ def scene_batch(step: int, steps: int) -> VisionBatch:
         sight(seed, 1 + int(rng.random() < PAIRS), rng) for seed in _scene_seeds(step) for _ in range(SIGHTS_PER_SCENE)
     ]
     if step < NATIVE_UNTIL * steps:
-        examples = [whole(seen[0], rng.uniform(0.6, 1), rng)]
-        examples += [crop(one, rng, NATIVE_ZOOMS) for one in (*seen, *seen[1:])]
+        examples = [whole(seen[step % len(seen)], rng.uniform(0.6, 1), rng)]
+        examples += [crop(one, CROP_CELLS[0], rng, NATIVE_ZOOMS) for one in seen for _ in range(CROPS_PER_SIGHT)]
     else:
         examples = [whole(one, scale, rng) for one, scale in zip(seen, _scales(len(seen), rng), strict=True)]
-        examples += [crop(one, rng) for one in seen]
+        examples += [crop(one, CROP_CELLS[rng.integers(len(CROP_CELLS))], rng) for one in seen]
     examples += [sheet(rng) for _ in range(SHEETS_BESIDE)]
     return gather(examples)
 
@@ -88,7 +89,7 @@ def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
         "scenes",
         recipe,
         steps,
-        1.2e-3,
+        2.5e-3,
         model,
         lambda step: scene_batch(step, steps),
         lambda batch: dense_loss(model, batch),
@@ -118,7 +119,7 @@ def text(
         return lesson_batch(files, packer, step / steps, CONTEXTS_PER_STEP, rng)
 
     recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}"
-    return Stage("text", recipe, steps, 1.5e-3, model, batch, lambda batch: answer_loss(model, batch))
+    return Stage("text", recipe, steps, 2e-3, model, batch, lambda batch: answer_loss(model, batch))
 
 
 def training_episodes(count: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from samples.yard.shape import HIDDEN, vision_fields
 from samples.yard.train.pictures import VisionBatch
+from samples.yard.train.start import embed_cosines, widen
 from samples.yard.train.targets import HEADS
 
 
@@ -24,6 +25,8 @@ class TaughtVision(nn.Module):
             torch.manual_seed(seed)
             self.visual = Qwen3VLVisionModel(Qwen3VLVisionConfig.from_dict(vision_fields()))
             self.heads = nn.Linear(HIDDEN, sum(head.outputs for head in HEADS.values()))
+            widen(self.visual)
+        embed_cosines(self.visual)
         embed_patches_by_product(self.visual)
 
     def forward(self, patches: Tensor, grid_thw: Tensor) -> Tensor:
