@@ -17,6 +17,8 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.errors import ConfigError, EngineMismatch
+from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers import TransformersMLLM
 from samples.yard.hashes import PARTS, of_file, of_source
 from samples.yard.replay import SETTINGS, Record, Setting, replay
@@ -44,9 +46,7 @@ def hashes(checkpoint: Path) -> dict[str, str]:
     return {part: of_source(part) for part in PARTS} | {"weights": of_file(checkpoint / "model.safetensors")}
 
 
-async def records(
-    seeds: Iterable[int], setting: Setting, checkpoint: Path, cache: Path | None, frames_per_segment: int = 2
-) -> list[Record]:
+async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cache: Path | None) -> list[Record]:
     """The record of each episode, from the cache where it holds one of the same hashes and setting."""
     file = cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl" if cache else None
     known = _read(file) if file else {}
@@ -120,19 +120,47 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="only the last line")
     given = parser.parse_args()
-    logging.getLogger().setLevel(logging.WARNING)
-    torch.set_num_threads(given.threads)
-    seeds = range(*map(int, given.seeds.split(":")))
-    settings = [SETTINGS[name] for name in given.settings.split(",")]
-    if given.scale is not None:
-        settings = [Setting(f"scale {given.scale:g}", scale=given.scale)]
-    measured = [
-        measure(setting.name, asyncio.run(records(seeds, setting, given.mllm, given.cache))) for setting in settings
-    ]
+    try:
+        seeds = _seeds(given.seeds)
+        settings = [_setting(name) for name in given.settings.split(",")]
+        measured = _measured(seeds, settings, given)
+    except (ConfigError, EngineMismatch) as error:
+        parser.error(str(error))
     if not given.json:
         Console(width=140).print(table(measured))
     summary = {one.setting: asdict(one) for one in measured}
-    print(json.dumps({"seeds": given.seeds, "hashes": hashes(given.mllm), "settings": summary}))
+    print(json.dumps({"seeds": given.seeds, "hashes": hashes(given.mllm), "settings": summary}, allow_nan=False))
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
+    return range(int(first), int(last))
+
+
+def _setting(name: str) -> Setting:
+    """One of SETTINGS, or `scale S`."""
+    kind, _, scale = name.partition(" ")
+    if kind == "scale" and scale.replace(".", "", 1).isdecimal() and 0 < float(scale) <= 1:
+        return Setting(name, scale=float(scale))
+    if name not in SETTINGS:
+        raise ConfigError(f"there is no setting {name!r}; expected some of {', '.join(SETTINGS)}, or --scale 0 to 1")
+    return SETTINGS[name]
+
+
+def _measured(seeds: range, settings: Sequence[Setting], given: argparse.Namespace) -> list[Measured]:
+    logging.getLogger().setLevel(logging.WARNING)
+    torch.set_num_threads(given.threads)
+    if given.scale is not None:
+        settings = [_setting(f"scale {given.scale:g}")]
+    # The card's errors come before the hashes', which need the weights.
+    read_card(str(given.mllm))
+    if not (given.mllm / "model.safetensors").exists():
+        raise ConfigError(f"{given.mllm} holds no model.safetensors; expected the folder of a trained checkpoint")
+    return [
+        measure(setting.name, asyncio.run(records(seeds, setting, given.mllm, given.cache))) for setting in settings
+    ]
 
 
 if __name__ == "__main__":

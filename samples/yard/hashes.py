@@ -11,17 +11,26 @@ _HERE = Path(__file__).parent
 _DIGITS = 12
 
 PARTS = {
-    "world": ("facts", "layout", "script", "happenings", "vehicles", "figures", "draw", "glyphs", "scene", "codec"),
-    "grammar": ("wordings", "templates", "questions_now", "questions_over_time", "proposals", "unknown", "grammar"),
-    "truth": ("truth", "watches", "segments", "matching"),
+    "world": (
+        *("facts", "layout", "casting", "script", "happenings", "backdrop", "props", "vehicles", "figures", "glyphs"),
+        *("weather", "draw", "stage", "scene", "codec"),
+    ),
+    "grammar": (
+        *("wordings", "templates", "questions_now", "questions_over_time", "proposals", "shares", "unknown", "grammar"),
+    ),
+    "truth": ("measure", "truth", "watches", "segments"),
+    "evaluation": ("replay", "matching", "score"),
 }
 """The modules behind each hash."""
 
+APART = ("__init__", "shape", "checkpoint", "hashes", "evaluate", "report", "live", "world")
+"""Modules on which no figure depends, or whose outcome (the weights) has a hash of its own."""
 
-def of_source(part: str) -> str:
-    """Hash of the source of one of PARTS."""
+
+def of_source(*parts: str) -> str:
+    """Hash of the source of some of PARTS."""
     digest = hashlib.sha256()
-    for name in PARTS[part]:
+    for name in (name for part in parts for name in PARTS[part]):
         digest.update((_HERE / f"{name}.py").read_bytes())
     return digest.hexdigest()[:_DIGITS]
 

@@ -6,7 +6,6 @@ import signal
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 
 import cv2
@@ -14,10 +13,11 @@ import numpy as np
 
 from pipeline.errors import SourceUnavailable
 from samples.yard.codec import write_video
-from samples.yard.facts import FPS, FrameFacts
+from samples.yard.facts import FrameFacts
 from samples.yard.grammar import Watch, watches_for
 from samples.yard.matching import WatchScore, match
 from samples.yard.scene import Scene
+from samples.yard.segments import sampled_times_s
 
 UNDERSTOOD = (
     "gate and barrier, vehicles (kind, colour, place, plate), people (helmet, vest, bag), a bag left behind, smoke"
@@ -63,16 +63,12 @@ async def film(seeds: Sequence[int], seconds: float, sample_fps: float, folder: 
     finally:
         for process in crew:
             process.terminate()
+        for process in crew:
+            process.join()  # so that none writes into a folder that is being removed
     failed = [seed for seed, process in zip(seeds, crew, strict=True) if process.exitcode]
     if failed:
         raise SourceUnavailable(f"the yard of seed {failed[0]} could not be filmed into {folder}; is the disk full?")
     return tuple(Camera(f"yard-{seed}", seed, files[seed], seen) for seed, seen in zip(seeds, facts, strict=True))
-
-
-def sampled_times_s(seconds: float, sample_fps: float) -> list[float]:
-    """Stream seconds of the frames that a source of 25 fps keeps: the first in each of `sample_fps` slots a second."""
-    frames = (ceil(slot * FPS / sample_fps - 1e-6) for slot in range(ceil(seconds * sample_fps)))
-    return [frame / FPS for frame in frames if frame < round(seconds * FPS)]
 
 
 def choose_watches(cameras: Sequence[Camera], seed: int, count: int) -> tuple[Watch, ...]:

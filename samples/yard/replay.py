@@ -14,7 +14,7 @@ from pipeline.budget import Ledger, Rate
 from pipeline.clock import SystemClock
 from pipeline.context import Context, ContextRules
 from pipeline.decision import Decision
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.hops import HopRules
 from pipeline.loop import House, StreamRun, watch_stream
 from pipeline.metrics import Metrics
@@ -27,7 +27,7 @@ from samples.yard.facts import HEIGHT, WIDTH, FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, Question, Watch, ask, grade, holds, watches_for
 from samples.yard.matching import WatchScore, match
 from samples.yard.scene import Scene
-from samples.yard.segments import merged
+from samples.yard.segments import sampled_times_s, told
 
 SECONDS = 32.0
 SAMPLE_FPS = 2.0
@@ -121,14 +121,15 @@ class _Frames:
 
     live = False
 
-    def __init__(self, pictures: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> None:
-        self._pictures = pictures
+    def __init__(
+        self, times_s: Sequence[float], pictures: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]
+    ) -> None:
+        self._times_s, self._pictures = times_s, pictures
         self.counts = SourceCounts()
 
     async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
         """See Source."""
-        for index, pixels in enumerate(self._pictures):
-            pts_s = index / SAMPLE_FPS
+        for index, (pts_s, pixels) in enumerate(zip(self._times_s, self._pictures, strict=True)):
             if sampler.wants(pts_s):
                 yield Frame(pts_s, _START + timedelta(seconds=pts_s), "file", index, ArrayPicture(pixels))
 
@@ -149,9 +150,10 @@ class _Asking:
         self._rng = np.random.default_rng((seed, 7))
         self._moments = set(self._rng.choice(np.arange(2, int(SECONDS)), _MOMENTS, replace=False).tolist())
         self.info, self.pending, self.forget = mllm.info, mllm.pending, mllm.forget
+        self.hops = 0
         self.graded: list[Graded] = []
         self.opinions: list[Opinion] = []
-        self.seconds, self.hops = 0.0, 0
+        self.seconds = 0.0
 
     async def start(self) -> None:
         """See MLLM."""
@@ -163,7 +165,6 @@ class _Asking:
         """See MLLM."""
         answers = await self._mllm.ask(context, queries, limit)
         self.seconds += answers.usage.seconds
-        self.hops += 1
         shown_s = self.hops * HOP_S
         for answer in answers.answers:
             truth = holds(self._watches[answer.watch_id], [f for f in self._facts if f.time_s < shown_s])
@@ -181,11 +182,8 @@ class _Asking:
     async def _grade(self, context: Context, kinds: Sequence[str], count: int) -> None:
         """Ask about what the context holds, in its own time, whatever size it was shown at."""
         by_time = {frame.time_s: frame for frame in self._facts}
-        shown = [
-            replace(merged([by_time[pts_s] for pts_s in segment.pts_s]), time_s=segment.time_s - context.anchor_s)
-            for segment in context.segments
-        ]
-        questions = ask(shown, self._rng, kinds=kinds, count=count)
+        shown = [[by_time[pts_s] for pts_s in segment.pts_s] for segment in context.segments]
+        questions = ask(told(shown, context.anchor_s), self._rng, kinds=kinds, count=count)
         said = await self._mllm.say(context, [question.text for question in questions], _WORDS) if questions else []
         self.graded += [_graded(question, answer) for question, answer in zip(questions, said, strict=True)]
 
@@ -211,11 +209,14 @@ class _Journal:
 
 
 class _Standing:
-    def __init__(self, queries: Sequence[WatchQuery]) -> None:
-        self._queries = queries
+    """The watches; the loop looks them up once a hop, which is how the truth keeps pace with it."""
+
+    def __init__(self, queries: Sequence[WatchQuery], asking: _Asking) -> None:
+        self._queries, self._asking = queries, asking
 
     def on(self, stream_id: str) -> Sequence[WatchQuery]:
         """See Watches."""
+        self._asking.hops += 1
         return self._queries
 
 
@@ -225,9 +226,10 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
     Rendered and coded at the sampled rate; what 25 frames per second add is seen by the codec only.
     """
     scene = Scene(seed, SECONDS)
-    looks = [scene.look(index / SAMPLE_FPS) for index in range(int(SECONDS * SAMPLE_FPS))]
+    times_s = sampled_times_s(SECONDS, SAMPLE_FPS)
+    looks = [scene.look(time_s) for time_s in times_s]
     facts = [look.facts for look in looks]
-    source = _Frames(surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed))
+    source = _Frames(times_s, surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed))
     watches = watches_for(facts, np.random.default_rng((seed, 8)), WATCHES)
     asking, journal = _Asking(mllm, facts, seed, watches), _Journal()
     rules = FitRules(mllm.info.grid, setting.frames_per_segment, min_tokens_per_segment=1)
@@ -235,14 +237,16 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
     queries = [WatchQuery(watch.slug, watch.text) for watch in watches]
     clock = SystemClock()
     house = House(
-        clock, _Standing(queries), Ledger(clock), _allocator(setting, rules), rules, asking, journal, Metrics()
+        clock, _Standing(queries, asking), Ledger(clock), _allocator(setting, rules), rules, asking, journal, Metrics()
     )
-    house.budget.open(_STREAM, _rate(setting, native / setting.frames_per_segment), 0.0)
+    house.budget.open(_STREAM, _rate(setting, native / setting.frames_per_segment), 0.0, full=False)
     # One context for the whole episode: the last questions are about all of it.
     context = replace(Context.empty(_STREAM, ContextRules(SECONDS + 1, SECONDS)), max_s=SECONDS + 1)
     run = StreamRun(_STREAM, HopRules(SAMPLE_FPS, HOP_S), context)
     await watch_stream(run, source, house)
     mllm.forget(_STREAM)
+    if run.counts.skipped:
+        raise MLLMUnavailable(f"{run.counts.skipped} hops of the episode {seed} were not asked about; it has no record")
     opened: dict[str, list[float]] = {watch.slug: [] for watch in watches}
     for event in (event for decision in journal.decisions for event in decision.events):
         if event.type == "watch.opened" and event.watch_id is not None:

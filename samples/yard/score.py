@@ -1,5 +1,7 @@
 """Figures from records: accuracies, F1 of events and calibration, with intervals and the majority class beside them."""
 
+import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +50,8 @@ def families(records: Sequence[Record]) -> dict[str, Figure]:
     for name, chosen in kinds.items():
         scores = [[score for score in record.watches if chosen(score)] for record in records]
         figures[name] = _figure(scores, f1, lambda found: sum(s.found + s.missed for s in found), lambda found: 0.0)
-    return figures
+    # A family of which nothing happened has no figure.
+    return {name: figure for name, figure in figures.items() if not math.isnan(figure.value)}
 
 
 def _figure(
@@ -64,13 +67,18 @@ def _figure(
 
 def interval(by_episode: Sequence[Sequence[T]], value: Callable[[Sequence[T]], float]) -> tuple[float, float]:
     """95 % of the values when episodes are drawn again with replacement."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of draws that hold no event at all
+        lo, hi = np.nanpercentile(_drawn(by_episode, value), [2.5, 97.5])
+    return float(lo), float(hi)
+
+
+def _drawn(by_episode: Sequence[Sequence[T]], value: Callable[[Sequence[T]], float]) -> list[float]:
     rng = np.random.default_rng(_SEED)
-    drawn = [
+    return [
         value([one for index in rng.integers(0, len(by_episode), len(by_episode)) for one in by_episode[index]])
         for _ in range(RESAMPLES)
     ]
-    lo, hi = np.nanpercentile(drawn, [2.5, 97.5])
-    return float(lo), float(hi)
 
 
 def f1(scores: Sequence[WatchScore]) -> float:

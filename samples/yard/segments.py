@@ -1,32 +1,25 @@
-"""What a segment of one or two frames shows, as facts."""
+"""Frames as a source samples them, and their facts as a context tells them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import ceil
 
-from samples.yard.facts import FrameFacts, Thing
+from samples.yard.facts import FPS, FrameFacts
 
 
-def merged(frames: Sequence[FrameFacts]) -> FrameFacts:
-    """Each object as that frame shows it that shows it better; a gate or barrier that differs is undecided.
+def sampled_times_s(seconds: float, sample_fps: float) -> list[float]:
+    """Stream seconds of the frames that a source of 25 fps keeps: the first in each of `sample_fps` slots a second."""
+    frames = (ceil(slot * FPS / sample_fps - 1e-6) for slot in range(ceil(seconds * sample_fps)))
+    return [frame / FPS for frame in frames if frame < round(seconds * FPS)]
 
-    `time_s` is the frames' mean, as the time text of a segment states it.
+
+def told(segments: Iterable[Sequence[FrameFacts]], anchor_s: float) -> list[FrameFacts]:
+    """The facts of every frame, under the time that the text before its segment states: seconds from the anchor.
+
+    The frames of a two-frame segment keep their own facts: what either shows is shown.
     """
-    first, last = frames[0], frames[-1]
-    if len(frames) == 1:
-        return last
-    best: dict[int, Thing] = {}
-    for thing in (thing for frame in frames for thing in frame.things):
-        known = best.get(thing.id)
-        if known is None or _clarity(thing) > _clarity(known):
-            best[thing.id] = thing
-    return replace(
-        last,
-        time_s=sum(frame.time_s for frame in frames) / len(frames),
-        gate_open=last.gate_open if first.gate_open == last.gate_open else None,
-        barrier_up=last.barrier_up if first.barrier_up == last.barrier_up else None,
-        things=tuple(best.values()),
-    )
-
-
-def _clarity(thing: Thing) -> tuple[bool, float, float]:
-    return thing.visible, thing.plate_px, thing.fraction
+    return [
+        replace(frame, time_s=sum(one.time_s for one in segment) / len(segment) - anchor_s)
+        for segment in segments
+        for frame in segment
+    ]

@@ -54,6 +54,7 @@ def _visible(frame: FrameFacts) -> dict[str, object]:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True, help="which yard; tests and tables use 800000 to 899999")
     parser.add_argument("--minutes", type=float, default=1.0)
@@ -63,7 +64,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         files = write_world(given.seed, given.minutes, given.out, scale=given.scale, cameras=given.cameras)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     for path in files:
         print(path)

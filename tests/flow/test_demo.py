@@ -14,9 +14,10 @@ from pipeline.build import YARD
 from samples.yard.codec import write_video
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import watch_intervals, watch_questions
-from samples.yard.live import sampled_times_s, totals
+from samples.yard.live import totals
 from samples.yard.matching import match
 from samples.yard.scene import Scene
+from samples.yard.segments import sampled_times_s
 from tests.checkpoints import untrained_yard
 
 ROOT = Path(__file__).parents[2]

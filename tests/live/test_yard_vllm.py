@@ -10,7 +10,7 @@ import math
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from pipeline.types import Answer, Segment, WatchQuery
 from samples.yard.codec import surveillance
 from samples.yard.grammar import Question, ask
 from samples.yard.scene import Scene
-from samples.yard.segments import merged
+from samples.yard.segments import told
 from samples.yard.shape import FAMILY
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, shrunk, sizes
 from tests.checkpoints import context
@@ -100,10 +100,9 @@ def show(seed: int, count: int, frames: int) -> Shown:
         pixels = np.stack([shrunk(pictures[index], *size) for index in group])
         times = tuple(looks[index].facts.time_s for index in group)
         segments.append(Segment(times, pixels, size[0] * size[1], f"{seed}:{times}"))
-        facts.append(merged([looks[index].facts for index in group]))
+        facts.append([looks[index].facts for index in group])
     made = context(*segments, stream_id=str(seed))
-    facts = [replace(one, time_s=one.time_s - made.anchor_s) for one in facts]
-    return Shown(made, tuple(ask(facts, rng, count=QUESTIONS)))
+    return Shown(made, tuple(ask(told(facts, made.anchor_s), rng, count=QUESTIONS)))
 
 
 async def through_transformers(shown: Sequence[Shown]) -> list[Said]:

@@ -22,8 +22,9 @@ from pipeline.state import Counts
 from pipeline.types import Event
 from samples.yard.facts import FPS, FrameFacts
 from samples.yard.grammar import watch_questions
-from samples.yard.live import Camera, sampled_times_s, totals
+from samples.yard.live import Camera, totals
 from samples.yard.matching import WatchScore
+from samples.yard.segments import sampled_times_s
 from tests.checkpoints import untrained_yard
 
 GATE = next(watch for watch in watch_questions() if watch.slug == "gate-open")

@@ -46,7 +46,8 @@ def viewing(frames: int = 1) -> Viewing:
     pts_s = tuple(tuple(10.0 + second + index / 2 for index in range(frames)) for second in range(3))
     gate = (True, False, None)
     facts = tuple(
-        FrameFacts(sum(at) / frames, "day", False, is_open, True) for at, is_open in zip(pts_s, gate, strict=True)
+        tuple(FrameFacts(time_s, "day", False, is_open, True) for time_s in at)
+        for at, is_open in zip(pts_s, gate, strict=True)
     )
     return Viewing("5-0", pixels, pts_s, facts)
 
@@ -92,7 +93,7 @@ def test_what_should_be_said_is_the_answer_and_the_end_of_the_turn(words):
 def test_what_was_seen_is_kept_whole(tmp_path, model):
     looked = encode(model.model.visual, viewing())
     thing = Thing(7, "car", (1, 2, 3, 4), 50.0, 0.9, 33.0, "dock", colour="red", plate="A7", plate_px=11.0)
-    looked[1] = dataclasses.replace(looked[1], facts=dataclasses.replace(looked[1].facts, things=(thing,)))
+    looked[1] = dataclasses.replace(looked[1], facts=(dataclasses.replace(looked[1].facts[0], things=(thing,)),))
     keep(tmp_path / "one.npz", looked)
     back = recall(tmp_path / "one.npz")
     assert [dataclasses.replace(one, vision=None) for one in back] == [
@@ -115,15 +116,17 @@ def test_a_context_is_asked_about_in_its_own_time(model):
 def test_a_context_is_a_run_that_ends_with_its_newest_segment(seed):
     facts = viewing().facts[0]
     looked = [Looked(np.zeros((6, 192), np.float16), 2, 3, (float(second),), facts) for second in range(64)]
-    context = cut(looked, 64, np.random.default_rng(seed))
-    times = [one.pts_s for one in context]
-    assert 1 <= len(context) <= 64
-    assert times == sorted(times)
+    context = cut(looked, 10, np.random.default_rng(seed))
+    seconds = [one.pts_s[0] for one in context]
+    assert 1 <= len(context) <= 10
+    assert seconds == sorted(seconds)
+    whole = cut(looked[:1], 10, np.random.default_rng(seed))
+    assert len(whole) == 1, "the newest moment is never dropped"
 
 
 def test_lessons_begin_with_the_present_and_end_with_everything():
     assert all(kind.endswith("_now") or kind == "unknown" for kind in lesson(0.0).kinds)
-    assert lesson(0.0).segments < lesson(0.2).segments < lesson(0.5).segments == 64
+    assert lesson(0.0).segments < lesson(0.3).segments < lesson(0.6).segments == 64
     assert set(lesson(0.9).kinds) == set(KINDS)
     assert QUESTIONS > 1
 

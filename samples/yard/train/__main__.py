@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from pipeline.errors import ConfigError, EngineMismatch
 from samples.yard.checkpoint import save, tokenizer, untrained
-from samples.yard.hashes import of_weights
+from samples.yard.hashes import of_source, of_weights
 from samples.yard.train import stages
 from samples.yard.train.calibration import calibrate
 from samples.yard.train.packing import Packer
@@ -47,7 +48,7 @@ def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu") -> None:
     seen = of_weights(vision.visual)
     episodes = stages.training_episodes(recipe.episodes)
     log.info("stage look: %d episodes", len(episodes))
-    folder = work / f"episodes-{seen}"
+    folder = work / f"episodes-{seen}-{of_source('world', 'truth')}"
     files = stages.look(vision, episodes, folder)
     apart = stages.look(vision, stages.calibration_episodes(), folder)
     words = tokenizer()
@@ -76,7 +77,12 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(given.threads)
-    train(given.work, given.out, Recipe().times(given.factor), given.device)
+    try:
+        if not given.factor > 0:
+            raise ConfigError(f"--factor is {given.factor}; expected more than 0")
+        train(given.work, given.out, Recipe().times(given.factor), given.device)
+    except (ConfigError, EngineMismatch) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

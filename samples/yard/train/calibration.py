@@ -26,10 +26,10 @@ def calibrate(model: Qwen3VLForConditionalGeneration, packer: Packer, files: Seq
     rng = np.random.default_rng(_SEED)
     said, wanted = [], []
     with torch.inference_mode():
-        for packed in lesson_batch(files, packer, 1.0, _CONTEXTS, rng):
+        for packed in (one.to(model.device) for one in lesson_batch(files, packer, 1.0, _CONTEXTS, rng)):
             known = packed.targets != IGNORED
             owner = packed.owner[known]
-            first = torch.cat([torch.ones(1, dtype=torch.bool), owner[1:] != owner[:-1]])
+            first = torch.cat([torch.ones(1, dtype=torch.bool, device=owner.device), owner[1:] != owner[:-1]])
             said.append(logits(model, packed)[first])
             wanted.append(packed.targets[known][first])
     temperature = best_temperature(torch.cat(said), torch.cat(wanted))

@@ -1,13 +1,14 @@
 """Contexts of every length and shape, cut from episodes that were looked at, with questions about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from samples.yard.grammar import KINDS, Question, ask
+from samples.yard.segments import told
 from samples.yard.train.episodes import Looked, recall
 from samples.yard.train.packing import Packed, Packer
 
@@ -35,9 +36,9 @@ class Lesson:
 
 def lesson(done: float) -> Lesson:
     """What is taught when this part of the training is over: short contexts and the present first."""
-    if done < 0.12:
+    if done < 0.25:
         return Lesson(3, FIRST_LESSONS)
-    if done < 0.3:
+    if done < 0.5:
         return Lesson(10, KINDS)
     return Lesson(64, KINDS)
 
@@ -65,8 +66,7 @@ def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator) -> list[L
 def asked(looked: Sequence[Looked], rng: np.random.Generator, kinds: Sequence[str], count: int) -> list[Question]:
     """Questions about a context, in its own time."""
     anchor_s = looked[0].pts_s[0]
-    facts = [replace(one.facts, time_s=sum(one.pts_s) / len(one.pts_s) - anchor_s) for one in looked]
-    return ask(facts, rng, kinds=kinds, count=count)
+    return ask(told([one.facts for one in looked], anchor_s), rng, kinds=kinds, count=count)
 
 
 def lesson_batch(

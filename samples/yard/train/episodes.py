@@ -16,7 +16,7 @@ from pipeline.mllm.patches import patch_grid, patches
 from samples.yard.codec import surveillance
 from samples.yard.facts import FrameFacts
 from samples.yard.scene import Scene
-from samples.yard.segments import merged
+from samples.yard.segments import sampled_times_s
 from samples.yard.shape import NORMALISATION, grid
 from samples.yard.train.targets import Pixels
 from samples.yard.train.vision import tokens
@@ -31,18 +31,21 @@ _SCALE_CHANCES = (0.25, 0.2, 0.2, 0.15, 0.12, 0.08)
 _STYLES = ("uniform", "varied", "native")
 _STYLE_CHANCES = (0.4, 0.48, 0.12)
 _PAIRS = 0.65  # part of the passes whose segments hold two frames
-_FACTS = TypeAdapter(tuple[FrameFacts, ...])
+_FACTS = TypeAdapter(tuple[tuple[FrameFacts, ...], ...])
+_CLOCKS = (0.5, 0.25, 0.25)  # frames as 25 fps are sampled, on the half second, or a little late as cameras are
+_LATE_S = 0.12
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A segment as the vision part sees it: float16 `[rows * columns, HIDDEN]`, seconds from the episode's start."""
+    """A segment as the vision part sees it: float16 `[rows * columns, HIDDEN]`, seconds from the episode's start, and
+    the facts of each frame."""
 
     vision: NDArray[np.float16]
     rows: int
     columns: int
     pts_s: tuple[float, ...]
-    facts: FrameFacts
+    facts: tuple[FrameFacts, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Viewing:
     name: str
     pixels: tuple[Pixels, ...]
     pts_s: tuple[tuple[float, ...], ...]
-    facts: tuple[FrameFacts, ...]
+    facts: tuple[tuple[FrameFacts, ...], ...]
 
 
 def cells_at(scale: float) -> tuple[int, int]:
@@ -88,7 +91,7 @@ def view(seed: int, turn: int) -> Viewing:
     """The episode of a seed, at sizes and in segments drawn for its `turn`."""
     rng = np.random.default_rng((seed, turn))
     scene = Scene(seed, SECONDS)
-    looks = [scene.look(index / SAMPLE_FPS) for index in range(int(SECONDS * SAMPLE_FPS))]
+    looks = [scene.look(time_s) for time_s in _times_s(rng)]
     pictures = surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed)
     step = 2 if rng.random() < _PAIRS else 1
     groups = [range(first, first + step) for first in range(0, len(looks), step)]
@@ -98,8 +101,19 @@ def view(seed: int, turn: int) -> Viewing:
         f"{seed}-{turn}",
         tuple(np.stack([shrunk(pictures[i], *size) for i in group]) for group, size in shown),
         tuple(tuple(looks[i].facts.time_s for i in group) for group in groups),
-        tuple(merged([looks[i].facts for i in group]) for group in groups),
+        tuple(tuple(looks[i].facts for i in group) for group in groups),
     )
+
+
+def _times_s(rng: np.random.Generator) -> list[float]:
+    """When the frames of an episode are taken: cameras differ, and with them the time texts."""
+    times_s = np.array(sampled_times_s(SECONDS, SAMPLE_FPS))
+    clock = rng.choice(3, p=_CLOCKS)
+    if clock:
+        times_s = np.arange(len(times_s)) / SAMPLE_FPS
+    late_s = rng.uniform(0, _LATE_S, len(times_s)) if clock == 2 else 0.0
+    found: list[float] = (times_s + late_s).tolist()
+    return found
 
 
 class Viewings(Dataset[Viewing]):
@@ -117,12 +131,13 @@ class Viewings(Dataset[Viewing]):
 
 def encode(visual: nn.Module, viewing: Viewing) -> list[Looked]:
     """The viewing as the vision part sees it."""
-    the_grid = grid()
+    the_grid, device = grid(), next(visual.parameters()).device
     found = []
     with torch.inference_mode():
         for pixels, pts_s, facts in zip(viewing.pixels, viewing.pts_s, viewing.facts, strict=True):
             size = patch_grid(pixels.shape[1], pixels.shape[2], the_grid)
-            seen = tokens(visual, torch.from_numpy(patches(pixels, the_grid, NORMALISATION)), torch.tensor([size]))
+            cut = torch.from_numpy(patches(pixels, the_grid, NORMALISATION)).to(device)
+            seen = tokens(visual, cut, torch.tensor([size], device=device)).cpu()
             rows, columns = size[1] // 2, size[2] // 2
             found.append(Looked(seen.numpy().astype(np.float16), rows, columns, pts_s, facts))
     return found

@@ -41,6 +41,20 @@ class Packed:
     targets: torch.Tensor
     questions: tuple[Question, ...]
 
+    def to(self, device: torch.device) -> "Packed":
+        """The same on a device."""
+        return Packed(
+            self.context_ids.to(device),
+            self.context_positions.to(device),
+            self.is_vision.to(device),
+            self.vision.to(device),
+            self.ids.to(device),
+            self.positions.to(device),
+            self.owner.to(device),
+            self.targets.to(device),
+            self.questions,
+        )
+
 
 class Packer:
     """Packs for one tokenizer."""

@@ -22,12 +22,16 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class VisionBatch:
     """Patches float32 `[patches, 1536]` and `grid_thw` int64 `[pictures, 3]` in the order of the pictures; targets
-    int64 `[cells, slots]` by head; `pictures` int64 `[cells]` says whose cell it is."""
+    int64 `[cells, slots]` by head."""
 
     patches: torch.Tensor
     grid_thw: torch.Tensor
     targets: dict[str, torch.Tensor]
-    pictures: torch.Tensor
+
+    def to(self, device: torch.device) -> "VisionBatch":
+        """The same on a device."""
+        moved = {name: target.to(device) for name, target in self.targets.items()}
+        return VisionBatch(self.patches.to(device), self.grid_thw.to(device), moved)
 
 
 def gather(examples: Sequence[Example]) -> VisionBatch:
@@ -39,5 +43,4 @@ def gather(examples: Sequence[Example]) -> VisionBatch:
         name: torch.from_numpy(np.concatenate([example.targets[name] for example in examples]).astype(np.int64))
         for name in HEADS
     }
-    whose = np.repeat(np.arange(len(examples)), [example.targets["kind"].shape[0] for example in examples])
-    return VisionBatch(torch.from_numpy(np.concatenate(cut)), torch.tensor(sizes), stacked, torch.from_numpy(whose))
+    return VisionBatch(torch.from_numpy(np.concatenate(cut)), torch.tensor(sizes), stacked)

@@ -149,10 +149,13 @@ def _resume(file: Path, stage: Stage[B], optimizers: list[torch.optim.Optimizer]
     theirs = state.get("recipe") if isinstance(state, dict) else None
     if theirs != ours:
         raise EngineMismatch(f"{file} is of the recipe {theirs!r}; expected {ours!r}. Train into another folder")
-    stage.module.load_state_dict(state["module"])
-    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(kept)
-    curve: list[dict[str, float]] = state["curve"]
+    try:
+        stage.module.load_state_dict(state["module"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        curve: list[dict[str, float]] = state["curve"]
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise EngineMismatch(f"{file} does not fit this model ({error}); train into another folder") from error
     return curve
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 from transformers import Qwen3VLForConditionalGeneration
 
+from samples.yard.hashes import of_source
 from samples.yard.train.contexts import lesson_batch
 from samples.yard.train.episodes import Viewings, encode, keep
 from samples.yard.train.packing import Packed, Packer
@@ -84,7 +85,7 @@ def _scales(count: int, rng: np.random.Generator) -> list[float]:
 
 def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """The yard, cell by cell."""
-    recipe = f"seed {SEED}, {steps} steps"
+    recipe = f"seed {SEED}, {steps} steps, world {of_source('world', 'truth')}"
     return Stage(
         "scenes",
         recipe,
@@ -118,7 +119,7 @@ def text(
         rng = np.random.default_rng((SEED, 4, step))
         return lesson_batch(files, packer, step / steps, CONTEXTS_PER_STEP, rng)
 
-    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}"
+    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
     return Stage("text", recipe, steps, 2e-3, model, batch, lambda batch: answer_loss(model, batch))
 
 

@@ -26,7 +26,7 @@ def logits(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Tensor:
         use_cache=True,
     )
     own = torch.tril(packed.owner[:, None] == packed.owner[None, :])
-    seen = torch.ones(len(own), len(packed.context_ids), dtype=torch.bool)
+    seen = torch.ones(len(own), len(packed.context_ids), dtype=torch.bool, device=own.device)
     hidden = text(
         inputs_embeds=text.embed_tokens(packed.ids)[None],
         position_ids=packed.positions.expand(3, 1, -1),
@@ -42,12 +42,14 @@ def answer_loss(model: Qwen3VLForConditionalGeneration, batch: Sequence[Packed])
     """Cross entropy per answer token, each context weighing the same, and exact (teacher-forced) answers by kind."""
     losses = []
     right: dict[str, list[float]] = {}
-    for packed in batch:
+    for packed in (packed.to(model.device) for packed in batch):
         known = packed.targets != IGNORED
         wanted, owner = packed.targets[known], packed.owner[known]
         said = logits(model, packed)
         losses.append(functional.cross_entropy(said, wanted))
-        wrong = torch.zeros(len(packed.questions)).index_add(0, owner, (said.argmax(1) != wanted).float())
+        wrong = torch.zeros(len(packed.questions), device=owner.device).index_add(
+            0, owner, (said.argmax(1) != wanted).float()
+        )
         for question, errors in zip(packed.questions, wrong.tolist(), strict=True):
             right.setdefault(question.kind, []).append(float(errors == 0))
             right.setdefault(f"family {question.family}", []).append(float(errors == 0))

@@ -54,6 +54,7 @@ def embed_patches_by_product(visual: nn.Module) -> None:
 
 def dense_loss(model: TaughtVision, batch: VisionBatch) -> tuple[Tensor, Mapping[str, float]]:
     """Weighted mean over heads of the cross entropy where the target is known, and each head's accuracy."""
+    batch = batch.to(model.heads.weight.device)
     outputs = model(batch.patches, batch.grid_thw)
     parts = outputs.split([head.outputs for head in HEADS.values()], dim=1)
     total = outputs.new_zeros(())
