@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samples.yard.codec import surveillance, write_video
-from samples.yard.facts import FAR_PERSON_PX, GLYPH_PX, GLYPHS, HEIGHT, WIDTH, FrameFacts
+from samples.yard.facts import FAR_PERSON_PX, GLYPH_PX, GLYPHS, HEIGHT, WIDTH
 from samples.yard.layout import make_layout
 from samples.yard.scene import Scene
 from samples.yard.script import (
@@ -108,16 +108,13 @@ def test_a_helmet_taken_off_is_told():
     yard, role = next((yard, role) for yard, role in roles_of(PersonRole, range(800_000, 800_060)) if role.bare)
     start, end = role.bare[0]
     told = {
-        thing.helmet
-        for time_s in (start - 0.1, start + 0.1)
+        when: thing.helmet
+        for when, time_s in (("before", start - 0.1), ("while", (start + end) / 2), ("after", end + 0.1))
         for thing in yard.look(time_s).facts.things
-        if thing.id == role.id
+        if thing.id == role.id and thing.helmet is not None
     }
-    assert end > start
-    assert told <= {True, False}
-    assert role.wears_helmet(start - 0.1)
-    assert not role.wears_helmet(start + 0.1)
-    assert role.wears_helmet(end)
+    assert "while" in told
+    assert told == {when: when != "while" for when in told}
 
 
 def test_a_plate_is_legible_near_the_camera_only():
@@ -132,7 +129,7 @@ def test_a_plate_is_legible_near_the_camera_only():
         sizes |= {thing.height_px: thing for thing in facts.things if thing.id == role.id and thing.fraction > 0.9}
     near, far = sizes[max(sizes)], sizes[min(sizes)]
     assert near.plate_px >= GLYPH_PX
-    assert near.legible in (role.plate, None)
+    assert near.plate == role.plate
     assert far.plate_px < GLYPH_PX
     assert far.legible is None
 
@@ -226,6 +223,7 @@ def test_the_codec_keeps_size_count_and_order(fps):
     assert [picture.shape for picture in decoded] == [(HEIGHT, WIDTH, 3)] * 9
     away = [[np.abs(one.astype(int) - two).mean() for two in decoded] for one in frames]
     assert max(away[index][index] for index in range(9)) < 12
+    assert all(row[index] <= min(row) + 0.5 for index, row in enumerate(away)), "a picture came back as another"
     assert surveillance([], fps) == []
 
 
@@ -272,4 +270,3 @@ def test_an_empty_script_gives_an_empty_yard():
     shown = Stage(800_000, layout, Script(), 1).show(1.0, measure=True)
     assert shown.cast == ()
     assert not shown.ids.any()
-    assert FrameFacts(1.0, layout.light, layout.rain, False, False).visible == ()
