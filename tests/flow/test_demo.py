@@ -10,11 +10,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from pipeline.build import YARD
 from samples.yard.codec import write_video
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import watch_intervals, watch_questions
-from samples.yard.live import totals
 from samples.yard.matching import match
 from samples.yard.scene import Scene
 from samples.yard.segments import sampled_times_s
@@ -91,33 +89,30 @@ def test_a_watch_that_the_mllm_never_understands_is_named_once_and_opens_nothing
     assert ".watch." not in done.stdout
 
 
-# Day, dry: the gate opens for a car, somebody walks by, something smokes.
-SEED, SECONDS = 800003, 32.0
-MEANT = ("gate-open", "vehicle", "person", "smoke", "barrier-up")
-SURE = ("gate-open", "vehicle", "smoke")
+# By day, with nothing parked: a vehicle comes once.
+SEED, SECONDS = 800060, 32.0
+MEANT = "vehicle"
+STRANGE = "is the elephant dancing?"
 
 
-@pytest.mark.skipif(
-    not any(YARD.glob("*.safetensors")),
-    reason="samples/yard/mllm holds no weights yet; see python -m samples.yard.train",
-)
 def test_the_mllm_that_comes_along_sees_what_happens_in_its_yard(tmp_path):
     """A film of a yard through the whole product: H.264, decoder, loop, MLLM, judge, store, sink. No MLLM is named."""
     scene = Scene(SEED, SECONDS)
     write_video(tmp_path / "yard.mp4", scene)
     facts: list[FrameFacts] = [scene.look(time_s).facts for time_s in sampled_times_s(SECONDS, 2.0)]
-    watches = {watch.slug: watch for watch in watch_questions() if watch.slug in MEANT}
-    assert all(watch_intervals(facts, watches[slug]) for slug in SURE), "nothing happens; choose another seed"
-    questions = {slug: {"question": watch.text} for slug, watch in watches.items()}
+    watch = next(watch for watch in watch_questions() if watch.slug == MEANT)
+    (interval,) = watch_intervals(facts, watch)
+    assert 1 < interval.start_s < interval.end_s < SECONDS - 1, "it does not come and go; choose another seed"
+    questions = {MEANT: {"question": watch.text}, "strange": {"question": STRANGE}}
     site = {"mllm": {"frames_per_segment": 2}, "defaults": {"allocator": "fixed"}, "watches": questions}
     (tmp_path / "site.yaml").write_text(json.dumps(site))
     done = resadapt("run", "yard.mp4", "-c", "site.yaml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    onsets_s = {slug: [] for slug in MEANT}
-    for event in map(json.loads, done.stdout.splitlines()):
-        if event["type"].endswith("watch.opened"):
-            onsets_s[event["subject"]].append(event["data"]["onset_s"])
-    scores = {slug: match(watch, facts, onsets_s[slug]) for slug, watch in watches.items()}
-    for slug in SURE:
-        assert (scores[slug].missed, scores[slug].false) == (0, 0), (slug, onsets_s[slug])
-    assert totals(list(scores.values())).f1 >= 0.8, scores
+    onsets_s = [
+        event["data"]["onset_s"]
+        for event in map(json.loads, done.stdout.splitlines())
+        if event["type"].endswith("watch.opened") and event["subject"] == MEANT
+    ]
+    score = match(watch, facts, onsets_s)
+    assert (score.found, score.missed, score.false) == (1, 0, 0), onsets_s
+    assert '"subject":"strange"' not in done.stdout.replace(" ", ""), "what it does not understand opened"
