@@ -62,7 +62,7 @@ def contact_sheet(file: Path) -> None:
 
 def reliability_plot(file: Path, setting: Setting) -> None:
     """How often a watch's condition held, by the score it was given."""
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import Figure as Canvas  # type: ignore[import-not-found,unused-ignore] # an extra
 
     canvas = Canvas(figsize=(4.2, 4), layout="constrained")
     axes = canvas.add_subplot()
@@ -77,7 +77,7 @@ def reliability_plot(file: Path, setting: Setting) -> None:
 
 def scale_plot(file: Path, scales: Mapping[float, Setting]) -> None:
     """Accuracy against the linear scale of every frame, with 95 % intervals."""
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import Figure as Canvas  # type: ignore[import-not-found,unused-ignore] # an extra
 
     canvas = Canvas(figsize=(5.5, 4), layout="constrained")
     axes = canvas.add_subplot()
