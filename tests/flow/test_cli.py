@@ -182,7 +182,7 @@ def test_a_real_clip_is_watched_with_a_real_architecture(tmp_path):
     attached, meaningless, *watched, ended = [json.loads(line) for line in done.stdout.splitlines()]
     assert attached["data"]["mllm"] == {"name": "tiny", "family": "qwen3_vl", "meaningful": False}
     assert meaningless["type"].endswith("mllm.meaningless")
-    assert len(watched) >= 2
+    assert watched, "a random model changes its mind at least once"
     counts = ended["data"]["counts"]
     assert (counts["hops"], counts["frames"], counts["answers"], counts["lost"]) == (31, 61, 31, 0)
     assert 0 < counts["kept"] < counts["frames"]
