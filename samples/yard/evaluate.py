@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.build import YARD
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers import TransformersMLLM
@@ -24,7 +25,6 @@ from samples.yard.hashes import PARTS, of_file, of_source
 from samples.yard.replay import SETTINGS, Record, Setting, replay
 from samples.yard.score import Figure, calibration_error, families, reliability
 
-MLLM = Path(__file__).parent / "mllm"
 _RECORD = TypeAdapter(Record)
 
 
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="800000:800200", help="A:B, from A up to B without B")
     parser.add_argument("--settings", default="native,quarter", help=f"some of {', '.join(SETTINGS)}")
     parser.add_argument("--scale", type=float, help="one linear scale for every frame, instead of --settings")
-    parser.add_argument("--mllm", type=Path, default=MLLM, help="folder of the checkpoint")
+    parser.add_argument("--mllm", type=Path, default=YARD, help="folder of the checkpoint")
     parser.add_argument("--cache", type=Path, help="folder that keeps the records of episodes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="only the last line")

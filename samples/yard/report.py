@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from pydantic import BaseModel
 
-from samples.yard.evaluate import MLLM, hashes
+from pipeline.build import YARD
+from samples.yard.evaluate import Measured, hashes
 from samples.yard.scene import Scene
-from samples.yard.score import Figure
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
@@ -24,23 +24,12 @@ SHEET_COLUMNS = 4
 CURVE_FAMILIES = ("coarse", "fine", "grounding", "watches F1")
 
 
-class Setting(BaseModel):
-    """See `evaluate.Measured`."""
-
-    setting: str
-    families: dict[str, Figure]
-    calibration_error: float
-    reliability: list[tuple[float, float, int]]
-    tokens: float
-    mllm_s: float
-
-
 class Summary(BaseModel):
     """The last line of an evaluation."""
 
     seeds: str
     hashes: dict[str, str]
-    settings: dict[str, Setting]
+    settings: dict[str, Measured]
 
 
 def contact_sheet(file: Path) -> None:
@@ -60,7 +49,7 @@ def contact_sheet(file: Path) -> None:
     cv2.imwrite(str(file), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
-def reliability_plot(file: Path, setting: Setting) -> None:
+def reliability_plot(file: Path, setting: Measured) -> None:
     """How often a watch's condition held, by the score it was given."""
     from matplotlib.figure import Figure as Canvas  # type: ignore[import-not-found,unused-ignore] # an extra
 
@@ -75,7 +64,7 @@ def reliability_plot(file: Path, setting: Setting) -> None:
     canvas.savefig(file, dpi=130)
 
 
-def scale_plot(file: Path, scales: Mapping[float, Setting]) -> None:
+def scale_plot(file: Path, scales: Mapping[float, Measured]) -> None:
     """Accuracy against the linear scale of every frame, with 95 % intervals."""
     from matplotlib.figure import Figure as Canvas  # type: ignore[import-not-found,unused-ignore] # an extra
 
@@ -95,7 +84,7 @@ def scale_plot(file: Path, scales: Mapping[float, Setting]) -> None:
     canvas.savefig(file, dpi=130)
 
 
-def accuracy_table(settings: Sequence[Setting]) -> str:
+def accuracy_table(settings: Sequence[Measured]) -> str:
     """Markdown: families down, settings across."""
     head = " | ".join(f"{one.setting} ({one.tokens:.1%} of native tokens)" for one in settings)
     lines = [f"| family | {head} | majority |", "|---" * (len(settings) + 2) + "|"]
@@ -127,8 +116,8 @@ def main() -> None:
     if "native" not in settings:
         return
     for summary in summaries:
-        if summary.hashes != hashes(MLLM):
-            raise SystemExit(f"measured on {summary.hashes}, but this is {hashes(MLLM)}: measure again")
+        if summary.hashes != hashes(YARD):
+            raise SystemExit(f"measured on {summary.hashes}, but this is {hashes(YARD)}: measure again")
     reliability_plot(PICTURES / "reliability.png", settings["native"])
     scales = {1.0: settings["native"]} | {
         float(name.removeprefix("scale ")): setting for name, setting in settings.items() if name.startswith("scale ")
@@ -136,7 +125,7 @@ def main() -> None:
     if "quarter" in settings:
         scales[0.25] = settings["quarter"]
     scale_plot(PICTURES / "accuracy-by-scale.png", scales)
-    card = MLLM / "README.md"
+    card = YARD / "README.md"
     columns = [setting for name, setting in settings.items() if not name.startswith("scale ")]
     text = fill(card.read_text(encoding="utf-8"), accuracy_table(columns), summaries[0].hashes, summaries[0].seeds)
     card.write_text(text, encoding="utf-8")

@@ -1,5 +1,7 @@
 """The geometry of the yard's MLLM: a Qwen3-VL's grid, with few and narrow layers."""
 
+from dataclasses import replace
+
 from allocator_engine.grid import GRIDS, Grid
 from pipeline.mllm.patches import Normalisation
 
@@ -13,14 +15,7 @@ NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 def grid() -> Grid:
     """The token grid of the MLLM: cells of 32 px, of which one may stand alone."""
     published = GRIDS[FAMILY]
-    return Grid(
-        family=published.family,
-        patch_px=published.patch_px,
-        merge=published.merge,
-        temporal_patch=published.temporal_patch,
-        min_pixels=published.cell_px**2,
-        max_pixels=published.max_pixels,
-    )
+    return replace(published, min_pixels=published.cell_px**2)
 
 
 def vision_fields() -> dict[str, object]:

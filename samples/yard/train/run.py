@@ -19,7 +19,6 @@ from pipeline.errors import EngineMismatch
 from samples.yard.train.muon import Muon
 
 B = TypeVar("B")
-Tensors = dict[str, torch.Tensor]
 
 _WARM_UP = 100
 _CLIP = 1.0

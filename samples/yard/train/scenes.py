@@ -9,15 +9,14 @@ import numpy as np
 
 from samples.yard.facts import HEIGHT, WIDTH
 from samples.yard.scene import Look, Scene
-from samples.yard.train.episodes import cells_at, shrunk
+from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, cells_at, shrunk
 from samples.yard.train.pictures import Example
 from samples.yard.train.targets import Box, Pixels, Shown, either, targets
 
-EPISODE_S = 32.0
 CROP_CELLS = ((3, 4), (4, 4), (4, 7))
 """Cells of a crop, small ones first: most of a larger one shows nothing."""
 
-_NEXT_S = 0.5  # between the frames of a two-frame segment
+_NEXT_S = 1 / SAMPLE_FPS  # between the frames of a two-frame segment
 _SCENES_KEPT = 8
 
 
@@ -32,13 +31,13 @@ class Sight:
 
 @lru_cache(maxsize=_SCENES_KEPT)
 def _scene(seed: int) -> Scene:
-    return Scene(seed, EPISODE_S)
+    return Scene(seed, SECONDS)
 
 
 def sight(seed: int, frames: int, rng: np.random.Generator) -> Sight:
     """A moment of the scene of a seed."""
     scene = _scene(seed)
-    start_s = float(rng.uniform(0, EPISODE_S - _NEXT_S))
+    start_s = float(rng.uniform(0, SECONDS - _NEXT_S))
     times = [start_s + _NEXT_S * index for index in range(frames)]
     looks = tuple(scene.look(time_s) for time_s in times)
     return Sight(looks, tuple(scene.plate_boxes(time_s) for time_s in times), (scene.gate_box, scene.barrier_box))
