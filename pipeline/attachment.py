@@ -11,9 +11,10 @@ from pipeline.backoff import back_off_s
 from pipeline.config import ReconnectConfig
 from pipeline.decision import Decision
 from pipeline.errors import ConfigError, SourceStalled, SourceUnavailable
-from pipeline.loop import House, StreamRun, watch_stream
+from pipeline.loop import House, watch_stream
 from pipeline.redact import redact_url, scrub
 from pipeline.sources.base import Sampler, Source, SourceCounts
+from pipeline.stream import StreamRun
 from pipeline.types import Frame, Json
 
 log = structlog.get_logger()

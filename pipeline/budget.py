@@ -95,16 +95,17 @@ class Ledger:
         """Close an account; unknown ids are fine."""
         self._accounts.pop(stream_id, None)
 
-    def grant(self, stream_id: str, at_s: float, owed: int = 0, resent: bool = False) -> int:
+    def grant(self, stream_id: str, at_s: float, owed: int = 0, resent: bool = False, reserve: int = 0) -> int:
         """Take and return the vision tokens that the hop ending at `at_s` (stream seconds) may spend.
 
         The next restart of the context sends its surviving segments again: `owed` tokens stay in the bucket for that,
-        and if this hop will survive too (`resent`), each of its tokens is paid for twice, once now and once then. At
-        most half of the burst is kept back, so that a small bucket still has tokens for new frames.
+        and if this hop will survive too (`resent`), each of its tokens is paid for twice, once now and once then. A
+        `reserve` for a second look stays too. At most half of the burst is kept back, so that a small bucket still has
+        tokens for new frames.
         """
         account = self._accounts[stream_id]
         available = account.bucket.tokens(at_s)
-        free = max(0, available - min(owed, account.burst // 2))
+        free = max(0, available - min(owed + reserve, account.burst // 2))
         if resent and owed < account.burst // 2:
             free = (free + 1) // 2
         return self._hold(account, free)

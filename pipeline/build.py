@@ -52,7 +52,14 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
 def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
     """The query of a configured watch."""
     return WatchQuery(
-        slug, watch.question, watch.open_at, watch.clear_at, watch.confirm, watch.cooldown_s, watch.priority
+        slug,
+        watch.question,
+        watch.open_at,
+        watch.clear_at,
+        watch.confirm,
+        watch.cooldown_s,
+        watch.priority,
+        watch.every_s,
     )
 
 
@@ -68,17 +75,22 @@ YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 """The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
 
 
+MLLM_CHOICES = "yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:http://HOST:PORT/v1#MODEL, tiny or null"
+
+
 def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
     """The backend that `mllm.use` names, not started yet. Raises ConfigError listing the known ones."""
     backends: dict[str, Callable[[str, MLLMConfig, Clock], MLLM]] = {
         "yard": _yard,
         "transformers": _transformers,
+        "vllm": _vllm,
+        "openai": _openai,
         "tiny": _tiny,
         "null": lambda _model, _config, _clock: NullMLLM(),
     }
     kind, _, model = config.use.partition(":")
     if kind not in backends:
-        raise ConfigError(f"mllm.use is {config.use!r}; expected yard, transformers:PATH_OR_NAME, tiny or null")
+        raise ConfigError(f"mllm.use is {config.use!r}; expected {MLLM_CHOICES}")
     return backends[kind](model, config, clock)
 
 
@@ -97,6 +109,46 @@ def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
         max_queue=config.max_queue,
         max_streams=config.max_streams,
         max_cache_tokens=config.max_cache_tokens,
+        clock=clock,
+    )
+
+
+def _vllm(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
+    if not model:
+        raise ConfigError("mllm.use is 'vllm:'; expected a folder or a hub name behind the colon")
+    from pipeline.mllm.vllm import VllmMLLM
+
+    return VllmMLLM(
+        model,
+        name=config.use,
+        dtype=config.dtype,
+        timeout_s=config.timeout_s,
+        max_queue=config.max_queue,
+        max_streams=config.max_streams,
+        kv_cache_gib=config.kv_cache_gib,
+        gpu_memory=config.gpu_memory,
+        max_prompt_tokens=config.max_prompt_tokens,
+        clock=clock,
+    )
+
+
+def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
+    url, _, model = address.partition("#")
+    if not url.startswith(("http://", "https://")) or not model:
+        raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected openai:http://HOST:PORT/v1#MODEL")
+    from pipeline.mllm.openai import OpenAIMLLM
+
+    return OpenAIMLLM(
+        url,
+        model,
+        name=f"openai:{redact_url(url)}#{model}",
+        family=config.family,
+        api_key=resolve(config.api_key) if config.api_key else None,
+        timeout_s=config.timeout_s,
+        max_queue=config.max_queue,
+        max_streams=config.max_streams,
+        max_cache_tokens=config.max_cache_tokens,
+        max_prompt_tokens=config.max_prompt_tokens,
         clock=clock,
     )
 

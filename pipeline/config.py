@@ -54,6 +54,7 @@ class StreamPolicy:
     context_keep_s: Positive = 15.0
     context_max_tokens: Annotated[int, Field(ge=1)] = 16_384
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    relook_tokens: Annotated[int, Field(ge=0)] = 0
     priority: Annotated[int, Field(ge=1, le=100)] = 1
     realtime: bool = False
     hwaccel: str = "auto"
@@ -97,13 +98,20 @@ class WatchConfig:
     clear_at: Share = 0.3
     confirm: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1, le=1000)]] = (1, 1)
     cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    every_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     priority: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class MLLMConfig:
     """The multimodal LLM: `use` is `yard` (the small one that comes along and knows its own demo world only),
-    `transformers:PATH_OR_NAME`, `tiny` (random, meaningless) or `null` (benchmarks)."""
+    `transformers:PATH_OR_NAME`, `vllm:PATH_OR_NAME` (an engine beside this process),
+    `openai:http://HOST:PORT/v1#MODEL` (a server), `tiny` (random, meaningless) or `null` (benchmarks).
+
+    Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it. Of vLLM:
+    `kv_cache_gib` bounds its cache, else `gpu_memory` is the part of the GPU it may take; `max_prompt_tokens` is the
+    longest prompt.
+    """
 
     use: str = "yard"
     device: str = "auto"
@@ -116,6 +124,11 @@ class MLLMConfig:
     frames_per_segment: Literal[1, 2] = 1
     min_tokens_per_segment: Annotated[int, Field(ge=1)] = 2
     max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
+    api_key: str | None = None
+    family: str | None = None
+    kv_cache_gib: Positive | None = None
+    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85
+    max_prompt_tokens: Annotated[int, Field(ge=256)] = 32_768
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -212,7 +225,9 @@ def parse_site(raw: Mapping[str, object]) -> SiteConfig:
     """A SiteConfig from plain mappings; per-stream values fall back to `defaults`. Raises ConfigError."""
     raw = dict(raw)
     if raw.get("mllm", "") is None:
-        raise ConfigError("mllm is empty; expected yard, transformers:PATH_OR_NAME, tiny or 'null' (in quotes)")
+        raise ConfigError(
+            "mllm is empty; expected yard, transformers:PATH_OR_NAME, vllm:..., openai:..., tiny or 'null' (in quotes)"
+        )
     if isinstance(raw.get("mllm"), str):
         raw = raw | {"mllm": {"use": raw["mllm"]}}
     if isinstance(sinks := raw.get("sinks"), dict):

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.errors import SourceUnavailable
 from pipeline.sources.base import Sampler, Source
@@ -35,32 +36,49 @@ class HopRules:
         return round(self.sample_fps * self.hop_s)
 
 
+class Stretch(Protocol):
+    """How many hops' lengths the next hop spans: 1, or more under load."""
+
+    @property
+    def stretch(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unstretched:
+    """Every hop has its own length."""
+
+    stretch: int = 1
+
+
 class HopCutter:
     """Collects frames in order of PTS and gives back each hop as soon as it is complete.
 
-    `from_s` is the stream time up to which the stream is decided: no hop begins before it.
+    `from_s` is the stream time up to which the stream is decided: no hop begins before it. `load` is asked at the first
+    frame of each hop for how long it is to be; longer hops end at multiples of their length too.
     """
 
-    def __init__(self, stream_id: str, rules: HopRules, from_s: float = 0.0) -> None:
+    def __init__(self, stream_id: str, rules: HopRules, from_s: float = 0.0, load: Stretch = Unstretched()) -> None:
         self._stream_id = stream_id
         self._rules = rules
         self._from_s = from_s
+        self._load = load
         self._slots = Sampler(rules.sample_fps)
-        self._index = 0
+        self._bounds = (0, 0)
         self._frames: list[Frame] = []
 
     def push(self, frame: Frame, lost: int) -> list[Hop]:
         """Add a frame; `lost` frames were lost since the last push that gave a hop. Returns the hops completed by it:
         the one before, if this frame belongs to a later one, and its own, if this frame is its last sample."""
         slot = self._slots.slot(frame.pts_s)
-        index = slot // self._rules.slots
         done: list[Hop] = []
-        if self._frames and index != self._index:
-            done.append(self._cut((self._index + 1) * self._rules.hop_s, lost))
-        self._index = index
+        if self._frames and not self._bounds[0] <= slot < self._bounds[1]:
+            done.append(self._cut(self._bounds[1], lost))
+        if not self._frames:
+            slots = self._rules.slots * self._load.stretch
+            self._bounds = (slot // slots * slots, (slot // slots + 1) * slots)
         self._frames.append(frame)
-        if slot % self._rules.slots == self._rules.slots - 1:
-            done.append(self._cut((index + 1) * self._rules.hop_s, 0 if done else lost))
+        if slot == self._bounds[1] - 1:
+            done.append(self._cut(self._bounds[1], 0 if done else lost))
         return done
 
     def flush(self, lost: int) -> list[Hop]:
@@ -68,21 +86,24 @@ class HopCutter:
         is decided by a hop of its own."""
         if not self._frames:
             return []
-        return [self._cut((self._slots.slot(self._frames[-1].pts_s) + 1) / self._rules.sample_fps, lost)]
+        return [self._cut(self._slots.slot(self._frames[-1].pts_s) + 1, lost)]
 
-    def _cut(self, end_s: float, lost: int) -> Hop:
-        start_s = max(self._index * self._rules.hop_s, self._from_s)
+    def _cut(self, end_slot: int, lost: int) -> Hop:
+        fps = self._rules.sample_fps
+        start_s, end_s = max(self._bounds[0] / fps, self._from_s), end_slot / fps
         frames, self._frames, self._from_s = tuple(self._frames), [], end_s
         return Hop(self._stream_id, start_s, end_s, frames, lost)
 
 
-async def hops(source: Source, stream_id: str, rules: HopRules, from_s: float = 0.0) -> AsyncGenerator[Hop, None]:
+async def hops(
+    source: Source, stream_id: str, rules: HopRules, from_s: float = 0.0, load: Stretch = Unstretched()
+) -> AsyncGenerator[Hop, None]:
     """The hops of one connection of `source` from `from_s` stream seconds on, each as soon as its last sample is there.
 
     A hop that was cut by the end of the stream or of the connection is given too; only then SourceUnavailable is
     passed on. Hops without a frame are not given.
     """
-    cutter = HopCutter(stream_id, rules, from_s)
+    cutter = HopCutter(stream_id, rules, from_s, load)
     lost = source.counts.lost
     broken: SourceUnavailable | None = None
     async with aclosing(source.frames(Sampler(rules.sample_fps))) as frames:

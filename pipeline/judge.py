@@ -75,6 +75,7 @@ def transition_data(
 ) -> dict[str, Json]:
     """The data of a transition's event. `state` is the one after it; seconds are stream time."""
     last = hop.frames[-1]
+    marked = {"relooked": answer.relooked, "warming": answer.warming}
     return {
         "question": query.question,
         "revision": query.revision,
@@ -85,6 +86,7 @@ def transition_data(
         "hop_end_s": hop.end_s,
         "captured_at": last.captured_at.isoformat(),
         "clock": last.clock,
+        **{name: True for name, holds in marked.items() if holds},
     }
 
 

@@ -5,7 +5,8 @@
 What may go wrong here, and what happens then:
 
     AllocationFailed        one fixed scale inside the same grant; counted, marked on the event
-    MLLMUnavailable         this hop's questions are skipped; what was sent stays charged; counted by reason
+    MLLMUnavailable         this hop's questions are skipped; what was sent stays charged; counted by reason.
+                            MLLMOverloaded and MLLMTimeout, as frames lost for lateness, lead up the overload ladder
     SourceUnavailable       passed on: the service reattaches
     StoreUnavailable        never seen here: the outbox waits and commits the same decision again
 """
@@ -21,21 +22,29 @@ import structlog
 from allocator_engine.fit import Allocation, FitRules
 from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import fixed_scale
+from pipeline.asking import distinct, doubtful, due, spread
 from pipeline.budget import Ledger
 from pipeline.clock import Clock
 from pipeline.context import Context
 from pipeline.decision import Decision
-from pipeline.errors import AllocationFailed, MLLMUnavailable
-from pipeline.hops import HopRules, hops
-from pipeline.judge import judge, standing
+from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.hops import hops
+from pipeline.judge import judge
+from pipeline.ladder import SPARE, Ladder
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
+from pipeline.outcome import Outcome, Reply
+from pipeline.relook import closer
 from pipeline.sources.base import Source
 from pipeline.state import Counts, StreamState
-from pipeline.types import Answers, Event, Hop, Json, WatchQuery
-from pipeline.understanding import NEVER_KNOWN, Understanding
+from pipeline.stream import StreamRun
+from pipeline.types import Answers, Hop, Json, WatchQuery
+from pipeline.understanding import NEVER_KNOWN
+from pipeline.warming import mark
 
 log = structlog.get_logger()
+
+_OVERLOADED = {MLLMOverloaded.__name__, MLLMTimeout.__name__}
 
 
 class Outbox(Protocol):
@@ -54,19 +63,6 @@ class Watches(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class StreamRun:
-    """What one stream carries from hop to hop; the loop is its only writer."""
-
-    stream_id: str
-    hop_rules: HopRules
-    context: Context
-    state: StreamState = StreamState()
-    counts: Counts = Counts()
-    decided_s: float = 0.0
-    understanding: Understanding = Understanding()
-
-
 @dataclass(frozen=True, slots=True)
 class House:
     """What all streams of the process share."""
@@ -81,53 +77,38 @@ class House:
     metrics: Metrics
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came of asking: the answers, or why there are none; and the vision tokens that are gone with it."""
-
-    answers: Answers
-    spent: int
-    skipped: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one hop came to."""
-
-    hop: Hop
-    grant: int
-    allocation: Allocation
-    fell_back: bool
-    reply: Reply
-
-
 async def watch_stream(run: StreamRun, source: Source, house: House) -> None:
     """Watch one stream until its source ends. One hop in flight."""
-    async with aclosing(hops(source, run.stream_id, run.hop_rules, run.decided_s)) as cut:
+    async with aclosing(hops(source, run.stream_id, run.hop_rules, run.decided_s, run)) as cut:
         async for hop in cut:
             began_s = house.clock.monotonic_s()
             queries = house.watches.on(hop.stream_id)
-            grant = grant_tokens(run.context, hop, queries, house)
+            run.warming = run.warming.join(queries, hop)
+            grant = grant_tokens(run, hop, queries, house)
             allocation, fell_back = await allocate(hop, queries, grant, house)
             run.context = run.context.append(await asyncio.to_thread(hop.render, allocation))
-            run.context, paid = pay(run.context, hop, queries, allocation, house)
-            reply = await ask(run.context, queries, paid, house.mllm)
+            asked = due(queries, hop, run.ladder)
+            run.context, paid = pay(run.context, hop, asked, allocation, house)
+            reply = await ask(run, asked, paid, house.mllm)
+            reply = await look_again(run, hop, asked, allocation, reply, house)
             house.budget.settle(hop.stream_id, reply.spent)
-            outcome = Outcome(hop, grant, allocation, fell_back, reply)
-            decision, state, counts = decide(run, queries, outcome, house)
+            outcome = Outcome(hop, grant, allocation, fell_back, reply, house.clock.monotonic_s() - began_s)
+            run.ladder, stepped = climb(run, outcome, source)
+            decision, state, counts = decide(run, queries, outcome, stepped, house)
             await house.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
             doubt(run, queries, reply.answers)
-            measure(run, outcome, decision.events, source, house.metrics, house.clock.monotonic_s() - began_s)
+            house.metrics.hop(outcome, run, source.counts, decision.events, house.clock.monotonic_s() - began_s)
 
 
-def grant_tokens(context: Context, hop: Hop, queries: Sequence[WatchQuery], house: House) -> int:
+def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], house: House) -> int:
     """Vision tokens for the hop's frames; none when nobody watches. What the next restart of the context will send
-    again, and what an unanswered hop left unsent, is kept back."""
+    again, what an unanswered hop left unsent, and the reserve for a second look are kept back."""
     if not queries:
         return 0
-    owed, resent = context.owed(hop.end_s)
-    return house.budget.grant(hop.stream_id, hop.end_s, owed + house.mllm.pending(context), resent)
+    owed, resent = run.context.owed(hop.end_s)
+    owed += house.mllm.pending(run.context)
+    return run.ladder.grant(house.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.relook_tokens))
 
 
 async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, house: House) -> tuple[Allocation, bool]:
@@ -166,22 +147,65 @@ def pay(
     return context, house.mllm.pending(context)
 
 
-async def ask(context: Context, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> Reply:
-    """Ask for at most what was paid. Unless it is certain that nothing was sent, all of that is spent."""
+async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> Reply:
+    """Ask for at most what was paid, each question once. Unless it is certain that nothing was sent, all is spent."""
+    context = run.context
     if not queries or not context.segments:
-        return Reply(Answers(), 0, "no_watches" if not queries else "empty_context")
+        return Reply(Answers(), 0, "nothing_due" if not queries else "empty_context")
+    once = distinct(queries)
     try:
-        return Reply(await mllm.ask(context, queries, paid), paid)
+        said = await mllm.ask(context, once, paid)
+        answers = mark(spread(queries, once, said.answers), run.warming.unsettled(queries, context))
+        return Reply(Answers(answers, said.usage), paid)
     except MLLMUnavailable as error:
         log.warning("questions_skipped", stream=context.stream_id, error=type(error).__name__, reason=str(error))
         return Reply(Answers(), paid if error.sent else 0, type(error).__name__)
 
 
+async def look_again(
+    run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], shown: Allocation, reply: Reply, house: House
+) -> Reply:
+    """Ask the watches whose answer is between their thresholds once more, with the newest frames shown larger, if the
+    reserve can pay for that. Whatever fails leaves the first answers."""
+    unsure = doubtful(queries, reply.answers.answers) if run.relook_tokens and not reply.skipped else ()
+    if not unsure:
+        return reply
+    tokens = house.budget.take(hop.stream_id, hop.end_s, run.relook_tokens)
+    allocation = closer(hop, shown, tokens, house.fit_rules)
+    if not allocation.segments:
+        return reply
+    aside = await asyncio.to_thread(hop.render, allocation)
+    once = distinct(unsure)
+    try:
+        said = await house.mllm.ask(run.context, once, allocation.tokens, aside)
+    except MLLMUnavailable as error:
+        log.warning("second_look_failed", stream=hop.stream_id, error=type(error).__name__, reason=str(error))
+        return replace(reply, spent=reply.spent + (allocation.tokens if error.sent else 0))
+    second = {one.watch_id: one for one in spread(unsure, once, said.answers)}
+    merged = tuple(
+        replace(second[one.watch_id], relooked=True, warming=one.warming) if one.watch_id in second else one
+        for one in reply.answers.answers
+    )
+    answers = Answers(merged, reply.answers.usage + said.usage)
+    return replace(reply, answers=answers, spent=reply.spent + allocation.tokens, relooked=len(unsure))
+
+
+def climb(run: StreamRun, outcome: Outcome, source: Source) -> tuple[Ladder, str | None]:
+    """The overload ladder after this hop, and the type of the event to send if it stepped up or down."""
+    hop = outcome.hop
+    pressed = hop.lost > 0 or outcome.reply.skipped in _OVERLOADED
+    spare = not source.live or outcome.seconds < SPARE * (hop.end_s - hop.start_s)
+    ladder = run.ladder.hear(pressed, spare)
+    if ladder.step == run.ladder.step:
+        return ladder, None
+    return ladder, "stream.degraded" if ladder.step > run.ladder.step else "stream.restored"
+
+
 def decide(
-    run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, house: House
+    run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, stepped: str | None, house: House
 ) -> tuple[Decision, StreamState, Counts]:
     """Judge the answers. The decision holds the state after it, which counts once the decision is durable."""
-    hop = outcome.hop
+    hop, reply = outcome.hop, outcome.reply
     evidence: dict[str, Json] = {
         "allocator": house.allocator.name,
         "allocation_fell_back": outcome.fell_back,
@@ -189,21 +213,28 @@ def decide(
         "allocated_tokens": outcome.allocation.tokens,
         "context_tokens": run.context.tokens,
     }
-    watches, events = judge(
-        run.state.lineage, run.state.watches, queries, outcome.reply.answers.answers, hop, house.clock.now(), evidence
-    )
+    answers = reply.answers.answers
+    watches, events = judge(run.state.lineage, run.state.watches, queries, answers, hop, house.clock.now(), evidence)
     state = replace(run.state, watches=watches)
-    verdicts = [answer.verdict for answer in outcome.reply.answers.answers]
+    if stepped:
+        data: dict[str, Json] = {"step": run.ladder.step, "name": run.ladder.name, "stream_s": hop.end_s}
+        state, event = state.stream_event(hop.stream_id, stepped, house.clock.now(), data)
+        events = (*events, event)
+        log.warning(stepped, stream=hop.stream_id, step=run.ladder.step, name=run.ladder.name)
     counts = run.counts.add(
         hops=1,
         frames=len(hop.frames),
         lost=hop.lost,
         kept=sum(len(segment.frames) for segment in outcome.allocation.segments),
         granted=outcome.grant,
-        spent=outcome.reply.spent,
-        answers=len(verdicts),
-        unknown=verdicts.count("unknown"),
-        skipped=int(outcome.reply.skipped is not None),
+        spent=reply.spent,
+        encoded=reply.answers.usage.encoded_tokens,
+        prefilled=reply.answers.usage.prefilled_tokens,
+        cached=reply.answers.usage.cached_tokens,
+        answers=len(answers),
+        unknown=sum(answer.verdict == "unknown" for answer in answers),
+        relooked=reply.relooked,
+        skipped=int(reply.skipped is not None),
         fallbacks=int(outcome.fell_back),
         events=len(events),
     )
@@ -221,38 +252,3 @@ def doubt(run: StreamRun, queries: Sequence[WatchQuery], answers: Answers) -> No
             question=query.question,
             reason=f"its first {NEVER_KNOWN} answers were all unknown; word it another way, or ask another MLLM",
         )
-
-
-def measure(
-    run: StreamRun, outcome: Outcome, events: Sequence[Event], source: Source, metrics: Metrics, seconds: float
-) -> None:
-    """Write one hop's numbers down."""
-    stream, usage = run.stream_id, outcome.reply.answers.usage
-    metrics.hops.labels(stream).inc()
-    metrics.hop_seconds.labels(stream).observe(seconds)
-    metrics.frames.labels(stream).inc(len(outcome.hop.frames))
-    metrics.frames_lost.labels(stream).inc(outcome.hop.lost)
-    metrics.tokens_granted.labels(stream).inc(outcome.grant)
-    metrics.tokens_allocated.labels(stream).inc(outcome.allocation.tokens)
-    metrics.tokens_spent.labels(stream).inc(outcome.reply.spent)
-    metrics.tokens_prefilled.labels(stream).inc(usage.prefilled_tokens)
-    metrics.tokens_cached.labels(stream).inc(usage.cached_tokens)
-    metrics.context_tokens.labels(stream).set(run.context.tokens)
-    metrics.context_epoch.labels(stream).set(run.context.epoch)
-    metrics.frames_decoded.labels(stream).set(source.counts.decoded)
-    metrics.frames_corrupt.labels(stream).set(source.counts.corrupt)
-    metrics.decode_errors.labels(stream).set(source.counts.decode_errors)
-    metrics.discontinuities.labels(stream).set(source.counts.discontinuities)
-    metrics.hwaccel_fallbacks.labels(stream).set(source.counts.hwaccel_fallbacks)
-    if outcome.fell_back:
-        metrics.fallbacks.labels(stream).inc()
-    if outcome.reply.skipped:
-        metrics.skipped.labels(stream, outcome.reply.skipped).inc()
-    else:
-        metrics.mllm_seconds.observe(usage.seconds)
-    for event in events:
-        metrics.events.labels(event.type).inc()
-    for answer in outcome.reply.answers.answers:
-        metrics.answers.labels(stream, answer.verdict).inc()
-    for watch_id, is_open in standing(run.state.watches).items():
-        metrics.watch_open.labels(stream, watch_id).set(is_open)

@@ -1,6 +1,14 @@
 """Every Prometheus metric, in one table. Seconds are wall time, tokens are vision tokens."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from pipeline.judge import standing
+from pipeline.outcome import Outcome, Reply
+from pipeline.sources.base import SourceCounts
+from pipeline.stream import StreamRun
+from pipeline.types import Event
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -36,6 +44,7 @@ class Metrics:
         self.tokens_granted = counter("tokens_granted", "tokens hops were allowed to spend", stream)
         self.tokens_allocated = counter("tokens_allocated", "tokens allocators spent on new frames", stream)
         self.tokens_spent = counter("tokens_spent", "tokens charged: new frames and what was sent again", stream)
+        self.tokens_encoded = counter("tokens_encoded", "tokens sent through the vision encoder", stream)
         self.tokens_prefilled = counter("tokens_prefilled", "prompt tokens computed, text included", stream)
         self.tokens_cached = counter("tokens_cached", "prompt tokens found in a prefix cache", stream)
         self.context_tokens = gauge("context_tokens", "tokens resident in the context", stream)
@@ -43,7 +52,12 @@ class Metrics:
         self.fallbacks = counter("allocation_fallbacks", "hops allocated at one fixed scale after a failure", stream)
         self.skipped = counter("hops_skipped", "hops whose questions were not answered", [*stream, "reason"])
         self.answers = counter("answers", "answers by verdict", [*stream, "verdict"])
+        self.relooks = counter("relooks", "answers given after a second look at more pixels", stream)
+        self.ladder_step = gauge("ladder_step", "step of the overload ladder, 0 normal to 4 shed", stream)
         self.mllm_seconds = histogram("mllm_seconds", "one asking of all watches of a hop", [])
+        self.mllm_queue_seconds = histogram("mllm_queue_seconds", "an asking's wait before the model came to it", [])
+        self.mllm_first_seconds = histogram("mllm_first_answer_seconds", "from then to its first answer", [])
+        self.watch_warming = gauge("watch_warming", "1 while it sees frames sized without it", [*stream, "watch"])
         self.watch_open = gauge("watch_open", "1 while the watch is open", [*stream, "watch"])
         self.events = counter("events", "events decided", ["type"])
         self.commit_retries = gauge("commit_retries", "commits tried again because the store could not take them", [])
@@ -51,6 +65,55 @@ class Metrics:
         self.sink_published = counter("sink_published", "events a sink acknowledged", ["sink"])
         self.sink_failures = gauge("sink_failures", "batches a sink could not take", ["sink"])
         self.event_seconds = histogram("event_seconds", "event decided to acknowledged by the sink", ["sink"])
+
+    def hop(
+        self, outcome: Outcome, run: StreamRun, decoded: SourceCounts, events: Sequence[Event], seconds: float
+    ) -> None:
+        """Write down one hop, decided `seconds` after it was complete."""
+        stream, reply, usage = run.stream_id, outcome.reply, outcome.reply.answers.usage
+        for count, more in (
+            (self.hops, 1),
+            (self.frames, len(outcome.hop.frames)),
+            (self.frames_lost, outcome.hop.lost),
+            (self.tokens_granted, outcome.grant),
+            (self.tokens_allocated, outcome.allocation.tokens),
+            (self.tokens_spent, reply.spent),
+            (self.tokens_encoded, usage.encoded_tokens),
+            (self.tokens_prefilled, usage.prefilled_tokens),
+            (self.tokens_cached, usage.cached_tokens),
+            (self.fallbacks, outcome.fell_back),
+            (self.relooks, reply.relooked),
+        ):
+            count.labels(stream).inc(more)
+        for level, value in (
+            (self.context_tokens, run.context.tokens),
+            (self.context_epoch, run.context.epoch),
+            (self.ladder_step, run.ladder.step),
+            (self.frames_decoded, decoded.decoded),
+            (self.frames_corrupt, decoded.corrupt),
+            (self.decode_errors, decoded.decode_errors),
+            (self.discontinuities, decoded.discontinuities),
+            (self.hwaccel_fallbacks, decoded.hwaccel_fallbacks),
+        ):
+            level.labels(stream).set(value)
+        self.hop_seconds.labels(stream).observe(seconds)
+        for event in events:
+            self.events.labels(event.type).inc()
+        self._answers(stream, reply, run)
+
+    def _answers(self, stream: str, reply: Reply, run: StreamRun) -> None:
+        usage = reply.answers.usage
+        if reply.skipped:
+            self.skipped.labels(stream, reply.skipped).inc()
+        else:
+            self.mllm_seconds.observe(usage.seconds)
+            self.mllm_queue_seconds.observe(usage.queued_s)
+            self.mllm_first_seconds.observe(usage.first_answer_s)
+        for answer in reply.answers.answers:
+            self.answers.labels(stream, answer.verdict).inc()
+            self.watch_warming.labels(stream, answer.watch_id).set(answer.warming)
+        for watch_id, is_open in standing(run.state.watches).items():
+            self.watch_open.labels(stream, watch_id).set(is_open)
 
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together."""

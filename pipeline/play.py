@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.clock import Clock
-from pipeline.loop import StreamRun
 from pipeline.screen import Screen
 from pipeline.service import Service
 from pipeline.sinks.jsonl import TextSink
+from pipeline.stream import StreamRun
 
 
 @dataclass(frozen=True, slots=True)

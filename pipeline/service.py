@@ -139,6 +139,11 @@ class Service:
         await self.reconcile(site)
 
     def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox) -> House:
+        if config.frames_per_segment > mllm.info.max_frames_per_segment:
+            raise ConfigError(
+                f"mllm.frames_per_segment is {config.frames_per_segment}, but {mllm.info.name} takes images only;"
+                " set it to 1"
+            )
         rules = FitRules(
             mllm.info.grid, config.frames_per_segment, config.min_tokens_per_segment, config.max_tokens_per_segment
         )

@@ -13,8 +13,9 @@ from pipeline.types import Event, Json
 class Counts:
     """Totals of one run of a stream.
 
-    `granted` and `spent` are vision tokens; what a hop was granted and did not spend went back and was granted again.
-    `lost` frames were overwritten unread, `kept` ones were shown to the MLLM; `skipped` hops were not asked about.
+    `granted`, `spent` and `encoded` are vision tokens; what a hop was granted and did not spend went back and was
+    granted again. `prefilled` prompt tokens were computed, `cached` ones found. `lost` frames were overwritten unread,
+    `kept` ones were shown to the MLLM; `skipped` hops were not asked about, `relooked` answers got a second look.
     """
 
     hops: int = 0
@@ -23,8 +24,12 @@ class Counts:
     kept: int = 0
     granted: int = 0
     spent: int = 0
+    encoded: int = 0
+    prefilled: int = 0
+    cached: int = 0
     answers: int = 0
     unknown: int = 0
+    relooked: int = 0
     skipped: int = 0
     fallbacks: int = 0
     events: int = 0

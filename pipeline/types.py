@@ -88,7 +88,8 @@ class WatchQuery:
 
     `open_at` and `clear_at` are scores (0 to 1): the watch opens when `confirm[0]` of the last `confirm[1]` known
     answers reach `open_at`, clears when as many fall to `clear_at`, and stays shut for `cooldown_s` stream seconds
-    after it cleared. `priority` weighs nothing yet but order: larger is asked first.
+    after it cleared. It is asked every `every_s` stream seconds, at every hop if that is 0. Larger `priority` is asked
+    first, and under load given up last.
     """
 
     id: str
@@ -98,6 +99,7 @@ class WatchQuery:
     confirm: tuple[int, int] = (1, 1)
     cooldown_s: float = 0.0
     priority: int = 1
+    every_s: float = 0.0
 
     @property
     def revision(self) -> str:
@@ -116,12 +118,15 @@ class Answer:
     """The reply to one watch on one context.
 
     `score` is P(yes) / (P(yes) + P(no)) over the spellings of the first answer token, `mass` is P(yes) + P(no). Below
-    a mass of 0.5 the verdict is `unknown`, which is never read as "no".
+    a mass of 0.5 the verdict is `unknown`, which is never read as "no". `relooked`: given after a second look at more
+    pixels. `warming`: some of what it rests on was sized before the watch stood.
     """
 
     watch_id: str
     score: float
     mass: float
+    relooked: bool = False
+    warming: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -132,12 +137,26 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one asking cost: vision tokens encoded, prompt tokens prefilled and found in a cache, wall seconds."""
+    """What one asking cost: vision tokens encoded, prompt tokens prefilled and found in a cache, and wall seconds: in
+    all, waiting before the model came to it, and from then to the first answer."""
 
     encoded_tokens: int = 0
     prefilled_tokens: int = 0
     cached_tokens: int = 0
     seconds: float = 0.0
+    queued_s: float = 0.0
+    first_answer_s: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Both askings together; the waiting is that of the first."""
+        return Usage(
+            self.encoded_tokens + other.encoded_tokens,
+            self.prefilled_tokens + other.prefilled_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.seconds + other.seconds,
+            self.queued_s,
+            self.first_answer_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)

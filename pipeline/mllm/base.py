@@ -1,24 +1,26 @@
 """The contract of a multimodal LLM backend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from allocator_engine.grid import Grid
 from pipeline.context import Context
 from pipeline.errors import MLLMUnavailable
-from pipeline.types import Answers, WatchQuery
+from pipeline.types import Answers, Json, Segment, WatchQuery
 
 
 @dataclass(frozen=True, slots=True)
 class MLLMInfo:
-    """Who answers: `name` as configured, the `family` (`model_type`), the token grid, and whether its answers mean
-    anything at all (the tiny random checkpoint's do not, and says so)."""
+    """Who answers: `name` as configured, the `family` (`model_type`), the token grid, whether its answers mean
+    anything at all (the tiny random checkpoint's do not, and says so), and how many frames a segment may hold (1 where
+    only images can be sent)."""
 
     name: str
     family: str
     grid: Grid
     meaningful: bool = True
+    max_frames_per_segment: int = 2
 
 
 class MLLM(Protocol):
@@ -41,11 +43,28 @@ class MLLM(Protocol):
         other streams may make it more, hence the `limit` of `ask`."""
         ...
 
-    async def ask(self, context: Context, queries: Sequence[WatchQuery], limit: int | None = None) -> Answers:
+    async def ask(
+        self,
+        context: Context,
+        queries: Sequence[WatchQuery],
+        limit: int | None = None,
+        aside: Sequence[Segment] = (),
+    ) -> Answers:
         """Answer every query on one shared visual prefix; one Answer each, in order.
 
-        Raises MLLMUnavailable or one of its kinds when it cannot answer now, also when more than `limit` vision tokens
-        would have to be encoded or prefilled; what it has kept stays consistent.
+        `aside` are segments that only these queries see, behind the context; they are not kept. Raises MLLMUnavailable
+        or one of its kinds when it cannot answer now, also when more than `limit` vision tokens would have to be
+        encoded or prefilled, `aside` included; what it has kept stays consistent.
+        """
+        ...
+
+    async def say(
+        self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None
+    ) -> list[str]:
+        """Answers in words, at most `most` tokens each, on the same prefix as `ask`: colours, numbers, intervals.
+
+        With a JSON schema each answer is JSON that follows it, or is cut off at `most` tokens. Raises as `ask` does,
+        and ConfigError for a schema, or a family, that it cannot take.
         """
         ...
 

@@ -1,11 +1,11 @@
 """A multimodal LLM that looks at nothing: for benchmarks of everything around it, and for tests of plumbing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from allocator_engine.grid import GRIDS, Grid
 from pipeline.context import Context
 from pipeline.mllm.base import MLLMInfo, check_limit
-from pipeline.types import Answer, Answers, Usage, WatchQuery
+from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 
 Opinion = Callable[[Context, WatchQuery], float]
 """P(yes) for a query on a context."""
@@ -32,12 +32,25 @@ class NullMLLM:
         fresh = context.segments[count:] if epoch == context.epoch else context.segments
         return sum(segment.tokens for segment in fresh)
 
-    async def ask(self, context: Context, queries: Sequence[WatchQuery], limit: int | None = None) -> Answers:
-        pending = self.pending(context)
+    async def ask(
+        self,
+        context: Context,
+        queries: Sequence[WatchQuery],
+        limit: int | None = None,
+        aside: Sequence[Segment] = (),
+    ) -> Answers:
+        pending = self.pending(context) + sum(segment.tokens for segment in aside)
         check_limit(pending, limit, context.stream_id)
         self._seen[context.stream_id] = (context.epoch, len(context.segments))
-        usage = Usage(encoded_tokens=pending, prefilled_tokens=pending, cached_tokens=context.tokens - pending)
+        cached = context.tokens + sum(segment.tokens for segment in aside) - pending
+        usage = Usage(encoded_tokens=pending, prefilled_tokens=pending, cached_tokens=cached)
         return Answers(tuple(Answer(query.id, self._opinion(context, query), 1.0) for query in queries), usage)
+
+    async def say(
+        self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None
+    ) -> list[str]:
+        self._seen[context.stream_id] = (context.epoch, len(context.segments))
+        return ["null"] * len(questions)
 
     def forget(self, stream_id: str) -> None:
         self._seen.pop(stream_id, None)

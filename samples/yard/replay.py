@@ -16,11 +16,12 @@ from pipeline.context import Context, ContextRules
 from pipeline.decision import Decision
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.hops import HopRules
-from pipeline.loop import House, StreamRun, watch_stream
+from pipeline.loop import House, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.transformers import TransformersMLLM
 from pipeline.sources.base import Sampler, SourceCounts
 from pipeline.sources.synthetic import ArrayPicture
+from pipeline.stream import StreamRun
 from pipeline.types import Answers, Frame, Hop, WatchQuery
 from samples.yard.codec import surveillance
 from samples.yard.facts import HEIGHT, WIDTH, FrameFacts

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,10 +11,11 @@ from pipeline.clock import ManualClock
 from pipeline.context import Context, ContextRules
 from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout
 from pipeline.hops import HopRules
-from pipeline.loop import House, StreamRun, watch_stream
+from pipeline.loop import House, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.state import StreamState
+from pipeline.stream import StreamRun
 from pipeline.types import WatchQuery
 from tests.pictures import ScriptedSource, frame
 
@@ -240,3 +242,85 @@ async def test_a_segment_is_immutable_and_its_id_follows_its_pixels():
         assert after.segments[: len(before.segments)] == before.segments
     ids = [segment.content_id for segment in run.context.segments]
     assert len(set(ids)) == len(ids)
+
+
+async def test_watches_that_ask_the_same_are_asked_once_and_answered_each():
+    twin = WatchQuery("car-again", "is there  a car?")
+    run, house = build(CAR, twin, VAN)
+    await watch_stream(run, ScriptedSource(seconds(2)), house)
+    assert [ids for _, ids in house.mllm.asked] == [("car", "van")] * 2
+    assert run.counts.answers == 6
+    assert {event.watch_id for event in house.outbox.events} == {"car", "car-again", "van"}
+
+
+async def test_a_watch_with_a_cadence_is_asked_less_often_and_misses_no_frame():
+    run, house = build(WatchQuery("slow", "is there a car?", every_s=3.0))
+    await watch_stream(run, ScriptedSource(seconds(9)), house)
+    assert [context.segments[-1].pts_s[-1] for context, _ in house.mllm.asked] == [0.5, 2.5, 5.5, 8.5]
+    assert house.mllm.asked[-1][0].segments == run.context.segments[: len(house.mllm.asked[-1][0].segments)]
+    assert sum(house.mllm.sent) == sum(segment.tokens for segment in house.mllm.asked[-1][0].segments)
+    assert run.counts.spent == sum(house.mllm.sent)
+
+
+async def test_a_stream_that_cannot_keep_up_steps_down_in_the_open_and_comes_back():
+    mllm = Recording()
+    mllm.failures = [MLLMOverloaded("the queue is full", sent=False)] * 6
+    queries = tuple(WatchQuery(f"w{i}", f"is there a thing {i}?") for i in range(8))
+    run, house = build(*queries, mllm=mllm, rate=Rate(100, 1000))
+    source = ScriptedSource(seconds(60))
+    source.live = False
+    await watch_stream(run, source, house)
+    steps = [(event.type, event.data["name"]) for event in house.outbox.events if event.type.startswith("stream.")]
+    assert steps == [
+        ("stream.degraded", "fewer_askings"),
+        ("stream.degraded", "smaller_grants"),
+        ("stream.restored", "fewer_askings"),
+        ("stream.restored", "normal"),
+    ]
+    assert {len(ids) for _, ids in mllm.asked} == {5, 8}
+    ids = [event.id for event in house.outbox.events]
+    assert len(set(ids)) == len(ids)
+
+
+async def test_a_doubtful_answer_gets_one_second_look_that_is_paid_and_said():
+    class Closer(Recording):
+        async def ask(self, context, queries, limit=None, aside=()):
+            if not aside:
+                return await super().ask(context, queries, limit)
+            self.aside.append((tuple(q.id for q in queries), sum(one.tokens for one in aside), limit))
+            answers = await NullMLLM.ask(self, context, queries, limit, aside)
+            return replace(answers, answers=tuple(replace(one, score=0.9) for one in answers.answers))
+
+    mllm = Closer(lambda context, query: 0.5 if query.id == "car" else 0.1)
+    mllm.aside = []
+    run, house = build(CAR, VAN, mllm=mllm, rate=Rate(100, 400))
+    run.relook_tokens = 112
+    await watch_stream(run, ScriptedSource(seconds(4)), house)
+    opened = [event for event in house.outbox.events if event.type == "watch.opened"]
+    assert [(event.watch_id, event.data["relooked"]) for event in opened] == [("car", True)]
+    assert all(ids == ("car",) and tokens == limit <= 112 for ids, tokens, limit in mllm.aside)
+    assert 1 <= run.counts.relooked == len(mllm.aside) <= 4
+    assert run.counts.spent <= 100 * 4 + 400
+
+
+async def test_a_second_look_that_fails_leaves_the_first_answers():
+    class Blind(Recording):
+        async def ask(self, context, queries, limit=None, aside=()):
+            if aside:
+                raise MLLMTimeout("too late")
+            return await super().ask(context, queries, limit)
+
+    run, house = build(CAR, mllm=Blind(lambda context, query: 0.5), rate=Rate(100, 400))
+    run.relook_tokens = 112
+    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    assert (run.counts.answers, run.counts.skipped, run.counts.relooked) == (3, 0, 0)
+
+
+async def test_a_watch_added_at_run_time_says_that_it_is_warming():
+    run, house = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    house.watches.queries = (CAR, VAN)
+    await watch_stream(run, ScriptedSource(seconds(1, start=3)), house)
+    opened = {event.watch_id: event.data for event in house.outbox.events if event.type == "watch.opened"}
+    assert opened["van"]["warming"] is True
+    assert "warming" not in opened["car"]

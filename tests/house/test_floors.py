@@ -11,12 +11,14 @@ FLOORS = [
     # 0 values
     "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.lockfile pipeline.decision"
     " pipeline.backoff pipeline.waiting"
-    " allocator_engine.grid allocator_engine.fit allocator_engine.resize allocator_engine.spec",
+    " allocator_engine.grid allocator_engine.fit allocator_engine.resize allocator_engine.spec"
+    " allocator_engine.encode",
     # 1 base contracts and pure decisions
     "pipeline.context pipeline.hops pipeline.budget pipeline.judge pipeline.state pipeline.metrics"
     " pipeline.sources.base pipeline.sources.address pipeline.sources.timeline pipeline.sources.pace"
     " pipeline.allocators pipeline.mllm.base pipeline.mllm.prompt pipeline.mllm.positions pipeline.mllm.patches"
-    " pipeline.sinks.base pipeline.sinks.cloudevents pipeline.understanding",
+    " pipeline.sinks.base pipeline.sinks.cloudevents pipeline.understanding"
+    " pipeline.ladder pipeline.asking pipeline.relook pipeline.warming pipeline.outcome pipeline.stream",
     # 2 the main loop
     "pipeline.loop",
     # 3 edges
@@ -36,7 +38,8 @@ DOORS = {
     "transformers": {"pipeline.mllm"},
     "tokenizers": {"pipeline.mllm"},
     "kafka": {"pipeline.sinks.kafka"},
-    "httpx": {"pipeline.sinks.webhook"},
+    "httpx": {"pipeline.sinks.webhook", "pipeline.mllm"},
+    "vllm": {"pipeline.mllm"},
     "sqlalchemy": {"pipeline.store", "pipeline.database"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service"},
     "yaml": {"pipeline.config"},

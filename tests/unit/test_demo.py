@@ -14,11 +14,11 @@ from pipeline.context import Context, ContextRules
 from pipeline.demo import Demo, compare
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.hops import HopRules
-from pipeline.loop import StreamRun
 from pipeline.mllm.tiny import make_tiny
 from pipeline.play import Played
 from pipeline.sources.base import Sampler
 from pipeline.state import Counts
+from pipeline.stream import StreamRun
 from pipeline.types import Event
 from samples.yard.facts import FPS, FrameFacts
 from samples.yard.grammar import watch_questions

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,3 +89,21 @@ def test_lost_frames_are_counted_once():
     cutter = HopCutter("yard", HopRules())
     cutter.push(stamped(0.0), 0)
     assert [hop.lost for hop in cutter.push(stamped(1.5), 2)] == [2, 0]
+
+
+class Load:
+    def __init__(self):
+        self.stretch = 1
+
+
+def test_under_load_hops_are_longer_and_no_frame_is_missed_where_their_length_changes():
+    load = Load()
+    cutter = HopCutter("yard", HopRules(), load=load)
+    got = []
+    for index in range(40):
+        load.stretch = 2 if 5 <= index < 24 else 1
+        got += cutter.push(stamped(index / 2), 0)
+    assert [f.pts_s for h in got for f in h.frames] == [index / 2 for index in range(40)]
+    assert [(h.start_s, h.end_s) for h in got[:5]] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6)]
+    assert [h.end_s - h.start_s for h in got[-3:]] == [1, 1, 1]
+    assert all(a.end_s == b.start_s for a, b in pairwise(got))

@@ -27,9 +27,9 @@ class Recipe:
     """Steps of each stage, and episodes that the text part learns from."""
 
     sheets: int = 800
-    scenes: int = 2600
-    episodes: int = 300
-    text: int = 1000
+    scenes: int = 7500
+    episodes: int = 600
+    text: int = 2800
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""

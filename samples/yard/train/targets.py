@@ -32,11 +32,13 @@ _INSIDE, _OUTSIDE = 0.6, 0.1  # part of a thing that a crop must hold to show it
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`slots` yes/no outputs (`classes` = 2), or as many choices among `classes`."""
+    """`slots` yes/no outputs (`classes` = 2), or as many choices among `classes`. `rare`: hardly ever yes, so that a yes
+    weighs as much as all the noes beside it."""
 
     slots: int
     classes: int = 2
     weight: float = 1.0
+    rare: bool = False
 
     @property
     def outputs(self) -> int:
@@ -45,16 +47,16 @@ class Head:
 
 
 HEADS: Mapping[str, Head] = {
-    "kind": Head(len(KINDS), weight=2.0),
+    "kind": Head(len(KINDS), weight=2.0, rare=True),
     "colour": Head(1, len(COLOURS)),
-    "person": Head(4),  # helmet, vest, bag, far
+    "person": Head(4, rare=True),  # helmet, vest, bag, far
     "plate": Head(PLATE_CHARACTERS, BLANK + 1, weight=3.0),
     "glyphs": Head(len(GLYPHS), weight=4.0),
     "legible": Head(1),
     "gate": Head(1),
     "barrier": Head(1),
-    "any": Head(len(KINDS) + 6, weight=2.0),
-    "vehicle": Head(len(VEHICLES) * (len(COLOURS) + len(_PLACES)), weight=2.0),
+    "any": Head(len(KINDS) + 6, rare=True),
+    "vehicle": Head(len(VEHICLES) * (len(COLOURS) + len(_PLACES)), rare=True),
     "people": Head(1, _MOST + 1),
     "vehicles": Head(1, _MOST + 1),
     "light": Head(1, len(LIGHTS), weight=0.3),

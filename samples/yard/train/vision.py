@@ -14,6 +14,9 @@ from samples.yard.train.start import embed_cosines, widen
 from samples.yard.train.targets import HEADS
 
 
+_MOST_WEIGHT = 10.0  # of a yes that is rare: more would make one mistaken cell drown out a picture
+
+
 class TaughtVision(nn.Module):
     """Qwen3-VL's vision part, and one linear layer that answers all heads from each of its tokens."""
 
@@ -66,9 +69,8 @@ def dense_loss(model: TaughtVision, batch: VisionBatch) -> tuple[Tensor, Mapping
             figures[name] = math.nan
             continue
         if head.classes == 2:
-            values, wanted = part[known], target[known].to(part.dtype)
-            loss = functional.binary_cross_entropy_with_logits(values, wanted)
-            figures[name] = _balanced(values > 0, wanted > 0)
+            loss = _yes_no_loss(part, target, head.rare)
+            figures[name] = _balanced(part[known] > 0, target[known] > 0)
             figures[f"{name} loss"] = float(loss.detach())
         else:
             values, wanted = part.unflatten(1, (head.slots, head.classes))[known], target[known]
@@ -76,6 +78,15 @@ def dense_loss(model: TaughtVision, batch: VisionBatch) -> tuple[Tensor, Mapping
             figures[name] = float((values.argmax(1) == wanted).float().mean())
         total = total + head.weight * loss
     return total, figures
+
+
+def _yes_no_loss(values: Tensor, target: Tensor, rare: bool) -> Tensor:
+    """Mean cross entropy of yes/no outputs `[cells, slots]` where the target is known (0 or 1)."""
+    yes, no = (target == 1).sum(0), (target == 0).sum(0)
+    weight = (no / yes.clamp(min=1)).clamp(1, _MOST_WEIGHT) if rare else None
+    wanted = target.clamp(min=0).to(values.dtype)
+    each = functional.binary_cross_entropy_with_logits(values, wanted, pos_weight=weight, reduction="none")
+    return each[target >= 0].mean()
 
 
 def _balanced(said: Tensor, true: Tensor) -> float:

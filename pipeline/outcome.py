@@ -1,0 +1,32 @@
+"""What one hop came to: values that the loop hands to the judge and to the metrics."""
+
+from dataclasses import dataclass
+
+from allocator_engine.fit import Allocation
+from pipeline.types import Answers, Hop
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of asking: the answers, or why there are none; and the vision tokens that are gone with it.
+
+    `relooked` watches were asked a second time.
+    """
+
+    answers: Answers
+    spent: int
+    skipped: str | None = None
+    relooked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One hop: its grant in vision tokens, how that was allocated (`fell_back`: at one fixed scale, after a failure of
+    the allocator), what was answered, and the seconds that all of it took."""
+
+    hop: Hop
+    grant: int
+    allocation: Allocation
+    fell_back: bool
+    reply: Reply
+    seconds: float

@@ -1,0 +1,30 @@
+"""Watches that came later than frames they are asked about: those were sized without them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pipeline.context import Context
+from pipeline.types import Answer, Hop, WatchQuery
+
+
+@dataclass(frozen=True, slots=True)
+class Warming:
+    """Since which stream second each watch (by `WatchQuery.key`) has had its say in the sizes of frames."""
+
+    since_s: Mapping[str, float] = field(default_factory=dict)
+
+    def join(self, queries: Sequence[WatchQuery], hop: Hop) -> "Warming":
+        """The watches that stand at a hop whose frames are about to be sized."""
+        return Warming({query.key: self.since_s.get(query.key, hop.start_s) for query in queries})
+
+    def unsettled(self, queries: Sequence[WatchQuery], context: Context) -> frozenset[str]:
+        """Ids of the watches for which the context still holds frames from before they stood."""
+        if not context.segments:
+            return frozenset()
+        oldest_s = context.segments[0].pts_s[0]
+        return frozenset(query.id for query in queries if oldest_s < self.since_s.get(query.key, oldest_s))
+
+
+def mark(answers: Sequence[Answer], warming: frozenset[str]) -> tuple[Answer, ...]:
+    """The answers, those of warming watches marked."""
+    return tuple(replace(one, warming=True) if one.watch_id in warming else one for one in answers)
