@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.build import MLLM_CHOICES, build_mllm
 from pipeline.clock import SystemClock
 from pipeline.config import SiteConfig, load_site, overlay, parse_site, read_yaml, resolve
 from pipeline.doctor import examine
@@ -70,7 +71,7 @@ def run(
     ],
     watch: Annotated[list[str] | None, typer.Option(help="A standing yes/no question; may be repeated.")] = None,
     mllm: Annotated[
-        str | None, typer.Option(help="yard (the default), transformers:PATH_OR_NAME, tiny (random), or null (none).")
+        str | None, typer.Option(help=f"{MLLM_CHOICES}. Without it: yard, which knows only its demo world.")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file with defaults.")] = None,
     sink: Annotated[list[str] | None, typer.Option(help="jsonl:PATH, kafka://HOST:PORT/TOPIC or http(s)://...")] = None,
@@ -115,6 +116,38 @@ def demo(
     from pipeline.demo import Demo, show  # the yard's renderer, which nothing else needs
 
     asyncio.run(show(Demo(seconds, seed, allocator, budget, mllm), json_lines))
+
+
+bench = typer.Typer(no_args_is_help=True, help="Measure a part of the pipeline on this machine.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command("mllm")
+def bench_mllm(
+    mllm: Annotated[str, typer.Option(help="Who answers; see run.")] = "yard",
+    streams: Annotated[int, typer.Option(help="Streams that ask at once.")] = 1,
+    watches: Annotated[str, typer.Option(help="Numbers of watches, such as 1,16.")] = "1,16",
+    hops: Annotated[int, typer.Option(help="Hops measured once the context has filled.")] = 4,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file; its `mllm` holds.")] = None,
+    json_line: Annotated[bool, typer.Option("--json", help="One JSON line on stdout, last.")] = False,
+    log_level: LogLevel = "error",
+) -> None:
+    """Tokens and time of asking: shared and growing prefixes against one full prompt per watch and hop."""
+    set_up_logs(log_level)
+    from pipeline.bench_mllm import SHARES, Plan, measure, table
+
+    if not re.fullmatch(r"[0-9]+(,[0-9]+)*", watches):
+        raise ConfigError(f"--watches is {watches!r}; expected numbers such as 1,16")
+    plan = Plan(streams, tuple(map(int, watches.split(","))), hops)
+    site = load_site(config) if config else parse_site({"mllm": mllm})
+    clock = SystemClock()
+    report = asyncio.run(measure(build_mllm(site.mllm, clock), clock, plan))
+    Console(stderr=json_line, width=110).print(table(report))
+    ratios = {**report.ratios(SHARES[0]), "sliding_saved": report.saving.saved}
+    if json_line:
+        print(json.dumps(report.as_json()))  # noqa: T201 - the command's output
+    else:
+        Console().print(", ".join(f"{name} {value:.3f}" for name, value in ratios.items()), highlight=False)
 
 
 @app.command()

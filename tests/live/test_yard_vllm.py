@@ -1,42 +1,23 @@
-"""The yard's MLLM through vLLM and through transformers: the same prompts, the same answers.
-
-TEST_VLLM_PYTHON   the Python of an environment with vLLM, which wants another transformers than this package
-"""
+"""The yard's MLLM through vLLM and through transformers: the same answers, in yes and no and in words."""
 
 import asyncio
-import functools
-import json
-import math
-import os
-import subprocess
-from collections.abc import Iterable, Sequence
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import samples.yard.checkpoint
 from pipeline.context import Context
-from pipeline.mllm.prompt import (
-    IMAGE_PAD,
-    VIDEO_PAD,
-    answer_tokens,
-    looks,
-    markup,
-    opening,
-    prefix,
-    read_answer,
-    suffix,
-)
 from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.mllm.vllm import VllmMLLM
 from pipeline.types import Answer, Segment, WatchQuery
 from samples.yard.codec import surveillance
 from samples.yard.grammar import Question, ask
 from samples.yard.scene import Scene
 from samples.yard.segments import told
-from samples.yard.shape import FAMILY
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, shrunk, sizes
 from tests.checkpoints import context
 from tests.services import require
@@ -64,9 +45,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Said:
-    """One answer: the tokens of its prompt, what it says in words, and how it is read where yes or no was asked."""
+    """One answer: what it says in words, and how it is read where yes or no was asked."""
 
-    ids: list[int]
     words: str
     read: Answer
 
@@ -105,128 +85,44 @@ def show(seed: int, count: int, frames: int) -> Shown:
     return Shown(made, tuple(ask(told(facts, made.anchor_s), rng, count=QUESTIONS)))
 
 
-async def through_transformers(shown: Sequence[Shown]) -> list[Said]:
-    mllm = TransformersMLLM(CHECKPOINT, name="yard", device="cpu")
-    await mllm.start()
+async def answers_of(mllm: TransformersMLLM | VllmMLLM, shown: Sequence[Shown]) -> list[Said]:
     found = []
     try:
+        await mllm.start()
         for one in shown:
             texts = [question.text for question in one.questions]
             answers = await mllm.ask(one.context, [WatchQuery(text, text) for text in texts])
             words = await mllm.say(one.context, texts, LONGEST)
-            ids = [read_by_us(one.context, text) for text in texts]
-            found += map(Said, ids, words, answers.answers)
+            found += map(Said, words, answers.answers)
     finally:
         await mllm.close()
     return found
 
 
-def through_vllm(shown: Sequence[Shown], python: str, folder: Path) -> list[Said]:
-    yes, no = answer_tokens(tokens)
-    pictures, prompts, texts = {}, [], []
-    for one in shown:
-        names = [segment.content_id for segment in one.context.segments]
-        for name, segment in zip(names, one.context.segments, strict=True):
-            pictures[name] = segment.pixels
-            pictures[name + "@"] = np.array(segment.pts_s) - one.context.anchor_s
-        for question in one.questions:
-            prompts.append({"text": written_for_vllm(one.context, question.text), "pictures": names})
-            texts.append(question.text)
-    np.savez(folder / "pictures.npz", **pictures)
-    asked = {"checkpoint": str(CHECKPOINT), "most": LONGEST, "watched": sorted(yes | no), "prompts": prompts}
-    (folder / "asked.json").write_text(json.dumps(asked))
-    run(python, folder)
-    return [
-        Said(
-            one["ids"],
-            str(tokenizer().decode(one["said"], skip_special_tokens=True)).strip(),
-            read_answer(text, *(log_sum(one["log_shares"][str(token)] for token in group) for group in (yes, no))),
-        )
-        for text, one in zip(texts, json.loads((folder / "answers.json").read_text()), strict=True)
-    ]
-
-
-def read_by_us(shown: Context, question: str) -> list[int]:
-    """The tokens of a prompt, part by part, as a growing context is read."""
-    parts = (*prefix(shown, FAMILY), suffix(question, FAMILY))
-    return [token for part in parts for token in tokens(markup([part], expanded=True))]
-
-
-def written_for_vllm(shown: Context, question: str) -> str:
-    """The prompt with a placeholder per picture. Around a video's, vLLM writes the time and the markers by itself."""
-    text = opening(FAMILY).text
-    for segment in shown.segments:
-        single = len(segment.pts_s) == 1
-        text += markup(looks([segment], shown.anchor_s), expanded=False) if single else VIDEO_PAD
-    return text + suffix(question, FAMILY).text
-
-
-def tokens(text: str) -> list[int]:
-    ids: list[int] = tokenizer().encode(text, add_special_tokens=False)
-    return ids
-
-
-@functools.cache
-def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(CHECKPOINT)
-
-
-def log_sum(shares: Iterable[float]) -> float:
-    return math.log(sum(map(math.exp, shares)))
-
-
-def run(python: str, folder: Path) -> None:
-    """The script, in a temporary folder of its own; its output is shown when it fails."""
-    done = subprocess.run(
-        [python, str(SCRIPT), str(folder)],
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(folder)},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-
-
-def vllm_python() -> str:
-    python = os.environ.get("TEST_VLLM_PYTHON")
-    require(bool(python), "TEST_VLLM_PYTHON is the Python of an environment with vLLM")
-    assert python
-    return python
+async def both_answer(shown: Sequence[Shown]) -> tuple[list[Said], list[Said]]:
+    ours = await answers_of(TransformersMLLM(CHECKPOINT, name="yard", device="cpu"), shown)
+    theirs = await answers_of(VllmMLLM(CHECKPOINT, name="yard", kv_cache_gib=0.25, max_prompt_tokens=8192), shown)
+    return ours, theirs
 
 
 @pytest.fixture(scope="module")
-def answered(tmp_path_factory: pytest.TempPathFactory) -> list[Both]:
+def answered() -> list[Both]:
     """Every question on every episode, answered by both backends."""
-    python = vllm_python()
-    require(
-        (CHECKPOINT / "model.safetensors").exists(), f"no weights in {CHECKPOINT}; see python -m samples.yard.train"
-    )
+    require(importlib.util.find_spec("vllm") is not None, "the package vllm")
     wanted = [(count, frames) for frames, counts in COUNTS.items() for count in counts]
     shown = [show(FIRST_SEED + index, *one) for index, one in enumerate(wanted)]
-    ours = asyncio.run(through_transformers(shown))
-    theirs = through_vllm(shown, python, tmp_path_factory.mktemp("vllm"))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OMP_NUM_THREADS", "1")
+        environment.setenv("HF_HUB_OFFLINE", "1")
+        said = zip(*asyncio.run(both_answer(shown)), strict=True)
     asked = [(frames, question) for (_, frames), one in zip(wanted, shown, strict=True) for question in one.questions]
-    return [Both(*one, *said) for one, said in zip(asked, zip(ours, theirs, strict=True), strict=True)]
+    return [Both(*one, *two) for one, two in zip(asked, said, strict=True)]
 
 
 @pytest.fixture(params=COUNTS)
 def both(answered: list[Both], request: pytest.FixtureRequest) -> list[Both]:
     """Those on segments of one frame, which are images, or of two, which are videos."""
     return [one for one in answered if one.frames == request.param]
-
-
-def test_the_model_reads_the_same_prompt(both: list[Both]) -> None:
-    assert [one.theirs.ids for one in both] == [one.ours.ids for one in both]
-
-
-def test_a_small_picture_costs_as_little_as_it_is_large(both: list[Both]) -> None:
-    """Cells of 32 px: the published configuration would blow a picture of one cell up to 64."""
-    pads = {*tokens(IMAGE_PAD), *tokens(VIDEO_PAD)}
-    costs = {sum(token in pads for token in one.theirs.ids) for one in both}
-    assert min(costs) < 64 < max(costs)
 
 
 def test_the_answers_are_the_same(both: list[Both]) -> None:

@@ -17,6 +17,7 @@ from samples.yard.train import stages
 from samples.yard.train.calibration import calibrate
 from samples.yard.train.packing import Packer
 from samples.yard.train.run import run
+from samples.yard.train.start import widen
 from samples.yard.train.vision import TaughtVision, embed_patches_by_product
 
 log = logging.getLogger("samples.yard.train")
@@ -28,8 +29,8 @@ class Recipe:
 
     sheets: int = 800
     scenes: int = 7500
-    episodes: int = 600
-    text: int = 2800
+    episodes: int = 450
+    text: int = 1800
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""
@@ -53,6 +54,9 @@ def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu") -> None:
     apart = stages.look(vision, stages.calibration_episodes(), folder)
     words = tokenizer()
     model = untrained(words, stages.SEED)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stages.SEED)
+        widen(model.model.language_model)
     model.model.visual.load_state_dict(vision.visual.state_dict())
     embed_patches_by_product(model.model.visual)
     torch.nn.Module.to(model, device)

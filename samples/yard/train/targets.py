@@ -32,8 +32,8 @@ _INSIDE, _OUTSIDE = 0.6, 0.1  # part of a thing that a crop must hold to show it
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`slots` yes/no outputs (`classes` = 2), or as many choices among `classes`. `rare`: hardly ever yes, so that a yes
-    weighs as much as all the noes beside it."""
+    """`slots` yes/no outputs (`classes` = 2), or as many choices among `classes`. `rare`: hardly ever yes, so that
+    a yes weighs as much as all the noes beside it."""
 
     slots: int
     classes: int = 2

@@ -13,7 +13,6 @@ from samples.yard.train.pictures import VisionBatch
 from samples.yard.train.start import embed_cosines, widen
 from samples.yard.train.targets import HEADS
 
-
 _MOST_WEIGHT = 10.0  # of a yes that is rare: more would make one mistaken cell drown out a picture
 
 

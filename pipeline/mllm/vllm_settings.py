@@ -1,0 +1,82 @@
+"""What vLLM is told: its arguments, and the few things it only takes from the environment. Does not import vLLM."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from allocator_engine.grid import Grid
+from pipeline.types import Json
+
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",  # nothing about a site leaves it
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout belongs to whoever runs the pipeline
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with threads may hang
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # decoders share the cores
+}
+_CPU_BLOCK_TOKENS = 32
+_LEAST_ITEM_TOKENS = 4
+"""A picture of one cell, its two markers, and at least one token of time text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an engine is started. `folder` holds the checkpoint, `dtype` is vLLM's name or "auto"; `kv_cache_bytes`
+    bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU; `max_prompt_tokens` bounds a prompt
+    with its answer."""
+
+    folder: str
+    grid: Grid
+    dtype: str
+    kv_cache_bytes: int | None
+    gpu_memory: float
+    max_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a question is to be answered: by the likeliest tokens, at most `most`; with a JSON schema, in JSON that
+    follows it. Of the `watched` tokens the log-probabilities to come first are told."""
+
+    most: int = 1
+    watched: tuple[int, ...] = ()
+    schema: Mapping[str, Json] | None = None
+
+
+def prepare_environment() -> None:
+    """Set what vLLM and the processes it starts read from the environment only, where the person has set nothing.
+
+    Call before vLLM is first imported. It has no arguments for these, and its processes inherit the environment.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
+    """The arguments of vLLM's `AsyncEngineArgs`.
+
+    Pictures come on the grid already, so the processor may neither enlarge a single cell, as the published minimum
+    would, nor shrink the largest picture. A two-frame video is measured over both frames.
+    """
+    cell = settings.grid.cell_px**2
+    largest = min(settings.grid.max_pixels, settings.max_prompt_tokens * cell)
+    most = max(1, settings.max_prompt_tokens // _LEAST_ITEM_TOKENS)
+    told: dict[str, object] = {
+        "model": settings.folder,
+        "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
+        "seed": 0,
+        "use_tqdm_on_load": False,
+        "max_model_len": settings.max_prompt_tokens,
+        "gpu_memory_utilization": settings.gpu_memory,
+        "kv_cache_memory_bytes": settings.kv_cache_bytes,
+        "enable_prefix_caching": True,
+        "limit_mm_per_prompt": {"image": most, "video": most},
+        "mm_processor_kwargs": {
+            "images_kwargs": {"size": {"shortest_edge": cell, "longest_edge": largest}},
+            "videos_kwargs": {"size": {"shortest_edge": cell, "longest_edge": 2 * largest}},
+        },
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    if on_cpu:
+        told |= {"block_size": _CPU_BLOCK_TOKENS, "enforce_eager": True}
+    return told

@@ -1,0 +1,181 @@
+"""The yard's frozen MLLM as training asks it: many allocations of one episode, all questions behind each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoTokenizer, DynamicCache, Qwen3VLForConditionalGeneration
+
+from allocator_engine.fit import Allocation
+from allocator_engine.resize import Pixels, resize
+from allocator_engine.train.reward import dense
+from allocator_engine.train.rollout import Episode, Probe, RewardKind
+from pipeline.errors import ConfigError
+from pipeline.mllm.patches import patch_grid, patches
+from pipeline.mllm.positions import positions
+from pipeline.mllm.prompt import VISION_END, VISION_START, Text, looks, opening, suffix
+from pipeline.types import Segment
+from samples.yard.shape import FAMILY, NORMALISATION, grid
+from samples.yard.train.packing import Packer
+from samples.yard.train.vision import embed_patches_by_product, tokens
+
+_PATCHES = 8192  # of pictures in one call of the vision part
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A context: `ids` int64 `[C]`, `where` int64 `[3, C]`, `seen` bool `[C]`, `vision` float32 `[V, HIDDEN]`; how many
+    of its tokens, which next position and how many segments there are as each hop ends."""
+
+    ids: Tensor
+    where: Tensor
+    seen: Tensor
+    vision: Tensor
+    ends: tuple[tuple[int, int, int], ...]
+
+
+class YardAnswerer:
+    """The yard's MLLM: `dense` rewards are probabilities of the right answer, `sparse` ones whether it would be said.
+
+    An episode is read once per allocation, all its questions behind it: each sees what was shown when it was asked. The
+    time text counts from the episode's first frame, so that a question means the same under every allocation. What
+    was encoded at some size is kept for the other allocations of the group. Raises ConfigError without a checkpoint.
+    """
+
+    def __init__(self, checkpoint: Path, reward_kind: RewardKind = "dense", device: str = "cpu") -> None:
+        if not (checkpoint / "model.safetensors").exists():
+            raise ConfigError(f"{checkpoint} holds no model.safetensors; expected the folder of a trained checkpoint")
+        self.reward_kind: RewardKind = reward_kind
+        self._model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, attn_implementation="sdpa")
+        torch.nn.Module.to(self._model, device).eval().requires_grad_(False)
+        embed_patches_by_product(self._model.model.visual)
+        self._packer = Packer(AutoTokenizer.from_pretrained(checkpoint))
+
+    def rewards(self, episode: Episode, variants: Sequence[Sequence[Allocation]]) -> NDArray[np.float64]:
+        """See Answerer."""
+        with torch.inference_mode():
+            shown = [self._segments(episode, variant) for variant in variants]
+            encoded = self._encoded([one for variant in shown for hop in variant for one in hop])
+            return np.array(
+                [self._grades(self._prompt(episode, variant, encoded), episode.probes) for variant in shown]
+            )
+
+    def _segments(self, episode: Episode, variant: Sequence[Allocation]) -> list[list[Segment]]:
+        return [
+            [
+                Segment(tuple(hop.pts_s[i] for i in size.frames), pixels, size.tokens, f"{hop.start_s} {size}")
+                for size, pixels in zip(allocation.segments, resize(hop.pictures, allocation), strict=True)
+            ]
+            for hop, allocation in zip(episode.hops, variant, strict=True)
+        ]
+
+    def _encoded(self, segments: Sequence[Segment]) -> dict[str, Tensor]:
+        """Vision tokens of each different segment, by content id, many in a call."""
+        found: dict[str, Tensor] = {}
+        for part in _parts(list({one.content_id: one for one in segments}.values())):
+            pixels: list[Pixels] = [one.pixels for one in part]
+            cut = np.concatenate([patches(one, grid(), NORMALISATION) for one in pixels])
+            sizes = torch.tensor([patch_grid(*one.shape[1:3], grid()) for one in pixels], device=self._model.device)
+            seen = tokens(self._model.model.visual, torch.from_numpy(cut).to(self._model.device), sizes)
+            split = seen.split([one.tokens for one in part])
+            found |= {one.content_id: tensor for one, tensor in zip(part, split, strict=True)}
+        return found
+
+    def _prompt(self, episode: Episode, shown: Sequence[Sequence[Segment]], encoded: dict[str, Tensor]) -> _Prompt:
+        ids = list(self._packer.tokens(opening(FAMILY).text))
+        first, start = positions([len(ids)])
+        where, seen, vision, ends, count = [first], [False] * len(ids), [], [], 0
+        for hop in shown:
+            for part in looks(hop, episode.hops[0].pts_s[0]):
+                if isinstance(part, Text):
+                    new = list(self._packer.tokens(part.text))
+                    columns, start = positions([len(new)], start)
+                    seen += [False] * len(new)
+                else:
+                    pads = self._packer.tokens(part.pad) * part.segment.tokens
+                    new = [*self._packer.tokens(VISION_START), *pads, *self._packer.tokens(VISION_END)]
+                    cells = (part.segment.size[0] // grid().cell_px, part.segment.size[1] // grid().cell_px)
+                    columns, start = positions([1, cells, 1], start)
+                    seen += [False, *[True] * len(pads), False]
+                    vision.append(encoded[part.segment.content_id])
+                ids += new
+                where.append(columns)
+            count += len(hop)
+            ends.append((len(ids), start, count))
+        device = self._model.device
+        return _Prompt(
+            torch.tensor(ids, device=device),
+            torch.from_numpy(np.concatenate(where, axis=1)).to(device),
+            torch.tensor(seen, device=device),
+            torch.cat(vision) if vision else torch.empty(0, device=device),
+            tuple(ends),
+        )
+
+    def _grades(self, prompt: _Prompt, probes: Sequence[Probe]) -> list[float]:
+        """How right each probe is answered; wrong if nothing had been shown."""
+        grades = [0.0] * len(probes)
+        asked = [i for i, probe in enumerate(probes) if prompt.ends[probe.asked_hop][2]]
+        if asked:
+            said = self._said(prompt, [probes[i] for i in asked])
+            for i, (logs, best) in zip(asked, said, strict=True):
+                grades[i] = dense(logs) if self.reward_kind == "dense" else float(best)
+        return grades
+
+    def _said(self, prompt: _Prompt, probes: Sequence[Probe]) -> list[tuple[list[float], bool]]:
+        """Log-probabilities of the right answer's tokens, and whether each of them is the likeliest."""
+        text, device = self._model.model.language_model, prompt.ids.device
+        embedded = text.embed_tokens(prompt.ids)
+        if len(prompt.vision):
+            embedded = embedded.masked_scatter(prompt.seen[:, None], prompt.vision)
+        cache = DynamicCache(config=self._model.config)
+        text(inputs_embeds=embedded[None], position_ids=prompt.where[:, None], past_key_values=cache, use_cache=True)
+        written = [self._written(probe) for probe in probes]
+        lengths = [len(ids) for ids, _ in written]
+        ends = [prompt.ends[probe.asked_hop] for probe in probes]
+        owner = torch.repeat_interleave(torch.tensor(lengths))
+        where = torch.cat([torch.arange(end[1], end[1] + n) for end, n in zip(ends, lengths, strict=True)])
+        sees = torch.arange(len(prompt.ids)) < torch.tensor([end[0] for end in ends])[owner, None]
+        own = torch.tril(owner[:, None] == owner[None, :])
+        hidden = text(
+            inputs_embeds=text.embed_tokens(torch.tensor([t for ids, _ in written for t in ids], device=device))[None],
+            position_ids=where.to(device).expand(3, 1, -1),
+            attention_mask=torch.cat([sees, own], dim=1)[None, None].to(device),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[0]
+        last = np.cumsum(lengths)
+        spots = [range(end - len(answer), end) for end, (_, answer) in zip(last.tolist(), written, strict=True)]
+        flat = torch.tensor([spot for part in spots for spot in part], device=device)
+        logs = torch.log_softmax(self._model.lm_head(hidden[flat]), dim=1).cpu()
+        wanted = torch.tensor([token for _, answer in written for token in answer])
+        right, best = logs.gather(1, wanted[:, None])[:, 0], logs.argmax(1) == wanted
+        sizes = [len(answer) for _, answer in written]
+        pairs = zip(right.split(sizes), best.split(sizes), strict=True)
+        return [(values.tolist(), bool(hit.all())) for values, hit in pairs]
+
+    def _written(self, probe: Probe) -> tuple[list[int], list[int]]:
+        """The tokens that are read, and those of the answer, which come out one place later."""
+        asked = self._packer.tokens(suffix(probe.text, FAMILY).text)
+        answer = [*self._packer.tokens(probe.truth)]
+        if probe.form != "yes_no":
+            answer += self._packer.tokens("<|im_end|>")  # "A7" would else be half right for "A7K"
+        return [*asked, *answer[:-1]], answer
+
+
+def _parts(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """The segments in runs of at most _PATCHES patches, those of one size together."""
+    part: list[Segment] = []
+    room = _PATCHES
+    for one in sorted(segments, key=lambda segment: (segment.size, segment.content_id)):
+        cost = one.tokens * grid().merge ** 2
+        if part and cost > room:
+            yield part
+            part, room = [], _PATCHES
+        part.append(one)
+        room -= cost
+    if part:
+        yield part

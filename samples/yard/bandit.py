@@ -1,0 +1,136 @@
+"""The yard as the Allocator's training sees it: episodes with standing queries, and questions about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator_engine.train.reward import Form
+from allocator_engine.train.rollout import ClipHop, Episode, Probe
+from pipeline.sources.synthetic import ArrayPicture
+from samples.yard.codec import surveillance
+from samples.yard.facts import FrameFacts
+from samples.yard.grammar import CARD_FAMILY, KINDS, Question, ask, holds, watches_for
+from samples.yard.scene import Scene
+from samples.yard.segments import sampled_times_s, told
+from samples.yard.train.stages import TRAINING_SEEDS
+from samples.yard.watches import Watch
+from samples.yard.wordings import IS, clauses
+
+SECONDS, SAMPLE_FPS, HOP_S = 32.0, 2.0, 1.0
+
+_SEED = 5
+_FILMS = 16  # scenes kept in memory, 22 MB each
+_MOST_WATCHES = 8
+_MOMENTS = 4  # per watch at which it is asked
+_FORMS: dict[str, Form] = {"yes": "yes_no", "no": "yes_no"}
+_PAST = tuple(kind for kind in KINDS if kind not in CARD_FAMILY and not kind.endswith("_now") and kind != "unknown")
+_PRESENT = tuple(kind for kind in CARD_FAMILY if kind in KINDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A scene as its camera gives it, hop by hop, and the facts of each hop's frames."""
+
+    hops: tuple[ClipHop, ...]
+    facts: tuple[tuple[FrameFacts, ...], ...]
+
+    def until(self, hop: int) -> list[FrameFacts]:
+        """The facts of all frames up to the end of a hop, as a context that shows them in pairs tells them."""
+        return told(self.facts[: hop + 1], self.hops[0].pts_s[0])
+
+
+@lru_cache(maxsize=_FILMS)
+def film(seed: int) -> Film:
+    """Render the scene of a seed at the sampled rate, and pass it through the camera's codec."""
+    scene = Scene(seed, SECONDS)
+    looked = [scene.look(time_s) for time_s in sampled_times_s(SECONDS, SAMPLE_FPS)]
+    pictures = [ArrayPicture(pixels) for pixels in surveillance([one.pixels for one in looked], SAMPLE_FPS, seed=seed)]
+    facts = [one.facts for one in looked]
+    hops, each = [], []
+    for start_s in np.arange(0.0, SECONDS, HOP_S).tolist():
+        chosen = [i for i, frame in enumerate(facts) if start_s <= frame.time_s < start_s + HOP_S]
+        pts_s = tuple(facts[i].time_s for i in chosen)
+        hops.append(ClipHop(start_s, start_s + HOP_S, pts_s, tuple(pictures[i] for i in chosen)))
+        each.append(tuple(facts[i] for i in chosen))
+    return Film(tuple(hops), tuple(each))
+
+
+@dataclass(frozen=True, slots=True)
+class YardClips:
+    """Episodes of training seeds. A scene serves `reuse` steps, with other queries each time.
+
+    `past` of the episodes ask about all that was shown; the others have watches, asked at moments when they hold and
+    when they do not, and questions about the newest second.
+    """
+
+    reuse: int = 2
+    past: float = 0.3
+
+    def episode(self, step: int, index: int) -> Episode:
+        """See Clips."""
+        seed = int(np.random.default_rng((_SEED, step // self.reuse, index)).integers(TRAINING_SEEDS))
+        rng = np.random.default_rng((_SEED, 1, step, index))
+        shown = film(seed)
+        rows = _past_rows(shown, rng) if rng.random() < self.past else _watch_rows(shown, rng)
+        rows = rows or _watch_rows(shown, rng)
+        texts = tuple(dict.fromkeys(row[0] for row in rows))
+        known = np.full((len(texts), len(shown.hops)), -1, np.int8)
+        for text, truths, _ in rows:
+            known[texts.index(text)] = truths
+        probes = tuple(probe for _, _, asked in rows for probe in asked)
+        return Episode(f"yard-{seed}", shown.hops, texts, probes, known)
+
+
+Row = tuple[str, NDArray[np.int8], list[Probe]]
+"""A standing query, what is known of it as each hop ends, and the times it is asked."""
+
+
+def _watch_rows(shown: Film, rng: np.random.Generator) -> list[Row]:
+    count = round(float(np.exp(rng.uniform(0, np.log(_MOST_WATCHES + 0.5)))))
+    everything = shown.until(len(shown.hops) - 1)
+    drawn = list(watches_for(everything, rng, _MOST_WATCHES))
+    rows = [_watch_row(shown, drawn[i], rng) for i in rng.permutation(len(drawn))[:count]]
+    hop = int(rng.integers(2, len(shown.hops)))
+    return [*rows, *_question_rows(shown, hop, hop, rng, _PRESENT, int(rng.integers(0, 3)))]
+
+
+def _watch_row(shown: Film, watch: Watch, rng: np.random.Generator) -> Row:
+    truths = [holds(watch, shown.until(hop)) for hop in range(len(shown.hops))]
+    known = np.array([-1 if truth is None else int(truth) for truth in truths], np.int8)
+    text = watch.text if rng.random() < 0.5 else _reworded(watch, rng)
+    moments: list[int] = []
+    for value in (1, 0):
+        those = np.flatnonzero(known == value)
+        moments += rng.permutation(those)[: _MOMENTS // 2].tolist()
+    asked = [Probe(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in sorted(moments)]
+    return text, known, asked
+
+
+def _reworded(watch: Watch, rng: np.random.Generator) -> str:
+    said = clauses(watch.condition)
+    text = IS[0][rng.integers(len(IS[0]))].format(**said[rng.integers(len(said))])
+    return text[:1].upper() + text[1:] if rng.random() < 0.3 else text
+
+
+def _past_rows(shown: Film, rng: np.random.Generator) -> list[Row]:
+    last = len(shown.hops) - 1
+    return _question_rows(shown, last, 0, rng, _PAST, int(rng.integers(1, _MOST_WATCHES + 1)))
+
+
+def _question_rows(
+    shown: Film, hop: int, since: int, rng: np.random.Generator, kinds: Sequence[str], count: int
+) -> list[Row]:
+    if not count:
+        return []
+    return [_question_row(shown, one, hop, since) for one in ask(shown.until(hop), rng, kinds=kinds, count=count)]
+
+
+def _question_row(shown: Film, question: Question, hop: int, since: int) -> Row:
+    known = np.full(len(shown.hops), -1, np.int8)
+    if question.answer in ("yes", "no") and since == hop:
+        known[hop] = question.answer == "yes"
+    form = "interval" if question.family == "grounding" else _FORMS.get(question.answer, "word")
+    return question.text, known, [Probe(question.text, question.answer, form, hop, since)]
