@@ -54,7 +54,7 @@ class Metrics:
         self.answers = counter("answers", "answers by verdict", [*stream, "verdict"])
         self.relooks = counter("relooks", "answers given after a second look at more pixels", stream)
         self.ladder_step = gauge("ladder_step", "step of the overload ladder, 0 normal to 4 shed", stream)
-        self.mllm_seconds = histogram("mllm_seconds", "one asking of all watches of a hop", [])
+        self.mllm_seconds = histogram("mllm_seconds", "one asking of all watches of a hop, waiting included", [])
         self.mllm_queue_seconds = histogram("mllm_queue_seconds", "an asking's wait before the model came to it", [])
         self.mllm_first_seconds = histogram("mllm_first_answer_seconds", "from then to its first answer", [])
         self.watch_warming = gauge("watch_warming", "1 while it sees frames sized without it", [*stream, "watch"])
@@ -116,5 +116,8 @@ class Metrics:
             self.watch_open.labels(stream, watch_id).set(is_open)
 
     def mllm_worked_s(self) -> float:
-        """Seconds the MLLM has spent on questions so far, of all streams together."""
-        return self.registry.get_sample_value("resadapt_mllm_seconds_sum") or 0.0
+        """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""
+        took, waited = (
+            self.registry.get_sample_value(f"resadapt_mllm_{name}_sum") or 0.0 for name in ("seconds", "queue_seconds")
+        )
+        return took - waited

@@ -1,16 +1,13 @@
 """The model's work on one stream: a prefix that grows, and questions that branch from it without changing it.
 
-Two ways to branch, by what the text layers keep. Where all are full attention, the questions are packed into one row
-under a mask that lets each see the prefix and itself, and are cropped from the cache afterwards: no copy of the prefix
-is made. Where some keep a running state (linear attention) or a window, which cannot be cropped, the cache is copied
-at the branching point; keys and values are shared with the copy, because a cache never writes into them.
+Where all text layers are full attention, the questions are packed into one row of a single branch, under a mask that
+lets each see the prefix and itself. Where some keep a running state or a window, each has a branch of its own.
 
 Positions are always given, so the model's own `rope_deltas` are neither read nor written.
 """
 
-import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,9 +15,11 @@ import transformers
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from allocator_engine.grid import Grid
-from pipeline.errors import ConfigError, EngineMismatch
+from pipeline.errors import EngineMismatch
+from pipeline.mllm import cache
+from pipeline.mllm.cache import Prefix, Row
 from pipeline.mllm.card import Card
-from pipeline.mllm.patches import patch_grid, patches
+from pipeline.mllm.grammar_mask import Grammars
 from pipeline.mllm.positions import Run, positions
 from pipeline.mllm.prompt import (
     IMAGE_PAD,
@@ -36,6 +35,7 @@ from pipeline.mllm.prompt import (
     opening,
     suffix,
 )
+from pipeline.mllm.vision import Encoded, VisionEncoder, encoder_outputs
 from pipeline.types import Segment
 
 MAX_PACKED_TOKENS = 2048
@@ -52,19 +52,12 @@ LogOdds = tuple[float, float]
 
 
 @dataclass(slots=True)
-class Prefix:
-    """What the model has made of a prompt so far: its cache, tokens in it, and the position that comes next."""
+class _Prompt:
+    """Parts of a prompt as the model takes them."""
 
-    cache: DynamicCache
-    tokens: int = 0
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    ids: list[int]
-    runs: list[Run]
-    segments: list[Segment]
+    ids: list[int] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
 
 
 class Reader:
@@ -72,19 +65,24 @@ class Reader:
 
     def __init__(self, card: Card, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._card, self._model, self._tokenizer = card, model, tokenizer
-        self._device = model.device
+        self._device, self._vision = model.device, VisionEncoder(card, model)
         yes, no = answer_tokens(self.tokens)
         self._yes, self._no = self._tensor(sorted(yes)), self._tensor(sorted(no))
         self._marks = self._special(VISION_START), self._special(VISION_END)
-        self._end = self._special(TURN_END)
+        self.end = self._special(TURN_END)
         self._pads = {pad: self._special(pad) for pad in (IMAGE_PAD, VIDEO_PAD)}
         kinds = getattr(model.config.get_text_config(), "layer_types", None) or []
         self.packs = all(kind == "full_attention" for kind in kinds)
+        self.grammars = Grammars(tokenizer, model.config.get_text_config().vocab_size, self.end)
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, its chat markup included."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, without its chat markup."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     def _special(self, token: str) -> int:
         ids = self.tokens(token)
@@ -96,9 +94,13 @@ class Reader:
         """The prefix of nothing."""
         return Prefix(DynamicCache(config=self._model.config))
 
-    def extend(self, prefix: Prefix, parts: Sequence[Part]) -> None:
-        """Read more of a prompt into `prefix`."""
-        self._read(prefix, parts)
+    def encode(self, segments: Sequence[Segment]) -> list[Encoded]:
+        """The segments' vision tokens, in one call of the vision encoder."""
+        return self._vision.encode(segments)
+
+    def extend(self, prefix: Prefix, parts: Sequence[Part], encoded: Mapping[str, Encoded] | None = None) -> None:
+        """Read more of a prompt into `prefix`. Segments whose content id is in `encoded` are not encoded again."""
+        self._read(prefix, parts, encoded or {})
 
     def check(self) -> None:
         """Prove the branches against one pass over the whole prompt, on a small picture; this warms up as well.
@@ -112,7 +114,7 @@ class Reader:
         self.extend(prefix, parts[:1])
         self.extend(prefix, parts[1:])
         for question in questions:
-            plain = self._read(self.empty(), [*parts, question])
+            plain = self._read(self.empty(), [*parts, question], {})
             kept = self._last_logits(prefix, [self.tokens(question.text)])
             off = float((plain - kept).abs().max() / plain.abs().max())
             if not off <= _TOLERANCE.get(plain.dtype, _TOLERANCE_HALF):
@@ -121,79 +123,80 @@ class Reader:
                     f" transformers {transformers.__version__}; use a version that the package names"
                 )
 
-    def _read(self, prefix: Prefix, parts: Sequence[Part]) -> torch.Tensor:
+    def _read(self, prefix: Prefix, parts: Sequence[Part], encoded: Mapping[str, Encoded]) -> torch.Tensor:
         """Extend `prefix`; returns the logits `[1, vocabulary]` of what would come next."""
-        encoded = self._encode(parts)
-        where, prefix.position = positions(encoded.runs, prefix.position)
+        prompt = self._prompt(parts)
+        anew = [segment for segment in prompt.segments if segment.content_id not in encoded]
+        fresh = iter(self.encode(anew))
+        seen = [encoded.get(segment.content_id) or next(fresh) for segment in prompt.segments]
+        where, position = positions(prompt.runs, prefix.position)
         output = self._model(
-            input_ids=self._tensor([encoded.ids]),
+            input_ids=self._tensor([prompt.ids]),
             position_ids=torch.from_numpy(where).to(self._device).unsqueeze(1),
             past_key_values=prefix.cache,
             use_cache=True,
             logits_to_keep=1,
-            **self._pixels(encoded.segments),
+            mm_encoder_outputs=encoder_outputs(prompt.segments, seen),
         )
-        prefix.tokens += len(encoded.ids)
+        prefix.tokens, prefix.position = prefix.tokens + len(prompt.ids), position
         logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def read_on(self, prefix: Prefix, tokens: Sequence[int]) -> torch.Tensor:
+        """Read tokens of text into `prefix`; returns the logits `[vocabulary]` of what would come next."""
+        where = torch.arange(prefix.position, prefix.position + len(tokens), device=self._device)
+        output = self._model(
+            input_ids=self._tensor([list(tokens)]),
+            position_ids=where.expand(3, 1, -1),
+            past_key_values=prefix.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        prefix.tokens, prefix.position = prefix.tokens + len(tokens), prefix.position + len(tokens)
+        logits: torch.Tensor = output.logits[0, -1]
         return logits
 
     def answer(self, prefix: Prefix, questions: Sequence[Sequence[int]]) -> list[LogOdds]:
         """What the model would answer to each question (token ids) after `prefix`, which stays as it is."""
-        groups = self._groups(questions)
-        return [odds for group in groups for odds in self._log_odds(self._last_logits(prefix, group))]
+        return [odds for group in self.answers(prefix, questions) for odds in group]
 
-    def say(self, prefix: Prefix, questions: Sequence[Sequence[int]], most: int) -> list[str]:
-        """Each question's answer in words after `prefix`, which stays as it is: the likeliest token at each step, until
-        the turn ends or `most` tokens are said. Raises ConfigError for a model whose questions cannot be packed."""
-        if not self.packs:
-            raise ConfigError(f"{self._card.family} keeps a running state: it answers yes or no, not in words")
-        return [said for group in self._groups(questions) for said in self._said(prefix, group, most)]
-
-    def _said(self, prefix: Prefix, questions: list[Sequence[int]], most: int) -> list[str]:
-        said: list[list[int]] = [[] for _ in questions]
-        asking = list(range(len(questions)))
-        while asking and len(said[asking[0]]) < most:
-            # What was said is short: reading it again costs less than keeping a cache per question.
-            logits = self._packed(prefix, [[*questions[index], *said[index]] for index in asking])
-            for index, token in zip(list(asking), logits.argmax(dim=-1).tolist(), strict=True):
-                if token == self._end:
-                    asking.remove(index)
-                else:
-                    said[index].append(token)
-        return [str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in said]
+    def answers(self, prefix: Prefix, questions: Sequence[Sequence[int]]) -> Iterator[list[LogOdds]]:
+        """The same, as soon as each group of questions is answered."""
+        for group in self.groups(questions):
+            yield self._log_odds(self._last_logits(prefix, group))
 
     def _last_logits(self, prefix: Prefix, questions: list[Sequence[int]]) -> torch.Tensor:
         """Logits `[questions, vocabulary]` of the first answer token."""
-        return self._packed(prefix, questions) if self.packs else self._branched(prefix, questions)
+        if self.packs:
+            return self.read_row(Row(prefix, len(questions)), dict(enumerate(questions)))
+        return self._branched(prefix, questions)
 
-    def _groups(self, questions: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    def read_row(self, row: Row, more: Mapping[int, Sequence[int]]) -> torch.Tensor:
+        """Read more tokens of some questions of `row`; logits `[of those questions, vocabulary]` of what comes next."""
+        where, mask = row.add(more)
+        ends = self._tensor([len(tokens) for tokens in more.values()]).cumsum(0) - 1
+        output = self._model(
+            input_ids=self._tensor([[token for tokens in more.values() for token in tokens]]),
+            position_ids=self._tensor(where).expand(3, 1, -1),
+            attention_mask=mask.to(self._device)[None, None],
+            past_key_values=row.branch.cache,
+            use_cache=True,
+            logits_to_keep=ends,
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    def groups(self, questions: Sequence[Sequence[int]], growth: int = 0) -> Iterator[list[Sequence[int]]]:
+        """The questions that are read in one pass each, when each may yet grow by so many tokens."""
         group: list[Sequence[int]] = []
         for question in questions:
-            tokens = sum(map(len, group)) + len(question)
+            tokens = sum(map(len, group)) + len(question) + growth * (len(group) + 1)
             if group and (tokens > MAX_PACKED_TOKENS if self.packs else len(group) == MAX_BRANCHES):
                 yield group
                 group = []
             group.append(question)
         if group:
             yield group
-
-    def _packed(self, prefix: Prefix, questions: list[Sequence[int]]) -> torch.Tensor:
-        lengths = self._tensor([len(question) for question in questions])
-        own = torch.repeat_interleave(torch.arange(len(questions), device=self._device), lengths)
-        mask = torch.tril(own[:, None] == own[None, :])
-        seen = torch.ones(len(own), prefix.tokens, dtype=torch.bool, device=self._device)
-        where = torch.cat([torch.arange(len(question), device=self._device) for question in questions])
-        output = self._model(
-            input_ids=self._tensor([[token for question in questions for token in question]]),
-            position_ids=(where + prefix.position).expand(3, 1, -1),
-            attention_mask=torch.cat([seen, mask], dim=1)[None, None],
-            past_key_values=prefix.cache,
-            use_cache=True,
-            logits_to_keep=lengths.cumsum(0) - 1,
-        )
-        prefix.cache.crop(-len(own))
-        logits: torch.Tensor = output.logits[0]
-        return logits
 
     def _branched(self, prefix: Prefix, questions: list[Sequence[int]]) -> torch.Tensor:
         lengths = [len(question) for question in questions]
@@ -205,7 +208,7 @@ class Reader:
         output = self._model(
             input_ids=self._tensor(rows),
             position_ids=where.expand(3, len(rows), -1),
-            past_key_values=_branch(prefix.cache, len(rows)),
+            past_key_values=cache.branched(prefix.cache, len(rows)),
             use_cache=True,
             logits_to_keep=kept,
         )
@@ -218,43 +221,25 @@ class Reader:
         no = torch.logsumexp(shares[:, self._no], dim=-1)
         return list(zip(yes.tolist(), no.tolist(), strict=True))
 
-    def _encode(self, parts: Sequence[Part]) -> _Encoded:
-        encoded = _Encoded([], [], [])
+    def _prompt(self, parts: Sequence[Part]) -> _Prompt:
+        prompt = _Prompt()
         for part in parts:
             if isinstance(part, Text):
                 ids = self.tokens(part.text)
                 assert not set(ids) & set(self._pads.values()), part.text
-                encoded.ids.extend(ids)
-                encoded.runs.append(len(ids))
+                prompt.ids.extend(ids)
+                prompt.runs.append(len(ids))
             else:
-                self._encode_picture(part, encoded)
-        return encoded
+                self._add_picture(part, prompt)
+        return prompt
 
-    def _encode_picture(self, part: Vision, encoded: _Encoded) -> None:
+    def _add_picture(self, part: Vision, prompt: _Prompt) -> None:
         segment, cell = part.segment, self._card.grid.cell_px
         cells = self._card.grid.tokens(*segment.size)
         assert cells == segment.tokens, segment
-        encoded.ids.extend([self._marks[0], *[self._pads[part.pad]] * cells, self._marks[1]])
-        encoded.runs.extend([1, (segment.size[0] // cell, segment.size[1] // cell), 1])
-        encoded.segments.append(segment)
-
-    def _pixels(self, segments: Sequence[Segment]) -> dict[str, torch.Tensor]:
-        images = [segment for segment in segments if Vision(segment).pad == IMAGE_PAD]
-        videos = [segment for segment in segments if Vision(segment).pad == VIDEO_PAD]
-        return {
-            **self._vision("pixel_values", "image_grid_thw", images),
-            **self._vision("pixel_values_videos", "video_grid_thw", videos),
-        }
-
-    def _vision(self, values: str, grids: str, segments: Sequence[Segment]) -> dict[str, torch.Tensor]:
-        if not segments:
-            return {}
-        grid, normalisation = self._card.grid, self._card.normalisation
-        made = [torch.from_numpy(patches(segment.pixels, grid, normalisation)) for segment in segments]
-        return {
-            values: torch.cat(made).to(self._device),
-            grids: self._tensor([patch_grid(*segment.size, grid) for segment in segments]),
-        }
+        prompt.ids.extend([self._marks[0], *[self._pads[part.pad]] * cells, self._marks[1]])
+        prompt.runs.extend([1, (segment.size[0] // cell, segment.size[1] // cell), 1])
+        prompt.segments.append(segment)
 
     def _tensor(self, values: Sequence[object]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
@@ -263,16 +248,3 @@ class Reader:
 def _gray(grid: Grid) -> Segment:
     side = grid.cell_px
     return Segment((0.0,), np.full((1, side, side, 3), 128, np.uint8), tokens=1, content_id="gray")
-
-
-def _branch(cache: DynamicCache, copies: int) -> DynamicCache:
-    """A cache that begins with `copies` of what `cache` (of one row) holds; writing to it leaves `cache` as it is."""
-    shared = [
-        tensor
-        for layer in cache.layers
-        for name in ("keys", "values")
-        if isinstance(tensor := getattr(layer, name, None), torch.Tensor)
-    ]
-    branch: DynamicCache = copy.deepcopy(cache, {id(tensor): tensor for tensor in shared})
-    branch.reorder_cache(torch.LongTensor([0] * copies))
-    return branch

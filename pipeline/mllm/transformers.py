@@ -2,44 +2,33 @@
 
 Of each stream's context the model keeps what it has read (its cache). An `ask` reads the new segments only, then
 branches one short question per watch from there. All of the model's work happens in one thread, in the order in which
-it was asked for; the event loop never waits for it.
+it was asked for; the event loop never waits for it. What is new in several streams that wait goes through the vision
+encoder together.
 """
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.context import Context
-from pipeline.errors import MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.errors import MLLMOverloaded, MLLMUnavailable, ResadaptError
 from pipeline.mllm.base import MLLMInfo, check_limit
 from pipeline.mllm.card import Card, read_card
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.prompt import looks, opening, read_answer, suffix
-from pipeline.types import Answers, Segment, Usage, WatchQuery
+from pipeline.mllm.turns import Counters, Turn, Turns
+from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
 if TYPE_CHECKING:
-    from pipeline.mllm.branching import LogOdds, Prefix, Reader
-
-T = TypeVar("T")
+    from pipeline.mllm.branching import LogOdds, Reader
+    from pipeline.mllm.cache import Prefix
 
 MAX_PREFILL_TOKENS = 4096
-"""Vision tokens read in one pass; a longer context takes more passes. Bounds the memory of a prefill."""
+"""Vision tokens encoded or read in one pass; a longer context takes more passes. Bounds the memory of a prefill."""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the bounds did: asks refused because the queue was full or memory was out, and asks that came too late."""
-
-    refused: int = 0
-    out_of_memory: int = 0
-    timed_out: int = 0
 
 
 class TransformersMLLM:
@@ -67,13 +56,10 @@ class TransformersMLLM:
     ) -> None:
         self._checkpoint, self._name = str(checkpoint), name
         self._device, self._dtype, self._threads = device, dtype, threads
-        self._max_queue, self._timeout_s, self._clock = max_queue, timeout_s, clock
+        self._clock, self._turns = clock, Turns(name, max_queue, timeout_s, clock)
         self._kept: KeptPrefixes[Prefix] = KeptPrefixes(max_streams, max_cache_tokens)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="mllm")
-        self._unfinished: set[object] = set()
         self._card: Card | None = None
         self._reader: Reader | None = None
-        self.counters = Counters()
 
     @property
     def info(self) -> MLLMInfo:
@@ -81,6 +67,11 @@ class TransformersMLLM:
         if self._card is None:
             self._card = read_card(self._checkpoint)
         return MLLMInfo(self._name, self._card.family, self._card.grid, self._card.meaningful)
+
+    @property
+    def counters(self) -> Counters:
+        """What the bounds did."""
+        return self._turns.counters
 
     @property
     def kept(self) -> KeptPrefixes["Prefix"]:
@@ -91,55 +82,40 @@ class TransformersMLLM:
         """Load the weights and warm up. Raises ConfigError and EngineMismatch as `pipeline.mllm.loading.load` does,
         EngineMismatch also when the kept prefix does not answer as one pass over the whole prompt would."""
         if self._reader is None:
-            await asyncio.wrap_future(self._worker.submit(self._load))
+            await self._turns.run(self._load)
 
     def pending(self, context: Context) -> int:
         return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
 
-    async def ask(self, context: Context, queries: Sequence[WatchQuery], limit: int | None = None) -> Answers:
-        if len(self._unfinished) >= self._max_queue:
-            self.counters.refused += 1
-            raise MLLMOverloaded(f"{self._name} has {self._max_queue} asks unfinished, which is max_queue", sent=False)
-        deadline_s = self._clock.monotonic_s() + self._timeout_s
+    async def ask(
+        self,
+        context: Context,
+        queries: Sequence[WatchQuery],
+        limit: int | None = None,
+        aside: Sequence[Segment] = (),
+    ) -> Answers:
         questions = [suffix(query.question, self.info.family).text for query in queries]
-        work = self._submit(lambda: self._answer(context, questions, deadline_s, limit))
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                odds, usage = await asyncio.wrap_future(work)
-        except (TimeoutError, MLLMTimeout) as error:
-            self.counters.timed_out += 1
-            raise MLLMTimeout(f"{self._name} has no answer after timeout_s = {self._timeout_s:g} seconds") from error
-        except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
-            raise MLLMUnavailable(f"{self._name} was closed before it could answer") from error
+        turn = Turn(context, tuple(aside), limit)
+        odds, usage = await self._turns.take(turn, lambda: self._answer(turn, questions))
         answers = [read_answer(query.id, *pair) for query, pair in zip(queries, odds, strict=True)]
         return Answers(tuple(answers), usage)
 
-    async def say(self, context: Context, questions: Sequence[str], most: int = 16) -> list[str]:
-        """Answers in words, at most `most` tokens each, on the same kept prefix as `ask`: colours, numbers, plates,
-        intervals. Raises as `ask` does, and ConfigError for a family that cannot."""
-        deadline_s = self._clock.monotonic_s() + self._timeout_s
+    async def say(
+        self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None
+    ) -> list[str]:
         asked = [suffix(question, self.info.family).text for question in questions]
-        return await asyncio.wrap_future(self._submit(lambda: self._say(context, asked, most, deadline_s)))
+        turn = Turn(context)
+        return await self._turns.take(turn, lambda: self._say(turn, asked, most, schema))
 
     def forget(self, stream_id: str) -> None:
         self._kept.drop(stream_id)
-        if self._unfinished:
-            # Work under way may keep the stream's prefix again: drop it once more after that.
-            self._worker.submit(self._kept.drop, stream_id)
+        # Work under way may keep the stream's prefix again: drop it once more after that.
+        self._turns.afterwards(lambda: self._kept.drop(stream_id))
 
     async def close(self) -> None:
-        self._worker.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._worker.shutdown)
+        await self._turns.close()
         self._kept.clear()
         self._reader = None
-
-    def _submit(self, work: Callable[[], T]) -> "Future[T]":
-        future: Future[T] = self._worker.submit(work)
-        self._unfinished.add(future)
-        future.add_done_callback(self._unfinished.discard)
-        return future
 
     # What follows runs in the worker thread.
 
@@ -155,71 +131,129 @@ class TransformersMLLM:
             reader.check()
         self._reader = reader
 
-    def _answer(
-        self, context: Context, questions: list[str], deadline_s: float, limit: int | None
-    ) -> "tuple[list[LogOdds], Usage]":
+    def _answer(self, turn: Turn, questions: Sequence[str]) -> "tuple[list[LogOdds], Usage]":
         import torch
 
-        assert self._reader is not None, "ask before start"
-        self._in_time(deadline_s)
-        began_s = self._clock.monotonic_s()
+        reader = self._ready()
         with torch.inference_mode():
-            found = self._kept.find(context)
-            fresh = context.segments[len(found.content_ids) if found else 0 :]
-            check_limit(sum(segment.tokens for segment in fresh), limit, context.stream_id)
-            kept = self._bring_up(context, found, self._reader, deadline_s)
-            self._in_time(deadline_s)
-            asked = [self._reader.tokens(question) for question in questions]
-            with self._dropped_on_failure(context.stream_id):
-                odds = self._reader.answer(kept.prefix, asked)
-        cached = found.tokens if found else 0
+            found, fresh = self._find(turn)
+            self._encode_together(turn, reader)
+            kept = self._bring_up(turn, found, reader)
+            prefix = self._show_aside(turn, kept.prefix, reader)
+            self._turns.in_time(turn)
+            asked = [reader.tokens(question) for question in questions]
+            odds: list[LogOdds] = []
+            first_s = 0.0
+            with self._dropped_on_failure(turn):
+                for group in reader.answers(prefix, asked):
+                    first_s = first_s or self._clock.monotonic_s()
+                    odds += group
+        cached, now_s = found.tokens if found else 0, self._clock.monotonic_s()
         usage = Usage(
             encoded_tokens=sum(segment.tokens for segment in fresh),
-            prefilled_tokens=kept.tokens - cached + sum(map(len, asked)),
+            prefilled_tokens=prefix.tokens - cached + sum(map(len, asked)),
             cached_tokens=cached,
-            seconds=self._clock.monotonic_s() - began_s,
+            seconds=now_s - turn.asked_s,
+            queued_s=turn.came_s - turn.asked_s,
+            first_answer_s=(first_s or now_s) - turn.came_s,
         )
         return odds, usage
 
-    def _say(self, context: Context, questions: list[str], most: int, deadline_s: float) -> list[str]:
+    def _say(self, turn: Turn, questions: Sequence[str], most: int, schema: Mapping[str, Json] | None) -> list[str]:
         import torch
 
-        assert self._reader is not None, "ask before start"
-        with torch.inference_mode():
-            kept = self._bring_up(context, self._kept.find(context), self._reader, deadline_s)
-            with self._dropped_on_failure(context.stream_id):
-                return self._reader.say(kept.prefix, [self._reader.tokens(question) for question in questions], most)
+        from pipeline.mllm.saying import say
 
-    def _bring_up(
-        self, context: Context, found: "Kept[Prefix] | None", reader: "Reader", deadline_s: float
-    ) -> "Kept[Prefix]":
-        """Read what is new in `context`, pass by pass; what was read is kept even if time runs out between them."""
-        kept = found
+        reader = self._ready()
+        with torch.inference_mode():
+            found, _ = self._find(turn)
+            self._encode_together(turn, reader)
+            kept = self._bring_up(turn, found, reader)
+            asked = [reader.tokens(question) for question in questions]
+            with self._dropped_on_failure(turn):
+                return say(reader, kept.prefix, asked, most, schema, lambda: self._turns.in_time(turn))
+
+    def _ready(self) -> "Reader":
+        assert self._reader is not None, "ask before start"
+        return self._reader
+
+    def _find(self, turn: Turn) -> "tuple[Kept[Prefix] | None, Sequence[Segment]]":
+        """What is kept for this turn, and the segments that have to be read. Raises MLLMUnavailable over its limit."""
+        found = self._kept.find(turn.context)
+        fresh = self._fresh(turn)
+        try:
+            check_limit(sum(segment.tokens for segment in fresh), turn.limit, turn.context.stream_id)
+        except MLLMUnavailable as refusal:
+            refusal.sent = turn.sent  # Something was if it was encoded before its turn, and its prefix was lost since.
+            raise
+        turn.sent = True
+        return found, fresh
+
+    def _fresh(self, turn: Turn) -> Sequence[Segment]:
+        return (*turn.context.segments[self._kept.segments(turn.context) :], *turn.aside)
+
+    def _encode_together(self, turn: Turn, reader: "Reader") -> None:
+        """Encode what is new in this turn in one call with what is new in those that wait behind it, as far as all of
+        it is one pass: the encoder costs less per picture the more it is given."""
+        if turn.encoded:
+            return
+        chosen: list[tuple[Turn, Sequence[Segment]]] = []
+        room = MAX_PREFILL_TOKENS
+        for one in (turn, *self._turns.waiting()):
+            fresh = self._fresh(one)
+            tokens = sum(segment.tokens for segment in fresh)
+            refused = one.limit is not None and tokens > one.limit
+            if not fresh or refused or one.deadline_s < turn.came_s:
+                continue
+            if (room := room - tokens) < 0:
+                break
+            chosen.append((one, fresh))
+        if len(chosen) < 2:
+            return
+        for one, _ in chosen:
+            one.sent = True
+        with self._dropped_on_failure(turn):
+            encoded = iter(reader.encode([segment for _, fresh in chosen for segment in fresh]))
+        for one, fresh in chosen:
+            one.encoded.update((segment.content_id, next(encoded)) for segment in fresh)
+
+    def _bring_up(self, turn: Turn, found: "Kept[Prefix] | None", reader: "Reader") -> "Kept[Prefix]":
+        """Read what is new in the context, pass by pass; what was read is kept even if time runs out between them."""
+        context, kept = turn.context, found
         if kept is None:
-            with self._dropped_on_failure(context.stream_id):
+            with self._dropped_on_failure(turn):
                 prefix = reader.empty()
                 reader.extend(prefix, [opening(self.info.family)])
             kept = Kept(context.epoch, context.anchor_s, (), prefix.tokens, prefix)
             self._kept.put(context.stream_id, kept)
         for group in _passes(context.segments[len(kept.content_ids) :]):
-            self._in_time(deadline_s)
-            with self._dropped_on_failure(context.stream_id):
-                reader.extend(kept.prefix, looks(group, context.anchor_s))
+            self._turns.in_time(turn)
+            with self._dropped_on_failure(turn):
+                reader.extend(kept.prefix, looks(group, context.anchor_s), turn.encoded)
             ids = (*kept.content_ids, *(segment.content_id for segment in group))
             kept = Kept(context.epoch, context.anchor_s, ids, kept.prefix.tokens, kept.prefix)
             self._kept.put(context.stream_id, kept)
         return kept
 
-    def _in_time(self, deadline_s: float) -> None:
-        if self._clock.monotonic_s() > deadline_s:
-            raise MLLMTimeout(f"{self._name} came to it too late")
+    def _show_aside(self, turn: Turn, prefix: "Prefix", reader: "Reader") -> "Prefix":
+        """The prefix that the queries see: with segments aside a branch, of which nothing is kept."""
+        if turn.aside:
+            prefix = prefix.branch()
+        for group in _passes(turn.aside):
+            self._turns.in_time(turn)
+            with self._dropped_on_failure(turn):
+                reader.extend(prefix, looks(group, turn.context.anchor_s), turn.encoded)
+        return prefix
 
     @contextmanager
-    def _dropped_on_failure(self, stream_id: str) -> Iterator[None]:
-        """Keep nothing half-written: whatever fails in here takes the stream's cache with it."""
+    def _dropped_on_failure(self, turn: Turn) -> Iterator[None]:
+        """Keep nothing half-written: when the model fails in here, the stream's cache goes with it."""
         try:
             yield
+        except ResadaptError:
+            raise  # Raised on purpose, between what the model does.
         except BaseException as error:
+            stream_id = turn.context.stream_id
             self._kept.drop(stream_id)
             if _is_out_of_memory(error):
                 self.counters.out_of_memory += 1

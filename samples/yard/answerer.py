@@ -23,7 +23,7 @@ from samples.yard.shape import FAMILY, NORMALISATION, grid
 from samples.yard.train.packing import Packer
 from samples.yard.train.vision import embed_patches_by_product, tokens
 
-_PATCHES = 8192  # of pictures in one call of the vision part
+_PATCHES = 2048  # of pictures in one call of the vision part
 
 
 @dataclass(frozen=True, slots=True)

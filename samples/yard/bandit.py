@@ -24,7 +24,7 @@ SECONDS, SAMPLE_FPS, HOP_S = 32.0, 2.0, 1.0
 _SEED = 5
 _FILMS = 16  # scenes kept in memory, 22 MB each
 _MOST_WATCHES = 8
-_MOMENTS = 4  # per watch at which it is asked
+_MOMENTS = 8  # per watch at which it is asked
 _FORMS: dict[str, Form] = {"yes": "yes_no", "no": "yes_no"}
 _PAST = tuple(kind for kind in KINDS if kind not in CARD_FAMILY and not kind.endswith("_now") and kind != "unknown")
 _PRESENT = tuple(kind for kind in CARD_FAMILY if kind in KINDS)

@@ -1,6 +1,6 @@
 """One episode through the product's own loop, and what came of it against the truth."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +22,7 @@ from pipeline.mllm.transformers import TransformersMLLM
 from pipeline.sources.base import Sampler, SourceCounts
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.stream import StreamRun
-from pipeline.types import Answers, Frame, Hop, WatchQuery
+from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
 from samples.yard.codec import surveillance
 from samples.yard.facts import HEIGHT, WIDTH, FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, Question, Watch, ask, grade, holds, watches_for
@@ -162,10 +162,22 @@ class _Asking:
     async def close(self) -> None:
         """See MLLM."""
 
-    async def ask(self, context: Context, queries: Sequence[WatchQuery], limit: int | None = None) -> Answers:
+    async def say(
+        self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None
+    ) -> list[str]:
         """See MLLM."""
-        answers = await self._mllm.ask(context, queries, limit)
-        self.seconds += answers.usage.seconds
+        return await self._mllm.say(context, questions, most, schema)
+
+    async def ask(
+        self,
+        context: Context,
+        queries: Sequence[WatchQuery],
+        limit: int | None = None,
+        aside: Sequence[Segment] = (),
+    ) -> Answers:
+        """See MLLM."""
+        answers = await self._mllm.ask(context, queries, limit, aside)
+        self.seconds += answers.usage.seconds - answers.usage.queued_s
         shown_s = self.hops * HOP_S
         for answer in answers.answers:
             truth = holds(self._watches[answer.watch_id], [f for f in self._facts if f.time_s < shown_s])

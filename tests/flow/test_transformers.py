@@ -19,8 +19,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from pipeline.clock import SystemClock
 from pipeline.context import Context, ContextRules
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm import branching, transformers
-from pipeline.mllm.prompt import NO, YES, markup, prefix, suffix
+from pipeline.mllm import branching, cache, transformers
+from pipeline.mllm.prompt import NO, YES, looks, markup, prefix, suffix
 from pipeline.mllm.tiny import make_tiny
 from pipeline.mllm.transformers import TransformersMLLM
 from pipeline.types import Answers, Segment, WatchQuery
@@ -292,8 +292,9 @@ async def test_a_late_ask_times_out_and_its_work_is_skipped() -> None:
     async with started(clock=gate, timeout_s=0.05) as mllm:
         now = context(segment(mllm.info.grid, 0.0))
         gate.open.clear()
-        with pytest.raises(MLLMTimeout, match=r"timeout_s = 0\.05 seconds"):
+        with pytest.raises(MLLMTimeout, match=r"timeout_s = 0\.05 seconds") as late:
             await mllm.ask(now, QUERIES)
+        assert late.value.sent
         assert mllm.counters.timed_out == 1
         gate.open.set()
     async with started() as mllm:
@@ -333,6 +334,19 @@ async def test_what_was_read_before_the_deadline_is_kept_and_the_next_ask_goes_o
                 left.append(mllm.pending(now))
         assert left == sorted(left, reverse=True)
         assert scores(answers) == pytest.approx(expected, abs=1e-5)
+
+
+async def test_a_late_ask_that_has_not_begun_has_sent_nothing() -> None:
+    gate = Gate()
+    async with started(clock=gate, timeout_s=0.05) as mllm:
+        gate.open.clear()
+        contexts = [context(segment(mllm.info.grid, 0.0), stream_id=name) for name in ("begun", "waiting")]
+        asks = [mllm.ask(one, QUERIES) for one in contexts]
+        begun, waiting = await asyncio.gather(*asks, return_exceptions=True)
+        gate.open.set()
+        assert isinstance(begun, MLLMTimeout)
+        assert isinstance(waiting, MLLMTimeout)
+        assert (begun.sent, waiting.sent) == (True, False)
 
 
 async def test_a_cancelled_ask_that_has_not_begun_is_never_done() -> None:
@@ -393,7 +407,7 @@ async def test_memory_that_runs_out_is_overload_and_leaves_nothing_half_read(
         await mllm.ask(now, QUERIES)
         longer = now.append([segment(mllm.info.grid, 1.0)])
         with monkeypatch.context() as patch:
-            patch.setattr(branching.Reader, "answer", failing(error))
+            patch.setattr(branching.Reader, "_log_odds", failing(error))
             with pytest.raises(MLLMOverloaded, match="max_cache_tokens"):
                 await mllm.ask(longer, QUERIES)
         assert mllm.counters.out_of_memory == 1
@@ -413,6 +427,45 @@ async def test_any_failure_takes_the_streams_cache_with_it_and_no_other(monkeypa
                 await mllm.ask(mine, QUERIES)
         assert (mllm.pending(mine), mllm.pending(other)) == (mine.tokens, 0)
         assert scores(await mllm.ask(mine, QUERIES)) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("fails", ["extend", "_log_odds"])
+async def test_a_failure_with_segments_aside_leaves_nothing_of_them(
+    family: str, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(family) as mllm:
+        now = context(*(segment(mllm.info.grid, float(s)) for s in range(3)))
+        expected = scores(await mllm.ask(now, QUERIES))
+        with monkeypatch.context() as patch:
+            patch.setattr(branching.Reader, fails, failing(RuntimeError("a kernel failed")))
+            with pytest.raises(RuntimeError, match="a kernel failed"):
+                await mllm.ask(now, QUERIES, aside=[segment(mllm.info.grid, 2.0, 3, 4)])
+        assert scores(await mllm.ask(now, QUERIES)) == pytest.approx(expected, abs=1e-5)
+
+
+async def test_usage_counts_what_is_shown_aside() -> None:
+    async with started() as mllm:
+        now = context(segment(mllm.info.grid, 0.0))
+        aside = [segment(mllm.info.grid, 0.0, 3, 4, frames=2), segment(mllm.info.grid, 0.5, 1, 1)]
+        alone = (await mllm.ask(now, QUERIES)).usage
+        again = (await mllm.ask(now, QUERIES)).usage
+        with_aside = (await mllm.ask(now, QUERIES, 13, aside)).usage
+        assert (again.encoded_tokens, with_aside.encoded_tokens) == (0, 13)
+        assert with_aside.cached_tokens == again.cached_tokens
+        tokenizer = AutoTokenizer.from_pretrained(tiny())
+        shown = len(tokenizer.encode(markup(looks(aside, 0.0), expanded=True)))
+        assert with_aside.prefilled_tokens == again.prefilled_tokens + shown
+        assert alone.prefilled_tokens == again.prefilled_tokens + again.cached_tokens
+
+
+async def test_segments_aside_are_read_pass_by_pass_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started() as mllm:
+        now = context(segment(mllm.info.grid, 0.0))
+        aside = [segment(mllm.info.grid, s / 2, 3, 4) for s in range(4)]
+        whole = scores(await mllm.ask(now, QUERIES, aside=aside))
+        monkeypatch.setattr(transformers, "MAX_PREFILL_TOKENS", 13)
+        assert scores(await mllm.ask(now, QUERIES, aside=aside)) == pytest.approx(whole, abs=1e-5)
 
 
 def failing(error: Exception) -> Callable[..., object]:
@@ -501,7 +554,7 @@ async def test_an_unknown_device_or_dtype_is_refused_by_value(option: str, value
 
 
 async def test_a_library_that_branches_otherwise_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(branching, "_branch", lambda cache, copies: cache)
+    monkeypatch.setattr(cache, "branched", lambda cache, copies=1: cache)
     await refused(tiny("qwen3_5"), EngineMismatch, "answers from a kept prefix differ from plain ones")
 
 

@@ -39,6 +39,7 @@ DOORS = {
     "tokenizers": {"pipeline.mllm"},
     "kafka": {"pipeline.sinks.kafka"},
     "httpx": {"pipeline.sinks.webhook", "pipeline.mllm"},
+    "xgrammar": {"pipeline.mllm.grammar_mask"},
     "vllm": {"pipeline.mllm.vllm_engine"},
     "sqlalchemy": {"pipeline.store", "pipeline.database"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service"},
