@@ -62,3 +62,44 @@ def _check(specs: tuple[TensorSpec, ...], tensors: Mapping[str, NDArray[np.gener
         raise ValueError(f"tensors are {sorted(tensors)}; expected {sorted(expected)}")
     for spec in specs:
         spec.check(tensors[spec.name])
+
+
+THUMBNAIL = (64, 112)
+"""Height and width in px of what `STREAM` sees of a frame; the aspect is not kept."""
+
+CELLS, CELL_FEATURES = 112, 64
+"""Cells of a thumbnail (8 x 14, row by row), and what the memory holds of each."""
+
+QUERY_FEATURES = 128
+"""Length of a question's embedding."""
+
+GRANT_RANGE = (-8.0, 2.0)
+"""Least and largest log2 of granted over native tokens that an engine is told of."""
+
+MAX_ELAPSED_S = 60.0
+"""Longest gap in seconds between two sampled frames that an engine is told of."""
+
+_MEMORY = (None, CELLS, CELL_FEATURES)
+
+STREAM = EngineSpec(
+    thumbnail=THUMBNAIL,
+    inputs=(
+        TensorSpec("thumbnails", "uint8", (None, None, *THUMBNAIL, 3)),  # [batch, frames, height, width, RGB]
+        TensorSpec("present", "float32", (None, None)),  # 1 for a frame, 0 for padding behind the last one
+        TensorSpec("elapsed_s", "float32", (None, None)),  # since the stream's previous sampled frame, 0 for its first
+        TensorSpec("queries", "float32", (None, None, QUERY_FEATURES)),
+        TensorSpec("asked", "float32", (None, None)),  # 1 for a query, 0 for padding; all 0: the query-free prior
+        TensorSpec("grant", "float32", (None,)),  # log2 of granted over native tokens of the hop, in GRANT_RANGE
+        TensorSpec("memory", "float32", _MEMORY),  # zeros when a stream begins
+    ),
+    outputs=(
+        TensorSpec("mean", "float32", (None, None)),  # of the Beta policy, 0 to 1: where in scale_range
+        TensorSpec("concentration", "float32", (None, None)),  # alpha + beta of the Beta policy
+        TensorSpec("next_memory", "float32", _MEMORY),
+    ),
+    scale_range=(0.0, 1.0),
+)
+"""The configuration `stream`: the newest hop, the memory of earlier ones, and the set of queries.
+
+Causal: no frame sees a later one. The order of queries does not matter, and padding changes nothing.
+"""

@@ -51,7 +51,7 @@ class YardAnswerer:
             raise ConfigError(f"{checkpoint} holds no model.safetensors; expected the folder of a trained checkpoint")
         self.reward_kind: RewardKind = reward_kind
         self._model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, attn_implementation="sdpa")
-        torch.nn.Module.to(self._model, device).eval().requires_grad_(False)
+        torch.nn.Module.eval(torch.nn.Module.to(self._model, device)).requires_grad_(False)
         embed_patches_by_product(self._model.model.visual)
         self._packer = Packer(AutoTokenizer.from_pretrained(checkpoint))
 
@@ -76,12 +76,13 @@ class YardAnswerer:
     def _encoded(self, segments: Sequence[Segment]) -> dict[str, Tensor]:
         """Vision tokens of each different segment, by content id, many in a call."""
         found: dict[str, Tensor] = {}
+        device = self._model.device
         for part in _parts(list({one.content_id: one for one in segments}.values())):
             pixels: list[Pixels] = [one.pixels for one in part]
             cut = np.concatenate([patches(one, grid(), NORMALISATION) for one in pixels])
-            sizes = torch.tensor([patch_grid(*one.shape[1:3], grid()) for one in pixels], device=self._model.device)
-            seen = tokens(self._model.model.visual, torch.from_numpy(cut).to(self._model.device), sizes)
-            split = seen.split([one.tokens for one in part])
+            sizes = torch.tensor([patch_grid(one.shape[1], one.shape[2], grid()) for one in pixels])
+            seen = tokens(self._model.model.visual, torch.from_numpy(cut).to(device), sizes.to(device))
+            split = torch.split(seen, [one.tokens for one in part])
             found |= {one.content_id: tensor for one, tensor in zip(part, split, strict=True)}
         return found
 
@@ -154,7 +155,7 @@ class YardAnswerer:
         wanted = torch.tensor([token for _, answer in written for token in answer])
         right, best = logs.gather(1, wanted[:, None])[:, 0], logs.argmax(1) == wanted
         sizes = [len(answer) for _, answer in written]
-        pairs = zip(right.split(sizes), best.split(sizes), strict=True)
+        pairs = zip(torch.split(right, sizes), torch.split(best, sizes), strict=True)
         return [(values.tolist(), bool(hit.all())) for values, hit in pairs]
 
     def _written(self, probe: Probe) -> tuple[list[int], list[int]]:

@@ -60,12 +60,14 @@ def film(seed: int) -> Film:
 
 @dataclass(frozen=True, slots=True)
 class YardClips:
-    """Episodes of training seeds. A scene serves `reuse` steps, with other queries each time.
+    """Episodes of training seeds: a part of a scene, `hops` long at the least, up to all of it. A scene serves `reuse`
+    steps, with another part and other queries each time.
 
     `past` of the episodes ask about all that was shown; the others have watches, asked at moments when they hold and
     when they do not, and questions about the newest second.
     """
 
+    hops: int = 12
     reuse: int = 2
     past: float = 0.3
 
@@ -73,7 +75,7 @@ class YardClips:
         """See Clips."""
         seed = int(np.random.default_rng((_SEED, step // self.reuse, index)).integers(TRAINING_SEEDS))
         rng = np.random.default_rng((_SEED, 1, step, index))
-        shown = film(seed)
+        shown = _cut(film(seed), self.hops, rng)
         rows = _past_rows(shown, rng) if rng.random() < self.past else _watch_rows(shown, rng)
         rows = rows or _watch_rows(shown, rng)
         texts = tuple(dict.fromkeys(row[0] for row in rows))
@@ -82,6 +84,13 @@ class YardClips:
             known[texts.index(text)] = truths
         probes = tuple(probe for _, _, asked in rows for probe in asked)
         return Episode(f"yard-{seed}", shown.hops, texts, probes, known)
+
+
+def _cut(whole: Film, least: int, rng: np.random.Generator) -> Film:
+    """A run of at least `least` hops."""
+    length = int(rng.integers(least, len(whole.hops) + 1))
+    first = int(rng.integers(0, len(whole.hops) - length + 1))
+    return Film(whole.hops[first : first + length], whole.facts[first : first + length])
 
 
 Row = tuple[str, NDArray[np.int8], list[Probe]]
@@ -101,10 +110,10 @@ def _watch_row(shown: Film, watch: Watch, rng: np.random.Generator) -> Row:
     truths = [holds(watch, shown.until(hop)) for hop in range(len(shown.hops))]
     known = np.array([-1 if truth is None else int(truth) for truth in truths], np.int8)
     text = watch.text if rng.random() < 0.5 else _reworded(watch, rng)
-    moments: list[int] = []
-    for value in (1, 0):
-        those = np.flatnonzero(known == value)
-        moments += rng.permutation(those)[: _MOMENTS // 2].tolist()
+    yes = rng.permutation(np.flatnonzero(known == 1))[: _MOMENTS // 2]
+    # What never happens is asked about too, but not so often that "no" would become the usual answer.
+    no = rng.permutation(np.flatnonzero(known == 0))[: max(1, len(yes))]
+    moments: list[int] = [*yes.tolist(), *no.tolist()]
     asked = [Probe(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in sorted(moments)]
     return text, known, asked
 

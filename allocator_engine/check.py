@@ -1,0 +1,164 @@
+"""Is an engine what it claims to be, and does it fit this machine? Parity with the network, hashes, versions, GPU."""
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator_engine.encode import View, batch, empty_memory
+from allocator_engine.errors import EngineError, ParityError
+from allocator_engine.manifest import Artifact, Manifest, Parity, manifest_path, read, require_spec, verified
+from allocator_engine.runtime import Engine, Tensors, load, plan_fault
+from allocator_engine.spec import GRANT_RANGE, QUERY_FEATURES, STREAM, THUMBNAIL
+
+TOLERANCES = {"onnxruntime": 5e-4, "tensorrt": 2e-2, "half": 2e-2}
+"""How far each way of computing may be from the network: in single precision half of what `fit` counts scales in, in
+half precision 2 % of native."""
+
+_WEIGHTS = {"concentration": 0.25}
+"""Of the outputs in a comparison. How sure the policy is matters to training only; serving takes the mean."""
+
+HOPS = 6
+"""Golden hops, one after the other, each of a batch of streams."""
+
+_SHAPES = ((1, 0), (2, 1), (3, 6), (1, 9), (4, 3))  # frames and queries of the streams in a golden batch
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One property of an engine: what it is, whether it is as it should be, and the reason or a description."""
+
+    what: str
+    healthy: bool
+    detail: str
+
+
+def golden(step: int, memories: NDArray[np.float32] | None = None, seed: int = 0) -> dict[str, NDArray[np.generic]]:
+    """Inputs of `STREAM`: the golden hop number `step` of five streams, one of them black, with 1 to 4 frames and 0 to
+    9 queries each. `memories` are what the engine gave for the step before."""
+    rng = np.random.default_rng((seed, step))
+    views = [
+        _view(rng, frames, queries, empty_memory() if memories is None else memories[stream], black=stream == 2)
+        for stream, (frames, queries) in enumerate(_SHAPES)
+    ]
+    return batch(views)
+
+
+def _view(rng: np.random.Generator, frames: int, queries: int, memory: NDArray[np.float32], black: bool) -> View:
+    height, width = THUMBNAIL
+    coarse = rng.integers(0, 256, (frames, height // 8, width // 8, 3), dtype=np.uint8)
+    shown = coarse.repeat(8, axis=1).repeat(8, axis=2) * np.uint8(not black)
+    asked = rng.standard_normal((queries, QUERY_FEATURES)).astype(np.float32)
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    elapsed_s = rng.choice([0.04, 0.5, 1.0], frames).astype(np.float32)
+    elapsed_s[:1] = rng.choice([0.0, 0.5, 60.0])  # a stream begins, goes on, or comes back
+    return View(shown, elapsed_s, asked, float(rng.uniform(*GRANT_RANGE)), memory)
+
+
+def parity(reference: Engine, candidate: Engine, tolerance: float, hops: int = HOPS) -> Parity:
+    """How far `candidate` is from `reference` on golden hops; what the reference remembers is what both go on with.
+
+    Frames that are padding are not compared, and a concentration counts for a quarter.
+    """
+    largest, memories = 0.0, None
+    for step in range(hops):
+        tensors = golden(step, memories)
+        expected, found = reference.run(tensors), candidate.run(tensors)
+        shown = np.asarray(tensors["present"]) > 0
+        for name, value in expected.items():
+            apart = np.abs(found[name] - value) / np.maximum(1.0, np.abs(value)) * _WEIGHTS.get(name, 1.0)
+            largest = max(largest, float(np.max(apart[shown] if value.shape == shown.shape else apart)))
+        memories = expected["next_memory"]
+    return Parity(largest, tolerance, hops)
+
+
+def require_parity(found: Parity, what: str) -> None:
+    """Raise ParityError if it is beyond its tolerance."""
+    if not found.largest <= found.tolerance:
+        raise ParityError(
+            f"{what} differs from the network by {found.largest:.2g}; expected at most {found.tolerance:g}"
+            " (differences relative to values above 1)"
+        )
+
+
+def examine(engine: Path) -> list[Finding]:
+    """Findings on an engine's manifest, files, versions, fitness for this machine, and parity as measured here.
+
+    Raises EngineMissing if there is no engine, EngineMismatch if its manifest cannot be read.
+    """
+    manifest = read(engine)
+    findings = [_trial("spec", lambda: _spec(engine, manifest))]
+    files = {"checkpoint": manifest.checkpoint, "onnx": manifest.onnx, "plan": manifest.plan and manifest.plan.artifact}
+    findings += [_file(engine, kind, artifact) for kind, artifact in files.items() if artifact]
+    findings.append(Finding("versions", True, _versions(manifest)))
+    compiled = ["onnxruntime"] if manifest.onnx else []
+    if manifest.plan:
+        fault = plan_fault(manifest.plan)
+        findings.append(Finding("GPU", fault is None, f"the plan {fault or 'fits this machine'}"))
+        compiled += [] if fault else ["tensorrt"]
+    if all(finding.healthy for finding in findings if finding.what in ("spec", *files)):
+        findings += [_trial(f"parity {backend}", _parity(engine, backend)) for backend in compiled]
+    return findings
+
+
+def latency(engine: Engine, tensors: Tensors, rounds: int, now_s: Callable[[], float], warm_up: int = 5) -> list[float]:
+    """Seconds of each of `rounds` calls with the same inputs, after a warm-up."""
+    seconds = []
+    for turn in range(warm_up + rounds):
+        began_s = now_s()
+        engine.run(tensors)
+        if turn >= warm_up:
+            seconds.append(now_s() - began_s)
+    return seconds
+
+
+def crowd(hops: int, frames: int = 2, queries: int = 6) -> dict[str, NDArray[np.generic]]:
+    """Inputs of `STREAM` for a measurement: so many hops of so many frames and queries each."""
+    rng = np.random.default_rng(0)
+    return batch([_view(rng, frames, queries, empty_memory(), black=False) for _ in range(hops)])
+
+
+def _trial(what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, attempt())
+    except (EngineError, ValueError) as error:
+        return Finding(what, False, str(error))
+
+
+def _spec(engine: Path, manifest: Manifest) -> str:
+    require_spec(engine, manifest, STREAM)
+    return "that of this version"
+
+
+def _file(engine: Path, kind: str, artifact: Artifact) -> Finding:
+    command = "compile" if kind == "plan" else "export"
+
+    def attempt() -> str:
+        return f"{verified(engine, artifact, command).name}, SHA-256 {artifact.sha256[:12]}..."
+
+    return _trial(kind, attempt)
+
+
+def _versions(manifest: Manifest) -> str:
+    """Packages whose version is not the one that the engine was made with: worth knowing, no fault in itself."""
+    others = []
+    for package, version in manifest.versions.items():
+        try:
+            here = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if here != version:
+            others.append(f"{package} {version}, here {here}")
+    return f"made with {'; '.join(others)}" if others else "those it was made with"
+
+
+def _parity(engine: Path, backend: str) -> Callable[[], str]:
+    def attempt() -> str:
+        found = parity(load(engine, "torch"), load(engine, backend), TOLERANCES[backend])
+        require_parity(found, f"{manifest_path(engine).parent.name} by {backend}")
+        return f"within {found.largest:.2g} of the network on {found.hops} golden hops"
+
+    return attempt

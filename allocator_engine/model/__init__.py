@@ -1,0 +1,1 @@
+"""The network, its policy and the query encoder. torch lives here."""

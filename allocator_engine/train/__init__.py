@@ -1,0 +1,1 @@
+"""CAPO: the Allocator learns from a frozen MLLM's answers."""

@@ -1,0 +1,295 @@
+"""CAPO (ResAdapt, arXiv 2603.28610): the Allocator learns what a frozen MLLM needs to see. The whole algorithm.
+
+A prompt is an episode, its queries and a budget. The policy plays it M times, hop by hop: it proposes scales, `fit`
+turns them into allocations within the grant of a token bucket, the MLLM answers. What an allocation was worth, against
+the rest of its group and for what it cost, moves the policy by clipped policy gradients (PPO).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from allocator_engine.encode import scales
+from allocator_engine.fit import Allocation, FitRules
+from allocator_engine.model.network import StreamNetwork
+from allocator_engine.model.policy import entropy, log_prob, sample
+from allocator_engine.model.query import SentenceEncoder
+from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
+from allocator_engine.train.learner import Learner, weight_groups
+from allocator_engine.train.progress import Progress, Record
+from allocator_engine.train.regular import RegularRules, likeness, regulariser
+from allocator_engine.train.rollout import Answerer, Clips, Episode, NewBucket, Purse, PurseRules, credits
+from allocator_engine.train.watched import Watched
+
+Floats = NDArray[np.float64]
+_Loss: TypeAlias = Callable[[], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class CapoConfig:
+    """Every option of a training. Seconds are clip seconds; rates and weights are of AdamW.
+
+    The first `grounding_steps` ask the MLLM nothing: the network only learns which queries hold in which frames, which
+    it goes on learning with `answer_weight` afterwards. `untold` is the part of the prompts whose queries are withheld,
+    so that an allocation without queries is learned too. `credit_s` is how far back a question credits what was saved
+    or wasted before its evidence came.
+    """
+
+    name: str
+    steps: int = 400
+    grounding_steps: int = 0
+    prompts_per_step: int = 8
+    prompts_per_update: int = 4
+    epochs: int = 1
+    group: int = 8
+    seed: int = 1
+    budgets: tuple[float, float] = (0.03, 1.0)
+    purse: PurseRules = PurseRules()
+    untold: float = 0.1
+    credit_s: float = 8.0
+    advantage: AdvantageRules = AdvantageRules()
+    regular: RegularRules = RegularRules()
+    answer_weight: float = 0.1
+    entropy_weight: float = 0.0
+    clip: tuple[float, float] = (0.2, 0.28)
+    dual_clip: float = 10.0
+    learning_rate: float = 5e-4
+    last_rate: float = 0.1
+    warm_up: int = 20
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    save_every: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budgets[0] <= self.budgets[1]:
+            raise ValueError(f"budgets is {self.budgets}; expected least and largest share of native tokens, above 0")
+        if self.group < 2:
+            raise ValueError(f"group is {self.group}; expected at least 2 allocations to compare")
+        if not self.credit_s > 0:
+            raise ValueError(f"credit_s is {self.credit_s}; expected more than 0 seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What training is given: clips, the frozen MLLM that answers, the buckets and the fitting of production."""
+
+    clips: Clips
+    answerer: Answerer
+    new_bucket: NewBucket
+    rules: FitRules
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One prompt played M times: `levels`, `actions`, `old` log-probabilities and `advantage` `[M, frames]`."""
+
+    episode: Episode
+    watched: Watched
+    told: tuple[str, ...]
+    target: float
+    levels: Tensor
+    actions: Tensor
+    old: Tensor
+    advantage: Tensor
+    reward: Floats
+    cost: Floats
+    tokens: float
+    pivot: float
+
+
+def train(
+    config: CapoConfig,
+    network: StreamNetwork,
+    encoder: SentenceEncoder,
+    outside: Outside,
+    work: Path,
+    *,
+    stop_at: int | None = None,
+    on_step: Callable[[Record], None] = lambda record: None,
+) -> list[Record]:
+    """Train `network` (and a QueryEncoder) to the last step, or to `stop_at`; returns the records of all steps.
+
+    State and log are kept in `work`: the same call goes on where the last one stopped, and comes to the same end.
+    Every step is a function of the seed and its number alone. Raises EngineMismatch for a state of another recipe.
+    """
+    learner = Learner(network, encoder)
+    groups = weight_groups(learner, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+    recipe = f"{config} {network.shape} {outside.rules} {outside.answerer.reward_kind}"
+    progress = Progress(work, recipe, learner, optimizer)
+    progress.resume()
+    last = min(config.steps, stop_at or config.steps)
+    for step in range(len(progress.records), last):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        record = _step(step, config, learner, outside, progress)
+        progress.add(record, save=(step + 1) % config.save_every == 0 or step + 1 == last)
+        on_step(record)
+    return progress.records
+
+
+def learning_rate(step: int, config: CapoConfig) -> float:
+    """A linear warm-up, then a cosine down to `last_rate` of the peak."""
+    warm = min(1.0, (step + 1) / max(1, config.warm_up))
+    fall = (1 + math.cos(math.pi * step / max(1, config.steps))) / 2
+    return config.learning_rate * warm * (config.last_rate + (1 - config.last_rate) * fall)
+
+
+def _step(step: int, config: CapoConfig, learner: Learner, outside: Outside, progress: Progress) -> Record:
+    episodes = [outside.clips.episode(step, index) for index in range(config.prompts_per_step)]
+    if step < config.grounding_steps:
+        grounding: list[_Loss] = [partial(_grounding_loss, episode, learner) for episode in episodes]
+        return {"step": step, "phase": "grounding", **_update(grounding, config, learner, progress)}
+    rolled = [play(episode, config, learner, outside, (step, index)) for index, episode in enumerate(episodes)]
+    losses: list[_Loss] = [partial(_loss, rollout, config, learner) for rollout in rolled]
+    figures: dict[str, float] = {}
+    for _ in range(config.epochs):
+        figures = _update(losses, config, learner, progress)
+    return {"step": step, "phase": "capo", "reward_kind": outside.answerer.reward_kind, **_summary(rolled), **figures}
+
+
+def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outside, prompt: tuple[int, int]) -> Rollout:
+    """Sample a budget, play the episode `group` times under it, and let the MLLM judge."""
+    rng = np.random.default_rng((config.seed, *prompt))
+    target = float(np.exp(rng.uniform(*np.log(config.budgets))))
+    told = () if rng.random() < config.untold else episode.standing
+    watched = Watched.of(episode)
+    purses = [Purse(episode, target, config.purse, outside.rules, outside.new_bucket) for _ in range(config.group)]
+    variants: list[list[Allocation]] = [[] for _ in purses]
+    levels, actions, old = [], [], []
+    with torch.no_grad():
+        summary, _ = learner.understand(watched, told)
+        for index, (hop, frames) in enumerate(zip(episode.hops, watched.hops, strict=True)):
+            meant = summary[:, frames].expand(config.group, -1, -1)
+            level = torch.tensor([[purse.level(index, hop)] for purse in purses], device=meant.device)
+            level = level.expand(-1, meant.shape[1])
+            mean, concentration = learner.network.decide(meant, level)
+            drawn = sample(mean.cpu().numpy(), concentration.cpu().numpy(), rng)
+            for purse, variant, action in zip(purses, variants, drawn, strict=True):
+                variant.append(purse.spend(hop, scales(action.astype(np.float32)).tolist()))
+            action = torch.from_numpy(drawn).float().clamp(1e-6, 1 - 1e-6).to(meant.device)
+            levels.append(level)
+            actions.append(action)
+            old.append(log_prob(mean, concentration, action))
+    cost = np.array([purse.spent / purse.native for purse in purses])
+    reward = outside.answerer.rewards(episode, variants)
+    worth = _per_frame(episode, watched, advantages(reward, cost, target, config.advantage), config.credit_s)
+    return Rollout(
+        episode,
+        watched,
+        told,
+        target,
+        torch.cat(levels, dim=1),
+        torch.cat(actions, dim=1),
+        torch.cat(old, dim=1),
+        torch.from_numpy(worth).float().to(summary.device),
+        reward,
+        cost,
+        float(np.mean([purse.spent for purse in purses])),
+        pivot(cost, target, config.advantage),
+    )
+
+
+def _per_frame(episode: Episode, watched: Watched, advantage: Floats, credit_s: float) -> Floats:
+    """The advantage of each frame's action, `[M, frames]`: of the questions that it could have helped."""
+    share = credits(episode, credit_s)
+    share = share / max(float(share.sum(axis=1).mean()), 1e-9)
+    return np.asarray((advantage @ share.T)[:, watched.hop_of])
+
+
+def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor, dict[str, float]]:
+    """PPO's clipped loss per frame, the regularisers, and what the queries' own tokens say of their answers."""
+    summary, tokens = learner.understand(rolled.watched, rolled.told)
+    mean, concentration = learner.network.decide(summary.expand(config.group, -1, -1), rolled.levels)
+    ratio = torch.exp(log_prob(mean, concentration, rolled.actions) - rolled.old)
+    clipped = ratio.clamp(1 - config.clip[0], 1 + config.clip[1])
+    gain = torch.minimum(ratio * rolled.advantage, clipped * rolled.advantage)
+    # A ratio that exploded on a bad action would drown everything else (dual clip, Ye et al., 2020).
+    gain = torch.where(rolled.advantage < 0, torch.maximum(gain, config.dual_clip * rolled.advantage), gain)
+    alike = torch.from_numpy(likeness(rolled.watched.thumbnails, config.regular)).to(mean.device)
+    pts_s = torch.from_numpy(rolled.watched.pts_s).to(mean.device)
+    regular, figures = regulariser(mean, concentration, alike, pts_s, config.regular)
+    spread = entropy(mean, concentration).mean()
+    loss = regular - gain.mean() - config.entropy_weight * spread
+    if rolled.told and config.answer_weight:
+        loss = loss + config.answer_weight * _foreseen(learner, tokens, rolled.watched, rolled.episode)
+    figures |= {
+        "entropy": float(spread.detach()),
+        "scale": float(mean.detach().mean()),
+        "scale_spread": float(mean.detach().std()),
+        "concentration": float(concentration.detach().mean()),
+        "clipped": float((ratio.detach() != clipped.detach()).float().mean()),
+    }
+    return loss, figures
+
+
+def _grounding_loss(episode: Episode, learner: Learner) -> tuple[Tensor, dict[str, float]]:
+    watched = Watched.of(episode)
+    _, tokens = learner.understand(watched, episode.standing)
+    return _foreseen(learner, tokens, watched, episode), {}
+
+
+def _foreseen(learner: Learner, tokens: Tensor, watched: Watched, episode: Episode) -> Tensor:
+    """Cross entropy of whether each standing query holds at the end of each hop, where that is known."""
+    ends = [max(hop.stop - 1, 0) for hop in watched.hops]
+    truth = torch.from_numpy(episode.holds.T.astype(np.float32)).to(tokens.device)
+    known = truth >= 0
+    if not bool(known.any()):
+        return tokens.sum() * 0
+    said = learner.network.foresee(tokens[0, ends, 1:])[..., 0]
+    return functional.binary_cross_entropy_with_logits(said[known], truth[known])
+
+
+def _update(
+    losses: Sequence[_Loss],
+    config: CapoConfig,
+    learner: Learner,
+    progress: Progress,
+) -> dict[str, float]:
+    """One pass over the prompts, an update per `prompts_per_update`; one that is not finite is skipped and counted."""
+    optimizer, collected = progress.optimizer, []
+    for first in range(0, len(losses), config.prompts_per_update):
+        part = losses[first : first + config.prompts_per_update]
+        optimizer.zero_grad(set_to_none=True)
+        for compute in part:
+            loss, figures = compute()
+            (loss / len(part)).backward()  # type: ignore[no-untyped-call]
+            collected.append(figures | {"loss": float(loss.detach())})
+        norm = float(nn.utils.clip_grad_norm_(learner.parameters(), config.clip_norm))
+        collected[-1]["gradient"] = norm
+        if math.isfinite(norm):
+            optimizer.step()
+        else:
+            progress.skipped += 1
+    return _means(collected) | {"skipped": progress.skipped}
+
+
+def _summary(rolled: Sequence[Rollout]) -> dict[str, float]:
+    return _means(
+        [
+            {
+                "reward": float(one.reward.mean()) if one.reward.size else 0.0,
+                "reward_spread": float(one.reward.std(axis=0).mean()) if one.reward.size else 0.0,
+                "cost": float(one.cost.mean()),
+                "target": one.target,
+                "pivot": one.pivot,
+                "tokens": one.tokens,
+            }
+            for one in rolled
+        ]
+    )
+
+
+def _means(entries: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of every figure over the entries that have it."""
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    return {name: round(float(np.mean([entry[name] for entry in entries if name in entry])), 6) for name in names}

@@ -1,0 +1,84 @@
+"""The state of a training that may be stopped at any moment, and its log."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from allocator_engine.errors import EngineMismatch
+
+Record: TypeAlias = Mapping[str, float | int | str]
+"""One line of the log."""
+
+_STATE, _LOG = "capo.state", "capo.jsonl"
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a training has come to: the records of its steps so far, and how many updates were skipped.
+
+    `recipe` names everything the outcome depends on; a state of another one is refused.
+    """
+
+    folder: Path
+    recipe: str
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    records: list[Record] = field(default_factory=list)
+    skipped: int = 0
+
+    def resume(self) -> None:
+        """Go on from the state in the folder, if there is one. Raises EngineMismatch for one that does not fit."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / _STATE
+        if file.exists():
+            self._restore(file)
+        # The log may be ahead of the state that a stop left behind: those steps will be taken again.
+        lines = "".join(json.dumps(record) + "\n" for record in self.records)
+        _write(self.folder / _LOG, lines)
+
+    def add(self, record: Record, *, save: bool) -> None:
+        """Append the record of a step to the log; with `save`, write the state as well."""
+        self.records.append(record)
+        with (self.folder / _LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(record) + "\n")
+        if save:
+            self._save(self.folder / _STATE)
+
+    def _save(self, file: Path) -> None:
+        beside = file.with_suffix(".partial")
+        state = {
+            "recipe": self.recipe,
+            "records": [dict(record) for record in self.records],
+            "skipped": self.skipped,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, beside)
+        beside.replace(file)
+
+    def _restore(self, file: Path) -> None:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+            raise EngineMismatch(f"{file} is damaged ({error}); delete it to begin again") from error
+        theirs = state.get("recipe") if isinstance(state, dict) else None
+        if theirs != self.recipe:
+            raise EngineMismatch(f"{file} is of the recipe {theirs!r}; expected {self.recipe!r}. Train elsewhere")
+        try:
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.records, self.skipped = state["records"], state["skipped"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise EngineMismatch(f"{file} does not fit this network ({error}); train elsewhere") from error
+
+
+def _write(file: Path, text: str) -> None:
+    beside = file.with_suffix(".partial")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(file)

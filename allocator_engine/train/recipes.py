@@ -1,0 +1,68 @@
+"""Named trainings and their ablations: everything that is chosen, in one place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from allocator_engine.model.network import Shape
+from allocator_engine.train.advantage import AdvantageRules
+from allocator_engine.train.capo import CapoConfig
+from allocator_engine.train.regular import RegularRules
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is trained, and how."""
+
+    config: CapoConfig
+    shape: Shape = Shape()
+
+
+def yard() -> Recipe:
+    """The shipped checkpoint: rewards are probabilities of right answers about the yard."""
+    # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look.
+    return Recipe(CapoConfig("yard", grounding_steps=100, steps=500, advantage=AdvantageRules(spread=0.02)))
+
+
+def site() -> Recipe:
+    """A site's own recordings, without labels: rewards are agreement with the MLLM's full-resolution answers."""
+    return Recipe(CapoConfig("site", steps=300, learning_rate=2e-4, advantage=AdvantageRules(spread=0.02)))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"yard": yard, "site": site}
+
+
+def without_text(recipe: Recipe) -> Recipe:
+    """Blind to the queries."""
+    return _named(replace(recipe, shape=replace(recipe.shape, listens=False)), "without_text")
+
+
+def without_memory(recipe: Recipe) -> Recipe:
+    """Every hop is the first."""
+    return _named(replace(recipe, shape=replace(recipe.shape, remembers=False)), "without_memory")
+
+
+def plain_cost(recipe: Recipe) -> Recipe:
+    """The cost is a penalty, with no regard to whether the answer was right."""
+    advantage = replace(recipe.config.advantage, shaped=False)
+    return _named(replace(recipe, config=replace(recipe.config, advantage=advantage)), "plain_cost")
+
+
+def paper_sign(recipe: Recipe) -> Recipe:
+    """Wrong answers push towards spending less, as the paper's formula has it."""
+    advantage = replace(recipe.config.advantage, sign="paper")
+    return _named(replace(recipe, config=replace(recipe.config, advantage=advantage)), "paper_sign")
+
+
+def without_similarity(recipe: Recipe) -> Recipe:
+    """Repeats are not asked to be smaller, nor anything to be refreshed."""
+    regular: RegularRules = replace(recipe.config.regular, similarity=0.0, refresh=0.0)
+    return _named(replace(recipe, config=replace(recipe.config, regular=regular)), "without_similarity")
+
+
+ABLATIONS: dict[str, Callable[[Recipe], Recipe]] = {
+    change.__name__: change for change in (without_text, without_memory, plain_cost, paper_sign, without_similarity)
+}
+
+
+def _named(recipe: Recipe, what: str) -> Recipe:
+    return replace(recipe, config=replace(recipe.config, name=f"{recipe.config.name} {what}"))

@@ -1,0 +1,64 @@
+"""An episode as the network sees it in training: all of its frames at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from allocator_engine.encode import elapsed_s, thumbnails
+from allocator_engine.model.network import StreamNetwork
+from allocator_engine.spec import CELL_FEATURES, CELLS
+from allocator_engine.train.rollout import Episode
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """`thumbnails` uint8 `[frames, 64, 112, 3]`, `elapsed_s` and `pts_s` `[frames]`, and the frames of each hop."""
+
+    thumbnails: NDArray[np.uint8]
+    elapsed_s: NDArray[np.float32]
+    pts_s: NDArray[np.float32]
+    hops: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, episode: Episode) -> "Watched":
+        """The frames of an episode, as serving would show them hop by hop."""
+        ends = np.cumsum([0, *(len(hop.pictures) for hop in episode.hops)]).tolist()
+        pts_s = [pts_s for hop in episode.hops for pts_s in hop.pts_s]
+        return cls(
+            thumbnails([picture for hop in episode.hops for picture in hop.pictures]),
+            elapsed_s(pts_s, None),
+            np.array(pts_s, np.float32),
+            tuple(slice(first, last) for first, last in pairwise(ends)),
+        )
+
+    @property
+    def hop_of(self) -> NDArray[np.int64]:
+        """The hop of each frame: int64 `[frames]`."""
+        return np.repeat(np.arange(len(self.hops)), [hop.stop - hop.start for hop in self.hops])
+
+
+def perceive(network: StreamNetwork, watched: Watched) -> Tensor:
+    """What the network sees in every frame: `[1, frames, 112, width]`.
+
+    In one call, because a network that is shown an episode at once sees what it would hop by hop; one without memory
+    is shown each hop as if it were the first.
+    """
+    device = network.place.device
+    shown = torch.from_numpy(watched.thumbnails).to(device)
+    elapsed = torch.from_numpy(watched.elapsed_s).to(device)
+    parts = [slice(0, len(shown))] if network.shape.remembers else _runs(watched.hops)
+    cells = []
+    for part in parts:
+        memory = torch.zeros(1, CELLS, CELL_FEATURES, device=device)
+        present = torch.ones_like(elapsed[None, part])
+        cells.append(network.perceive(shown[None, part], present, elapsed[None, part], memory)[0])
+    return torch.cat(cells, dim=1)
+
+
+def _runs(hops: Sequence[slice]) -> list[slice]:
+    return [hop for hop in hops if hop.stop > hop.start]

@@ -1,0 +1,154 @@
+"""The Allocator: an engine sees thumbnails, its memory of the stream and the questions, and proposes every scale."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from allocator_engine.encode import (
+    View,
+    elapsed_s,
+    empty_memory,
+    grant_level,
+    native_tokens,
+    no_queries,
+    scales,
+    thumbnails,
+)
+from allocator_engine.errors import EngineError, EngineFailed, EngineMissing
+from allocator_engine.fit import Allocation, FitRules, fit
+from allocator_engine.manifest import read, verified
+from allocator_engine.runtime import LIMITS, Engine, load
+from allocator_engine.spec import QUERY_FEATURES, STREAM
+from pipeline.allocators.batcher import Batcher, Batching
+from pipeline.clock import Clock, SystemClock
+from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
+from pipeline.types import Frame, Hop, WatchQuery
+
+Floats = NDArray[np.float32]
+
+Embed = Callable[[Sequence[str]], Floats]
+"""Questions to vectors: float32 `[questions, 128]`, each of length 1. Called in a thread."""
+
+MAX_QUESTIONS = 4096
+"""Embeddings that are kept, of all streams together; the one unused for longest goes first."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Past:
+    """What is remembered of a stream."""
+
+    memory: Floats = field(default_factory=empty_memory)
+    last_s: float | None = None
+
+
+class LearnedAllocator:
+    """Scales proposed by an engine, for all streams in shared calls.
+
+    Of a hop's queries the first 256 are heard (they come in order of priority). A hop of more than 16 frames is shown
+    in parts. After a failure the stream's memory starts anew, since it may be what the engine failed on.
+    """
+
+    name = "learned"
+
+    def __init__(
+        self,
+        engine: Engine,
+        rules: FitRules,
+        embed: Embed,
+        clock: Clock = SystemClock(),
+        batching: Batching = Batching(),
+    ) -> None:
+        if engine.spec != STREAM:
+            raise EngineMismatch("the engine has another spec than this version's; export its checkpoint again")
+        self._rules = rules
+        self._batcher = Batcher(engine, clock, batching)
+        self._questions = _Questions(embed)
+        self._pasts: dict[str, _Past] = {}
+
+    async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
+        sizes = [frame.size for frame in hop.frames]
+        try:
+            proposed = await self._propose(hop, queries, grant_level(grant, native_tokens(sizes, self._rules)))
+        except EngineFailed as error:
+            self.forget(hop.stream_id)
+            raise AllocationFailed(str(error)) from error
+        return fit(sizes, proposed, grant, self._rules)
+
+    def forget(self, stream_id: str) -> None:
+        self._pasts.pop(stream_id, None)
+
+    async def _propose(self, hop: Hop, queries: Sequence[WatchQuery], level: float) -> list[float]:
+        """A scale for every frame of the hop."""
+        vectors = await self._questions.vectors([query.question for query in queries[: LIMITS["queries"]]])
+        # A stream that is forgotten meanwhile keeps nothing of this hop: it then has another past, or none.
+        past = self._pasts.setdefault(hop.stream_id, _Past())
+        proposed: list[float] = []
+        for begin in range(0, len(hop.frames), LIMITS["frames"]):
+            frames = hop.frames[begin : begin + LIMITS["frames"]]
+            seen = await asyncio.to_thread(_look, frames)
+            times_s = [frame.pts_s for frame in frames]
+            proposal = await self._batcher.ask(View(seen, elapsed_s(times_s, past.last_s), vectors, level, past.memory))
+            past.memory, past.last_s = proposal.memory, times_s[-1]
+            proposed += scales(proposal.mean).tolist()
+        return proposed
+
+
+class _Questions:
+    """Embeddings of questions, each made once."""
+
+    def __init__(self, embed: Embed) -> None:
+        self._embed = embed
+        self._kept: OrderedDict[str, Floats] = OrderedDict()
+
+    async def vectors(self, questions: Sequence[str]) -> Floats:
+        """Float32 `[questions, 128]`, equal questions once. Raises EngineFailed if the encoder's answer is no use."""
+        distinct = list(dict.fromkeys(questions))
+        new = [question for question in distinct if question not in self._kept]
+        known = {question: self._kept[question] for question in distinct if question in self._kept}
+        if new:
+            known |= zip(new, await asyncio.to_thread(self._made, new), strict=True)
+        for question in distinct:
+            self._kept[question] = known[question]
+            self._kept.move_to_end(question)
+        while len(self._kept) > MAX_QUESTIONS:
+            self._kept.popitem(last=False)
+        return np.stack([known[question] for question in distinct]) if distinct else no_queries()
+
+    def _made(self, questions: list[str]) -> Floats:
+        made = np.asarray(self._embed(questions), np.float32)
+        if made.shape != (len(questions), QUERY_FEATURES) or not np.isfinite(made).all():
+            raise EngineFailed(
+                f"the query encoder gave {list(made.shape)} for {len(questions)} questions;"
+                f" expected finite [{len(questions)}, {QUERY_FEATURES}]"
+            )
+        return made
+
+
+def open_learned(engine: Path, rules: FitRules, clock: Clock, backend: str | None = None) -> LearnedAllocator:
+    """The allocator of an engine's folder or manifest, with the query encoder of its checkpoint.
+
+    Raises ConfigError if there is no such engine, EngineMismatch if it does not fit this version or this machine.
+    """
+    from allocator_engine.model.checkpoint import load as load_checkpoint  # loads torch
+
+    try:
+        loaded = load(engine, backend)
+        encoder = load_checkpoint(verified(engine, read(engine).checkpoint)).encoder
+    except EngineMissing as error:
+        raise ConfigError(str(error)) from error
+    except EngineError as error:
+        raise EngineMismatch(str(error)) from error
+    log.info("engine_loaded", backend=loaded.backend, passed_over=list(loaded.passed_over))
+    return LearnedAllocator(loaded, rules, encoder.embed, clock)
+
+
+def _look(frames: Sequence[Frame]) -> NDArray[np.uint8]:
+    return thumbnails([frame.picture for frame in frames])

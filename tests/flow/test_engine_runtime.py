@@ -1,0 +1,217 @@
+"""An engine from checkpoint to ONNX Runtime and TensorRT: the same answers, and named errors for what does not fit."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from allocator_engine.check import crowd, examine, golden, parity, require_parity
+from allocator_engine.cli import app
+from allocator_engine.compile import compile_plan, find_library, to_half
+from allocator_engine.encode import View, batch, empty_memory, no_queries
+from allocator_engine.errors import EngineFailed, EngineMismatch, EngineMissing, ParityError
+from allocator_engine.export import export
+from allocator_engine.manifest import Artifact, Plan, artifact_of, read, sha256_of, write
+from allocator_engine.model.checkpoint import load as load_checkpoint
+from allocator_engine.runtime import LIMITS, load, onnx_engine, torch_engine
+from allocator_engine.spec import QUERY_FEATURES, STREAM
+from tests.engines import Bright, engine, untrained
+
+
+@pytest.fixture(scope="module")
+def onnx():
+    return load(engine(), "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return load(engine(), "torch")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """An engine that a test may break."""
+    return shutil.copytree(engine(), tmp_path / "own")
+
+
+def tensorrt():
+    """The name of the TensorRT that is installed here, or None."""
+    try:
+        return find_library()[0]
+    except EngineMissing:
+        return None
+
+
+def view(frames=2, queries=1, light=100):
+    asked = np.zeros((queries, QUERY_FEATURES), np.float32)
+    asked[:, 0] = 1
+    seen = np.full((frames, 64, 112, 3), light, np.uint8)
+    return View(seen, np.full(frames, 0.5, np.float32), asked, -2.0, empty_memory())
+
+
+def test_onnx_runtime_answers_as_the_network(plain, onnx):
+    found = parity(plain, onnx, tolerance=5e-4)
+    require_parity(found, "the ONNX file")
+    assert found.hops == read(engine()).parity["onnxruntime"].hops
+
+
+def test_parity_can_fail(plain):
+    other = torch_engine(untrained(seed=1).network, STREAM)
+    with pytest.raises(ParityError, match=r"expected at most 0\.0005"):
+        require_parity(parity(plain, other, tolerance=5e-4), "another network")
+
+
+def test_half_precision_moves_a_scale_by_little(plain):
+    half = onnx_engine(to_half((engine() / "engine.onnx").read_bytes()), STREAM)
+    assert 0 < parity(plain, half, tolerance=2e-2).largest <= 2e-2
+
+
+@pytest.mark.parametrize(("frames", "queries", "hops"), [(1, 0, 1), (1, 1, 1), (16, 3, 2), (2, 200, 1), (2, 6, 64)])
+def test_any_batch_any_frames_and_any_queries_fit_one_file(frames, queries, hops, onnx):
+    outputs = onnx.run(crowd(hops, frames, queries))
+    assert outputs["mean"].shape == (hops, frames)
+    assert outputs["next_memory"].shape == (hops, 112, 64)
+
+
+def test_a_hop_is_answered_the_same_alone_and_in_company(onnx):
+    one = view(2, 3)
+    alone = onnx.run(batch([one]))
+    together = onnx.run(batch([view(5, 9, 30), one]))
+    np.testing.assert_allclose(alone["mean"][0], together["mean"][1, :2], atol=1e-5)
+    np.testing.assert_allclose(alone["next_memory"][0], together["next_memory"][1], atol=1e-5)
+
+
+def test_black_frames_without_a_question_are_answered(onnx):
+    dark = View(np.zeros((1, 64, 112, 3), np.uint8), np.zeros(1, np.float32), no_queries(), -8.0, empty_memory())
+    assert 0 <= onnx.run(batch([dark]))["mean"][0, 0] <= 1
+
+
+def test_inputs_of_another_kind_are_refused(onnx):
+    tensors = golden(0)
+    with pytest.raises(ValueError, match="'grant' is float64"):
+        onnx.run(tensors | {"grant": tensors["grant"].astype(np.float64)})
+    with pytest.raises(ValueError, match="'grant' has 4 along batch, others 5"):
+        onnx.run(tensors | {"grant": tensors["grant"][:4]})
+
+
+def test_weights_that_are_not_finite_are_a_named_error():
+    network = untrained().network
+    with torch.no_grad():
+        network.place[0, 0] = torch.nan
+    with pytest.raises(EngineFailed, match="mean of the torch engine holds values that are not finite"):
+        torch_engine(network, STREAM).run(golden(0))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda outputs: outputs | {"mean": outputs["mean"][:2]}, r"mean .* \[2, 4\]; expected \[5, 4\]"),
+        (lambda outputs: outputs | {"mean": outputs["mean"].astype(np.float64)}, "'mean' is float64"),
+        (lambda outputs: {"mean": outputs["mean"]}, "expected .*next_memory"),
+    ],
+)
+def test_an_answer_of_another_shape_is_a_named_error(answer, words, onnx):
+    with pytest.raises(EngineFailed, match=words):
+        replace(onnx, compute=lambda tensors: answer(Bright().run(tensors))).run(golden(0))
+
+
+def test_the_best_backend_that_works_here_is_chosen_and_the_others_are_explained(own):
+    chosen = load(own)
+    assert chosen.backend == "onnxruntime"
+    assert len(chosen.passed_over) == 1
+    assert "has no TensorRT plan" in chosen.passed_over[0]
+    write(replace(read(own), onnx=None), own / "engine.json")
+    assert load(own).backend == "torch"
+
+
+def test_a_backend_that_nobody_knows_is_refused_with_the_known_ones():
+    with pytest.raises(EngineMismatch, match="expected one of tensorrt, onnxruntime, torch"):
+        load(engine(), "abacus")
+
+
+@pytest.mark.parametrize(("file", "backend"), [("engine.onnx", None), ("allocator.safetensors", "torch")])
+def test_a_file_that_is_not_the_manifests_is_never_loaded(file, backend, own):
+    with (own / file).open("ab") as changed:
+        changed.write(b"\0")
+    with pytest.raises(EngineMismatch, match=f"{file} has SHA-256"):
+        load(own, backend)
+    assert [finding.what for finding in examine(own) if not finding.healthy]
+
+
+def test_an_onnx_file_that_is_none_is_refused(own):
+    (own / "engine.onnx").write_bytes(b"not a model")
+    write(replace(read(own), onnx=artifact_of(own / "engine.onnx")), own / "engine.json")
+    with pytest.raises(EngineMismatch, match="ONNX Runtime does not take the model"):
+        load(own)
+
+
+def test_a_plan_of_another_machine_is_passed_over_but_not_when_it_is_asked_for(own):
+    (own / "engine.plan").write_bytes(b"a plan")
+    plan = Plan(artifact_of(own / "engine.plan"), "tensorrt", "0.0", "a card of 1999", "0.1", "fp16", LIMITS)
+    write(replace(read(own), plan=plan), own / "engine.json")
+    assert load(own).backend == "onnxruntime"
+    with pytest.raises(EngineMismatch, match=r"engine\.plan .*(GPU|a card of 1999).* resadapt-allocator compile"):
+        load(own, "tensorrt")
+    assert [finding.what for finding in examine(own) if not finding.healthy] == ["GPU"]
+
+
+def test_a_plan_whose_bytes_changed_refuses_to_start(own):
+    (own / "engine.plan").write_bytes(b"a plan")
+    plan = Plan(Artifact("engine.plan", "0" * 64), "tensorrt", "0.0", "", "", "fp16", LIMITS)
+    write(replace(read(own), plan=plan), own / "engine.json")
+    with pytest.raises(EngineMismatch, match=r"engine\.plan has SHA-256"):
+        load(own)
+
+
+def test_an_export_keeps_no_path_of_the_machine_it_ran_on():
+    content = (engine() / "engine.onnx").read_bytes()
+    assert b".py" not in content
+    assert str(engine()).encode() not in content
+
+
+def test_a_checkpoint_that_is_missing_or_damaged_is_refused(tmp_path):
+    with pytest.raises(EngineMissing, match="there is no checkpoint"):
+        export(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"12345678")
+    with pytest.raises(EngineMismatch, match=r"bad\.safetensors is damaged"):
+        export(tmp_path / "bad.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.safetensors"]
+
+
+def test_the_manifest_says_what_the_engine_was_made_of():
+    manifest = read(engine())
+    assert manifest.checkpoint.sha256 == sha256_of(engine() / "allocator.safetensors")
+    assert manifest.trained_on == load_checkpoint(engine() / "allocator.safetensors").notes
+    assert manifest.versions["opset"] == "20"
+
+
+def test_without_tensorrt_compiling_names_the_packages(own):
+    if tensorrt() is not None:
+        pytest.skip("a TensorRT is installed here")
+    with pytest.raises(EngineMissing, match="tensorrt-rtx-cu13-libs"):
+        compile_plan(own)
+    assert read(own).plan is None
+
+
+def test_tensorrt_builds_a_plan_and_answers_as_the_network_where_a_gpu_is(own):
+    library = tensorrt()
+    if library is None or (library == "tensorrt" and not torch.cuda.is_available()):
+        pytest.skip("no TensorRT that can build here")
+    manifest = compile_plan(own)
+    assert manifest == read(own)
+    assert manifest.plan is not None
+    assert manifest.plan.library == library
+    assert ("tensorrt" in manifest.parity) == torch.cuda.is_available()
+
+
+def test_check_says_of_each_part_whether_it_is_sound(own):
+    result = CliRunner().invoke(app, ["check", str(own)])
+    assert result.exit_code == 0
+    assert [line.split()[1] for line in result.output.splitlines()] == [
+        "spec", "checkpoint", "onnx", "versions", "parity",
+    ]  # fmt: skip
+    (own / "engine.onnx").unlink()
+    assert CliRunner().invoke(app, ["check", str(own)]).exit_code == 3
