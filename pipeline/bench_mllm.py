@@ -147,7 +147,9 @@ class Pictures:
         pixels[height // 3 : height // 2, index * 9 % width :][:, : width // 8] = (220, 30, 40)
         (size,) = fit([(height, width)], [1.0], max(1, round(self._native * share)), self._rules).segments
         small = cv2.resize(pixels, (size.width, size.height), interpolation=cv2.INTER_AREA)
-        return Segment((index / SAMPLE_FPS,), small[None], size.tokens, f"bench:{index}:{small.shape}")
+        return Segment(
+            (index / SAMPLE_FPS,), np.asarray(small, np.uint8)[None], size.tokens, f"bench:{index}:{small.shape}"
+        )
 
 
 class Bench:

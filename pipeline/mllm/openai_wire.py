@@ -72,8 +72,10 @@ class Requests:
         for number, segment in enumerate(self._segments):
             for part in looks([segment], self._anchor_s):
                 with_pixels = number >= known or not self._wording.uuids
-                text = isinstance(part, Text)
-                content.append({"type": "text", "text": part.text} if text else self._image(segment, with_pixels))
+                if isinstance(part, Text):
+                    content.append({"type": "text", "text": part.text})
+                else:
+                    content.append(self._image(segment, with_pixels))
         content.append({"type": "text", "text": line})
         request: dict[str, Json] = {
             "model": self._wording.model,

@@ -23,7 +23,7 @@ PARTS = {
 }
 """The modules behind each hash."""
 
-APART = ("__init__", "shape", "checkpoint", "hashes", "evaluate", "report", "live", "world")
+APART = ("__init__", "shape", "checkpoint", "hashes", "evaluate", "report", "live", "world", "bandit", "answerer")
 """Modules on which no figure depends, or whose outcome (the weights) has a hash of its own."""
 
 

@@ -40,7 +40,7 @@ def contact_sheet(file: Path) -> None:
         first = scene.look(0.0).facts
         row = "rain" if first.rain else first.light
         if len(found[row]) < SHEET_COLUMNS:
-            looks = [scene.look(second) for second in np.arange(0.0, 32.0, 2.0)]
+            looks = [scene.look(float(second)) for second in range(0, 32, 2)]
             found[row].append(max(looks, key=lambda look: len(look.facts.visible)).pixels)
         if all(len(pictures) == SHEET_COLUMNS for pictures in found.values()):
             break

@@ -38,7 +38,7 @@ DOORS = {
     "av": {"pipeline.sources"},
     "torch": {"pipeline.mllm", "allocator_engine"},
     "onnx": {"allocator_engine"},
-    "onnxruntime": {"allocator_engine.runtime"},
+    "onnxruntime": {"allocator_engine.runtime", "allocator_engine.compile"},
     "transformers": {"pipeline.mllm"},
     "tokenizers": {"pipeline.mllm"},
     "kafka": {"pipeline.sinks.kafka"},
