@@ -28,10 +28,11 @@ from tests.checkpoints import context, segment, tiny
 from tests.mllm_contract import *  # noqa: F403
 from tests.services import require
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 MODEL = "tiny-qwen3-vl"
-START_S = 240.0
+START_S = 420.0
+"""How long the server may take, on a busy machine. It is 45 s on an idle one."""
 KEY = "a-key"
 GATE = WatchQuery("gate", "Is the gate open?")
 BOAT = WatchQuery("boat", "Is there a boat at the dock?")
@@ -124,11 +125,11 @@ def tolerance() -> float:
     return 2e-3
 
 
-def shown(mllm: OpenAIMLLM | TransformersMLLM, stream_id: str, count: int = 6) -> Context:
+def shown(mllm: OpenAIMLLM | TransformersMLLM, stream_id: str, count: int = 6, seed: int = 0) -> Context:
     """Pictures of mixed sizes, from one cell on."""
     sizes = [(1, 1), (2, 3), (4, 6), (1, 5), (3, 3), (7, 2)]
-    segments = (segment(mllm.info.grid, float(second), *sizes[second % 6]) for second in range(count))
-    return context(*segments, stream_id=stream_id)
+    segments = (segment(mllm.info.grid, float(second), *sizes[second % 6], seed=seed) for second in range(count))
+    return context(*segments, stream_id=f"{stream_id} {seed}")
 
 
 def scores(answers: Answers) -> list[float]:
@@ -138,17 +139,18 @@ def scores(answers: Answers) -> list[float]:
 async def test_the_prompt_and_the_scores_are_those_of_the_embedded_backend(mllm: OpenAIMLLM, stream_id: str) -> None:
     plain = TransformersMLLM(tiny(), name="tiny", dtype="float32")
     await plain.start()
+    expected, found = [], []
     try:
-        expected = await plain.ask(shown(plain, stream_id), [GATE])
-        more = await plain.ask(shown(plain, stream_id), MANY)
+        for seed in range(6):
+            ours = await plain.ask(shown(plain, stream_id, seed=seed), [GATE])
+            theirs = await mllm.ask(shown(mllm, stream_id, seed=seed), [GATE])
+            assert theirs.usage.prefilled_tokens + theirs.usage.cached_tokens == ours.usage.prefilled_tokens
+            expected += scores(await plain.ask(shown(plain, stream_id, seed=seed), [GATE, BOAT, *MANY]))
+            found += scores(await mllm.ask(shown(mllm, stream_id, seed=seed), [GATE, BOAT, *MANY]))
     finally:
         await plain.close()
-    answers = await mllm.ask(shown(mllm, stream_id), [GATE])
-    usage = answers.usage
-    assert usage.prefilled_tokens + usage.cached_tokens == expected.usage.prefilled_tokens
-    assert scores(answers) == pytest.approx(scores(expected), abs=0.02)
-    assert scores(await mllm.ask(shown(mllm, stream_id), MANY)) == pytest.approx(scores(more), abs=0.02)
-    assert {answer.verdict for answer in more.answers} == {"yes", "no"}  # else anything would agree
+    assert found == pytest.approx(expected, abs=0.02)
+    assert min(expected) < 0.3 < 0.7 < max(expected)  # else anything would agree
 
 
 async def test_pictures_sent_once_are_known_and_their_tokens_cached(mllm: OpenAIMLLM, stream_id: str) -> None:
