@@ -135,7 +135,7 @@ def _vllm(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
 def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
     url, _, model = address.partition("#")
     if not url.startswith(("http://", "https://")) or not model:
-        raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected openai:http://HOST:PORT/v1#MODEL")
+        raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected openai:URL#MODEL")
     from pipeline.mllm.openai import OpenAIMLLM
 
     return OpenAIMLLM(

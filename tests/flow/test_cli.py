@@ -56,7 +56,11 @@ def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
         (["run", SCENE, "--mllm", "null"], 2, "nothing to watch for"),
         (["run", SCENE, "--watch", "", "--mllm", "null"], 2, "question"),
         (["run", SCENE, "--watch", "x" * 10_000, "--mllm", "null"], 2, "2000"),
-        (["run", SCENE, "--watch", "x", "--mllm", "gpt"], 2, "expected yard, transformers:PATH_OR_NAME, tiny or null"),
+        (
+            ["run", SCENE, "--watch", "x", "--mllm", "gpt"],
+            2,
+            "expected yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:URL#MODEL, tiny or null",
+        ),
         (["run", SCENE, "--watch", "x", "--mllm", "transformers:/nowhere"], 2, "/nowhere does not exist"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--allocator", "best"], 2, "fixed, motion"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--sink", "ftp://h/x"], 2, "kafka://host:port/topic"),
