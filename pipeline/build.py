@@ -75,7 +75,7 @@ YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 """The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
 
 
-MLLM_CHOICES = "yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:http://HOST:PORT/v1#MODEL, tiny or null"
+MLLM_CHOICES = "yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:URL#MODEL, tiny or null"
 
 
 def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:

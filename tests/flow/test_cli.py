@@ -59,7 +59,7 @@ def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
         (
             ["run", SCENE, "--watch", "x", "--mllm", "gpt"],
             2,
-            "expected yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:URL#MODEL, tiny or null",
+            "openai:URL#MODEL, tiny or null",
         ),
         (["run", SCENE, "--watch", "x", "--mllm", "transformers:/nowhere"], 2, "/nowhere does not exist"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--allocator", "best"], 2, "fixed, motion"),
