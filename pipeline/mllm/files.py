@@ -35,13 +35,13 @@ _CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.2686
 _HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
-def make_tokenizer(words: Iterable[str], family: str) -> "PreTrainedTokenizerBase":
+def make_tokenizer(words: Iterable[str], family: str, numbers: Iterable[str] = ()) -> "PreTrainedTokenizerBase":
     """A byte-level BPE of the Qwen families' own class, in which each of `words` is one token.
 
-    A word may begin with a space, as inside a sentence, or not, as an answer. Any other text falls apart into known
-    beginnings and bytes, so that none is refused.
+    A word may begin with a space, as inside a sentence, or not, as an answer. Each of `numbers` is one as well, where
+    the families otherwise go digit by digit. Any other text falls apart into known beginnings and bytes: none is refused.
     """
-    from tokenizers import pre_tokenizers
+    from tokenizers import AddedToken, pre_tokenizers
     from transformers import Qwen2Tokenizer
 
     vocabulary = dict.fromkeys(sorted(pre_tokenizers.ByteLevel.alphabet()))
@@ -57,6 +57,7 @@ def make_tokenizer(words: Iterable[str], family: str) -> "PreTrainedTokenizerBas
         eos_token="<|im_end|>",
         extra_special_tokens=list(SPECIAL),
     )
+    tokenizer.add_tokens([AddedToken(number, single_word=True, normalized=False) for number in numbers])
     thought = "<think>\n\n</think>\n\n" if family == "qwen3_5" else ""
     tokenizer.chat_template = _CHAT_TEMPLATE.replace("ASSISTANT", thought)
     return tokenizer

@@ -3,23 +3,29 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import ConfigError
 from pipeline.mllm.files import SPECIAL, make_tokenizer, write_processors
 from pipeline.mllm.prompt import INSTRUCTION, NO, YES
 from samples.yard.grammar import answers, sayings
 from samples.yard.shape import FAMILY, HIDDEN, grid, vision_fields
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+TIMES = tuple(f"{tenths / 10:.1f}" for tenths in range(640))
+"""Seconds as contexts and answers write them. Each is one token: digit by digit they would have to be put together
+before any could be found or told apart."""
 
 _MAX_POSITIONS = 32768
 
 
 def tokenizer() -> "PreTrainedTokenizerBase":
-    """One in which every word of the grammar is one token; other words fall apart into bytes."""
+    """One in which every word of the grammar, and every time, is one token; other words fall apart into bytes."""
     asked = {word for text in (*sayings(), INSTRUCTION, " seconds") for word in _words(text)}
     answered = {word for text in answers() for word in (*_words(text), text) if word.strip().isalpha()}
     roles = ("Question", "system", "user", "assistant")
-    return make_tokenizer([*YES, *NO, *roles, *asked, *answered], FAMILY)
+    return make_tokenizer([*YES, *NO, *roles, *asked, *answered], FAMILY, TIMES)
 
 
 def _words(text: str) -> list[str]:
@@ -37,7 +43,7 @@ def config(words: "PreTrainedTokenizerBase") -> "Qwen3VLConfig":
         "vocab_size": -(-len(words) // 64) * 64,
         "hidden_size": HIDDEN,
         "intermediate_size": 3 * HIDDEN,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": 5,
         "num_attention_heads": 3,
         "num_key_value_heads": 1,
         "head_dim": 64,
@@ -82,3 +88,13 @@ def save(model: "Qwen3VLForConditionalGeneration", words: "PreTrainedTokenizerBa
     words.save_pretrained(folder)
     write_processors(folder, grid())
     model.save_pretrained(folder)
+
+
+def vision_weights(folder: Path) -> dict[str, "Tensor"]:
+    """The weights of a checkpoint's vision part, by their names inside it. Raises ConfigError where there are none."""
+    from safetensors.torch import load_file
+
+    file, part = folder / "model.safetensors", "model.visual."
+    if not file.exists():
+        raise ConfigError(f"{folder} holds no model.safetensors; expected the folder of a trained checkpoint")
+    return {name.removeprefix(part): weight for name, weight in load_file(file).items() if name.startswith(part)}

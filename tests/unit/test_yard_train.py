@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from pipeline.errors import EngineMismatch
 from samples.yard.facts import GLYPHS, FrameFacts, Thing
 from samples.yard.glyphs import draw_plate
+from samples.yard.scene import Scene
 from samples.yard.train.calibration import best_temperature
+from samples.yard.train.episodes import SECONDS
 from samples.yard.train.muon import orthogonal
 from samples.yard.train.pictures import gather
 from samples.yard.train.run import Stage, learning_rate, run
+from samples.yard.train.scenes import happening, sight
 from samples.yard.train.sheets import sheet
 from samples.yard.train.targets import BLANK, HEADS, Shown, either, spell, targets
 from samples.yard.train.vision import TaughtVision
@@ -154,6 +157,15 @@ def test_a_sheet_has_targets_where_it_has_plates(seed, hardness):
     legible = example.targets["legible"][:, 0] == 1
     assert legible.any()
     assert not (example.targets["plate"][~legible] >= 0).any()
+
+
+def test_moments_are_found_where_something_happens():
+    scene = Scene(800_003, SECONDS)
+    spans = happening(scene.script)
+    assert {"gate", "barrier"} & set(spans)
+    assert all(0 <= start <= end <= SECONDS for found in spans.values() for start, end in found)
+    seen = [sight(800_003, 1, np.random.default_rng(seed), eventful=1.0).looks[0].facts.time_s for seed in range(20)]
+    assert all(any(a <= time_s <= b for found in spans.values() for a, b in found) for time_s in seen)
 
 
 def test_two_frames_that_differ_leave_choices_open():

@@ -1,4 +1,4 @@
-"""One temperature for all answers, so that a score means what it says."""
+"""One temperature for all answers, so that the score of a watch means what it says."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,27 +11,31 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from samples.yard.train.contexts import lesson_batch
 from samples.yard.train.packing import IGNORED, Packer
-from samples.yard.train.text import logits
+from samples.yard.train.text import read
 
-_CONTEXTS = 200
+_WORK = 800_000.0
 _SEED = (1, 5)
 _TEMPERATURES = np.exp(np.linspace(np.log(0.6), np.log(2.5), 60))
 
 
-def calibrate(model: Qwen3VLForConditionalGeneration, packer: Packer, files: Sequence[Path]) -> float:
-    """Fit the temperature to first answer tokens on training episodes, and divide the output's scale by it.
+def calibrate(
+    model: Qwen3VLForConditionalGeneration, packer: Packer, files: Sequence[Path], most: float = _WORK
+) -> float:
+    """Fit the temperature to the answers to standing watches on episodes apart, and divide the output's scale by it.
 
     The scale is the last norm's weight, which nothing but the output reads. Returns the temperature.
     """
     rng = np.random.default_rng(_SEED)
     said, wanted = [], []
     with torch.inference_mode():
-        for packed in (one.to(model.device) for one in lesson_batch(files, packer, 1.0, _CONTEXTS, rng)):
+        for packed in (one.to(model.device) for one in lesson_batch(files, packer, 1.0, rng, most)):
             known = packed.targets != IGNORED
             owner = packed.owner[known]
             first = torch.cat([torch.ones(1, dtype=torch.bool, device=owner.device), owner[1:] != owner[:-1]])
-            said.append(logits(model, packed)[first])
-            wanted.append(packed.targets[known][first])
+            standing = torch.tensor([question.kind == "standing" for question in packed.questions], device=owner.device)
+            chosen = first & standing[owner]
+            said.append(read(model, packed)[0][chosen])
+            wanted.append(packed.targets[known][chosen])
     temperature = best_temperature(torch.cat(said), torch.cat(wanted))
     with torch.no_grad():
         model.model.language_model.norm.weight.div_(temperature)

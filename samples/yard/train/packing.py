@@ -1,11 +1,11 @@
 """Contexts and many questions about each, as one pass of the text part reads them.
 
-The prompt is written by `pipeline.mllm.prompt`, so training and serving cannot differ. The questions stand behind one
-context, each blind to the others: a context is paid for once.
+The prompt is written by `pipeline.mllm.prompt`, so training and serving cannot differ. Every question sees the context
+as far as it had grown when it was asked, and none of the other questions: a context is paid for once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -18,8 +18,17 @@ from pipeline.types import Segment
 from samples.yard.grammar import Question
 from samples.yard.shape import FAMILY, grid
 from samples.yard.train.episodes import Looked
+from samples.yard.train.notes import Notes
 
 IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that is asked when the context holds `after` segments."""
+
+    after: int
+    question: Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +36,32 @@ class Packed:
     """One context and its questions.
 
     `context_ids` int64 `[C]`, `context_positions` int64 `[3, C]`, `vision` float32 `[V, HIDDEN]` for the tokens where
-    `is_vision` (bool `[C]`) holds; of all questions together `ids` int64 `[Q]`, `positions` int64 `[Q]`, `owner`
-    int64 `[Q]` (whose token it is), `targets` int64 `[Q]`, what comes next where that is part of an answer.
+    `is_vision` (bool `[C]`) holds; `ends` int64 `[S]`, where each segment's picture ends; of all questions together
+    `ids` int64 `[Q]`, `positions` int64 `[Q]`, `owner` int64 `[Q]` (whose token it is), `sees` int64 `[Q]` (how many
+    context tokens it sees), `targets` int64 `[Q]`, what comes next where that is part of an answer.
     """
 
     context_ids: torch.Tensor
     context_positions: torch.Tensor
     is_vision: torch.Tensor
     vision: torch.Tensor
+    ends: torch.Tensor
     ids: torch.Tensor
     positions: torch.Tensor
     owner: torch.Tensor
+    sees: torch.Tensor
     targets: torch.Tensor
     questions: tuple[Question, ...]
+    notes: Notes | None = None
 
     def to(self, device: torch.device) -> "Packed":
         """The same on a device."""
-        return Packed(
-            self.context_ids.to(device),
-            self.context_positions.to(device),
-            self.is_vision.to(device),
-            self.vision.to(device),
-            self.ids.to(device),
-            self.positions.to(device),
-            self.owner.to(device),
-            self.targets.to(device),
-            self.questions,
-        )
+        moved = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), torch.Tensor)
+        }
+        return replace(self, **moved)
 
 
 class Packer:
@@ -71,28 +79,37 @@ class Packer:
             self._known[text] = self._words.encode(text, add_special_tokens=False)
         return self._known[text]
 
-    def pack(self, looked: Sequence[Looked], questions: Sequence[Question]) -> Packed:
-        """A context of `looked`, which counts from its first frame, and `questions` about it."""
-        ids, runs, is_vision = self._context(looked)
-        where, start = positions(runs)
-        asked = [self._question(question) for question in questions]
+    def pack(self, looked: Sequence[Looked], asked: Sequence[Asked], notes: Notes | None = None) -> Packed:
+        """A context of `looked`, which counts from its first frame, and what is `asked` about it, at least once."""
+        ids, runs, is_vision, ends = self._context(looked)
+        where, _ = positions(runs)
+        written = [self._question(one.question) for one in asked]
+        sees = [ends[one.after - 1] + 1 for one in asked]
+        starts = [int(where[:, seen - 1].max()) + 1 for seen in sees]  # behind the mark that ends a picture
+        lengths = torch.tensor([len(tokens) for tokens, _ in written])
         return Packed(
             torch.tensor(ids),
             torch.from_numpy(where),
             torch.tensor(is_vision),
             torch.from_numpy(np.concatenate([one.vision for one in looked]).astype(np.float32)),
-            torch.tensor([token for tokens, _ in asked for token in tokens]),
-            torch.cat([torch.arange(start, start + len(tokens)) for tokens, _ in asked]),
-            torch.repeat_interleave(torch.arange(len(asked)), torch.tensor([len(tokens) for tokens, _ in asked])),
-            torch.tensor([target for _, targets in asked for target in targets]),
-            tuple(questions),
+            torch.tensor(ends),
+            torch.tensor([token for tokens, _ in written for token in tokens]),
+            torch.cat(
+                [torch.arange(start, start + len(tokens)) for start, (tokens, _) in zip(starts, written, strict=True)]
+            ),
+            torch.repeat_interleave(torch.arange(len(written)), lengths),
+            torch.repeat_interleave(torch.tensor(sees), lengths),
+            torch.tensor([target for _, targets in written for target in targets]),
+            tuple(one.question for one in asked),
+            notes,
         )
 
-    def _context(self, looked: Sequence[Looked]) -> tuple[list[int], list[Run], list[bool]]:
+    def _context(self, looked: Sequence[Looked]) -> tuple[list[int], list[Run], list[bool], list[int]]:
         anchor_s = looked[0].pts_s[0]
         ids: list[int] = []
         runs: list[Run] = []
         is_vision: list[bool] = []
+        ends: list[int] = []
         for part in (opening(FAMILY), *looks([_segment(one) for one in looked], anchor_s)):
             if isinstance(part, Text):
                 new, shape = self.tokens(part.text), None
@@ -103,7 +120,9 @@ class Packer:
             ids += new
             runs += [len(new)] if shape is None else [1, shape, 1]
             is_vision += [False] * len(new) if shape is None else [False, *[True] * (len(new) - 2), False]
-        return ids, runs, is_vision
+            if shape is not None:
+                ends.append(len(ids) - 1)
+        return ids, runs, is_vision, ends
 
     def _question(self, question: Question) -> tuple[list[int], list[int]]:
         """Its tokens, and for each what the model should say next."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from samples.yard.facts import HEIGHT, WIDTH
 from samples.yard.scene import Look, Scene
+from samples.yard.script import Interval, Script, VehicleRole, life
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, cells_at, shrunk
 from samples.yard.train.pictures import Example
 from samples.yard.train.targets import Box, Pixels, Shown, either, targets
@@ -17,6 +18,7 @@ CROP_CELLS = ((3, 4), (4, 4), (4, 7))
 """Cells of a crop, small ones first: most of a larger one shows nothing."""
 
 _NEXT_S = 1 / SAMPLE_FPS  # between the frames of a two-frame segment
+_LATEST_S = SECONDS - _NEXT_S
 _SCENES_KEPT = 8
 
 
@@ -34,13 +36,33 @@ def _scene(seed: int) -> Scene:
     return Scene(seed, SECONDS)
 
 
-def sight(seed: int, frames: int, rng: np.random.Generator) -> Sight:
-    """A moment of the scene of a seed."""
+def sight(seed: int, frames: int, rng: np.random.Generator, eventful: float = 0.0) -> Sight:
+    """A moment of the scene of a seed; with the probability `eventful` one at which something happens."""
     scene = _scene(seed)
-    start_s = float(rng.uniform(0, SECONDS - _NEXT_S))
+    spans = happening(scene.script) if rng.random() < eventful else {}
+    start_s = _within(spans, rng) if spans else float(rng.uniform(0, _LATEST_S))
     times = [start_s + _NEXT_S * index for index in range(frames)]
     looks = tuple(scene.look(time_s) for time_s in times)
     return Sight(looks, tuple(scene.plate_boxes(time_s) for time_s in times), (scene.gate_box, scene.barrier_box))
+
+
+def happening(script: Script) -> dict[str, list[Interval]]:
+    """When each kind of thing that comes and goes is there, in seconds: what is rare is easily found."""
+    spans: dict[str, list[Interval]] = {"gate": list(script.gate), "barrier": list(script.barrier)}
+    for role in script.roles:
+        if not (isinstance(role, VehicleRole) and role.parked):
+            spans.setdefault(type(role).__name__, []).append(life(role))
+    inside = {
+        kind: [(max(start, 0.0), min(end, _LATEST_S)) for start, end in found if start < _LATEST_S and end > 0]
+        for kind, found in spans.items()
+    }
+    return {kind: found for kind, found in inside.items() if found}
+
+
+def _within(spans: dict[str, list[Interval]], rng: np.random.Generator) -> float:
+    """A time at which something happens: each kind of thing is as likely as the others."""
+    found = spans[sorted(spans)[rng.integers(len(spans))]]
+    return float(rng.uniform(*found[rng.integers(len(found))]))
 
 
 def whole(seen: Sight, scale: float, rng: np.random.Generator) -> Example:

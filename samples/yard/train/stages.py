@@ -1,7 +1,8 @@
 """The stages of the recipe, in order: what each trains, on what, and for how long.
 
 1. `sheets`: the vision part reads characters; 2. `scenes`: it learns the yard, one cell at a time, while sheets go on;
-3. `look`: its outputs for many episodes are kept; 4. `text`: the text part learns to answer from them.
+3. `moments`: the same where something happens; 4. `look`: its outputs for many episodes are kept; 5. `text`: the text
+part learns to answer from them.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from torch.utils.data import DataLoader
-from transformers import Qwen3VLForConditionalGeneration
 
 from samples.yard.hashes import of_source
 from samples.yard.train.contexts import lesson_batch
@@ -19,7 +19,7 @@ from samples.yard.train.pictures import VisionBatch, gather
 from samples.yard.train.run import Stage, alone
 from samples.yard.train.scenes import CROP_CELLS, crop, sight, whole
 from samples.yard.train.sheets import sheet
-from samples.yard.train.text import answer_loss
+from samples.yard.train.text import TaughtText, answer_loss
 from samples.yard.train.vision import TaughtVision, dense_loss
 
 SEED = 1
@@ -35,7 +35,8 @@ NATIVE_UNTIL, NATIVE_ZOOMS = 0.45, (0.8, 1.25)
 PAIRS = 0.5
 CROPS_PER_SIGHT = 4
 
-CONTEXTS_PER_STEP = 4
+EVENTFUL, MOMENT_WHOLES = 0.8, 4
+
 CALIBRATION_EPISODES = 40
 
 
@@ -58,7 +59,9 @@ def scene_batch(step: int, steps: int) -> VisionBatch:
     """
     rng = np.random.default_rng((SEED, 2, step))
     seen = [
-        sight(seed, 1 + int(rng.random() < PAIRS), rng) for seed in _scene_seeds(step) for _ in range(SIGHTS_PER_SCENE)
+        sight(seed, 1 + int(rng.random() < PAIRS), rng)
+        for seed in _scene_seeds(step, 3)
+        for _ in range(SIGHTS_PER_SCENE)
     ]
     if step < NATIVE_UNTIL * steps:
         examples = [whole(seen[step % len(seen)], rng.uniform(0.6, 1), rng)]
@@ -70,11 +73,12 @@ def scene_batch(step: int, steps: int) -> VisionBatch:
     return gather(examples)
 
 
-def _scene_seeds(step: int) -> list[int]:
-    """Scenes that change in turn: building one costs as much as ten pictures of it."""
+def _scene_seeds(step: int, lot: int) -> list[int]:
+    """Scenes of a stage's `lot` that change in turn: building one costs as much as ten pictures of it."""
     turns = [(step + SCENE_STEPS // SCENES_PER_STEP * index) // SCENE_STEPS for index in range(SCENES_PER_STEP)]
     return [
-        int(np.random.default_rng((SEED, 3, index, turn)).integers(TRAINING_SEEDS)) for index, turn in enumerate(turns)
+        int(np.random.default_rng((SEED, lot, index, turn)).integers(TRAINING_SEEDS))
+        for index, turn in enumerate(turns)
     ]
 
 
@@ -97,6 +101,28 @@ def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     )
 
 
+def moment_batch(step: int) -> VisionBatch:
+    """Whole frames, two of them native, and crops; mostly of moments at which something happens."""
+    rng = np.random.default_rng((SEED, 7, step))
+    seen = [
+        sight(seed, 1 + int(rng.random() < PAIRS), rng, EVENTFUL)
+        for seed in _scene_seeds(step, 8)
+        for _ in range(SIGHTS_PER_SCENE)
+    ]
+    scales = [1.0, *_scales(MOMENT_WHOLES - 1, rng)]
+    examples = [whole(seen[(step + index) % len(seen)], scale, rng) for index, scale in enumerate(scales)]
+    sizes = [CROP_CELLS[0], CROP_CELLS[rng.integers(len(CROP_CELLS))]]
+    examples += [crop(one, size, rng, (0.8, 1.4)) for one in seen for size in sizes]
+    examples += [sheet(rng) for _ in range(SHEETS_BESIDE)]
+    return gather(examples)
+
+
+def moments(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
+    """What is rare: in `scenes`, smoke, dogs and bags were a few of a hundred pictures."""
+    recipe = f"seed {SEED}, {steps} steps, world {of_source('world', 'truth')}"
+    return Stage("moments", recipe, steps, 1.5e-3, model, moment_batch, lambda batch: dense_loss(model, batch))
+
+
 def look(model: TaughtVision, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
     """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet. Returns their files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,16 +134,13 @@ def look(model: TaughtVision, wanted: Sequence[tuple[int, int]], folder: Path) -
     return [folder / f"{seed}-{turn}.npz" for seed, turn in wanted]
 
 
-def text(
-    model: Qwen3VLForConditionalGeneration, packer: Packer, files: Sequence[Path], steps: int, seen: str
-) -> Stage[list[Packed]]:
+def text(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
     """Answers, from what the vision part saw; its weights stay as they are. `seen` names those weights."""
     model.requires_grad_(True)
-    model.model.visual.requires_grad_(False)
+    model.mllm.model.visual.requires_grad_(False)
 
     def batch(step: int) -> list[Packed]:
-        rng = np.random.default_rng((SEED, 4, step))
-        return lesson_batch(files, packer, step / steps, CONTEXTS_PER_STEP, rng)
+        return lesson_batch(files, packer, step / steps, np.random.default_rng((SEED, 4, step)))
 
     recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
     return Stage("text", recipe, steps, 2e-3, model, batch, lambda batch: answer_loss(model, batch))

@@ -1,11 +1,14 @@
-"""Where training starts from: weights of a size that suits narrow layers, and patches seen as cosines."""
+"""Where training starts from: weights of a size that suits narrow layers, patches and times seen as waves."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 _COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+_WAVES, _PERIODS_S = 24, (0.8, 128.0)
 _SHARES = (0.56, 0.22, 0.22)  # of the channels: for brightness, and for the two differences of colour
 
 
@@ -15,6 +18,24 @@ def widen(module: nn.Module) -> None:
     for name, weight in module.named_parameters():
         if weight.ndim == 2 and "embed" not in name and "heads" not in name:
             nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+
+
+def embed_words(embeddings: Tensor, times: Mapping[float, int]) -> None:
+    """Draw the embeddings of words, float32 `[words, width]`, anew; those of `times` (id by seconds) are waves, so that
+    near times are alike from the start, and a time that is hardly ever met means something."""
+    width = embeddings.shape[1]
+    nn.init.normal_(embeddings, std=width**-0.5)
+    waves = torch.from_numpy(time_waves(list(times)))
+    turned = nn.init.orthogonal_(torch.empty(waves.shape[1], width))
+    with torch.no_grad():
+        embeddings[list(times.values())] = waves @ turned / waves.shape[1] ** 0.5
+
+
+def time_waves(times_s: Sequence[float] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines and sines of times, from one that turns in less than a second to one that hardly moves: float32
+    `[times, 2 * _WAVES]`."""
+    turns = np.asarray(times_s, np.float64)[:, None] / np.geomspace(*_PERIODS_S, _WAVES) * 2 * np.pi
+    return np.concatenate([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32)
 
 
 def embed_cosines(visual: nn.Module) -> None:

@@ -23,6 +23,7 @@ class TaughtVision(nn.Module):
         from transformers import Qwen3VLVisionConfig, Qwen3VLVisionModel
 
         super().__init__()
+        self._seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.visual = Qwen3VLVisionModel(Qwen3VLVisionConfig.from_dict(vision_fields()))
@@ -30,6 +31,12 @@ class TaughtVision(nn.Module):
             widen(self.visual)
         embed_cosines(self.visual)
         embed_patches_by_product(self.visual)
+
+    def forget_heads(self) -> None:
+        """Draw the heads anew, so that a stage may also begin from a checkpoint, which has none."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed)
+            self.heads.reset_parameters()
 
     def forward(self, patches: Tensor, grid_thw: Tensor) -> Tensor:
         """Outputs of all heads `[cells, outputs]`."""
