@@ -39,7 +39,7 @@ def make_tokenizer(words: Iterable[str], family: str, numbers: Iterable[str] = (
     """A byte-level BPE of the Qwen families' own class, in which each of `words` is one token.
 
     A word may begin with a space, as inside a sentence, or not, as an answer. Each of `numbers` is one as well, where
-    the families otherwise go digit by digit. Any other text falls apart into known beginnings and bytes: none is refused.
+    the families otherwise go digit by digit. Any other text falls apart into known beginnings and bytes.
     """
     from tokenizers import AddedToken, pre_tokenizers
     from transformers import Qwen2Tokenizer

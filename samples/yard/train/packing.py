@@ -94,9 +94,7 @@ class Packer:
             torch.from_numpy(np.concatenate([one.vision for one in looked]).astype(np.float32)),
             torch.tensor(ends),
             torch.tensor([token for tokens, _ in written for token in tokens]),
-            torch.cat(
-                [torch.arange(start, start + len(tokens)) for start, (tokens, _) in zip(starts, written, strict=True)]
-            ),
+            torch.cat([start + torch.arange(len(tokens)) for start, (tokens, _) in zip(starts, written, strict=True)]),
             torch.repeat_interleave(torch.arange(len(written)), lengths),
             torch.repeat_interleave(torch.tensor(sees), lengths),
             torch.tensor([target for _, targets in written for target in targets]),

@@ -39,7 +39,7 @@ def _scene(seed: int) -> Scene:
 def sight(seed: int, frames: int, rng: np.random.Generator, eventful: float = 0.0) -> Sight:
     """A moment of the scene of a seed; with the probability `eventful` one at which something happens."""
     scene = _scene(seed)
-    spans = happening(scene.script) if rng.random() < eventful else {}
+    spans = happening(scene.script) if eventful and rng.random() < eventful else {}
     start_s = _within(spans, rng) if spans else float(rng.uniform(0, _LATEST_S))
     times = [start_s + _NEXT_S * index for index in range(frames)]
     looks = tuple(scene.look(time_s) for time_s in times)

@@ -17,7 +17,7 @@ from samples.yard.train.episodes import Viewings, encode, keep
 from samples.yard.train.packing import Packed, Packer
 from samples.yard.train.pictures import VisionBatch, gather
 from samples.yard.train.run import Stage, alone
-from samples.yard.train.scenes import CROP_CELLS, crop, sight, whole
+from samples.yard.train.scenes import CROP_CELLS, Sight, crop, sight, whole
 from samples.yard.train.sheets import sheet
 from samples.yard.train.text import TaughtText, answer_loss
 from samples.yard.train.vision import TaughtVision, dense_loss
@@ -58,11 +58,7 @@ def scene_batch(step: int, steps: int) -> VisionBatch:
     A scene serves several steps.
     """
     rng = np.random.default_rng((SEED, 2, step))
-    seen = [
-        sight(seed, 1 + int(rng.random() < PAIRS), rng)
-        for seed in _scene_seeds(step, 3)
-        for _ in range(SIGHTS_PER_SCENE)
-    ]
+    seen = _sights(step, 3, rng)
     if step < NATIVE_UNTIL * steps:
         examples = [whole(seen[step % len(seen)], rng.uniform(0.6, 1), rng)]
         examples += [crop(one, CROP_CELLS[0], rng, NATIVE_ZOOMS) for one in seen for _ in range(CROPS_PER_SIGHT)]
@@ -71,6 +67,12 @@ def scene_batch(step: int, steps: int) -> VisionBatch:
         examples += [crop(one, CROP_CELLS[rng.integers(len(CROP_CELLS))], rng) for one in seen]
     examples += [sheet(rng) for _ in range(SHEETS_BESIDE)]
     return gather(examples)
+
+
+def _sights(step: int, lot: int, rng: np.random.Generator, eventful: float = 0.0) -> list[Sight]:
+    """Moments of a step's scenes, one frame or two."""
+    seeds = [seed for seed in _scene_seeds(step, lot) for _ in range(SIGHTS_PER_SCENE)]
+    return [sight(seed, 1 + int(rng.random() < PAIRS), rng, eventful) for seed in seeds]
 
 
 def _scene_seeds(step: int, lot: int) -> list[int]:
@@ -104,11 +106,7 @@ def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
 def moment_batch(step: int) -> VisionBatch:
     """Whole frames, two of them native, and crops; mostly of moments at which something happens."""
     rng = np.random.default_rng((SEED, 7, step))
-    seen = [
-        sight(seed, 1 + int(rng.random() < PAIRS), rng, EVENTFUL)
-        for seed in _scene_seeds(step, 8)
-        for _ in range(SIGHTS_PER_SCENE)
-    ]
+    seen = _sights(step, 8, rng, EVENTFUL)
     scales = [1.0, *_scales(MOMENT_WHOLES - 1, rng)]
     examples = [whole(seen[(step + index) % len(seen)], scale, rng) for index, scale in enumerate(scales)]
     sizes = [CROP_CELLS[0], CROP_CELLS[rng.integers(len(CROP_CELLS))]]
