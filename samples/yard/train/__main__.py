@@ -32,6 +32,7 @@ class Recipe:
     sheets: int = 800
     scenes: int = 7500
     moments: int = 3400
+    rare: int = 1800
     episodes: int = 1200
     text: int = 3000
 
@@ -53,6 +54,7 @@ def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu", begin: Pat
         vision.visual.load_state_dict(vision_weights(begin))
     vision.forget_heads()
     _run(stages.moments(vision, recipe.moments), work)
+    _run(stages.rare(vision, recipe.rare), work)
     seen = of_weights(vision.visual)
     episodes = stages.training_episodes(recipe.episodes)
     log.info("stage look: %d episodes", len(episodes))

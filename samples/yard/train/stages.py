@@ -1,23 +1,26 @@
 """The stages of the recipe, in order: what each trains, on what, and for how long.
 
 1. `sheets`: the vision part reads characters; 2. `scenes`: it learns the yard, one cell at a time, while sheets go on;
-3. `moments`: the same where something happens; 4. `look`: its outputs for many episodes are kept; 5. `text`: the text
-part learns to answer from them.
+3. `moments`: the same where something happens; 4. `rare`: small and rare things weigh more; 5. `look`: its outputs for
+many episodes are kept; 6. `text`: the text part learns to answer from them.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import DataLoader
 
+from samples.yard.happenings import make_script
 from samples.yard.hashes import of_source
+from samples.yard.layout import make_layout
 from samples.yard.train.contexts import lesson_batch
-from samples.yard.train.episodes import Viewings, encode, keep
+from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
 from samples.yard.train.packing import Packed, Packer
 from samples.yard.train.pictures import VisionBatch, gather
 from samples.yard.train.run import Stage, alone
-from samples.yard.train.scenes import CROP_CELLS, Sight, crop, sight, whole
+from samples.yard.train.scenes import CROP_CELLS, Sight, crop, happening, sight, whole
 from samples.yard.train.sheets import sheet
 from samples.yard.train.text import TaughtText, answer_loss
 from samples.yard.train.vision import TaughtVision, dense_loss
@@ -36,6 +39,9 @@ PAIRS = 0.5
 CROPS_PER_SIGHT = 4
 
 EVENTFUL, MOMENT_WHOLES = 0.8, 4
+RARE = {"BagRole", "DogRole", "SmokeRole"}
+STRESS = {"kind": 4.0, "person": 3.0, "any": 3.0}
+"""Heads of the stage `rare`: how much more they weigh."""
 
 CALIBRATION_EPISODES = 40
 
@@ -69,19 +75,26 @@ def scene_batch(step: int, steps: int) -> VisionBatch:
     return gather(examples)
 
 
-def _sights(step: int, lot: int, rng: np.random.Generator, eventful: float = 0.0) -> list[Sight]:
+def _sights(step: int, lot: int, rng: np.random.Generator, eventful: float = 0.0, rare: bool = False) -> list[Sight]:
     """Moments of a step's scenes, one frame or two."""
-    seeds = [seed for seed in _scene_seeds(step, lot) for _ in range(SIGHTS_PER_SCENE)]
+    seeds = [seed for seed in _scene_seeds(step, lot, rare) for _ in range(SIGHTS_PER_SCENE)]
     return [sight(seed, 1 + int(rng.random() < PAIRS), rng, eventful) for seed in seeds]
 
 
-def _scene_seeds(step: int, lot: int) -> list[int]:
+def _scene_seeds(step: int, lot: int, rare: bool) -> list[int]:
     """Scenes of a stage's `lot` that change in turn: building one costs as much as ten pictures of it."""
     turns = [(step + SCENE_STEPS // SCENES_PER_STEP * index) // SCENE_STEPS for index in range(SCENES_PER_STEP)]
-    return [
-        int(np.random.default_rng((SEED, lot, index, turn)).integers(TRAINING_SEEDS))
-        for index, turn in enumerate(turns)
-    ]
+    return [_scene_seed((SEED, lot, index, turn), rare) for index, turn in enumerate(turns)]
+
+
+@lru_cache(maxsize=64)
+def _scene_seed(key: tuple[int, ...], rare: bool) -> int:
+    """The seed of a scene, if wanted of the first that has two rare kinds of things."""
+    rng = np.random.default_rng(key)
+    seed = int(rng.integers(TRAINING_SEEDS))
+    while rare and len(RARE & happening(make_script(seed, SECONDS, make_layout(seed))).keys()) < 2:
+        seed = int(rng.integers(TRAINING_SEEDS))
+    return seed
 
 
 def _scales(count: int, rng: np.random.Generator) -> list[float]:
@@ -106,7 +119,10 @@ def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
 def moment_batch(step: int) -> VisionBatch:
     """Whole frames, two of them native, and crops; mostly of moments at which something happens."""
     rng = np.random.default_rng((SEED, 7, step))
-    seen = _sights(step, 8, rng, EVENTFUL)
+    return _moments(_sights(step, 8, rng, EVENTFUL), step, rng)
+
+
+def _moments(seen: Sequence[Sight], step: int, rng: np.random.Generator) -> VisionBatch:
     scales = [1.0, *_scales(MOMENT_WHOLES - 1, rng)]
     examples = [whole(seen[(step + index) % len(seen)], scale, rng) for index, scale in enumerate(scales)]
     sizes = [CROP_CELLS[0], CROP_CELLS[rng.integers(len(CROP_CELLS))]]
@@ -119,6 +135,18 @@ def moments(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """What is rare: in `scenes`, smoke, dogs and bags were a few of a hundred pictures."""
     recipe = f"seed {SEED}, {steps} steps, world {of_source('world', 'truth')}"
     return Stage("moments", recipe, steps, 1.5e-3, model, moment_batch, lambda batch: dense_loss(model, batch))
+
+
+def rare_batch(step: int) -> VisionBatch:
+    """As `moment_batch`, of scenes in which at least two rare kinds of things come."""
+    rng = np.random.default_rng((SEED, 9, step))
+    return _moments(_sights(step, 10, rng, EVENTFUL, rare=True), step, rng)
+
+
+def rare(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
+    """Small and rare things, each weighing as much as all that is common."""
+    recipe = f"seed {SEED}, {steps} steps, {STRESS}, world {of_source('world', 'truth')}"
+    return Stage("rare", recipe, steps, 1.5e-3, model, rare_batch, lambda batch: dense_loss(model, batch, STRESS))
 
 
 def look(model: TaughtVision, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:

@@ -61,8 +61,15 @@ def embed_patches_by_product(visual: nn.Module) -> None:
     embed.forward = types.MethodType(forward, embed)
 
 
-def dense_loss(model: TaughtVision, batch: VisionBatch) -> tuple[Tensor, Mapping[str, float]]:
-    """Weighted mean over heads of the cross entropy where the target is known, and each head's accuracy."""
+def dense_loss(
+    model: TaughtVision, batch: VisionBatch, stress: Mapping[str, float] | None = None
+) -> tuple[Tensor, Mapping[str, float]]:
+    """Weighted mean over heads of the cross entropy where the target is known, and each head's accuracy.
+
+    `stress` multiplies the weights of heads; in those that it names, each yes/no slot weighs the same, and in each slot
+    the yeses together as much as the noes: a bag that covers two cells of hundreds is not lost among them.
+    """
+    stress = stress or {}
     batch = batch.to(model.heads.weight.device)
     outputs = model(batch.patches, batch.grid_thw)
     parts = outputs.split([head.outputs for head in HEADS.values()], dim=1)
@@ -75,14 +82,14 @@ def dense_loss(model: TaughtVision, batch: VisionBatch) -> tuple[Tensor, Mapping
             figures[name] = math.nan
             continue
         if head.classes == 2:
-            loss = _yes_no_loss(part, target, head.rare)
+            loss = _even_loss(part, target) if name in stress else _yes_no_loss(part, target, head.rare)
             figures[name] = _balanced(part[known] > 0, target[known] > 0)
             figures[f"{name} loss"] = float(loss.detach())
         else:
             values, wanted = part.unflatten(1, (head.slots, head.classes))[known], target[known]
             loss = functional.cross_entropy(values, wanted)
             figures[name] = float((values.argmax(1) == wanted).float().mean())
-        total = total + head.weight * loss
+        total = total + head.weight * stress.get(name, 1.0) * loss
     return total, figures
 
 
@@ -93,6 +100,15 @@ def _yes_no_loss(values: Tensor, target: Tensor, rare: bool) -> Tensor:
     wanted = target.clamp(min=0).to(values.dtype)
     each = functional.binary_cross_entropy_with_logits(values, wanted, pos_weight=weight, reduction="none")
     return each[target >= 0].mean()
+
+
+def _even_loss(values: Tensor, target: Tensor) -> Tensor:
+    """Mean over slots of the mean of the yeses' and of the noes' mean cross entropy; a slot may lack either."""
+    each = functional.softplus(torch.where(target == 1, -values, values))
+    sums = [((each * (target == state)).sum(0), (target == state).sum(0)) for state in (0, 1)]
+    means = torch.stack([total / count.clamp(min=1) for total, count in sums])
+    present = torch.stack([count > 0 for _, count in sums])
+    return means[present].sum() / (2 * means.shape[1])
 
 
 def _balanced(said: Tensor, true: Tensor) -> float:
