@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from allocator_engine.encode import View, batch, empty_memory
 from allocator_engine.errors import EngineError, ParityError
 from allocator_engine.manifest import Artifact, Manifest, Parity, manifest_path, read, require_spec, verified
-from allocator_engine.runtime import Engine, Tensors, load, plan_fault
+from allocator_engine.runtime import AUTO, Engine, Tensors, load, plan_fault
 from allocator_engine.spec import GRANT_RANGE, QUERY_FEATURES, STREAM, THUMBNAIL
 
 TOLERANCES = {"onnxruntime": 5e-4, "tensorrt": 2e-2, "half": 2e-2}
@@ -93,7 +93,7 @@ def examine(engine: Path) -> list[Finding]:
     findings = [_trial("spec", lambda: _spec(engine, manifest))]
     files = {"checkpoint": manifest.checkpoint, "onnx": manifest.onnx, "plan": manifest.plan and manifest.plan.artifact}
     findings += [_file(engine, kind, artifact) for kind, artifact in files.items() if artifact]
-    findings.append(Finding("versions", True, _versions(manifest)))
+    findings.append(Finding("versions", True, f"made with {_versions(manifest)}"))
     compiled = ["onnxruntime"] if manifest.onnx else []
     if manifest.plan:
         fault = plan_fault(manifest.plan)
@@ -102,6 +102,15 @@ def examine(engine: Path) -> list[Finding]:
     if all(finding.healthy for finding in findings if finding.what in ("spec", *files)):
         findings += [_trial(f"parity {backend}", _parity(engine, backend)) for backend in compiled]
     return findings
+
+
+def condition_of(engine: Path, backend: str = AUTO) -> str:
+    """In a line: which backend computes an engine here, how far from the network, and what it was made with.
+
+    Raises EngineError as `load`, and if the answers differ.
+    """
+    loaded = load(engine, backend)
+    return f"{loaded.backend} {_parity(engine, loaded.backend)()}; made with {_versions(read(engine))}"
 
 
 def latency(engine: Engine, tensors: Tensors, rounds: int, now_s: Callable[[], float], warm_up: int = 5) -> list[float]:
@@ -151,8 +160,8 @@ def _versions(manifest: Manifest) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
         if here != version:
-            others.append(f"{package} {version}, here {here}")
-    return f"made with {'; '.join(others)}" if others else "those it was made with"
+            others.append(f"{package} {version} (here {here})")
+    return ", ".join(others) or "the versions here"
 
 
 def _parity(engine: Path, backend: str) -> Callable[[], str]:

@@ -18,9 +18,13 @@ from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.spec import EngineSpec, TensorSpec
 
 FILE_NAME = "engine.json"
+SHIPPED = Path(__file__).parent / "shipped"
+"""The folder of the engine that comes along: in a checkout and installed it lies in the same place."""
+
 FORMAT = "resadapt-allocator engine"
 
 _CLOSED = ConfigDict(extra="forbid")
+_LEAST_DIGITS = 12
 _PACKAGES = ("resadapt-stream", "torch", "onnx", "onnxruntime")
 
 
@@ -77,8 +81,8 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One engine. `versions` of packages and of the opset; `parity` by backend; `trained_on` the hashes of the world
-    and of the MLLM, and whatever else the training noted."""
+    """One engine. `versions` of packages and of the opset; `parity` by backend; `trained_on` whatever the training
+    noted, such as the hashes of the world and, as `mllm`, of the weights of the MLLM whose answers it learned from."""
 
     __pydantic_config__ = _CLOSED
 
@@ -178,6 +182,13 @@ def rebuild(engine: Path, command: str = "export") -> str:
     """What to do about an engine that does not fit."""
     what = "CHECKPOINT" if command == "export" else str(manifest_path(engine))
     return f"make it again with: resadapt-allocator {command} {what}"
+
+
+def trained_for(manifest: Manifest, weights: Path) -> bool:
+    """Whether an engine learned from the answers of the MLLM with these weights: it notes their SHA-256, or the first
+    12 digits or more of it."""
+    noted = manifest.trained_on.get("mllm", "")
+    return len(noted) >= _LEAST_DIGITS and weights.is_file() and sha256_of(weights).startswith(noted)
 
 
 def versions(opset: int) -> dict[str, str]:

@@ -28,6 +28,9 @@ Floats = NDArray[np.float32]
 LIMITS: Mapping[str, int] = {"batch": 64, "frames": 16, "queries": 256}
 """Most hops, frames of a hop and queries of one call. A plan is built for exactly these."""
 
+AUTO = "auto"
+"""The name of the best backend that works here."""
+
 TENSORRT = ("tensorrt", "tensorrt_rtx")
 """The two packages with the common API, the one for data centres first."""
 
@@ -81,8 +84,8 @@ class _NotHere(EngineMismatch):
     """The files are sound, but this machine cannot run them."""
 
 
-def load(manifest: Path, backend: str | None = None, device: str = "cpu") -> LoadedEngine:
-    """The engine of a manifest (or of its folder), computed by `backend`, or by the best that works here.
+def load(manifest: Path, backend: str = AUTO, device: str = "cpu") -> LoadedEngine:
+    """The engine of a manifest (or of its folder), computed by `backend`: tensorrt, onnxruntime, torch, or `auto`.
 
     `device` is where torch computes. Raises EngineMissing if there is no such engine, and EngineMismatch for another
     spec, for a file that is not the manifest's, or where the backend, or every one, cannot run on this machine.
@@ -94,9 +97,9 @@ def load(manifest: Path, backend: str | None = None, device: str = "cpu") -> Loa
         "onnxruntime": lambda: _open_onnx(manifest, described),
         "torch": lambda: _open_torch(manifest, described, device),
     }
-    if backend is not None:
+    if backend != AUTO:
         if backend not in openers:
-            raise EngineMismatch(f"the backend is {backend!r}; expected one of {', '.join(openers)}")
+            raise EngineMismatch(f"the backend is {backend!r}; expected {AUTO} or one of {', '.join(openers)}")
         return openers[backend]()
     passed_over: list[str] = []
     for name, opener in openers.items():
@@ -239,7 +242,8 @@ def _open_plan(path: Path, manifest: Manifest) -> LoadedEngine:
     content = verified(path, plan.artifact, "compile").read_bytes()
     fault = plan_fault(plan)
     if fault:
-        raise _NotHere(f"{plan.artifact.file} {fault}; {rebuild(path, 'compile')}")
+        advice = rebuild(path, "compile") if gpu() else "choose another backend"
+        raise _NotHere(f"{plan.artifact.file} {fault}; {advice}")
     try:
         return plan_engine(content, manifest.spec, plan.library)
     except _NotHere as error:

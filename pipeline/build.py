@@ -8,13 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from allocator_engine.errors import EngineError
 from allocator_engine.fit import FitRules
+from allocator_engine.manifest import FILE_NAME, SHIPPED, read, trained_for
 from pipeline.allocators.base import Allocator
+from pipeline.allocators.batcher import Told
 from pipeline.allocators.fixed import FixedAllocator
+from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import Clock
-from pipeline.config import MLLMConfig, SinkConfig, StreamConfig, WatchConfig, resolve
-from pipeline.errors import ConfigError
+from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, WatchConfig, resolve
+from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.base import MLLM
 from pipeline.mllm.null import NullMLLM
 from pipeline.redact import redact_url
@@ -63,16 +67,65 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
     )
 
 
-def build_allocator(name: str, rules: FitRules) -> Allocator:
-    """The allocator of that name. Raises ConfigError listing the known ones."""
-    allocators: dict[str, Callable[[FitRules], Allocator]] = {"fixed": FixedAllocator, "motion": MotionAllocator}
-    if name not in allocators:
-        raise ConfigError(f"defaults.allocator is {name!r}; expected one of {', '.join(allocators)}")
-    return allocators[name](rules)
-
-
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 """The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
+
+LEARNED_BY_DEFAULT = True
+"""Whether the engine that comes along allocates where no allocator is named and the MLLM is the one it was trained for.
+It must beat `motion` and its own no-text ablation for that; its card says by how much."""
+
+MakeAllocator = Callable[[FitRules, Told], Allocator]
+"""Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
+
+
+def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
+    """How to make a site's allocator; its engine, if it has one, is loaded already.
+
+    Raises ConfigError listing the known allocators or saying what is missing, and EngineMismatch for an engine that
+    does not fit this version or this machine.
+    """
+    allocators: dict[str, Callable[[SiteConfig, Clock], MakeAllocator]] = {
+        "fixed": lambda _site, _clock: lambda rules, _told: FixedAllocator(rules),
+        "motion": lambda _site, _clock: lambda rules, _told: MotionAllocator(rules),
+        "learned": _learned,
+    }
+    name = allocator_name(site)
+    if name not in allocators:
+        raise ConfigError(f"defaults.allocator is {name!r}; expected one of {', '.join(allocators)}")
+    return allocators[name](site, clock)
+
+
+def allocator_name(site: SiteConfig) -> str:
+    """The allocator that a site names; else `learned` if it names an engine, or if the one that comes along was trained
+    for its MLLM; else `motion`."""
+    if site.defaults.allocator or site.engine.path:
+        return site.defaults.allocator or "learned"
+    shipped = LEARNED_BY_DEFAULT and (SHIPPED / FILE_NAME).exists()
+    return "learned" if shipped and engine_knows(site) else "motion"
+
+
+def engine_of(site: SiteConfig) -> Path:
+    """Folder or manifest of a site's engine. Raises ConfigError where it names none and none comes along."""
+    if site.engine.path is None and not (SHIPPED / FILE_NAME).exists():
+        raise ConfigError(
+            "no engine comes along with this version; name one with `engine: PATH` or --engine PATH, or choose the"
+            " allocator motion"
+        )
+    return site.engine.path or SHIPPED
+
+
+def engine_knows(site: SiteConfig) -> bool:
+    """Whether a site's engine was trained for its MLLM, as far as can be known: of the yard's by its weights."""
+    try:
+        manifest = read(engine_of(site))
+    except EngineError as error:
+        raise EngineMismatch(str(error)) from error
+    return site.mllm.use == "yard" and trained_for(manifest, YARD / "model.safetensors")
+
+
+def _learned(site: SiteConfig, clock: Clock) -> MakeAllocator:
+    engine, embed = open_engine(engine_of(site), site.engine.backend)
+    return lambda rules, told: LearnedAllocator(engine, rules, embed, clock, told=told)
 
 
 MLLM_CHOICES = "yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:URL#MODEL, tiny or null"

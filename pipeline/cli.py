@@ -75,7 +75,10 @@ def run(
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file with defaults.")] = None,
     sink: Annotated[list[str] | None, typer.Option(help="jsonl:PATH, kafka://HOST:PORT/TOPIC or http(s)://...")] = None,
-    allocator: Annotated[str | None, typer.Option(help="motion or fixed.")] = None,
+    allocator: Annotated[
+        str | None, typer.Option(help="learned, motion or fixed; see defaults.allocator of a site file.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="Of the allocator learned: its engine.json or folder.")] = None,
     rate: Annotated[float | None, typer.Option(help="Vision tokens per second of stream.")] = None,
     burst: Annotated[int | None, typer.Option(help="Vision tokens that may be saved up.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at the pace of a live camera.")] = False,
@@ -88,7 +91,7 @@ def run(
     set_up_logs(log_level)
     raw = read_yaml(config) if config else {}
     own = _given(allocator=allocator, budget=_given(rate_tokens_per_s=rate, burst_tokens=burst))
-    given = _given(mllm=mllm, store=store, sinks=_named_sinks(sink or []))
+    given = _given(mllm=mllm, engine=engine, store=store, sinks=_named_sinks(sink or []))
     site = parse_site(_site_of_one(raw, source, name, watch or [], realtime, own) | given)
     scratch = None if "store" in raw or store else Path(tempfile.mkdtemp(prefix="resadapt-"))
     if scratch:
@@ -106,7 +109,8 @@ def demo(
     seconds: Annotated[float, typer.Option(help="How long the cameras play, 4 to 600.")] = 60.0,
     seed: Annotated[int, typer.Option(help="Which yards: this seed's and its neighbour's.")] = 800001,
     json_lines: Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout, a summary last.")] = False,
-    allocator: Annotated[str, typer.Option(help="fixed or motion.")] = "fixed",
+    allocator: Annotated[str | None, typer.Option(help="learned, motion or fixed.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Of the allocator learned; see run.")] = None,
     budget: Annotated[float | None, typer.Option(help="Share of the native vision tokens, such as 0.1.")] = None,
     mllm: Annotated[str, typer.Option(help="Who answers; see run.")] = "yard",
     log_level: LogLevel = "warning",
@@ -115,7 +119,7 @@ def demo(
     set_up_logs(log_level)
     from pipeline.demo import Demo, show  # the yard's renderer, which nothing else needs
 
-    asyncio.run(show(Demo(seconds, seed, allocator, budget, mllm), json_lines))
+    asyncio.run(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))
 
 
 bench = typer.Typer(no_args_is_help=True, help="Measure a part of the pipeline on this machine.")
@@ -185,7 +189,7 @@ def probe(
 
 @app.command()
 def check(config: SiteFile) -> None:
-    """The doctor: try every stream, the MLLM, every sink and the store of a site file, one line each."""
+    """The doctor: try every stream, the MLLM, the allocator, every sink and the store of a site file, one line each."""
     set_up_logs("error")
     console = Console()
     healthy = True

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pipeline.config_faults import explain, key_names
+from pipeline.config_faults import UniqueKeys, explain, key_names
 from pipeline.context import ContextRules
 from pipeline.errors import ConfigError
 from pipeline.hops import HopRules
@@ -76,9 +76,9 @@ class StreamPolicy:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class Defaults(StreamPolicy):
-    """What holds for every stream, and the allocator that serves them all."""
+    """What holds for every stream, and the allocator that serves them all; None: see `build.allocator_name`."""
 
-    allocator: str = "motion"
+    allocator: str | None = None
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -132,6 +132,15 @@ class MLLMConfig:
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
+class EngineConfig:
+    """The engine of the allocator `learned`: `path` of its engine.json or its folder, None for the one that comes
+    along; `backend` computes it, `auto` is the best that works here."""
+
+    path: Path | None = None
+    backend: Literal["auto", "tensorrt", "onnxruntime", "torch"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class KafkaSecurityConfig:
     """TLS and SASL of a Kafka sink. `username` and `password` should be references."""
 
@@ -171,6 +180,7 @@ class SiteConfig:
     streams: dict[Slug, StreamConfig] = field(default_factory=dict)
     watches: dict[Slug, WatchConfig] = field(default_factory=dict)
     mllm: MLLMConfig = field(default_factory=MLLMConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     sinks: dict[Slug, SinkConfig] = field(
         default_factory=lambda: {"journal": SinkConfig("jsonl:resadapt-events.jsonl")}
     )
@@ -181,20 +191,6 @@ class SiteConfig:
 
 
 _SITE = TypeAdapter(SiteConfig)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key written twice instead of silently keeping the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                mark = key_node.start_mark
-                raise ConfigError(f"line {mark.line + 1}: {key!r} is written twice; expected each key once")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def load_site(path: Path) -> SiteConfig:
@@ -209,7 +205,7 @@ def load_site(path: Path) -> SiteConfig:
 def read_yaml(path: Path) -> dict[str, object]:
     """A site file as plain mappings, not validated yet. Raises ConfigError if it is unreadable or no mapping."""
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys) or {}
+        raw = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the site file {path}: {error}") from error
     except yaml.YAMLError as error:
@@ -228,8 +224,9 @@ def parse_site(raw: Mapping[str, object]) -> SiteConfig:
         raise ConfigError(
             "mllm is empty; expected yard, transformers:PATH_OR_NAME, vllm:..., openai:..., tiny or 'null' (in quotes)"
         )
-    if isinstance(raw.get("mllm"), str):
-        raw = raw | {"mllm": {"use": raw["mllm"]}}
+    for key, only in (("mllm", "use"), ("engine", "path")):
+        if isinstance(raw.get(key), str):
+            raw[key] = {only: raw[key]}
     if isinstance(sinks := raw.get("sinks"), dict):
         raw = raw | {"sinks": {slug: {"url": sink} if isinstance(sink, str) else sink for slug, sink in sinks.items()}}
     try:

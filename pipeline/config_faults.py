@@ -5,7 +5,24 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import get_args, get_origin, get_type_hints
 
+import yaml
 from pydantic import ValidationError
+
+from pipeline.errors import ConfigError
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key written twice instead of silently keeping the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                mark = key_node.start_mark
+                raise ConfigError(f"line {mark.line + 1}: {key!r} is written twice; expected each key once")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def explain(error: ValidationError, root: type) -> Iterator[str]:

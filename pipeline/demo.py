@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from allocator_engine.fit import FitRules
-from pipeline.build import YARD, build_allocator, build_mllm
+from pipeline.build import YARD, allocator_name, build_allocator, build_mllm
 from pipeline.clock import Clock, SystemClock
 from pipeline.config import SiteConfig, parse_site
 from pipeline.errors import ConfigError
@@ -49,16 +48,18 @@ AMPLE = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What is played. `budget` is a share of the native vision tokens, None for no limit; `mllm` as in `MLLMConfig`.
+    """What is played. `budget` is a share of the native vision tokens, None for no limit; `mllm` as in `MLLMConfig`,
+    `engine` as in `EngineConfig`. Without an `allocator` it is `learned` where an engine fits the MLLM, else `fixed`.
 
     Raises ConfigError for a value out of range.
     """
 
     seconds: float = 60.0
     seed: int = 800001
-    allocator: str = "fixed"
+    allocator: str | None = None
     budget: float | None = None
     mllm: str = "yard"
+    engine: str | None = None
 
     def __post_init__(self) -> None:
         if not SECONDS[0] <= self.seconds <= SECONDS[1]:
@@ -98,8 +99,9 @@ async def show(demo: Demo, json_lines: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="resadapt-demo-") as name:
         folder = Path(name)
         # Refused before anybody waits for the films.
-        build_allocator(demo.allocator, FitRules(grid()))
-        _ = build_mllm(_site(demo, (), (), folder).mllm, clock).info
+        site = _site(demo, (), (), folder)
+        build_allocator(site, clock)
+        _ = build_mllm(site.mllm, clock).info
         if not json_lines:
             _introduce(demo, console)
         began_s = clock.monotonic_s()
@@ -153,17 +155,20 @@ def compare(events: list[Event], played: Played, cameras: tuple[Camera, ...], wa
 def _site(demo: Demo, cameras: tuple[Camera, ...], watches: tuple[Watch, ...], folder: Path) -> SiteConfig:
     native = grid().tokens(HEIGHT, WIDTH)
     rate = (demo.budget or AMPLE) * native * SAMPLE_FPS / FRAMES_PER_SEGMENT
+    engine = {"path": demo.engine}
+    by_itself = allocator_name(parse_site({"mllm": demo.mllm, "engine": engine}))
     return parse_site(
         {
             "defaults": {
                 "sample_fps": SAMPLE_FPS,
                 "hop_s": 1.0,
-                "allocator": demo.allocator,
+                "allocator": demo.allocator or ("learned" if by_itself == "learned" else "fixed"),
                 "budget": {"rate_tokens_per_s": rate, "burst_tokens": max(round(BURST_S * rate), native)},
             },
             "streams": {camera.slug: {"url": str(camera.film), "realtime": True} for camera in cameras},
             "watches": {watch.slug: {"question": watch.text} for watch in watches},
             "mllm": {"use": demo.mllm, "frames_per_segment": FRAMES_PER_SEGMENT, "min_tokens_per_segment": 1},
+            "engine": engine,
             "sinks": {},
             "store": f"sqlite:///{folder}/demo.db",
         }

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from pipeline.build import build_mllm, build_sink
+from allocator_engine.check import condition_of
+from allocator_engine.errors import EngineError
+from pipeline.build import allocator_name, build_allocator, build_mllm, build_sink, engine_knows, engine_of
 from pipeline.clock import Clock
 from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, resolve
-from pipeline.errors import ResadaptError
+from pipeline.errors import EngineMismatch, ResadaptError
 from pipeline.sources.probe import probe
 from pipeline.store import Store
 
@@ -22,11 +24,12 @@ class Finding:
 
 
 async def examine(site: SiteConfig, clock: Clock) -> list[Finding]:
-    """Findings on every stream, the MLLM, every sink and the store. Streams are tried side by side."""
+    """Findings on every stream, the MLLM, the allocator, every sink and the store. Streams are tried side by side."""
     parts: dict[str, Awaitable[str]] = {}
     for slug, stream in site.streams.items():
         parts[f"stream {slug}"] = asyncio.to_thread(_stream, stream, clock)
     parts["mllm"] = _mllm(site.mllm, clock)
+    parts["allocator"] = asyncio.to_thread(_allocator, site, clock)
     for slug, sink in site.sinks.items():
         parts[f"sink {slug}"] = _sink(slug, sink, clock)
     parts["store"] = asyncio.to_thread(_store, site.store, clock)
@@ -59,6 +62,18 @@ async def _mllm(config: MLLMConfig, clock: Clock) -> str:
         return f"{mllm.info.family}, {mllm.info.grid.cell_px} px per token{note}"
     finally:
         await mllm.close()
+
+
+def _allocator(site: SiteConfig, clock: Clock) -> str:
+    name = allocator_name(site)
+    build_allocator(site, clock)
+    if name != "learned":
+        return name
+    try:
+        condition = condition_of(engine_of(site), site.engine.backend)
+    except EngineError as error:
+        raise EngineMismatch(str(error)) from error
+    return f"learned, by {condition}" + ("" if engine_knows(site) else "; not known to be trained for this MLLM")
 
 
 async def _sink(slug: str, config: SinkConfig, clock: Clock) -> str:

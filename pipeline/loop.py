@@ -115,6 +115,7 @@ async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, house: H
     """The allocator's spending, or one fixed scale inside the same grant (and True) when it fails."""
     if not grant:
         return Allocation(), False
+    began_s = house.clock.monotonic_s()
     try:
         allocation = await house.allocator.allocate(hop, queries, grant)
         if allocation.tokens > grant:
@@ -123,6 +124,8 @@ async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, house: H
     except AllocationFailed as error:
         log.warning("allocation_failed", stream=hop.stream_id, hop_start_s=hop.start_s, reason=str(error))
         return fixed_scale(hop, grant, house.fit_rules), True
+    finally:
+        house.metrics.allocation_seconds.observe(house.clock.monotonic_s() - began_s)
 
 
 def pay(

@@ -10,6 +10,8 @@ from pipeline.sources.base import SourceCounts
 from pipeline.stream import StreamRun
 from pipeline.types import Event
 
+_BRIEF = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_HOPS = (1, 2, 4, 8, 16, 32, 64)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -26,8 +28,8 @@ class Metrics:
         def gauge(name: str, meaning: str, labels: list[str]) -> Gauge:
             return Gauge(f"resadapt_{name}", meaning, labels, registry=self.registry)
 
-        def histogram(name: str, meaning: str, labels: list[str]) -> Histogram:
-            return Histogram(f"resadapt_{name}", meaning, labels, registry=self.registry, buckets=_SECONDS)
+        def histogram(name: str, meaning: str, labels: list[str], buckets: Sequence[float] = _SECONDS) -> Histogram:
+            return Histogram(f"resadapt_{name}", meaning, labels, registry=self.registry, buckets=buckets)
 
         self.stream_up = gauge("stream_up", "1 while the stream gives frames", stream)
         self.losses = counter("stream_losses", "connections lost or refused", stream)
@@ -50,6 +52,9 @@ class Metrics:
         self.context_tokens = gauge("context_tokens", "tokens resident in the context", stream)
         self.context_epoch = gauge("context_epoch", "times the context was re-anchored", stream)
         self.fallbacks = counter("allocation_fallbacks", "hops allocated at one fixed scale after a failure", stream)
+        self.allocation_seconds = histogram("allocation_seconds", "hop to allocation, waiting included", [], _BRIEF)
+        self.engine_seconds = histogram("engine_seconds", "one call of the allocator engine", [], _BRIEF)
+        self.engine_hops = histogram("engine_hops", "hops that shared a call of the allocator engine", [], _HOPS)
         self.skipped = counter("hops_skipped", "hops whose questions were not answered", [*stream, "reason"])
         self.answers = counter("answers", "answers by verdict", [*stream, "verdict"])
         self.relooks = counter("relooks", "answers given after a second look at more pixels", stream)
@@ -100,6 +105,11 @@ class Metrics:
         for event in events:
             self.events.labels(event.type).inc()
         self._answers(stream, reply, run)
+
+    def engine_call(self, hops: int, seconds: float) -> None:
+        """Write down one call of the allocator engine."""
+        self.engine_hops.observe(hops)
+        self.engine_seconds.observe(seconds)
 
     def _answers(self, stream: str, reply: Reply, run: StreamRun) -> None:
         usage = reply.answers.usage

@@ -14,7 +14,7 @@ from prometheus_client import start_http_server
 from allocator_engine.fit import FitRules
 from pipeline.attachment import Attachment
 from pipeline.budget import Ledger, Rate
-from pipeline.build import build_allocator, build_mllm, build_sink, build_watch
+from pipeline.build import MakeAllocator, build_allocator, build_mllm, build_sink, build_watch
 from pipeline.clock import Clock
 from pipeline.config import BudgetConfig, MLLMConfig, SiteConfig, resolve
 from pipeline.errors import ConfigError
@@ -118,6 +118,7 @@ class Service:
     async def _open(self, opened: AsyncExitStack) -> None:
         """Open what the streams need. What is opened last is closed first: streams, outbox, relay, store."""
         site = self.site
+        make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
         mllm = build_mllm(site.mllm, self._clock)
         opened.push_async_callback(mllm.close)
         self._store = await asyncio.to_thread(Store, resolve(site.store), self._clock, exclusive=True)
@@ -133,12 +134,13 @@ class Service:
         opened.push_async_callback(self._drain, relay)
         outbox = Outbox(self._store, self._clock, relay.wake)
         opened.push_async_callback(outbox.close)
-        self._house = self._furnish(site.mllm, mllm, outbox)
+        self._house = self._furnish(site.mllm, mllm, outbox, make_allocator)
+        opened.push_async_callback(self._house.allocator.close)
         self._offer_metrics(relay, outbox, opened)
         opened.push_async_callback(self._detach_all)
         await self.reconcile(site)
 
-    def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox) -> House:
+    def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> House:
         if config.frames_per_segment > mllm.info.max_frames_per_segment:
             raise ConfigError(
                 f"mllm.frames_per_segment is {config.frames_per_segment}, but {mllm.info.name} takes images only;"
@@ -152,7 +154,7 @@ class Service:
             clock=self._clock,
             watches=self._board,
             budget=Ledger(self._clock, _rate(gpu) if gpu else None),
-            allocator=build_allocator(self.site.defaults.allocator, rules),
+            allocator=make_allocator(rules, self.metrics.engine_call),
             fit_rules=rules,
             mllm=mllm,
             outbox=outbox,
@@ -209,5 +211,5 @@ def _rate(budget: BudgetConfig) -> Rate:
 
 def _shared(site: SiteConfig) -> dict[str, object]:
     """What all streams use, and what therefore cannot change under them."""
-    names = ("mllm", "sinks", "store", "metrics", "gpu_budget")
+    names = ("mllm", "engine", "sinks", "store", "metrics", "gpu_budget")
     return {name: getattr(site, name) for name in names} | {"defaults.allocator": site.defaults.allocator}

@@ -27,3 +27,7 @@ class Allocator(Protocol):
     def forget(self, stream_id: str) -> None:
         """Drop the memory of a stream. Unknown ids are fine."""
         ...
+
+    async def close(self) -> None:
+        """Wait for what is still being computed. Nobody allocates afterwards."""
+        ...

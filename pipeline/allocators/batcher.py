@@ -1,7 +1,7 @@
 """Hops of many streams in one engine call: whoever asks within a few milliseconds shares it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,10 @@ class Batching:
 
     wait_s: float = 0.002
     most: int = LIMITS["batch"]
+
+
+Told = Callable[[int, float], None]
+"""Hears of every engine call that was answered: how many hops it took, and its seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,10 @@ class _Ask:
 class Batcher:
     """Collects asks and runs them together, in a thread. A task exists only while somebody waits."""
 
-    def __init__(self, engine: Engine, clock: Clock, rules: Batching = Batching()) -> None:
-        self._engine, self._clock, self._rules = engine, clock, rules
+    def __init__(
+        self, engine: Engine, clock: Clock, rules: Batching = Batching(), told: Told = lambda hops, seconds: None
+    ) -> None:
+        self._engine, self._clock, self._rules, self._told = engine, clock, rules, told
         self._waiting: list[_Ask] = []
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -59,6 +65,11 @@ class Batcher:
             self._full.set()
         return await one.reply
 
+    async def close(self) -> None:
+        """Wait for the call under way, so that no thread computes on behind the process's back."""
+        if self._running:
+            await asyncio.wait([self._running])
+
     async def _run(self) -> None:
         while self._waiting:
             left_s = self._waiting[0].since_s + self._rules.wait_s - self._clock.monotonic_s()
@@ -73,9 +84,12 @@ class Batcher:
     async def _answer(self, asks: Sequence[_Ask]) -> None:
         """Answer every ask, with a proposal or an error. If a call of several fails each is tried alone, so that one
         stream's trouble stays its own."""
+        began_s = self._clock.monotonic_s()
         call = asyncio.ensure_future(asyncio.to_thread(propose, self._engine, [one.view for one in asks]))
         await asyncio.wait([call])
         error = call.exception()
+        if error is None:
+            self._told(len(asks), self._clock.monotonic_s() - began_s)
         if isinstance(error, EngineFailed) and len(asks) > 1:
             for one in asks:
                 await self._answer([one])

@@ -20,6 +20,9 @@ class FixedAllocator:
     def forget(self, stream_id: str) -> None:
         return
 
+    async def close(self) -> None:
+        return
+
 
 def fixed_scale(hop: Hop, grant: int, rules: FitRules) -> Allocation:
     """Every frame of `hop` at one scale, native if the grant allows."""

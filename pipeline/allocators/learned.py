@@ -23,9 +23,9 @@ from allocator_engine.encode import (
 from allocator_engine.errors import EngineError, EngineFailed, EngineMissing
 from allocator_engine.fit import Allocation, FitRules, fit
 from allocator_engine.manifest import read, verified
-from allocator_engine.runtime import LIMITS, Engine, load
+from allocator_engine.runtime import AUTO, LIMITS, Engine, LoadedEngine, load
 from allocator_engine.spec import QUERY_FEATURES, STREAM
-from pipeline.allocators.batcher import Batcher, Batching
+from pipeline.allocators.batcher import Batcher, Batching, Told
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
 from pipeline.types import Frame, Hop, WatchQuery
@@ -65,11 +65,12 @@ class LearnedAllocator:
         embed: Embed,
         clock: Clock = SystemClock(),
         batching: Batching = Batching(),
+        told: Told = lambda hops, seconds: None,
     ) -> None:
         if engine.spec != STREAM:
             raise EngineMismatch("the engine has another spec than this version's; export its checkpoint again")
         self._rules = rules
-        self._batcher = Batcher(engine, clock, batching)
+        self._batcher = Batcher(engine, clock, batching, told)
         self._questions = _Questions(embed)
         self._pasts: dict[str, _Past] = {}
 
@@ -84,6 +85,9 @@ class LearnedAllocator:
 
     def forget(self, stream_id: str) -> None:
         self._pasts.pop(stream_id, None)
+
+    async def close(self) -> None:
+        await self._batcher.close()
 
     async def _propose(self, hop: Hop, queries: Sequence[WatchQuery], level: float) -> list[float]:
         """A scale for every frame of the hop."""
@@ -132,8 +136,14 @@ class _Questions:
         return made
 
 
-def open_learned(engine: Path, rules: FitRules, clock: Clock, backend: str | None = None) -> LearnedAllocator:
-    """The allocator of an engine's folder or manifest, with the query encoder of its checkpoint.
+def open_learned(engine: Path, rules: FitRules, clock: Clock, backend: str = AUTO) -> LearnedAllocator:
+    """The allocator of an engine's folder or manifest. Raises as `open_engine`."""
+    loaded, embed = open_engine(engine, backend)
+    return LearnedAllocator(loaded, rules, embed, clock)
+
+
+def open_engine(engine: Path, backend: str = AUTO) -> tuple[LoadedEngine, Embed]:
+    """An engine by its folder or manifest, and the query encoder of its checkpoint.
 
     Raises ConfigError if there is no such engine, EngineMismatch if it does not fit this version or this machine.
     """
@@ -147,7 +157,7 @@ def open_learned(engine: Path, rules: FitRules, clock: Clock, backend: str | Non
     except EngineError as error:
         raise EngineMismatch(str(error)) from error
     log.info("engine_loaded", backend=loaded.backend, passed_over=list(loaded.passed_over))
-    return LearnedAllocator(loaded, rules, encoder.embed, clock)
+    return loaded, encoder.embed
 
 
 def _look(frames: Sequence[Frame]) -> NDArray[np.uint8]:

@@ -55,6 +55,9 @@ class MotionAllocator:
     def forget(self, stream_id: str) -> None:
         self._kept.pop(stream_id, None)
 
+    async def close(self) -> None:
+        return
+
     def _look(self, hop: Hop) -> tuple[list[float], list[tuple[float, Thumbnail]]]:
         last = self._kept.get(hop.stream_id)
         scales: list[float] = []

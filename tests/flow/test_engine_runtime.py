@@ -128,11 +128,11 @@ def test_the_best_backend_that_works_here_is_chosen_and_the_others_are_explained
 
 
 def test_a_backend_that_nobody_knows_is_refused_with_the_known_ones():
-    with pytest.raises(EngineMismatch, match="expected one of tensorrt, onnxruntime, torch"):
+    with pytest.raises(EngineMismatch, match="expected auto or one of tensorrt, onnxruntime, torch"):
         load(engine(), "abacus")
 
 
-@pytest.mark.parametrize(("file", "backend"), [("engine.onnx", None), ("allocator.safetensors", "torch")])
+@pytest.mark.parametrize(("file", "backend"), [("engine.onnx", "auto"), ("allocator.safetensors", "torch")])
 def test_a_file_that_is_not_the_manifests_is_never_loaded(file, backend, own):
     with (own / file).open("ab") as changed:
         changed.write(b"\0")

@@ -47,7 +47,7 @@ DOORS = {
     "vllm": {"pipeline.mllm.vllm_engine"},
     "sqlalchemy": {"pipeline.store", "pipeline.database"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service"},
-    "yaml": {"pipeline.config"},
+    "yaml": {"pipeline.config", "pipeline.config_faults"},
     "typer": {"pipeline.cli", "allocator_engine.cli"},
     "rich": {"pipeline.cli", "allocator_engine.cli", "pipeline.bench_mllm", "pipeline.demo", "pipeline.screen"},
 }
