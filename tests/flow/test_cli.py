@@ -62,7 +62,12 @@ def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
             "openai:URL#MODEL, tiny or null",
         ),
         (["run", SCENE, "--watch", "x", "--mllm", "transformers:/nowhere"], 2, "/nowhere does not exist"),
-        (["run", SCENE, "--watch", "x", "--mllm", "null", "--allocator", "best"], 2, "fixed, motion"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "--allocator", "best"], 2, "fixed, motion, learned"),
+        (
+            ["run", SCENE, "--watch", "x", "--mllm", "null", "--allocator", "learned", "--engine", "nowhere"],
+            2,
+            "there is no engine nowhere",
+        ),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--sink", "ftp://h/x"], 2, "kafka://host:port/topic"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--rate", "-1"], 2, "rate_tokens_per_s"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "-c", "nowhere.yaml"], 2, "nowhere.yaml"),
@@ -89,8 +94,8 @@ def test_the_doctor_says_one_line_for_each_part(tmp_path):
     said = [(mark, part.strip()) for mark, part in (line.split(maxsplit=1) for line in done.stdout.splitlines())]
     assert done.returncode == 3, done.stderr
     for expected, (mark, part) in zip(
-        [("ok", "stream gate"), ("FAIL", "stream gone"), ("ok", "mllm"), ("ok", "sink journal"), ("FAIL", "sink away"),
-         ("ok", "store")], said, strict=True,
+        [("ok", "stream gate"), ("FAIL", "stream gone"), ("ok", "mllm"), ("ok", "allocator"), ("ok", "sink journal"),
+         ("FAIL", "sink away"), ("ok", "store")], said, strict=True,
     ):  # fmt: skip
         assert mark == expected[0]
         assert part.startswith(expected[1])

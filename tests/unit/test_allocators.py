@@ -7,13 +7,19 @@ from hypothesis import strategies as st
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
 from pipeline.allocators.fixed import FixedAllocator
+from pipeline.allocators.learned import LearnedAllocator
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.types import WatchQuery
+from tests.engines import Bright, directions
 from tests.pictures import hop, yard
 
 RULES = FitRules(GRIDS["qwen3_vl"])
 QUERIES = (WatchQuery("car", "is there a car?"),)
-ALLOCATORS = {"fixed": FixedAllocator, "motion": MotionAllocator}
+ALLOCATORS = {
+    "fixed": FixedAllocator,
+    "motion": MotionAllocator,
+    "learned": lambda rules: LearnedAllocator(Bright(), rules, directions),
+}
 
 
 @pytest.fixture(params=list(ALLOCATORS))
