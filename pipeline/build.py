@@ -162,6 +162,7 @@ def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
         max_queue=config.max_queue,
         max_streams=config.max_streams,
         max_cache_tokens=config.max_cache_tokens,
+        max_prompt_tokens=config.max_prompt_tokens,
         clock=clock,
     )
 

@@ -1,15 +1,30 @@
 """The append-only context of a stream, and its re-anchoring.
 
 A context is a value: appending gives a new one that shares every earlier segment, so what the encoder and the LLM made
-of the prefix stays valid. When it would span more than `max_s` or hold more than `max_tokens`, it restarts at its last
-`keep_s` seconds under a new `epoch`: from then on the time text counts from the new anchor.
+of the prefix stays valid. When it would span more than `max_s`, hold more than `max_tokens`, or outgrow the room that
+the MLLM has for it, it restarts at its last `keep_s` seconds under a new `epoch`: from then on the time text counts
+from the new anchor.
 """
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pipeline.types import Segment
+
+Reason = Literal["age", "tokens", "pressure", "unpaid"]
+"""Why a context restarted: it spanned too many seconds, held more tokens than its rules or than the MLLM has room for,
+or had segments that the budget could not pay for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an MLLM can keep of one stream's context beside those of all other streams: vision tokens, and segments."""
+
+    tokens: int = sys.maxsize
+    segments: int = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +44,9 @@ class ContextRules:
 class Context:
     """The segments the MLLM sees of one stream, oldest first.
 
-    `anchor_s` is the stream time of the time text `<0.0 seconds>`, `max_s` when this epoch ends. Of two
-    contexts of a stream with the same `epoch`, what was sent of the earlier begins the later.
+    `anchor_s` is the stream time of the time text `<0.0 seconds>`, `max_s` when this epoch ends, `reason` why it
+    began (None for the first). Of two contexts of a stream with the same `epoch`, what was sent of the earlier begins
+    the later.
     """
 
     stream_id: str
@@ -39,6 +55,7 @@ class Context:
     epoch: int = 0
     anchor_s: float = 0.0
     max_s: float = 30.0
+    reason: Reason | None = None
 
     @classmethod
     def empty(cls, stream_id: str, rules: ContextRules) -> "Context":
@@ -52,22 +69,38 @@ class Context:
         """Vision tokens resident in the context."""
         return sum(segment.tokens for segment in self.segments)
 
-    def append(self, segments: Sequence[Segment]) -> "Context":
-        """The context with the new segments; re-anchored first when they would not fit its bounds.
+    def restarted_since(self, epoch: int) -> Reason | None:
+        """Why it has restarted since it was in `epoch`, if it has."""
+        return self.reason if self.epoch != epoch else None
+
+    def append(self, segments: Sequence[Segment], room: Room = Room()) -> "Context":
+        """The context with the new segments; re-anchored first when they would not fit its bounds or the MLLM's room.
 
         The newest segments are kept whatever they cost: the grant has already bounded them.
         """
-        if not segments:
-            return self
         if not self.segments:
-            return replace(self, segments=tuple(segments), anchor_s=segments[0].pts_s[0])
-        end_s = segments[-1].pts_s[-1]
-        tokens = sum(segment.tokens for segment in segments)
-        if end_s - self.anchor_s <= self.max_s and self.tokens + tokens <= self.rules.max_tokens:
+            anchor_s = segments[0].pts_s[0] if segments else self.anchor_s
+            return replace(self, segments=tuple(segments), anchor_s=anchor_s)
+        reason = self._outgrown(segments, room)
+        if reason is None:
             return replace(self, segments=(*self.segments, *segments))
-        # Half of the cap, so that a context bounded by tokens does not restart at every hop.
-        kept = _newest(self.segments, self.rules.max_tokens // 2 - tokens, end_s - self.rules.keep_s)
-        return self._restart((*kept, *segments))
+        # Half of each bound, so that a context that reaches it does not restart at every hop.
+        most = min(self.rules.max_tokens, room.tokens) // 2 - sum(segment.tokens for segment in segments)
+        count = min(len(self.segments), max(0, room.segments // 2 - len(segments)))
+        end_s = (segments or self.segments)[-1].pts_s[-1]
+        kept = _newest(self.segments[len(self.segments) - count :], most, end_s - self.rules.keep_s)
+        return self._restart((*kept, *segments) or self.segments[-1:], reason)
+
+    def _outgrown(self, segments: Sequence[Segment], room: Room) -> Reason | None:
+        """Which bound the context would break with these segments, if any."""
+        tokens = self.tokens + sum(segment.tokens for segment in segments)
+        if (segments or self.segments)[-1].pts_s[-1] - self.anchor_s > self.max_s:
+            return "age"
+        if tokens > self.rules.max_tokens:
+            return "tokens"
+        if tokens > room.tokens or len(self.segments) + len(segments) > room.segments:
+            return "pressure"
+        return None
 
     def afford(self, unsent: int, tokens: int) -> "Context":
         """The context without the oldest of its unsent segments that `tokens` cannot pay for.
@@ -80,21 +113,24 @@ class Context:
             sent -= 1
             unsent -= self.segments[sent].tokens
         if sent == 0:
-            return self._restart(_newest(self.segments, tokens))
+            return self._restart(_newest(self.segments, tokens), "unpaid")
         return replace(self, segments=(*self.segments[:sent], *_newest(self.segments[sent:], tokens)))
 
-    def owed(self, hop_end_s: float) -> tuple[int, bool]:
+    def owed(self, hop_end_s: float, room: Room = Room()) -> tuple[int, bool]:
         """What the next restart will send again: tokens of the present segments that will survive it, and whether
-        segments of the hop ending at `hop_end_s` will survive it too."""
+        segments of the hop ending at `hop_end_s` will survive it too. Of a restart for want of tokens or room the
+        newest half survives, of one by age the last `keep_s` seconds; whichever is more is owed."""
         if not self.segments:
             return 0, False
         survivors_s = self.anchor_s + self.max_s - self.rules.keep_s
         kept = sum(segment.tokens for segment in self.segments if segment.pts_s[0] >= survivors_s)
-        return kept, hop_end_s > survivors_s
+        beyond = self.tokens - min(self.rules.max_tokens, room.tokens) // 2
+        return max(kept, beyond), hop_end_s > survivors_s or beyond >= 0
 
-    def _restart(self, segments: tuple[Segment, ...]) -> "Context":
+    def _restart(self, segments: tuple[Segment, ...], reason: Reason) -> "Context":
         anchor_s = segments[0].pts_s[0] if segments else 0.0
-        return replace(self, segments=segments, epoch=self.epoch + 1, anchor_s=anchor_s, max_s=self.rules.max_s)
+        epoch, max_s = self.epoch + 1, self.rules.max_s
+        return replace(self, segments=segments, epoch=epoch, anchor_s=anchor_s, max_s=max_s, reason=reason)
 
 
 def _newest(segments: Sequence[Segment], room: int, from_s: float = float("-inf")) -> tuple[Segment, ...]:

@@ -81,18 +81,20 @@ async def watch_stream(run: StreamRun, source: Source, house: House) -> None:
     """Watch one stream until its source ends. One hop in flight."""
     async with aclosing(hops(source, run.stream_id, run.hop_rules, run.decided_s, run)) as cut:
         async for hop in cut:
-            began_s = house.clock.monotonic_s()
+            began_s, epoch = house.clock.monotonic_s(), run.context.epoch
             queries = house.watches.on(hop.stream_id)
             run.warming = run.warming.join(queries, hop)
             grant = grant_tokens(run, hop, queries, house)
             allocation, fell_back = await allocate(hop, queries, grant, house)
-            run.context = run.context.append(await asyncio.to_thread(hop.render, allocation))
+            grown = await grow(run.context, hop, allocation, house.mllm)
             asked = due(queries, hop, run.ladder)
-            run.context, paid = pay(run.context, hop, asked, allocation, house)
+            run.context, paid = pay(grown, hop, asked, allocation, house)
             reply = await ask(run, asked, paid, house.mllm)
             reply = await look_again(run, hop, asked, allocation, reply, house)
             house.budget.settle(hop.stream_id, reply.spent)
-            outcome = Outcome(hop, grant, allocation, fell_back, reply, house.clock.monotonic_s() - began_s)
+            restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
+            seconds = house.clock.monotonic_s() - began_s
+            outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted)
             run.ladder, stepped = climb(run, outcome, source)
             decision, state, counts = decide(run, queries, outcome, stepped, house)
             await house.outbox.commit(decision)
@@ -102,13 +104,16 @@ async def watch_stream(run: StreamRun, source: Source, house: House) -> None:
 
 
 def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], house: House) -> int:
-    """Vision tokens for the hop's frames; none when nobody watches. What the next restart of the context will send
-    again, what an unanswered hop left unsent, and the reserve for a second look are kept back."""
+    """Vision tokens for the hop's frames; none when nobody watches, and no more than the MLLM has room for. What the
+    next restart of the context will send again, what an unanswered hop left unsent, and the reserve for a second look
+    are kept back."""
     if not queries:
         return 0
-    owed, resent = run.context.owed(hop.end_s)
+    room = house.mllm.room(run.context)
+    owed, resent = run.context.owed(hop.end_s, room)
     owed += house.mllm.pending(run.context)
-    return run.ladder.grant(house.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.relook_tokens))
+    granted = house.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.relook_tokens)
+    return min(run.ladder.grant(granted), room.tokens)
 
 
 async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, house: House) -> tuple[Allocation, bool]:
@@ -126,6 +131,12 @@ async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, house: H
         return fixed_scale(hop, grant, house.fit_rules), True
     finally:
         house.metrics.allocation_seconds.observe(house.clock.monotonic_s() - began_s)
+
+
+async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -> Context:
+    """The context with the hop's frames at their allocated sizes, re-anchored where its rules or the MLLM's room
+    want it."""
+    return context.append(await asyncio.to_thread(hop.render, allocation), mllm.room(context))
 
 
 def pay(

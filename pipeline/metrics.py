@@ -1,6 +1,10 @@
-"""Every Prometheus metric, in one table. Seconds are wall time, tokens are vision tokens."""
+"""Every Prometheus metric, in one table. Seconds are wall time, tokens are vision tokens.
+
+What has no label `stream` is of the process, which is one MLLM's and hence one GPU's.
+"""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -8,7 +12,9 @@ from pipeline.judge import standing
 from pipeline.outcome import Outcome, Reply
 from pipeline.sources.base import SourceCounts
 from pipeline.stream import StreamRun
-from pipeline.types import Event
+from pipeline.types import Event, Usage
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 _BRIEF = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _HOPS = (1, 2, 4, 8, 16, 32, 64)
@@ -16,20 +22,29 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 
 class Metrics:
-    """The process's metrics. The label `stream` holds slugs of configured streams, so its cardinality is theirs."""
+    """The process's metrics. The labels `stream` and `watch` hold slugs of what is configured now: the series of a
+    stream that is detached, or of a watch that is removed, go with it."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._watches: dict[str, frozenset[str]] = {}
+        self._of_streams: list[Counter | Gauge | Histogram] = []
         stream = ["stream"]
 
+        def noted(metric: M, labels: list[str]) -> M:
+            if "stream" in labels:
+                self._of_streams.append(metric)
+            return metric
+
         def counter(name: str, meaning: str, labels: list[str]) -> Counter:
-            return Counter(f"resadapt_{name}", meaning, labels, registry=self.registry)
+            return noted(Counter(f"resadapt_{name}", meaning, labels, registry=self.registry), labels)
 
         def gauge(name: str, meaning: str, labels: list[str]) -> Gauge:
-            return Gauge(f"resadapt_{name}", meaning, labels, registry=self.registry)
+            return noted(Gauge(f"resadapt_{name}", meaning, labels, registry=self.registry), labels)
 
         def histogram(name: str, meaning: str, labels: list[str], buckets: Sequence[float] = _SECONDS) -> Histogram:
-            return Histogram(f"resadapt_{name}", meaning, labels, registry=self.registry, buckets=buckets)
+            made = Histogram(f"resadapt_{name}", meaning, labels, registry=self.registry, buckets=buckets)
+            return noted(made, labels)
 
         self.stream_up = gauge("stream_up", "1 while the stream gives frames", stream)
         self.losses = counter("stream_losses", "connections lost or refused", stream)
@@ -50,7 +65,11 @@ class Metrics:
         self.tokens_prefilled = counter("tokens_prefilled", "prompt tokens computed, text included", stream)
         self.tokens_cached = counter("tokens_cached", "prompt tokens found in a prefix cache", stream)
         self.context_tokens = gauge("context_tokens", "tokens resident in the context", stream)
+        self.prefix_hit_ratio = gauge("prefix_hit_ratio", "part of the last prompts found in a prefix cache", stream)
         self.context_epoch = gauge("context_epoch", "times the context was re-anchored", stream)
+        self.context_reanchors = counter(
+            "context_reanchors", "times it was, by age, tokens, pressure or unpaid segments", [*stream, "reason"]
+        )
         self.fallbacks = counter("allocation_fallbacks", "hops allocated at one fixed scale after a failure", stream)
         self.allocation_seconds = histogram("allocation_seconds", "hop to allocation, waiting included", [], _BRIEF)
         self.engine_seconds = histogram("engine_seconds", "one call of the allocator engine", [], _BRIEF)
@@ -59,6 +78,7 @@ class Metrics:
         self.answers = counter("answers", "answers by verdict", [*stream, "verdict"])
         self.relooks = counter("relooks", "answers given after a second look at more pixels", stream)
         self.ladder_step = gauge("ladder_step", "step of the overload ladder, 0 normal to 4 shed", stream)
+        self.mllm_tokens = counter("mllm_tokens", "granted, encoded, prefilled and cached, of all streams", ["what"])
         self.mllm_seconds = histogram("mllm_seconds", "one asking of all watches of a hop, waiting included", [])
         self.mllm_queue_seconds = histogram("mllm_queue_seconds", "an asking's wait before the model came to it", [])
         self.mllm_first_seconds = histogram("mllm_first_answer_seconds", "from then to its first answer", [])
@@ -76,16 +96,13 @@ class Metrics:
     ) -> None:
         """Write down one hop, decided `seconds` after it was complete."""
         stream, reply, usage = run.stream_id, outcome.reply, outcome.reply.answers.usage
+        self._tokens(stream, outcome.grant, usage)
         for count, more in (
             (self.hops, 1),
             (self.frames, len(outcome.hop.frames)),
             (self.frames_lost, outcome.hop.lost),
-            (self.tokens_granted, outcome.grant),
             (self.tokens_allocated, outcome.allocation.tokens),
             (self.tokens_spent, reply.spent),
-            (self.tokens_encoded, usage.encoded_tokens),
-            (self.tokens_prefilled, usage.prefilled_tokens),
-            (self.tokens_cached, usage.cached_tokens),
             (self.fallbacks, outcome.fell_back),
             (self.relooks, reply.relooked),
         ):
@@ -101,10 +118,30 @@ class Metrics:
             (self.hwaccel_fallbacks, decoded.hwaccel_fallbacks),
         ):
             level.labels(stream).set(value)
+        if outcome.reanchored:
+            self.context_reanchors.labels(stream, outcome.reanchored).inc()
         self.hop_seconds.labels(stream).observe(seconds)
         for event in events:
             self.events.labels(event.type).inc()
         self._answers(stream, reply, run)
+
+    def forget(self, stream: str) -> None:
+        """Drop every series of a stream that was detached."""
+        self._watches.pop(stream, None)
+        for metric in self._of_streams:
+            metric.remove_by_labels({"stream": stream})
+
+    def _tokens(self, stream: str, granted: int, usage: Usage) -> None:
+        for what, count, tokens in (
+            ("granted", self.tokens_granted, granted),
+            ("encoded", self.tokens_encoded, usage.encoded_tokens),
+            ("prefilled", self.tokens_prefilled, usage.prefilled_tokens),
+            ("cached", self.tokens_cached, usage.cached_tokens),
+        ):
+            count.labels(stream).inc(tokens)
+            self.mllm_tokens.labels(what).inc(tokens)
+        if prompt := usage.prefilled_tokens + usage.cached_tokens:
+            self.prefix_hit_ratio.labels(stream).set(usage.cached_tokens / prompt)
 
     def engine_call(self, hops: int, seconds: float) -> None:
         """Write down one call of the allocator engine."""
@@ -122,8 +159,13 @@ class Metrics:
         for answer in reply.answers.answers:
             self.answers.labels(stream, answer.verdict).inc()
             self.watch_warming.labels(stream, answer.watch_id).set(answer.warming)
-        for watch_id, is_open in standing(run.state.watches).items():
-            self.watch_open.labels(stream, watch_id).set(is_open)
+        stand, is_open = run.warming.watch_ids, standing(run.state.watches)
+        for watch_id in stand:
+            self.watch_open.labels(stream, watch_id).set(is_open.get(watch_id, False))
+        for watch_id in self._watches.get(stream, frozenset()) - stand:
+            self.watch_open.remove(stream, watch_id)
+            self.watch_warming.remove(stream, watch_id)
+        self._watches[stream] = stand
 
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from allocator_engine.fit import Allocation
+from pipeline.context import Reason
 from pipeline.types import Answers, Hop
 
 
@@ -22,7 +23,7 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One hop: its grant in vision tokens, how that was allocated (`fell_back`: at one fixed scale, after a failure of
-    the allocator), what was answered, and the seconds that all of it took."""
+    the allocator), what was answered, the seconds that all of it took, and why the context restarted, if it did."""
 
     hop: Hop
     grant: int
@@ -30,3 +31,4 @@ class Outcome:
     fell_back: bool
     reply: Reply
     seconds: float
+    reanchored: Reason | None = None

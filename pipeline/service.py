@@ -163,6 +163,7 @@ class Service:
 
     async def _detach(self, slug: str) -> None:
         await self._keepers.pop(slug).stop(self.site.drain_s)
+        self.metrics.forget(slug)
 
     async def _detach_all(self) -> None:
         async with self._reconciling:

@@ -13,6 +13,11 @@ class Warming:
 
     since_s: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def watch_ids(self) -> frozenset[str]:
+        """The watches that stand."""
+        return frozenset(key.partition("@")[0] for key in self.since_s)
+
     def join(self, queries: Sequence[WatchQuery], hop: Hop) -> "Warming":
         """The watches that stand at a hop whose frames are about to be sized."""
         return Warming({query.key: self.since_s.get(query.key, hop.start_s) for query in queries})

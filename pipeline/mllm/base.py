@@ -5,9 +5,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from allocator_engine.grid import Grid
-from pipeline.context import Context
+from pipeline.context import Context, Room
 from pipeline.errors import MLLMUnavailable
 from pipeline.types import Answers, Json, Segment, WatchQuery
+
+QUESTION_TOKENS = 1024
+"""Of the longest prompt, kept free for a question and its answer; a quarter of it where that is less."""
+
+_OPENING_TOKENS = 96
+_TIME_TOKENS = 12
+"""Prompt tokens, at most, of the instruction with its markup, and of a segment's time text with its two markers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,11 @@ class MLLM(Protocol):
         other streams may make it more, hence the `limit` of `ask`."""
         ...
 
+    def room(self, context: Context) -> Room:
+        """How far `context` may grow: what fits the longest prompt, and what can be kept of it without another
+        stream's prefix having to go. It shrinks as more streams ask."""
+        ...
+
     async def ask(
         self,
         context: Context,
@@ -73,6 +85,25 @@ class MLLM(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def room_within(context: Context, prompt_tokens: int, kept_tokens: int) -> Room:
+    """The room for a context where a prompt has at most `prompt_tokens`, question and answer included, of which
+    `kept_tokens` may be kept: the text around its pictures, which is estimated, taken off."""
+    prompt_tokens -= min(QUESTION_TOKENS, prompt_tokens // 4)
+    text = _OPENING_TOKENS + _TIME_TOKENS * (len(context.segments) + 1)
+    return Room(max(0, min(prompt_tokens, kept_tokens) - text))
+
+
+def check_length(prompt: int, more: int, longest: int, stream_id: str) -> None:
+    """Raise MLLMUnavailable, before anything is sent, if `prompt` tokens with `more` behind them, of a question and its
+    answer, are too many."""
+    if prompt + more > longest:
+        raise MLLMUnavailable(
+            f"a prompt of {prompt} tokens, with {more} of a question and its answer, does not fit into {longest}"
+            f" (mllm.max_prompt_tokens, or the checkpoint's own bound); lower context_max_tokens of {stream_id}",
+            sent=False,
+        )
 
 
 def check_limit(pending: int, limit: int | None, stream_id: str) -> None:

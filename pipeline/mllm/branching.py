@@ -84,6 +84,13 @@ class Reader:
         """The text of token ids, without its chat markup."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
+    def length(self, parts: Sequence[Part]) -> int:
+        """Prompt tokens of the parts."""
+        return sum(
+            len(self.tokens(part.text)) if isinstance(part, Text) else part.segment.tokens + len(self._marks)
+            for part in parts
+        )
+
     def _special(self, token: str) -> int:
         ids = self.tokens(token)
         if len(ids) != 1:

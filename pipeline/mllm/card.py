@@ -15,12 +15,16 @@ _ALL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _ADVICE = "expected a folder with config.json and *.safetensors, or the name of such a repository on the Hub"
 
+_LONGEST_PROMPT = 32_768
+"""Of a checkpoint that does not say."""
+
 Fields: TypeAlias = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A checkpoint of a supported family: where its files lie, its token grid and normalisation.
+    """A checkpoint of a supported family: where its files lie, its token grid and normalisation, and the tokens of the
+    longest prompt that it was made for.
 
     `meaningful` is False for a checkpoint that declares `"resadapt_meaningless": true` in its config.json.
     """
@@ -30,6 +34,7 @@ class Card:
     grid: Grid
     normalisation: Normalisation
     meaningful: bool
+    longest_prompt: int
 
 
 def read_card(checkpoint: str) -> Card:
@@ -43,13 +48,13 @@ def read_card(checkpoint: str) -> Card:
     if not isinstance(family, str) or family not in GRIDS:
         raise ConfigError(f"{checkpoint} is of the family {family!r}; supported are {', '.join(GRIDS)}")
     image = _processor(folder, checkpoint)
-    vision = config.get("vision_config")
     return Card(
         folder,
         family,
-        _grid(GRIDS[family], vision if isinstance(vision, Mapping) else {}),
+        _grid(GRIDS[family], _part(config, "vision_config")),
         Normalisation(_channels(image, "image_mean", checkpoint), _channels(image, "image_std", checkpoint)),
         meaningful=config.get("resadapt_meaningless") is not True,
+        longest_prompt=_number(_part(config, "text_config") or config, "max_position_embeddings", _LONGEST_PROMPT),
     )
 
 
@@ -98,16 +103,22 @@ def _processor(folder: Path, checkpoint: str) -> Fields:
     raise ConfigError(f"the checkpoint {checkpoint} has neither {' nor '.join(_PROCESSOR_FILES)}")
 
 
-def _grid(published: Grid, vision: Fields) -> Grid:
-    def number(key: str, default: int) -> int:
-        value = vision.get(key, default)
-        return value if isinstance(value, int) else default
+def _part(config: Fields, key: str) -> Fields:
+    part = config.get(key)
+    return part if isinstance(part, Mapping) else {}
 
+
+def _number(fields: Fields, key: str, default: int) -> int:
+    value = fields.get(key, default)
+    return value if isinstance(value, int) else default
+
+
+def _grid(published: Grid, vision: Fields) -> Grid:
     grid = replace(
         published,
-        patch_px=number("patch_size", published.patch_px),
-        merge=number("spatial_merge_size", published.merge),
-        temporal_patch=number("temporal_patch_size", published.temporal_patch),
+        patch_px=_number(vision, "patch_size", published.patch_px),
+        merge=_number(vision, "spatial_merge_size", published.merge),
+        temporal_patch=_number(vision, "temporal_patch_size", published.temporal_patch),
     )
     return replace(grid, min_pixels=grid.cell_px**2)
 

@@ -9,6 +9,10 @@ from pipeline.context import Context
 
 P = TypeVar("P")
 
+USED_SHARE = 0.9
+"""Part of what may be kept that contexts are let grow into. The rest is for what several streams add before each of
+them is asked again for its room, and for text that is only estimated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept(Generic[P]):
@@ -62,6 +66,14 @@ class KeptPrefixes(Generic[P]):
                 return None
             self._kept[context.stream_id] = kept
             return kept
+
+    def room(self, context: Context) -> int:
+        """Prompt tokens to which this stream's prefix may grow with nobody's prefix having to go: what the others
+        leave, and in any case an equal share."""
+        most = int(USED_SHARE * self._max_tokens)
+        with self._lock:
+            others = [kept.tokens for stream_id, kept in self._kept.items() if stream_id != context.stream_id]
+        return max(most // min(self._max_streams, len(others) + 1), most - sum(others))
 
     def put(self, stream_id: str, kept: Kept[P]) -> None:
         """Keep this for the stream instead of what was kept before."""

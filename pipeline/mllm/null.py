@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from allocator_engine.grid import GRIDS, Grid
-from pipeline.context import Context
+from pipeline.context import Context, Room
 from pipeline.mllm.base import MLLMInfo, check_limit
 from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 
@@ -31,6 +31,9 @@ class NullMLLM:
         epoch, count = self._seen.get(context.stream_id, (-1, 0))
         fresh = context.segments[count:] if epoch == context.epoch else context.segments
         return sum(segment.tokens for segment in fresh)
+
+    def room(self, context: Context) -> Room:
+        return Room()
 
     async def ask(
         self,

@@ -16,9 +16,9 @@ import structlog
 
 from allocator_engine.grid import GRIDS
 from pipeline.clock import Clock, SystemClock
-from pipeline.context import Context
+from pipeline.context import Context, Room
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm.base import MLLMInfo, check_limit
+from pipeline.mllm.base import MLLMInfo, check_limit, room_within
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.openai_asking import Asking, prefilled_tokens, prefix_tokens
 from pipeline.mllm.openai_probe import Abilities, Probe, check_price
@@ -109,6 +109,10 @@ class OpenAIMLLM:
 
     def pending(self, context: Context) -> int:
         return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
+
+    def room(self, context: Context) -> Room:
+        room = room_within(context, self._longest_prompt, self._kept.room(context))
+        return replace(room, segments=self._server.most_pictures or room.segments)
 
     async def ask(
         self,
@@ -239,12 +243,16 @@ class OpenAIMLLM:
         supposed = min(found.tokens, reply.prompt_tokens) if found else 0
         return reply, encoded, supposed if reply.cached_tokens is None else reply.cached_tokens
 
+    @property
+    def _longest_prompt(self) -> int:
+        return min(self._max_prompt_tokens, self._server.longest_prompt or self._max_prompt_tokens)
+
     def _keep(self, context: Context, tokens: int) -> None:
         ids = tuple(segment.content_id for segment in context.segments)
         self._kept.put(context.stream_id, Kept(context.epoch, context.anchor_s, ids, tokens, None))
 
     def _check_pictures(self, segments: Sequence[Segment]) -> None:
-        most = min(self._max_prompt_tokens, self._server.longest_prompt or self._max_prompt_tokens)
+        most = self._longest_prompt
         if (tokens := _tokens(segments)) > most:
             raise MLLMUnavailable(
                 f"{tokens} vision tokens would be sent to {self._server.where}, whose prompts may have {most} tokens"

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import ValidationError
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from pipeline.backoff import back_off_s
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.mllm.openai_address import checked_key, host_of
 from pipeline.mllm.openai_wire import Model, ModelList, Reply
 from pipeline.redact import scrub
 
@@ -35,6 +35,8 @@ EXCERPT_CHARS = 200
 
 _BUSY = (429, 503)
 _MISSED = re.compile(r"cache miss", re.IGNORECASE)
+_MOST_PICTURES = re.compile(r"at most (\d+) image", re.IGNORECASE)
+_LONGEST_PROMPT = re.compile(r"maximum (?:model|context) length (?:of|is) (\d+)", re.IGNORECASE)
 _ADVICE = (
     (
         re.compile(r"at most \d+ image|too many images", re.IGNORECASE),
@@ -68,16 +70,17 @@ class Server:
     """One server, by the address of its API (`http://host:port/v1`), and one model there.
 
     `on_loss` is called when what the server has kept of earlier requests may be gone: its connection broke, or another
-    model answers. `retried` counts requests sent again to a busy server. The key is only ever in a header; of the
+    model answers. `most_pictures` of a prompt are known once more were refused. `retried` counts requests sent again to
+    a busy server. The key is only ever in a header; of the
     address only the host is ever shown.
     """
 
     def __init__(
         self, url: str, model: str, *, api_key: str | None, timeout_s: float, clock: Clock, on_loss: Callable[[], None]
     ) -> None:
-        self.where = _host_of(url)
+        self.where = host_of(url)
         self._url, self._model, self._clock, self._on_loss = url.rstrip("/"), model, clock, on_loss
-        self._timeout_s, self._secret = timeout_s, _checked(api_key)
+        self._timeout_s, self._secret = timeout_s, checked_key(api_key)
         self._client = httpx.AsyncClient(
             headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
@@ -88,6 +91,8 @@ class Server:
         self._opened = self._confirmed = 0  # connections whose other end was, and is known to be, the model met
         self._met = Model(id=model)
         self._names = {model}
+        self._longest_prompt: int | None = None
+        self.most_pictures: int | None = None
         self.retried = 0
 
     def __repr__(self) -> str:
@@ -100,8 +105,8 @@ class Server:
 
     @property
     def longest_prompt(self) -> int | None:
-        """Tokens of the longest prompt, where the server tells."""
-        return self._met.max_model_len
+        """Tokens of the longest prompt, where the server tells, in its list of models or in refusing a longer one."""
+        return self._longest_prompt or self._met.max_model_len
 
     async def meet(self) -> None:
         """Learn which model answers. Raises ConfigError listing the models there if ours is not among them."""
@@ -208,6 +213,7 @@ class Server:
 
     def _lost(self) -> None:
         self._opened += 1
+        self._longest_prompt = self.most_pictures = None
         self._on_loss()
 
     def _read(self, answer: bytes) -> Reply:
@@ -239,6 +245,8 @@ class Server:
             return Refused(f"{self.where} answers {status}, a redirect; give the address it leads to", status)
         if _MISSED.search(said):
             return CacheMiss(f"{self.where} has forgotten a picture ({status}: {said!r})", status)
+        self.most_pictures = _told(_MOST_PICTURES, said) or self.most_pictures
+        self._longest_prompt = _told(_LONGEST_PROMPT, said) or self._longest_prompt
         advice = next((advice for sign, advice in _ADVICE if sign.search(said)), "")
         return Refused(f"{self.where} answers {status}: {said!r}{advice and f' - {advice}'}", status)
 
@@ -259,6 +267,12 @@ class Server:
         return scrub(" ".join(text.split()))[:EXCERPT_CHARS]
 
 
+def _told(bound: re.Pattern[str], said: str) -> int | None:
+    """The number that a refusal names."""
+    found = bound.search(said)
+    return int(found[1]) if found else None
+
+
 def retry_after_s(value: str | None, now: datetime) -> float | None:
     """Seconds to wait by a Retry-After header, given as seconds or as a date; None for none that can be read."""
     if value is None:
@@ -272,28 +286,3 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
             return None
         seconds = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
     return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-def _checked(api_key: str | None) -> str | None:
-    """The key. Raises ConfigError, which does not show it, for one that no HTTP header can carry."""
-    if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable() and " " not in api_key):
-        raise ConfigError(
-            "mllm.api_key is empty or has spaces, line ends or other characters that no HTTP header can carry"
-        )
-    return api_key
-
-
-def _host_of(url: str) -> str:
-    """Scheme, host and port. Raises ConfigError for what is no HTTP address."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL) as error:
-        raise ConfigError(
-            "the address in mllm.use cannot be read; expected openai:http://HOST:PORT/v1#MODEL"
-        ) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("the address in mllm.use is no HTTP address; expected openai:http://HOST:PORT/v1#MODEL")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}"

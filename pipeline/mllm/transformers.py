@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.clock import Clock, SystemClock
-from pipeline.context import Context
+from pipeline.context import Context, Room
 from pipeline.errors import MLLMOverloaded, MLLMUnavailable, ResadaptError
-from pipeline.mllm.base import MLLMInfo, check_limit
+from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
 from pipeline.mllm.card import Card, read_card
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.prompt import looks, opening, read_answer, suffix
-from pipeline.mllm.turns import Counters, Turn, Turns
+from pipeline.mllm.turns import Counters, Turn, Turns, is_out_of_memory
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
 if TYPE_CHECKING:
@@ -28,16 +28,15 @@ if TYPE_CHECKING:
 MAX_PREFILL_TOKENS = 4096
 """Vision tokens encoded or read in one pass; a longer context takes more passes. Bounds the memory of a prefill."""
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
 
 class TransformersMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen.
 
     `device` and `dtype` are torch's names or "auto" (see `pipeline.mllm.loading`), `threads` the CPU threads of the
     model. Bounds: caches are kept for `max_streams` streams and `max_cache_tokens` prompt tokens together, the least
-    recently used go first; with `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask that has
-    no answer after `timeout_s` seconds ends in MLLMTimeout.
+    recently used go first; a prompt with its answer has at most `max_prompt_tokens`, or what the checkpoint was made
+    for; with `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask that has no answer after
+    `timeout_s` seconds ends in MLLMTimeout.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class TransformersMLLM:
         threads: int = 1,
         max_streams: int = 64,
         max_cache_tokens: int = 131_072,
+        max_prompt_tokens: int = 32_768,
         max_queue: int = 64,
         timeout_s: float = 60.0,
         clock: Clock = SystemClock(),
@@ -57,6 +57,7 @@ class TransformersMLLM:
         self._checkpoint, self._name = str(checkpoint), name
         self._device, self._dtype, self._threads = device, dtype, threads
         self._clock, self._turns = clock, Turns(name, max_queue, timeout_s, clock)
+        self._max_prompt_tokens = max_prompt_tokens
         self._kept: KeptPrefixes[Prefix] = KeptPrefixes(max_streams, max_cache_tokens)
         self._card: Card | None = None
         self._reader: Reader | None = None
@@ -64,9 +65,13 @@ class TransformersMLLM:
     @property
     def info(self) -> MLLMInfo:
         """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
-        if self._card is None:
-            self._card = read_card(self._checkpoint)
-        return MLLMInfo(self._name, self._card.family, self._card.grid, self._card.meaningful)
+        card = self._read_card()
+        return MLLMInfo(self._name, card.family, card.grid, card.meaningful)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return min(self._max_prompt_tokens, self._read_card().longest_prompt)
 
     @property
     def counters(self) -> Counters:
@@ -86,6 +91,9 @@ class TransformersMLLM:
 
     def pending(self, context: Context) -> int:
         return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
+
+    def room(self, context: Context) -> Room:
+        return room_within(context, self.longest_prompt, self._kept.room(context))
 
     async def ask(
         self,
@@ -117,6 +125,11 @@ class TransformersMLLM:
         self._kept.clear()
         self._reader = None
 
+    def _read_card(self) -> Card:
+        if self._card is None:
+            self._card = read_card(self._checkpoint)
+        return self._card
+
     # What follows runs in the worker thread.
 
     def _load(self) -> None:
@@ -135,13 +148,13 @@ class TransformersMLLM:
         import torch
 
         reader = self._ready()
+        asked = [reader.tokens(question) for question in questions]
         with torch.inference_mode():
-            found, fresh = self._find(turn)
+            found, fresh = self._find(turn, reader, max(map(len, asked), default=0))
             self._encode_together(turn, reader)
             kept = self._bring_up(turn, found, reader)
             prefix = self._show_aside(turn, kept.prefix, reader)
             self._turns.in_time(turn)
-            asked = [reader.tokens(question) for question in questions]
             odds: list[LogOdds] = []
             first_s = 0.0
             with self._dropped_on_failure(turn):
@@ -165,11 +178,11 @@ class TransformersMLLM:
         from pipeline.mllm.saying import say
 
         reader = self._ready()
+        asked = [reader.tokens(question) for question in questions]
         with torch.inference_mode():
-            found, _ = self._find(turn)
+            found, _ = self._find(turn, reader, max(map(len, asked), default=0) + most)
             self._encode_together(turn, reader)
             kept = self._bring_up(turn, found, reader)
-            asked = [reader.tokens(question) for question in questions]
             with self._dropped_on_failure(turn):
                 return say(reader, kept.prefix, asked, most, schema, lambda: self._turns.in_time(turn))
 
@@ -177,12 +190,16 @@ class TransformersMLLM:
         assert self._reader is not None, "ask before start"
         return self._reader
 
-    def _find(self, turn: Turn) -> "tuple[Kept[Prefix] | None, Sequence[Segment]]":
-        """What is kept for this turn, and the segments that have to be read. Raises MLLMUnavailable over its limit."""
+    def _find(self, turn: Turn, reader: "Reader", more_tokens: int) -> "tuple[Kept[Prefix] | None, Sequence[Segment]]":
+        """What is kept for this turn, and the segments that have to be read. Raises MLLMUnavailable over its limit, and
+        where the prompt, with `more_tokens` behind the pictures, would be longer than the longest."""
         found = self._kept.find(turn.context)
         fresh = self._fresh(turn)
+        before = [] if found else [opening(self.info.family)]
+        prompt = reader.length([*before, *looks(fresh, turn.context.anchor_s)]) + (found.tokens if found else 0)
         try:
             check_limit(sum(segment.tokens for segment in fresh), turn.limit, turn.context.stream_id)
+            check_length(prompt, more_tokens, self.longest_prompt, turn.context.stream_id)
         except MLLMUnavailable as refusal:
             refusal.sent = turn.sent  # Something was if it was encoded before its turn, and its prefix was lost since.
             raise
@@ -255,18 +272,12 @@ class TransformersMLLM:
         except BaseException as error:
             stream_id = turn.context.stream_id
             self._kept.drop(stream_id)
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 self.counters.out_of_memory += 1
                 raise MLLMOverloaded(
                     f"{self._name} ran out of memory reading {stream_id}; lower max_cache_tokens or max_streams"
                 ) from error
             raise
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # On the CPU torch raises a plain RuntimeError; only its text tells.
-    said = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
-    return said or isinstance(error, MemoryError)
 
 
 def _passes(segments: Sequence[Segment]) -> Iterator[list[Segment]]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
 
 @dataclass(slots=True)
 class Counters:
@@ -125,3 +127,9 @@ class Turns:
         turn.came_s = self._clock.monotonic_s()
         self._check(turn, turn.came_s)
         return work()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the model failed for want of memory: on the CPU torch raises a plain RuntimeError, and its text tells."""
+    said = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+    return said or isinstance(error, MemoryError)

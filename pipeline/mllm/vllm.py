@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pipeline.clock import Clock, SystemClock
-from pipeline.context import Context
+from pipeline.context import Context, Room
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm.base import MLLMInfo, check_limit
+from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
 from pipeline.mllm.card import Card, fetch, read_card
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.vllm_asking import Reading, Reply, Work, usage
@@ -85,7 +85,7 @@ class VllmMLLM:
         self._timeout_s, self._max_queue, self._max_streams = timeout_s, max_queue, max_streams
         self._kv_cache_gib, self._gpu_memory = kv_cache_gib, gpu_memory
         self._max_prompt_tokens, self._clock = max_prompt_tokens, clock
-        self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, 0)
+        self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_prompt_tokens)
         self._running: Running[Engine] = Running(name, clock, self._begin, self._on_death)
         self._unfinished: dict[asyncio.Task[list[Reply]], str] = {}
         self._forgotten: set[str] = set()
@@ -96,9 +96,13 @@ class VllmMLLM:
     @property
     def info(self) -> MLLMInfo:
         """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
-        if self._card is None:
-            self._card = read_card(self._checkpoint)
-        return MLLMInfo(self._name, self._card.family, self._card.grid, self._card.meaningful)
+        card = self._read_card()
+        return MLLMInfo(self._name, card.family, card.grid, card.meaningful)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, with its answer."""
+        return min(self._max_prompt_tokens, self._read_card().longest_prompt)
 
     @property
     def kept(self) -> KeptPrefixes[None]:
@@ -116,6 +120,9 @@ class VllmMLLM:
 
     def pending(self, context: Context) -> int:
         return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
+
+    def room(self, context: Context) -> Room:
+        return room_within(context, self.longest_prompt, self._kept.room(context))
 
     async def ask(
         self,
@@ -154,6 +161,11 @@ class VllmMLLM:
         await self._running.close()
         self._kept.clear()
 
+    def _read_card(self) -> Card:
+        if self._card is None:
+            self._card = read_card(self._checkpoint)
+        return self._card
+
     def _ready(self) -> Reading:
         """What writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full queue."""
         self._running.now()
@@ -169,7 +181,7 @@ class VllmMLLM:
         found = self._kept.find(work.context)
         known = len(found.content_ids) if found else 0
         check_limit(work.fresh_tokens(known), limit, stream_id)
-        self._check_length(work)
+        check_length(len(work.prompt.ids), work.more_tokens, self.longest_prompt, stream_id)
         replies = await self._finished(engine, work)
         believed = found.tokens // engine.block_tokens * engine.block_tokens if found else 0
         if (cached := replies[0].cached_tokens) < believed:
@@ -178,14 +190,6 @@ class VllmMLLM:
             known = sum(end <= cached for end in work.prompt.ends[:known])
         self._keep(work)
         return replies, usage(work, known, replies, self._clock.monotonic_s() - began_s)
-
-    def _check_length(self, work: Work) -> None:
-        if work.longest + work.how.most > self._max_prompt_tokens:
-            raise MLLMUnavailable(
-                f"a prompt of {work.longest} tokens and an answer of {work.how.most} do not fit into max_prompt_tokens"
-                f" = {self._max_prompt_tokens}; raise it, or lower context_max_tokens of {work.context.stream_id}",
-                sent=False,
-            )
 
     async def _finished(self, engine: "Engine", work: Work) -> list[Reply]:
         """The replies, in time. When this fails or is cancelled, nothing of it goes on in the engine."""
@@ -272,7 +276,7 @@ class VllmMLLM:
             dtype=self._dtype,
             kv_cache_bytes=None if self._kv_cache_gib is None else int(self._kv_cache_gib * _GIB),
             gpu_memory=self._gpu_memory,
-            max_prompt_tokens=self._max_prompt_tokens,
+            max_prompt_tokens=self.longest_prompt,
         )
         return open_engine(settings)
 

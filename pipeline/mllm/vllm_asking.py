@@ -56,9 +56,9 @@ class Work:
         return self.prompt.ends[len(self.context.segments) - 1] if self.context.segments else 0
 
     @property
-    def longest(self) -> int:
-        """Prompt tokens of the longest question with what it shares."""
-        return len(self.prompt.ids) + max(map(len, self.questions))
+    def more_tokens(self) -> int:
+        """Tokens of the longest question and its answer, behind what all share."""
+        return max(map(len, self.questions)) + self.how.most
 
 
 class Reading:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.context import Context, ContextRules
+from pipeline.context import Context, ContextRules, Room
 from pipeline.types import Segment
 
 
@@ -94,3 +94,65 @@ def test_what_was_sent_before_costs_nothing_more_and_stays():
     trimmed = context.afford(30, 15)
     assert [s.pts_s[0] for s in trimmed.segments] == [0.0, 1.0, 4.0]
     assert (trimmed.epoch, trimmed.anchor_s) == (context.epoch, 0.0)
+
+
+def test_a_context_restarts_before_it_outgrows_the_mllms_room():
+    context, tokens, reasons = Context.empty("yard", ContextRules()), [], []
+    for t in range(14):
+        before, context = context, context.append((segment(float(t), 10),), Room(tokens=60))
+        tokens.append(context.tokens)
+        reasons.append(context.restarted_since(before.epoch))
+    assert max(tokens) == 60
+    assert tokens[6:10] == [30, 40, 50, 60]
+    assert [reason for reason in reasons if reason] == ["pressure"] * 2
+
+
+def test_a_context_restarts_before_it_has_more_pictures_than_the_mllm_takes():
+    context = Context.empty("yard", ContextRules())
+    counts = []
+    for t in range(12):
+        context = context.append((segment(float(t)),), Room(segments=4))
+        counts.append(len(context.segments))
+    assert counts == [1, 2, 3, 4, 2, 3, 4, 2, 3, 4, 2, 3]
+    assert context.append((segment(20.0),), Room(segments=1)).segments[0].pts_s == (20.0,)
+
+
+def test_a_context_restarts_when_the_room_shrinks_even_without_new_frames():
+    context = Context.empty("yard", ContextRules())
+    for t in range(6):
+        context = context.append((segment(float(t), 10),))
+    assert context.append((), Room(tokens=60)) == context
+    assert [one.pts_s[0] for one in context.append((), Room(tokens=50)).segments] == [4.0, 5.0]
+    assert [one.pts_s[0] for one in context.append((), Room(tokens=10)).segments] == [5.0]
+
+
+@given(streams(), st.integers(1, 300), st.integers(1, 20))
+def test_whatever_the_room_the_newest_hop_is_kept_and_nothing_beyond_it(hops, tokens, segments):
+    context, room = Context.empty("yard", ContextRules()), Room(tokens, segments)
+    for hop in hops:
+        context = context.append(hop, room)
+        assert context.segments[len(context.segments) - len(hop) :] == hop
+        assert context.tokens <= max(tokens, sum(one.tokens for one in hop or context.segments[-1:]))
+        assert len(context.segments) <= max(segments, len(hop), 1)
+
+
+def test_why_a_context_restarted_is_told():
+    context = Context.empty("yard", ContextRules(10, 4, max_tokens=100)).append((segment(0.0, 60),))
+    assert context.reason is None
+    assert context.append((segment(11.0, 10),)).reason == "age"
+    assert context.append((segment(1.0, 60),)).reason == "tokens"
+    assert context.append((segment(1.0, 10),), Room(tokens=60)).reason == "pressure"
+    assert context.afford(60, 10).reason == "unpaid"
+
+
+def test_what_is_owed_covers_a_restart_for_want_of_room_too():
+    context, room, restarts = Context.empty("yard", ContextRules()), Room(tokens=100), 0
+    for t in range(14):
+        owed, resent = context.owed(t + 1.0, room)
+        after = context.append((segment(float(t), 10),), room)
+        if after.epoch > context.epoch:
+            assert resent
+            assert 0 <= owed - (after.tokens - 10) <= 10
+            restarts += 1
+        context = after
+    assert restarts == 1
