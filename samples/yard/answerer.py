@@ -1,8 +1,11 @@
 """The yard's frozen MLLM as training asks it: many allocations of one episode, all questions behind each."""
 
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -10,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, DynamicCache, Qwen3VLForConditionalGeneration
 
-from allocator_engine.fit import Allocation
-from allocator_engine.resize import Pixels, resize
+from allocator_engine.fit import Allocation, SegmentSize
+from allocator_engine.resize import Pixels
 from allocator_engine.train.reward import dense
-from allocator_engine.train.rollout import Episode, Probe, RewardKind
+from allocator_engine.train.rollout import ClipHop, Episode, Probe, RewardKind
 from pipeline.errors import ConfigError
 from pipeline.mllm.patches import patch_grid, patches
 from pipeline.mllm.positions import positions
@@ -24,6 +27,10 @@ from samples.yard.train.packing import Packer
 from samples.yard.train.vision import embed_patches_by_product, tokens
 
 _PATCHES = 2048  # of pictures in one call of the vision part
+_KEPT_TOKENS = 262_144  # vision tokens that are kept, 200 MB
+
+_Look: TypeAlias = tuple[str, float, SegmentSize]
+"""A picture: of which episode, of the hop that begins at which second, which of its frames at what size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,8 @@ class YardAnswerer:
 
     An episode is read once per allocation, all its questions behind it: each sees what was shown when it was asked. The
     time text counts from the episode's first frame, so that a question means the same under every allocation. What
-    was encoded at some size is kept for the other allocations of the group. Raises ConfigError without a checkpoint.
+    was encoded at some size is kept for the other allocations of the group, and for other parts of the same episode.
+    Raises ConfigError without a checkpoint.
     """
 
     def __init__(self, checkpoint: Path, reward_kind: RewardKind = "dense", device: str = "cpu") -> None:
@@ -54,58 +62,63 @@ class YardAnswerer:
         torch.nn.Module.eval(torch.nn.Module.to(self._model, device)).requires_grad_(False)
         embed_patches_by_product(self._model.model.visual)
         self._packer = Packer(AutoTokenizer.from_pretrained(checkpoint))
+        self._words = Lock()  # the tokenizer takes one text at a time
+        self._kept = _Kept(_KEPT_TOKENS)
 
     def rewards(self, episode: Episode, variants: Sequence[Sequence[Allocation]]) -> NDArray[np.float64]:
         """See Answerer."""
         with torch.inference_mode():
-            shown = [self._segments(episode, variant) for variant in variants]
-            encoded = self._encoded([one for variant in shown for hop in variant for one in hop])
+            encoded = self._encoded(episode, variants)
             return np.array(
-                [self._grades(self._prompt(episode, variant, encoded), episode.probes) for variant in shown]
+                [self._grades(self._prompt(episode, variant, encoded), episode.probes) for variant in variants]
             )
 
-    def _segments(self, episode: Episode, variant: Sequence[Allocation]) -> list[list[Segment]]:
-        return [
-            [
-                Segment(tuple(hop.pts_s[i] for i in size.frames), pixels, size.tokens, f"{hop.start_s} {size}")
-                for size, pixels in zip(allocation.segments, resize(hop.pictures, allocation), strict=True)
-            ]
+    def _encoded(self, episode: Episode, variants: Sequence[Sequence[Allocation]]) -> dict[_Look, Tensor]:
+        """Vision tokens of each different picture of the variants, many in a call."""
+        wanted = {
+            (episode.name, hop.start_s, size): hop
+            for variant in variants
             for hop, allocation in zip(episode.hops, variant, strict=True)
-        ]
-
-    def _encoded(self, segments: Sequence[Segment]) -> dict[str, Tensor]:
-        """Vision tokens of each different segment, by content id, many in a call."""
-        found: dict[str, Tensor] = {}
-        device = self._model.device
-        for part in _parts(list({one.content_id: one for one in segments}.values())):
-            pixels: list[Pixels] = [one.pixels for one in part]
-            cut = np.concatenate([patches(one, grid(), NORMALISATION) for one in pixels])
-            sizes = torch.tensor([patch_grid(one.shape[1], one.shape[2], grid()) for one in pixels])
-            seen = tokens(self._model.model.visual, torch.from_numpy(cut).to(device), sizes.to(device))
-            split = torch.split(seen, [one.tokens for one in part])
-            found |= {one.content_id: tensor for one, tensor in zip(part, split, strict=True)}
+            for size in allocation.segments
+        }
+        found = self._kept.find(wanted)
+        for part in _parts([look for look in wanted if look not in found]):
+            found |= zip(part, self._encode([_rendered(wanted[look], look[2]) for look in part]), strict=True)
+        self._kept.keep(found)
         return found
 
-    def _prompt(self, episode: Episode, shown: Sequence[Sequence[Segment]], encoded: dict[str, Tensor]) -> _Prompt:
-        ids = list(self._packer.tokens(opening(FAMILY).text))
+    def _encode(self, pictures: Sequence[Pixels]) -> Sequence[Tensor]:
+        device = self._model.device
+        cut = np.concatenate([patches(pixels, grid(), NORMALISATION) for pixels in pictures])
+        sizes = torch.tensor([patch_grid(pixels.shape[1], pixels.shape[2], grid()) for pixels in pictures])
+        seen = tokens(self._model.model.visual, torch.from_numpy(cut).to(device), sizes.to(device))
+        counts = [grid().tokens(pixels.shape[1], pixels.shape[2]) for pixels in pictures]
+        return [part.clone() for part in torch.split(seen, counts)]
+
+    def _tokens(self, text: str) -> list[int]:
+        with self._words:
+            return self._packer.tokens(text)
+
+    def _prompt(self, episode: Episode, variant: Sequence[Allocation], encoded: Mapping[_Look, Tensor]) -> _Prompt:
+        ids = list(self._tokens(opening(FAMILY).text))
         first, start = positions([len(ids)])
         where, seen, vision, ends, count = [first], [False] * len(ids), [], [], 0
-        for hop in shown:
-            for part in looks(hop, episode.hops[0].pts_s[0]):
+        for hop, allocation in zip(episode.hops, variant, strict=True):
+            for part in looks([_bare(hop, size) for size in allocation.segments], episode.hops[0].pts_s[0]):
                 if isinstance(part, Text):
-                    new = list(self._packer.tokens(part.text))
+                    new = self._tokens(part.text)
                     columns, start = positions([len(new)], start)
                     seen += [False] * len(new)
                 else:
-                    pads = self._packer.tokens(part.pad) * part.segment.tokens
-                    new = [*self._packer.tokens(VISION_START), *pads, *self._packer.tokens(VISION_END)]
+                    pads = self._tokens(part.pad) * part.segment.tokens
+                    new = [*self._tokens(VISION_START), *pads, *self._tokens(VISION_END)]
                     cells = (part.segment.size[0] // grid().cell_px, part.segment.size[1] // grid().cell_px)
                     columns, start = positions([1, cells, 1], start)
                     seen += [False, *[True] * len(pads), False]
-                    vision.append(encoded[part.segment.content_id])
                 ids += new
                 where.append(columns)
-            count += len(hop)
+            vision += [encoded[episode.name, hop.start_s, size] for size in allocation.segments]
+            count += len(allocation.segments)
             ends.append((len(ids), start, count))
         device = self._model.device
         return _Prompt(
@@ -160,23 +173,55 @@ class YardAnswerer:
 
     def _written(self, probe: Probe) -> tuple[list[int], list[int]]:
         """The tokens that are read, and those of the answer, which come out one place later."""
-        asked = self._packer.tokens(suffix(probe.text, FAMILY).text)
-        answer = [*self._packer.tokens(probe.truth)]
+        asked = self._tokens(suffix(probe.text, FAMILY).text)
+        answer = [*self._tokens(probe.truth)]
         if probe.form != "yes_no":
-            answer += self._packer.tokens("<|im_end|>")  # "A7" would else be half right for "A7K"
+            answer += self._tokens("<|im_end|>")  # "A7" would else be half right for "A7K"
         return [*asked, *answer[:-1]], answer
 
 
-def _parts(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """The segments in runs of at most _PATCHES patches, those of one size together."""
-    part: list[Segment] = []
+class _Kept:
+    """Vision tokens of the pictures that were wanted last, at most so many. Safe to use from several threads."""
+
+    def __init__(self, most_tokens: int) -> None:
+        self._kept: OrderedDict[_Look, Tensor] = OrderedDict()
+        self._room, self._lock = most_tokens, Lock()
+
+    def find(self, wanted: Iterable[_Look]) -> dict[_Look, Tensor]:
+        """Those of the pictures that are kept."""
+        with self._lock:
+            return {look: self._kept[look] for look in wanted if look in self._kept}
+
+    def keep(self, looks: Mapping[_Look, Tensor]) -> None:
+        """Keep these; those unused for longest go."""
+        with self._lock:
+            for look, tensor in looks.items():
+                self._room += len(self._kept.pop(look, ())) - len(tensor)
+                self._kept[look] = tensor
+            while self._room < 0:
+                self._room += len(self._kept.popitem(last=False)[1])
+
+
+def _rendered(hop: ClipHop, size: SegmentSize) -> Pixels:
+    return np.stack([hop.pictures[i].render(size.height, size.width) for i in size.frames])
+
+
+def _bare(hop: ClipHop, size: SegmentSize) -> Segment:
+    """The segment without its pixels."""
+    nothing: Pixels = np.broadcast_to(np.uint8(0), (len(size.frames), size.height, size.width, 3))
+    return Segment(tuple(hop.pts_s[i] for i in size.frames), nothing, size.tokens, "")
+
+
+def _parts(looks: Sequence[_Look]) -> Iterator[list[_Look]]:
+    """The pictures in runs of at most _PATCHES patches, those of one size together."""
+    part: list[_Look] = []
     room = _PATCHES
-    for one in sorted(segments, key=lambda segment: (segment.size, segment.content_id)):
-        cost = one.tokens * grid().merge ** 2
+    for look in sorted(looks, key=lambda look: (look[2].height, look[2].width, look[1], look[2].frames)):
+        cost = look[2].tokens * grid().merge ** 2
         if part and cost > room:
             yield part
             part, room = [], _PATCHES
-        part.append(one)
+        part.append(look)
         room -= cost
     if part:
         yield part

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.train.reward import Form
-from allocator_engine.train.rollout import ClipHop, Episode, Probe
+from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
 from pipeline.sources.synthetic import ArrayPicture
 from samples.yard.codec import surveillance
 from samples.yard.facts import FrameFacts
@@ -43,14 +43,14 @@ class Film:
 
 
 @lru_cache(maxsize=_FILMS)
-def film(seed: int) -> Film:
+def film(seed: int, seconds: float = SECONDS) -> Film:
     """Render the scene of a seed at the sampled rate, and pass it through the camera's codec."""
-    scene = Scene(seed, SECONDS)
-    looked = [scene.look(time_s) for time_s in sampled_times_s(SECONDS, SAMPLE_FPS)]
+    scene = Scene(seed, seconds)
+    looked = [scene.look(time_s) for time_s in sampled_times_s(seconds, SAMPLE_FPS)]
     pictures = [ArrayPicture(pixels) for pixels in surveillance([one.pixels for one in looked], SAMPLE_FPS, seed=seed)]
     facts = [one.facts for one in looked]
     hops, each = [], []
-    for start_s in np.arange(0.0, SECONDS, HOP_S).tolist():
+    for start_s in np.arange(0.0, seconds, HOP_S).tolist():
         chosen = [i for i, frame in enumerate(facts) if start_s <= frame.time_s < start_s + HOP_S]
         pts_s = tuple(facts[i].time_s for i in chosen)
         hops.append(ClipHop(start_s, start_s + HOP_S, pts_s, tuple(pictures[i] for i in chosen)))
@@ -68,7 +68,7 @@ class YardClips:
     """
 
     hops: int = 12
-    reuse: int = 2
+    reuse: int = 4
     past: float = 0.3
 
     def episode(self, step: int, index: int) -> Episode:
@@ -110,12 +110,8 @@ def _watch_row(shown: Film, watch: Watch, rng: np.random.Generator) -> Row:
     truths = [holds(watch, shown.until(hop)) for hop in range(len(shown.hops))]
     known = np.array([-1 if truth is None else int(truth) for truth in truths], np.int8)
     text = watch.text if rng.random() < 0.5 else _reworded(watch, rng)
-    yes = rng.permutation(np.flatnonzero(known == 1))[: _MOMENTS // 2]
-    # What never happens is asked about too, but not so often that "no" would become the usual answer.
-    no = rng.permutation(np.flatnonzero(known == 0))[: max(1, len(yes))]
-    moments: list[int] = [*yes.tolist(), *no.tolist()]
-    asked = [Probe(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in sorted(moments)]
-    return text, known, asked
+    hops = moments(known, _MOMENTS, rng)
+    return text, known, [Probe(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in hops]
 
 
 def _reworded(watch: Watch, rng: np.random.Generator) -> str:

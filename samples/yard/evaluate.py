@@ -21,11 +21,12 @@ from pipeline.build import YARD
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers import TransformersMLLM
-from samples.yard.hashes import PARTS, of_file, of_source
+from samples.yard.hashes import of_file, of_source
 from samples.yard.replay import SETTINGS, Record, Setting, replay
 from samples.yard.score import Figure, calibration_error, families, reliability
 
 _RECORD = TypeAdapter(Record)
+_PARTS = ("world", "grammar", "truth", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Measured:
 
 def hashes(checkpoint: Path) -> dict[str, str]:
     """What the figures were measured on."""
-    return {part: of_source(part) for part in PARTS} | {"weights": of_file(checkpoint / "model.safetensors")}
+    return {part: of_source(part) for part in _PARTS} | {"weights": of_file(checkpoint / "model.safetensors")}
 
 
 async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cache: Path | None) -> list[Record]:

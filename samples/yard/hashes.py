@@ -20,6 +20,7 @@ PARTS = {
     ),
     "truth": ("measure", "truth", "watches", "segments"),
     "evaluation": ("replay", "matching", "score"),
+    "tasks": ("tasks", "evidence", "distracted"),
 }
 """The modules behind each hash."""
 

@@ -1,7 +1,7 @@
 """One episode through the product's own loop, and what came of it against the truth."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,18 +12,17 @@ from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.budget import Ledger, Rate
 from pipeline.clock import SystemClock
-from pipeline.context import Context, ContextRules
-from pipeline.decision import Decision
+from pipeline.context import Context
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.hops import HopRules
 from pipeline.loop import House, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.transformers import TransformersMLLM
-from pipeline.sources.base import Sampler, SourceCounts
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.stream import StreamRun
+from pipeline.trial import Journal, Recording, whole
 from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
-from samples.yard.codec import surveillance
+from samples.yard.codec import Pixels, surveillance
 from samples.yard.facts import HEIGHT, WIDTH, FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, Question, Watch, ask, grade, holds, watches_for
 from samples.yard.matching import WatchScore, match
@@ -116,26 +115,8 @@ class Scaled:
     def forget(self, stream_id: str) -> None:
         """See Allocator."""
 
-
-class _Frames:
-    """A source of the episode's sampled frames, as they come out of the codec."""
-
-    live = False
-
-    def __init__(
-        self, times_s: Sequence[float], pictures: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]
-    ) -> None:
-        self._times_s, self._pictures = times_s, pictures
-        self.counts = SourceCounts()
-
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
-        """See Source."""
-        for index, (pts_s, pixels) in enumerate(zip(self._times_s, self._pictures, strict=True)):
-            if sampler.wants(pts_s):
-                yield Frame(pts_s, _START + timedelta(seconds=pts_s), "file", index, ArrayPicture(pixels))
-
     async def close(self) -> None:
-        """See Source."""
+        """See Allocator."""
 
 
 class _Asking:
@@ -150,7 +131,7 @@ class _Asking:
         self._mllm, self._facts, self._watches = mllm, facts, {watch.slug: watch for watch in watches}
         self._rng = np.random.default_rng((seed, 7))
         self._moments = set(self._rng.choice(np.arange(2, int(SECONDS)), _MOMENTS, replace=False).tolist())
-        self.info, self.pending, self.forget = mllm.info, mllm.pending, mllm.forget
+        self.info, self.pending, self.room, self.forget = mllm.info, mllm.pending, mllm.room, mllm.forget
         self.hops = 0
         self.graded: list[Graded] = []
         self.opinions: list[Opinion] = []
@@ -210,17 +191,6 @@ def _graded(question: Question, said: str) -> Graded:
     return Graded(family, question.kind, question.answer, said, grade(question, said))
 
 
-class _Journal:
-    """Remembers what was decided."""
-
-    def __init__(self) -> None:
-        self.decisions: list[Decision] = []
-
-    async def commit(self, decision: Decision) -> None:
-        """See Outbox."""
-        self.decisions.append(decision)
-
-
 class _Standing:
     """The watches; the loop looks them up once a hop, which is how the truth keeps pace with it."""
 
@@ -242,9 +212,10 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
     times_s = sampled_times_s(SECONDS, SAMPLE_FPS)
     looks = [scene.look(time_s) for time_s in times_s]
     facts = [look.facts for look in looks]
-    source = _Frames(times_s, surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed))
+    pictures = surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed)
+    source = Recording([_frame(index, *one) for index, one in enumerate(zip(times_s, pictures, strict=True))])
     watches = watches_for(facts, np.random.default_rng((seed, 8)), WATCHES)
-    asking, journal = _Asking(mllm, facts, seed, watches), _Journal()
+    asking, journal = _Asking(mllm, facts, seed, watches), Journal()
     rules = FitRules(mllm.info.grid, setting.frames_per_segment, min_tokens_per_segment=1)
     native = mllm.info.grid.tokens(HEIGHT, WIDTH)
     queries = [WatchQuery(watch.slug, watch.text) for watch in watches]
@@ -253,17 +224,12 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
         clock, _Standing(queries, asking), Ledger(clock), _allocator(setting, rules), rules, asking, journal, Metrics()
     )
     house.budget.open(_STREAM, _rate(setting, native / setting.frames_per_segment), 0.0, full=False)
-    # One context for the whole episode: the last questions are about all of it.
-    context = replace(Context.empty(_STREAM, ContextRules(SECONDS + 1, SECONDS)), max_s=SECONDS + 1)
-    run = StreamRun(_STREAM, HopRules(SAMPLE_FPS, HOP_S), context)
+    run = StreamRun(_STREAM, HopRules(SAMPLE_FPS, HOP_S), whole(_STREAM, SECONDS))
     await watch_stream(run, source, house)
     mllm.forget(_STREAM)
     if run.counts.skipped:
         raise MLLMUnavailable(f"{run.counts.skipped} hops of the episode {seed} were not asked about; it has no record")
-    opened: dict[str, list[float]] = {watch.slug: [] for watch in watches}
-    for event in (event for decision in journal.decisions for event in decision.events):
-        if event.type == "watch.opened" and event.watch_id is not None:
-            opened[event.watch_id].append(float(str(event.data["onset_s"])))
+    opened = journal.onsets_s()
     native_tokens = int(native * SECONDS * SAMPLE_FPS / setting.frames_per_segment)
     return Record(
         seed,
@@ -273,8 +239,12 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
         asking.seconds,
         tuple(asking.graded),
         tuple(asking.opinions),
-        tuple(match(watch, facts, opened[watch.slug]) for watch in watches),
+        tuple(match(watch, facts, opened.get(watch.slug, ())) for watch in watches),
     )
+
+
+def _frame(index: int, pts_s: float, pixels: Pixels) -> Frame:
+    return Frame(pts_s, _START + timedelta(seconds=pts_s), "file", index, ArrayPicture(pixels))
 
 
 def _allocator(setting: Setting, rules: FitRules) -> Allocator:

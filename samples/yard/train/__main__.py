@@ -33,8 +33,8 @@ class Recipe:
     scenes: int = 7500
     moments: int = 3400
     rare: int = 1800
-    episodes: int = 1200
-    text: int = 3000
+    episodes: int = 1100
+    text: int = 3200
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""

@@ -26,7 +26,7 @@ NOW_KINDS = tuple(kind for kind in KINDS if kind == "unknown" or kind.endswith("
 
 _LATER_KINDS = tuple(kind for kind in KINDS if kind not in NOW_KINDS)
 
-WORK = 6000.0
+WORK = 4500.0
 """What a step costs, about, in tokens of a short context (see `work`)."""
 
 WATCHES = 8
