@@ -4,6 +4,7 @@ import functools
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from allocator_engine.grid import Grid
@@ -49,6 +50,16 @@ def moving(grid: Grid, pts_s: float, seed: int = 0) -> Segment:
     left = int(pts_s * cell * 0.7) % (5 * cell)
     pixels[0, cell : 3 * cell, left : left + cell] = rng.integers(0, 256, 3)
     return Segment((pts_s,), pixels, 24, f"moving:{seed}:{pts_s}")
+
+
+def sign(grid: Grid, pts_s: float, text: str = "", frames: int = 1) -> Segment:
+    """A white board that stands in the scene, 4 x 12 cells, with lines of text on it."""
+    cell = grid.cell_px
+    board = np.full((4 * cell, 12 * cell, 3), 235, np.uint8)
+    for number, line in enumerate(text.splitlines(), 1):
+        cv2.putText(board, line, (4, number * cell - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    times = tuple(pts_s + 0.5 * frame for frame in range(frames))
+    return Segment(times, np.stack([board] * frames), 48, f"sign:{text}:{times}")
 
 
 def context(*segments: Segment, stream_id: str = "yard") -> Context:
