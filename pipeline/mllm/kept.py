@@ -49,6 +49,12 @@ class KeptPrefixes(Generic[P]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def tokens(self) -> int:
+        """Prompt tokens kept of all streams together."""
+        with self._lock:
+            return sum(kept.tokens for kept in self._kept.values())
+
     def segments(self, context: Context) -> int:
         """Segments of `context` that need not be read again."""
         with self._lock:

@@ -20,7 +20,7 @@ from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
 from pipeline.mllm.card import Card, fetch, read_card
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.vllm_asking import Reading, Reply, Work, usage
-from pipeline.mllm.vllm_running import EngineGone, Running, begin_in_thread
+from pipeline.mllm.vllm_running import Care, EngineGone, Running, begin_in_thread
 from pipeline.mllm.vllm_settings import How, Settings, prepare_environment
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
@@ -57,12 +57,13 @@ class VllmMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen, through vLLM.
 
     `dtype` is vLLM's name or "auto" (what the checkpoint says on a GPU, float32 on the CPU). `kv_cache_gib` (GiB) is
-    the size of the engine's cache; without it the engine takes `gpu_memory` (0 to 1) of the GPU. Bounds: a prompt with
-    its answer has at most `max_prompt_tokens`; kept prefixes are counted on for at most `max_streams` streams, the
-    least recently used are not any more; with `max_queue` asks unfinished, another is refused with MLLMOverloaded; an
-    ask that has no answer after `timeout_s` seconds is aborted and ends in MLLMTimeout.
+    the size of the engine's cache; without it the engine takes `gpu_memory` (0 to 1) of the GPU, or 4 GiB on a CPU.
+    Bounds: a prompt with its answer has at most `max_prompt_tokens`; kept prefixes are counted on for at most
+    `max_streams` streams, the least recently used are not any more; with `max_queue` asks unfinished, another is
+    refused with MLLMOverloaded; an ask that has no answer after `timeout_s` seconds is aborted and ends in MLLMTimeout.
 
-    An engine that dies is started again in the background; until then asks end in MLLMUnavailable with nothing sent.
+    An engine that dies is started again in the background, and so is one that hangs: after an ask that timed out it has
+    another `timeout_s` to answer anything. Until then asks end in MLLMUnavailable with nothing sent.
     Starting sets environment variables (see `pipeline.mllm.vllm_settings`) and spawns processes: a script that does so
     needs the usual `if __name__ == "__main__":`.
     """
@@ -86,7 +87,9 @@ class VllmMLLM:
         self._kv_cache_gib, self._gpu_memory = kv_cache_gib, gpu_memory
         self._max_prompt_tokens, self._clock = max_prompt_tokens, clock
         self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_prompt_tokens)
-        self._running: Running[Engine] = Running(name, clock, self._begin, self._on_death)
+        self._running: Running[Engine] = Running(
+            name, clock, Care(self._begin, self._canary, timeout_s, self._on_death)
+        )
         self._unfinished: dict[asyncio.Task[list[Reply]], str] = {}
         self._forgotten: set[str] = set()
         self._card: Card | None = None
@@ -182,7 +185,8 @@ class VllmMLLM:
         known = len(found.content_ids) if found else 0
         check_limit(work.fresh_tokens(known), limit, stream_id)
         check_length(len(work.prompt.ids), work.more_tokens, self.longest_prompt, stream_id)
-        replies = await self._finished(engine, work)
+        replies = await self._finished(engine, work, began_s)
+        self._running.answered()
         believed = found.tokens // engine.block_tokens * engine.block_tokens if found else 0
         if (cached := replies[0].cached_tokens) < believed:
             self.counters.evicted += 1
@@ -191,7 +195,7 @@ class VllmMLLM:
         self._keep(work)
         return replies, usage(work, known, replies, self._clock.monotonic_s() - began_s)
 
-    async def _finished(self, engine: "Engine", work: Work) -> list[Reply]:
+    async def _finished(self, engine: "Engine", work: Work, began_s: float) -> list[Reply]:
         """The replies, in time. When this fails or is cancelled, nothing of it goes on in the engine."""
         task = asyncio.create_task(self._replies(engine, work))
         self._unfinished[task] = work.context.stream_id
@@ -200,6 +204,7 @@ class VllmMLLM:
                 return await task
         except TimeoutError as error:
             self.counters.timed_out += 1
+            self._running.doubt(engine, began_s)
             raise MLLMTimeout(f"{self._name} has no answer after timeout_s = {self._timeout_s:g} seconds") from error
         except EngineGone:
             self._running.died(engine)
@@ -228,6 +233,10 @@ class VllmMLLM:
             return
         ids = tuple(segment.content_id for segment in context.segments)
         self._kept.put(context.stream_id, Kept(context.epoch, context.anchor_s, ids, work.kept_tokens, None))
+
+    async def _canary(self, engine: "Engine") -> None:
+        assert self._reading is not None
+        await self._replies(engine, self._reading.canary(self.info.grid))
 
     def _on_death(self) -> None:
         self.counters.died += 1

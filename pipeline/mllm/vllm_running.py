@@ -1,8 +1,9 @@
-"""Keeping one engine running: started once, and again whenever it dies."""
+"""Keeping one engine running: started once, and again whenever it dies or answers no more."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from pipeline.backoff import back_off_s
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
+from pipeline.waiting import stop
 
 log = structlog.get_logger()
 
@@ -34,35 +36,79 @@ class Closable(Protocol):
 E = TypeVar("E", bound=Closable)
 
 
-class Running(Generic[E]):
-    """The engine that runs now, if any. `begin` starts one and proves it; `on_death` is called when one has died."""
+@dataclass(frozen=True, slots=True)
+class Care(Generic[E]):
+    """How an engine is cared for: `begin` starts one and proves it, `canary` asks one whether it answers at all, for
+    which it has `patience_s` seconds; `on_death` is called when one was lost."""
 
-    def __init__(
-        self, name: str, clock: Clock, begin: Callable[[], Awaitable[E]], on_death: Callable[[], None]
-    ) -> None:
-        self._name, self._clock, self._begin, self._on_death = name, clock, begin, on_death
+    begin: Callable[[], Awaitable[E]]
+    canary: Callable[[E], Coroutine[object, None, object]]
+    patience_s: float
+    on_death: Callable[[], None]
+
+
+class Running(Generic[E]):
+    """The engine that runs now, if any."""
+
+    def __init__(self, name: str, clock: Clock, care: Care[E]) -> None:
+        self._name, self._clock, self._care = name, clock, care
         self._engine: E | None = None
         self._restart: asyncio.Task[None] | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._heard, self._heard_s = asyncio.Event(), 0.0
 
     async def start(self) -> None:
         """Start the engine, unless one runs. Raises what `begin` raises."""
         if self._engine is None and self._restart is None:
-            self._engine = await self._begin()
+            self._engine = await self._care.begin()
 
     def now(self) -> E:
-        """The engine. Raises MLLMUnavailable (nothing sent) while there is none."""
+        """The engine. Raises MLLMUnavailable (nothing sent) while there is none, or it is asked whether it answers."""
         if self._engine is not None and self._engine.dead:
             self.died(self._engine)
         if self._engine is None:
             state = "was closed or not started" if self._restart is None else "has died and is being started again"
             raise MLLMUnavailable(f"the engine of {self._name} {state}", sent=False)
+        if self._check is not None:
+            raise MLLMUnavailable(
+                f"the engine of {self._name} has not answered in time and is being asked whether it answers at all",
+                sent=False,
+            )
         return self._engine
+
+    def answered(self) -> None:
+        """The engine has answered somebody."""
+        self._heard_s = self._clock.monotonic_s()
+        self._heard.set()
+
+    def doubt(self, engine: E, asked_s: float) -> None:
+        """What was asked of this engine at `asked_s` (monotonic seconds) was not answered in time. Unless it has
+        answered anybody since, see whether it answers at all, and replace one that does not: a process that hangs does
+        not die by itself."""
+        if engine is self._engine and self._check is None and self._heard_s <= asked_s:
+            self._heard.clear()
+            self._check = asyncio.create_task(self._examine(engine))
+
+    async def _examine(self, engine: E) -> None:
+        canary: asyncio.Task[object] = asyncio.create_task(self._care.canary(engine))
+        heard: asyncio.Task[object] = asyncio.create_task(self._heard.wait())
+        try:
+            done, _ = await asyncio.wait(
+                [canary, heard], timeout=self._care.patience_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            alive = heard in done or (canary in done and canary.exception() is None)
+        finally:
+            await stop([canary, heard])
+            self._check = None
+        if not alive:
+            log.error("mllm_engine_hangs", mllm=self._name, canary_s=self._care.patience_s)
+            self.died(engine)
 
     def died(self, engine: E) -> None:
         """Replace this engine in the background. Said once more of the same one, nothing happens."""
         if engine is self._engine:
             self._engine = None
-            self._on_death()
+            self._care.on_death()
             log.error("mllm_engine_died", mllm=self._name)
             self._restart = asyncio.create_task(self._revive(engine))
 
@@ -73,19 +119,18 @@ class Running(Generic[E]):
             failures += 1
             await self._clock.sleep(back_off_s(failures, FIRST_RESTART_S, LONGEST_RESTART_S))
             try:
-                self._engine = await self._begin()
+                self._engine = await self._care.begin()
             except (ConfigError, EngineMismatch, MLLMUnavailable) as error:
                 log.error("mllm_engine_not_started", mllm=self._name, failures=failures, reason=str(error))
         self._restart = None
         log.info("mllm_engine_restarted", mllm=self._name, failures=failures - 1)
 
     async def close(self) -> None:
-        """Stop the engine and starting it."""
-        if self._restart is not None:
-            self._restart.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._restart
-            self._restart = None
+        """Stop the engine, starting it and doubting it."""
+        for task in (self._check, self._restart):
+            if task is not None:
+                await stop([task])
+        self._check = self._restart = None
         if self._engine is not None:
             engine, self._engine = self._engine, None
             await asyncio.to_thread(engine.close)

@@ -15,6 +15,11 @@ _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # decoders share the cores
 }
 _CPU_BLOCK_TOKENS = 32
+_CPU_CACHE_BYTES = 4 * 2**30
+"""Of an engine on the CPU that is told nothing: vLLM would take a share of the machine's whole memory, most of which
+others may have."""
+_STATEFUL = frozenset({"qwen3_5"})
+"""Families whose linear attention keeps a running state: of a prefix vLLM then keeps snapshots, at block boundaries."""
 _LEAST_ITEM_TOKENS = 4
 """A picture of one cell, its two markers, and at least one token of time text."""
 
@@ -22,8 +27,8 @@ _LEAST_ITEM_TOKENS = 4
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How an engine is started. `folder` holds the checkpoint, `dtype` is vLLM's name or "auto"; `kv_cache_bytes`
-    bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU; `max_prompt_tokens` bounds a prompt
-    with its answer."""
+    bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU (on a CPU: 4 GiB);
+    `max_prompt_tokens` bounds a prompt with its answer."""
 
     folder: str
     grid: Grid
@@ -79,4 +84,7 @@ def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
     }
     if on_cpu:
         told |= {"block_size": _CPU_BLOCK_TOKENS, "enforce_eager": True}
+        told["kv_cache_memory_bytes"] = settings.kv_cache_bytes or _CPU_CACHE_BYTES
+    if settings.grid.family in _STATEFUL:
+        told["mamba_cache_mode"] = "align"
     return told

@@ -219,6 +219,32 @@ async def test_an_engine_that_was_killed_is_named_and_comes_back(mllm: VllmMLLM,
     assert scores(await asked_until_answered(mllm, shown, QUERIES)) == pytest.approx(before, abs=1e-3)
 
 
+async def test_an_engine_that_hangs_is_named_and_replaced(
+    mllm: VllmMLLM, stream_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, died = context(*mixed(mllm, 3), stream_id=stream_id), mllm.counters.died
+    before = scores(await mllm.ask(shown, QUERIES))
+    (core,) = multiprocessing.active_children()
+    assert core.pid is not None
+    os.kill(core.pid, signal.SIGSTOP)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(mllm, "_timeout_s", 2.0)
+        impatient.setattr(mllm._running, "_care", replace(mllm._running._care, patience_s=2.0))
+        with pytest.raises(MLLMTimeout):
+            await mllm.ask(shown, QUERIES)
+        with pytest.raises(MLLMUnavailable, match="asked whether it answers at all") as refusal:
+            await mllm.ask(shown, QUERIES)
+        assert not refusal.value.sent
+        while mllm._running._check:
+            await asyncio.sleep(0.1)
+    with pytest.raises(MLLMUnavailable, match="being started again"):
+        await mllm.ask(shown, QUERIES)
+    assert mllm.counters.died == died + 1
+    assert mllm.pending(shown) == shown.tokens
+    assert scores(await asked_until_answered(mllm, shown, QUERIES)) == pytest.approx(before, abs=1e-3)
+    assert not core.is_alive()
+
+
 async def asked_until_answered(mllm: VllmMLLM, shown: Context, queries: Sequence[WatchQuery]) -> Answers:
     while True:
         try:
