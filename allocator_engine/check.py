@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from allocator_engine.encode import View, batch, empty_memory
 from allocator_engine.errors import EngineError, ParityError
 from allocator_engine.manifest import Artifact, Manifest, Parity, manifest_path, read, require_spec, verified
-from allocator_engine.runtime import AUTO, Engine, Tensors, load, plan_fault
+from allocator_engine.runtime import AUTO, Engine, load, plan_fault
 from allocator_engine.spec import GRANT_RANGE, QUERY_FEATURES, STREAM, THUMBNAIL
 
 TOLERANCES = {"onnxruntime": 5e-4, "tensorrt": 2e-2, "half": 2e-2}
@@ -111,17 +111,6 @@ def condition_of(engine: Path, backend: str = AUTO) -> str:
     """
     loaded = load(engine, backend)
     return f"{loaded.backend} {_parity(engine, loaded.backend)()}; made with {_versions(read(engine))}"
-
-
-def latency(engine: Engine, tensors: Tensors, rounds: int, now_s: Callable[[], float], warm_up: int = 5) -> list[float]:
-    """Seconds of each of `rounds` calls with the same inputs, after a warm-up."""
-    seconds = []
-    for turn in range(warm_up + rounds):
-        began_s = now_s()
-        engine.run(tensors)
-        if turn >= warm_up:
-            seconds.append(now_s() - began_s)
-    return seconds
 
 
 def crowd(hops: int, frames: int = 2, queries: int = 6) -> dict[str, NDArray[np.generic]]:

@@ -1,6 +1,7 @@
 """Make, prove and measure allocator engines."""
 
-import statistics
+import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from allocator_engine.errors import EngineError, EngineMissing
+from allocator_engine.errors import EngineError
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, ResadaptError
 
@@ -19,7 +20,7 @@ EXIT_REFUSED = 2
 EXIT_FAILED = 3
 """Exit code when it is right but does not work: an engine that does not fit, answers that differ."""
 
-BATCHES = (1, 4, 16)
+BATCHES = (1, 4, 16, 64)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -79,25 +80,28 @@ def check(engine: EngineFile) -> None:
 @app.command()
 def bench(
     engine: EngineFile,
-    rounds: Annotated[int, typer.Option(help="Measured calls for each line.")] = 50,
+    device: Annotated[str, typer.Option(help="cpu, one core of it, or cuda.")] = "cpu",
+    batches: Annotated[str, typer.Option(help="Hops per call.")] = ",".join(map(str, BATCHES)),
+    rounds: Annotated[int, typer.Option(min=2, help="Measured calls of each backend and batch.")] = 50,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too.")] = True,
 ) -> None:
-    """Measure an engine on this machine: hops of 2 frames with 6 queries, by backend and batch."""
-    from allocator_engine.check import crowd, latency
-    from allocator_engine.runtime import load
+    """Measure an engine on this machine: a table, and the same as one line of JSON, last."""
+    from allocator_engine.bench import measure
 
-    clock, table = SystemClock(), Table("backend", "batch", "ms per call", "ms per frame")
-    for backend in ("torch", "onnxruntime", "tensorrt"):
-        try:
-            loaded = load(engine, backend)
-        except EngineMissing:
-            raise
-        except EngineError as error:
-            _say(f"without {backend}: {error}")
-            continue
-        for batch in BATCHES:
-            call_ms = statistics.median(latency(loaded, crowd(batch), rounds, clock.monotonic_s)) * 1000
-            table.add_row(backend, str(batch), f"{call_ms:.3g}", f"{call_ms / batch / 2:.3g}")
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"--device is {device!r}; expected cpu or cuda")
+    if not re.fullmatch(r"[1-9][0-9]*(,[1-9][0-9]*)*", batches):
+        raise ConfigError(f"--batches is {batches!r}; expected numbers such as 1,16")
+    clock = SystemClock()
+    now_s = clock.cpu_s if device == "cpu" else clock.monotonic_s
+    report = measure(engine, device, [int(batch) for batch in batches.split(",")], rounds, now_s, compiled)
+    table = Table("backend", "hops per call", "ms per frame", "p95", "times eager")
+    for row in report.rows:
+        table.add_row(row.backend, str(row.batch), f"{row.median_ms:.3g}", f"{row.p95_ms:.3g}", f"{row.ratio:.2f}")
     Console().print(table)
+    for line in report.remarks:
+        _say(line)
+    print(json.dumps(report.as_json()))  # noqa: T201 - the command's output
 
 
 def _say(text: str) -> None:

@@ -98,8 +98,8 @@ def find_library() -> tuple[str, ModuleType]:
         except ImportError as error:
             reasons.append(f"{name}: {error}")
     raise EngineMissing(
-        f"no TensorRT here ({'; '.join(reasons)}); pip install 'resadapt-stream[tensorrt]', or tensorrt-rtx-cu13-libs,"
-        " tensorrt-rtx-cu13-bindings and tensorrt-rtx-cu13"
+        f"no TensorRT here ({'; '.join(reasons)}); pip install 'resadapt-stream[tensorrt]', or [tensorrt-rtx], which"
+        " builds without a GPU too"
     )
 
 

@@ -1,16 +1,21 @@
 """An engine from checkpoint to ONNX Runtime and TensorRT: the same answers, and named errors for what does not fit."""
 
+import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import allocator_engine.compile as compile_module
+from allocator_engine import runtime
+from allocator_engine.bench import WARM_UP, compare
 from allocator_engine.check import crowd, examine, golden, parity, require_parity
 from allocator_engine.cli import app
-from allocator_engine.compile import compile_plan, find_library, to_half
+from allocator_engine.compile import compile_plan, to_half
 from allocator_engine.encode import View, batch, empty_memory, no_queries
 from allocator_engine.errors import EngineFailed, EngineMismatch, EngineMissing, ParityError
 from allocator_engine.export import export
@@ -18,6 +23,7 @@ from allocator_engine.manifest import Artifact, Plan, artifact_of, read, sha256_
 from allocator_engine.model.checkpoint import load as load_checkpoint
 from allocator_engine.runtime import LIMITS, load, onnx_engine, torch_engine
 from allocator_engine.spec import QUERY_FEATURES, STREAM
+from pipeline.errors import ConfigError
 from tests.engines import Bright, engine, untrained
 
 
@@ -35,14 +41,6 @@ def plain():
 def own(tmp_path):
     """An engine that a test may break."""
     return shutil.copytree(engine(), tmp_path / "own")
-
-
-def tensorrt():
-    """The name of the TensorRT that is installed here, or None."""
-    try:
-        return find_library()[0]
-    except EngineMissing:
-        return None
 
 
 def view(frames=2, queries=1, light=100):
@@ -148,12 +146,29 @@ def test_an_onnx_file_that_is_none_is_refused(own):
         load(own)
 
 
-def test_a_plan_of_another_machine_is_passed_over_but_not_when_it_is_asked_for(own):
+@pytest.mark.parametrize(
+    ("card", "change", "words"),
+    [
+        (None, {}, "needs a GPU, and there is none here; choose another backend"),
+        ("A (8.6)", {"gpu": "B", "capability": "9.0"}, r"was built for B \(9\.0\); this is A \(8\.6\); .* compile"),
+        ("A (8.6)", {"version": "1.6"}, r"was built by tensorrt_rtx 1\.6; this is 1\.7; .* resadapt-allocator compile"),
+        ("A (8.6)", {"library": "tensorrt"}, r"needs tensorrt 1\.7, which is not installed .* compile"),
+        ("A (8.6)", {"limits": {"batch": 1}}, "was built for at most .*'batch': 1.* compile"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_passed_over_but_not_when_it_is_asked_for(card, change, words, own, monkeypatch):
+    def library(name):
+        if name != "tensorrt_rtx":
+            raise ImportError(name)
+        return SimpleNamespace(__version__="1.7")
+
+    monkeypatch.setattr(runtime, "gpu", lambda: tuple(card.rstrip(")").split(" (")) if card else None)
+    monkeypatch.setattr(runtime, "tensorrt_library", library)
     (own / "engine.plan").write_bytes(b"a plan")
-    plan = Plan(artifact_of(own / "engine.plan"), "tensorrt", "0.0", "a card of 1999", "0.1", "fp16", LIMITS)
-    write(replace(read(own), plan=plan), own / "engine.json")
+    plan = Plan(artifact_of(own / "engine.plan"), "tensorrt_rtx", "1.7", "", "", "fp16", LIMITS)
+    write(replace(read(own), plan=replace(plan, **change)), own / "engine.json")
     assert load(own).backend == "onnxruntime"
-    with pytest.raises(EngineMismatch, match=r"engine\.plan .*(GPU|a card of 1999).* resadapt-allocator compile"):
+    with pytest.raises(EngineMismatch, match=rf"engine\.plan {words}"):
         load(own, "tensorrt")
     assert [finding.what for finding in examine(own) if not finding.healthy] == ["GPU"]
 
@@ -188,23 +203,14 @@ def test_the_manifest_says_what_the_engine_was_made_of():
     assert manifest.versions["opset"] == "20"
 
 
-def test_without_tensorrt_compiling_names_the_packages(own):
-    if tensorrt() is not None:
-        pytest.skip("a TensorRT is installed here")
-    with pytest.raises(EngineMissing, match="tensorrt-rtx-cu13-libs"):
+def test_without_tensorrt_compiling_names_the_packages(own, monkeypatch):
+    def library(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(compile_module, "tensorrt_library", library)
+    with pytest.raises(EngineMissing, match=r"tensorrt_rtx: No module .* resadapt-stream\[tensorrt\]"):
         compile_plan(own)
     assert read(own).plan is None
-
-
-def test_tensorrt_builds_a_plan_and_answers_as_the_network_where_a_gpu_is(own):
-    library = tensorrt()
-    if library is None or (library == "tensorrt" and not torch.cuda.is_available()):
-        pytest.skip("no TensorRT that can build here")
-    manifest = compile_plan(own)
-    assert manifest == read(own)
-    assert manifest.plan is not None
-    assert manifest.plan.library == library
-    assert ("tensorrt" in manifest.parity) == torch.cuda.is_available()
 
 
 def test_check_says_of_each_part_whether_it_is_sound(own):
@@ -215,3 +221,47 @@ def test_check_says_of_each_part_whether_it_is_sound(own):
     ]  # fmt: skip
     (own / "engine.onnx").unlink()
     assert CliRunner().invoke(app, ["check", str(own)]).exit_code == 3
+
+
+def test_a_bench_tells_every_backend_against_torch_eager_and_ends_in_json():
+    arguments = ["bench", str(engine()), "--batches", "1,2", "--rounds", "3", "--no-compile"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    *table, last = result.output.splitlines()
+    assert any("without tensorrt: " in line and "has no TensorRT plan" in line for line in table)
+    told = json.loads(last)
+    assert [(row["backend"], row["batch"]) for row in told["rows"]] == [
+        ("torch", 1), ("torch", 2), ("onnxruntime", 1), ("onnxruntime", 2),
+    ]  # fmt: skip
+    assert [row["ratio"] for row in told["rows"][:2]] == [1.0, 1.0]
+    assert all(0 < row["median_ms"] <= row["p95_ms"] for row in told["rows"])
+    assert set(told["shares"]) == {"448x256", "1920x1080"}
+    assert {"torch", "onnxruntime"} <= set(told["versions"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--device", "tpu"], "expected cpu or cuda"), (["--batches", "1,x"], "expected numbers such as 1,16")],
+)
+def test_a_bench_that_cannot_be_is_refused(arguments, words):
+    result = CliRunner().invoke(app, ["bench", str(engine()), *arguments])
+    assert isinstance(result.exception, ConfigError)
+    assert words in str(result.exception)
+
+
+def test_backends_that_are_measured_take_turns():
+    turns = []
+
+    class Noted(Bright):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def run(self, tensors):
+            turns.append(self.name)
+            return super().run(tensors)
+
+    ticks = iter(range(1000))
+    rows = compare({"torch": Noted("torch"), "other": Noted("other")}, 4, 2, lambda: float(next(ticks)))
+    assert turns == ["torch", "other"] * (WARM_UP + 2)
+    assert [(row.median_ms, row.ratio) for row in rows] == [(125.0, 1.0)] * 2

@@ -14,7 +14,7 @@ FLOORS = [
     " allocator_engine.grid allocator_engine.fit allocator_engine.resize allocator_engine.spec"
     " allocator_engine.encode allocator_engine.errors allocator_engine.manifest allocator_engine.model"
     " allocator_engine.train allocator_engine.runtime allocator_engine.export allocator_engine.compile"
-    " allocator_engine.check",
+    " allocator_engine.check allocator_engine.operations allocator_engine.bench",
     # 1 base contracts and pure decisions
     "pipeline.context pipeline.hops pipeline.budget pipeline.judge pipeline.state pipeline.metrics"
     " pipeline.sources.base pipeline.sources.address pipeline.sources.timeline pipeline.sources.pace"
