@@ -4,133 +4,44 @@ The same questions about the same generated pictures are asked in several ways:
 
     ours      one prefix per stream that only grows; all watches branch from it
     naive     a full prompt of its own per watch and hop
-    video     what peers do: a chunk of ten seconds at native size, sent once per watch (told per second)
+    video     what peers do: a chunk of ten seconds at native size, encoded once per watch (told per second)
     sliding   one watch whose window slides by a hop each time, so that no prefix stays valid
 
-Naive asking is the same backend with its caches out of the way: another stream, other content ids.
+Naive asking is the same backend with its caches out of the way: another stream, other content ids. Where the backend
+takes them, all ways show two frames per segment, which is how a video item is cut: a chunk costs as one item would.
 """
 
 import asyncio
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
-from rich.table import Table
 
-from allocator_engine.fit import FitRules, fit
+from allocator_engine.fit import FitRules, SegmentSize, fit
+from allocator_engine.resize import Pixels
+from pipeline.bench_report import CHUNK_S, FULL_S, RULES, SHARES, Cost, Plan, Report, Saving
 from pipeline.clock import Clock
-from pipeline.context import Context, ContextRules
-from pipeline.errors import ConfigError
+from pipeline.context import Context
 from pipeline.mllm.base import MLLM
-from pipeline.types import Answers, Json, Segment, WatchQuery
+from pipeline.types import Answer, Answers, Segment, WatchQuery
 
 SAMPLE_FPS = 2
-RULES = ContextRules(max_s=30.0, keep_s=15.0, max_tokens=1_000_000)
-FULL_S = 22
-"""Seconds in a context when hops are counted: the mean of what the rules allow."""
-CHUNK_S = 10
-SHARES = (1.0, 0.1)
-"""Parts of the native tokens at which everything is measured."""
+_NAIVE_HOPS = 2
+"""Naive hops that are measured at most: each is as many prompts as there are watches."""
+
+_COMPARED = 4
+"""Questions whose answers are compared with caching and without, at each restart and the hop behind it."""
 
 _AT_ONCE = 32  # asks under way together: more than any backend here works on, fewer than any queue holds
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much is measured: streams asking at once, numbers of watches, hops of a second counted once the context has
-    filled, seconds of the comparison with a sliding window, and the native (height, width) of the pictures in px."""
-
-    streams: int = 1
-    watches: tuple[int, ...] = (1, 16)
-    hops: int = 4
-    sliding_s: int = 180
-    size: tuple[int, int] = (256, 448)
-
-    def __post_init__(self) -> None:
-        if not self.watches or min(self.streams, self.hops, *self.watches) < 1:
-            raise ConfigError(f"--streams, --hops and --watches must be at least 1; got {self}")
-        if self.hops > RULES.max_s - FULL_S:
-            raise ConfigError(
-                f"--hops is {self.hops}; expected at most {RULES.max_s - FULL_S:g}, before a context restarts"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Vision tokens encoded, prompt tokens computed and found in a cache, all per hop and stream; wall seconds of a hop
-    of all streams, and answers per second of them."""
-
-    way: str
-    share: float
-    watches: int
-    encoded: float
-    prefilled: float
-    cached: float
-    p50_s: float
-    p95_s: float
-    answers_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """Prompt tokens computed over the same seconds by a context that is appended to and by one that slides; how often
-    the former re-anchored; the largest difference of a score between it and a context never seen before, there."""
-
-    appended: int
-    slid: int
-    restarts: int
-    worst_difference: float
-
-    @property
-    def saved(self) -> float:
-        """Part of the sliding window's prefill that appending saves."""
-        return 1 - self.appended / self.slid
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All of it."""
-
-    mllm: str
-    plan: Plan
-    costs: tuple[Cost, ...]
-    saving: Saving
-
-    def cost(self, way: str, share: float, watches: int) -> Cost:
-        """One line of the table."""
-        return next(one for one in self.costs if (one.way, one.share, one.watches) == (way, share, watches))
-
-    def ratios(self, share: float) -> dict[str, float]:
-        """The last number of watches against the first, and against naive asking."""
-        first, last = self.plan.watches[0], self.plan.watches[-1]
-        few, many = (self.cost("ours", share, watches) for watches in (first, last))
-        naive = self.cost("naive", share, last)
-        return {
-            "encoded_ratio": many.encoded / few.encoded,
-            "prefill_vs_naive": many.prefilled / naive.prefilled,
-            "wall_vs_naive": many.p50_s / naive.p50_s,
-            "prefill_per_further_watch": (many.prefilled - few.prefilled) / max(1, last - first),
-        }
-
-    def as_json(self) -> dict[str, Json]:
-        """The ratios at native size, and everything else below them."""
-        return {
-            "mllm": self.mllm,
-            **self.ratios(SHARES[0]),
-            "sliding_saved": self.saving.saved,
-            "at_share": {f"{share:g}": self.ratios(share) for share in SHARES},
-            "sliding": {**asdict(self.saving), "share": SHARES[-1]},
-            "costs": [asdict(cost) for cost in self.costs],
-            "plan": asdict(self.plan),
-        }
 
 
 class Pictures:
     """Generated frames: a bar moves over a textured ground."""
 
     def __init__(self, plan: Plan, rules: FitRules) -> None:
+        assert SAMPLE_FPS % rules.frames_per_segment == 0, rules
         height, width = plan.size
         ground = np.random.default_rng(0).integers(40, 200, (8, 14, 3), np.uint8)
         self._ground = cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -138,18 +49,24 @@ class Pictures:
         self._native = rules.grid.tokens(*rules.grid.native(height, width))
 
     def second(self, second: int, share: float) -> list[Segment]:
-        """The frames of a second of stream, each at this share of its native tokens."""
-        return [self._frame(second * SAMPLE_FPS + index, share) for index in range(SAMPLE_FPS)]
+        """The segments of a second of stream, each at this share of its native tokens."""
+        step = self._rules.frames_per_segment
+        first = second * SAMPLE_FPS
+        return [self._segment(range(index, index + step), share) for index in range(first, first + SAMPLE_FPS, step)]
 
-    def _frame(self, index: int, share: float) -> Segment:
+    def _segment(self, frames: range, share: float) -> Segment:
+        most = max(1, round(self._native * share))
+        (size,) = fit([self._ground.shape[:2]] * len(frames), [1.0] * len(frames), most, self._rules).segments
+        pixels = np.stack([self._frame(index, size) for index in frames])
+        times = tuple(index / SAMPLE_FPS for index in frames)
+        return Segment(times, pixels, size.tokens, f"bench:{times}:{pixels.shape}")
+
+    def _frame(self, index: int, size: SegmentSize) -> Pixels:
         height, width = self._ground.shape[:2]
         pixels = self._ground.copy()
         pixels[height // 3 : height // 2, index * 9 % width :][:, : width // 8] = (220, 30, 40)
-        (size,) = fit([(height, width)], [1.0], max(1, round(self._native * share)), self._rules).segments
         small = cv2.resize(pixels, (size.width, size.height), interpolation=cv2.INTER_AREA)
-        return Segment(
-            (index / SAMPLE_FPS,), np.asarray(small, np.uint8)[None], size.tokens, f"bench:{index}:{small.shape}"
-        )
+        return np.asarray(small, np.uint8)
 
 
 class Bench:
@@ -157,7 +74,8 @@ class Bench:
 
     def __init__(self, mllm: MLLM, clock: Clock, plan: Plan) -> None:
         self._mllm, self._clock, self._plan = mllm, clock, plan
-        self._pictures = Pictures(plan, FitRules(mllm.info.grid, min_tokens_per_segment=1))
+        frames = min(mllm.info.grid.temporal_patch, mllm.info.max_frames_per_segment)
+        self._pictures = Pictures(plan, FitRules(mllm.info.grid, frames, min_tokens_per_segment=1))
         self._names = 0
 
     async def run(self) -> Report:
@@ -187,7 +105,7 @@ class Bench:
         """Each watch of each stream with a context of its own that nobody has seen."""
         seconds = CHUNK_S if way == "video" else FULL_S
         hops = []
-        for hop in range(1 if way == "video" else self._plan.hops):
+        for hop in range(1 if way == "video" else min(self._plan.hops, _NAIVE_HOPS)):
             asked = [
                 (self._context(share, hop, seconds), [query])
                 for _ in range(self._plan.streams)
@@ -205,7 +123,8 @@ class Bench:
     async def _saving(self, share: float) -> Saving:
         (query,) = questions(1)
         context = Context.empty(self._name(), RULES)
-        appended, slid, restarts, worst = 0, 0, 0, 0.0
+        appended, slid, restarts = 0, 0, 0
+        pairs: list[tuple[Answer, Answer]] = []
         for second in range(self._plan.sliding_s):
             epoch = context.epoch
             context = context.append(self._pictures.second(second, share))
@@ -214,11 +133,19 @@ class Bench:
             alone = await self._mllm.ask(window, [query])
             self._mllm.forget(window.stream_id)
             appended, slid = appended + said.usage.prefilled_tokens, slid + alone.usage.prefilled_tokens
-            if context.epoch != epoch:
-                restarts += 1
-                fresh = await self._mllm.ask(self._unseen(context), [query])
-                worst = max(worst, abs(fresh.answers[0].score - said.answers[0].score))
-        return Saving(appended, slid, restarts, worst)
+            restarts += context.epoch != epoch
+            if restarts and len(pairs) < 2 * _COMPARED * restarts:
+                pairs += await self._kept_and_fresh(context)
+        off = [abs(kept.score - fresh.score) for kept, fresh in pairs]
+        differ = sum(kept.verdict != fresh.verdict for kept, fresh in pairs)
+        return Saving(appended, slid, restarts, len(pairs), max(off, default=0.0), differ)
+
+    async def _kept_and_fresh(self, context: Context) -> list[tuple[Answer, Answer]]:
+        """The same questions on what is kept of a context and on the same context never seen before."""
+        queries, unseen = questions(_COMPARED), self._unseen(context)
+        kept, fresh = await self._mllm.ask(context, queries), await self._mllm.ask(unseen, queries)
+        self._mllm.forget(unseen.stream_id)
+        return list(zip(kept.answers, fresh.answers, strict=True))
 
     async def _timed(self, asked: Sequence[tuple[Context, Sequence[WatchQuery]]]) -> tuple[float, list[Answers]]:
         """Ask all at once; wall seconds and the answers. What was kept of contexts asked once is dropped."""
@@ -273,20 +200,6 @@ async def measure(mllm: MLLM, clock: Clock, plan: Plan) -> Report:
         return await Bench(mllm, clock, plan).run()
     finally:
         await mllm.close()
-
-
-def table(report: Report) -> Table:
-    """The report for people."""
-    found = Table(
-        "way", "share", "watches", "encoded", "prefilled", "cached", "p50 ms", "p95 ms", "answers/s", box=None
-    )
-    found.title = f"{report.mllm}: tokens per hop and stream, {report.plan.streams} streams"
-    for cost in report.costs:
-        tokens = (f"{count:.0f}" for count in (cost.encoded, cost.prefilled, cost.cached))
-        times = (f"{seconds * 1000:.0f}" for seconds in (cost.p50_s, cost.p95_s))
-        row = (cost.way, f"{cost.share:g}", str(cost.watches), *tokens, *times, f"{cost.answers_per_s:.1f}")
-        found.add_row(*row)
-    return found
 
 
 def questions(count: int) -> list[WatchQuery]:

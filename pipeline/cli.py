@@ -132,17 +132,19 @@ def bench_mllm(
     streams: Annotated[int, typer.Option(help="Streams that ask at once.")] = 1,
     watches: Annotated[str, typer.Option(help="Numbers of watches, such as 1,16.")] = "1,16",
     hops: Annotated[int, typer.Option(help="Hops measured once the context has filled.")] = 4,
+    sliding: Annotated[int, typer.Option(help="Seconds of stream against a sliding window.")] = 180,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file; its `mllm` holds.")] = None,
     json_line: Annotated[bool, typer.Option("--json", help="One JSON line on stdout, last.")] = False,
     log_level: LogLevel = "error",
 ) -> None:
     """Tokens and time of asking: shared and growing prefixes against one full prompt per watch and hop."""
     set_up_logs(log_level)
-    from pipeline.bench_mllm import SHARES, Plan, measure, table
+    from pipeline.bench_mllm import measure
+    from pipeline.bench_report import SHARES, Plan, table
 
     if not re.fullmatch(r"[0-9]+(,[0-9]+)*", watches):
         raise ConfigError(f"--watches is {watches!r}; expected numbers such as 1,16")
-    plan = Plan(streams, tuple(map(int, watches.split(","))), hops)
+    plan = Plan(streams, tuple(map(int, watches.split(","))), hops, sliding)
     site = load_site(config) if config else parse_site({"mllm": mllm})
     clock = SystemClock()
     # Asking naively may take longer than any watch would wait.
