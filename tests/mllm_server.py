@@ -28,14 +28,16 @@ SPELLED_NO = {"no": 0.7, " No": 0.2, "NO": 0.1}
 
 @dataclass
 class Habits:
-    """How the server behaves until told otherwise. `meanwhile` runs before each answer; `next` answers instead, once
-    each: a status with headers and a body, or a function that is given the handler."""
+    """How the server behaves until told otherwise. `share` is that of yes, by the hash if None. `meanwhile` runs before
+    each answer; `next` answers instead, once each: a status with headers and a body, or a function that is given the
+    handler."""
 
     models: Mapping[str, str] = field(default_factory=lambda: {MODEL: "/weights/a"})
     answers_as: str | None = None
     key: str | None = None
     logprobs: bool = True
     mass: float = 0.98
+    share: float | None = None
     uuids: bool = True
     skips_null: bool = False
     schemas: bool = True
@@ -138,7 +140,7 @@ class MLLMServer(ThreadingHTTPServer):
         }
 
     def _choice(self, request: dict, number: int) -> dict:
-        share = 0.02 + 0.96 * number / 2**64
+        share = self.habits.share if self.habits.share is not None else 0.02 + 0.96 * number / 2**64
         form = request.get("response_format")
         if form and self.habits.schemas:
             text = json.dumps(made(form["json_schema"]["schema"], number))

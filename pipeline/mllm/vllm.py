@@ -21,7 +21,7 @@ from pipeline.mllm.card import Card, fetch, read_card
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.vllm_asking import Reading, Reply, Work, usage
 from pipeline.mllm.vllm_running import Care, EngineGone, Running, begin_in_thread
-from pipeline.mllm.vllm_settings import How, Settings, prepare_environment
+from pipeline.mllm.vllm_settings import How, Settings, advice, prepare_environment
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
 if TYPE_CHECKING:
@@ -251,7 +251,8 @@ class VllmMLLM:
                 await self._prove(engine, reading)
         except (TimeoutError, MLLMUnavailable) as error:
             await asyncio.to_thread(engine.close)
-            raise EngineMismatch(f"vLLM started on {self._checkpoint} but does not answer: {error}") from error
+            known = advice(self.info.family, engine.on_cpu)
+            raise EngineMismatch(f"vLLM started on {self._checkpoint} but does not answer: {error}{known}") from error
         except BaseException:
             await asyncio.to_thread(engine.close)
             raise

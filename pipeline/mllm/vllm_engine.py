@@ -44,6 +44,7 @@ class Engine:
     def __init__(self, llm: AsyncLLM) -> None:
         self._llm = llm
         self._numbers = count()
+        self.on_cpu = bool(current_platform.is_cpu())
         cache = llm.vllm_config.cache_config
         self.block_tokens: int = cache.block_size
         self.cache_tokens: int = cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size

@@ -57,6 +57,16 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def advice(family: str, on_cpu: bool) -> str:
+    """What to do about an engine that starts and then does not answer, if something is known of it."""
+    if on_cpu and family in _STATEFUL:
+        return (
+            f"; on a CPU the linear attention of {family} wants AVX-512 BF16 or AMX, which this one may lack: use a"
+            " GPU, or transformers:PATH_OR_NAME"
+        )
+    return ""
+
+
 def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
     """The arguments of vLLM's `AsyncEngineArgs`.
 

@@ -17,10 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
 from pipeline.context import Context
+from pipeline.errors import MLLMTimeout
 from pipeline.mllm.openai import OpenAIMLLM
 from pipeline.mllm.transformers import TransformersMLLM
 from pipeline.types import Answers, WatchQuery
@@ -178,6 +180,30 @@ async def test_a_server_that_forgot_is_sent_the_pixels_again(root: str, mllm: Op
     assert mllm.counters.resent == 1
     assert after.usage.cached_tokens == 0
     assert scores(after) == pytest.approx(scores(before), abs=2e-3)
+
+
+async def test_a_server_that_hangs_is_named_and_asked_again_once_it_goes_on(root: str, stream_id: str) -> None:
+    mllm = OpenAIMLLM(f"{root}/v1", MODEL, name="openai:vllm", api_key=KEY, timeout_s=30.0)
+    await mllm.start()
+    before = await mllm.ask(shown(mllm, stream_id), [GATE, BOAT])
+    # Its API process goes on to take connections; the engine behind it does not work.
+    (server,) = [one for one in psutil.Process().children() if "api_server" in " ".join(one.cmdline())]
+    engines = [one for one in server.children() if "resource_tracker" not in " ".join(one.cmdline())]
+    assert engines
+    for engine in engines:
+        engine.suspend()
+    try:
+        for _ in range(2):
+            with pytest.raises(MLLMTimeout, match="2 seconds"):
+                mllm._timeout_s = 2.0
+                await mllm.ask(shown(mllm, stream_id), [GATE, BOAT])
+    finally:
+        for engine in engines:
+            engine.resume()
+        mllm._timeout_s = 30.0
+    after = await mllm.ask(shown(mllm, stream_id), [GATE, BOAT])
+    assert scores(after) == pytest.approx(scores(before), abs=2e-3)
+    await mllm.close()
 
 
 async def test_a_schema_is_followed_whatever_the_model_would_say(mllm: OpenAIMLLM, stream_id: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from pipeline.context import Context, ContextRules
-from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.transformers import TransformersMLLM
 from pipeline.mllm.vllm import VllmMLLM
 from pipeline.types import Answers, Segment, WatchQuery
@@ -267,6 +267,22 @@ async def test_other_checkpoints_answer_alike_and_leave_no_process(checkpoint: s
     await embedded.close()
     assert own
     assert not psutil.wait_procs(own, timeout=10)[1]
+
+
+async def test_a_family_with_a_running_state_answers_alike_or_says_what_this_cpu_lacks() -> None:
+    embedded, lacking = TransformersMLLM(tiny("qwen3_5"), name="embedded", device="cpu"), ""
+    await embedded.start()
+    try:
+        async with started(tiny("qwen3_5")) as mllm:
+            for count in (2, 5):
+                ours, theirs = await both(mllm, embedded, context(*mixed(mllm, count, FAR_S)))
+                assert ours == pytest.approx(theirs, abs=0.02)
+    except EngineMismatch as error:
+        lacking = str(error)
+    finally:
+        await embedded.close()
+    has = {"avx512_bf16", "amx_tile"} & set(Path("/proc/cpuinfo").read_text().split())
+    assert not lacking or ("wants AVX-512 BF16 or AMX" in lacking and not has)
 
 
 def processes() -> list[psutil.Process]:
