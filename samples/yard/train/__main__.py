@@ -34,7 +34,7 @@ class Recipe:
     moments: int = 3400
     rare: int = 1800
     episodes: int = 1100
-    text: int = 3200
+    text: int = 2000
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""
