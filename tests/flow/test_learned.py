@@ -1,21 +1,28 @@
 """The learned allocator: what an engine proposes, for many streams at once, inside every grant."""
 
 import asyncio
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allocator_engine.check import crowd
 from allocator_engine.errors import EngineFailed
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
-from allocator_engine.runtime import torch_engine
+from allocator_engine.model.network import Shape, StreamNetwork
+from allocator_engine.runtime import load, torch_engine
 from allocator_engine.spec import STREAM, EngineSpec
 from pipeline.allocators.batcher import Batcher, Batching, groups
+from pipeline.allocators.fixed import fixed_scale
 from pipeline.allocators.learned import LearnedAllocator, open_learned
 from pipeline.clock import ManualClock, SystemClock
 from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
+from pipeline.loop import allocate
+from pipeline.metrics import Metrics
 from pipeline.types import WatchQuery
 from tests.engines import Bright, directions, engine, untrained
 from tests.pictures import Painted, hop, yard
@@ -129,6 +136,28 @@ async def test_weights_that_are_not_finite_fail_the_allocation_and_nothing_else(
             await allocator.allocate(hop(float(second), yard()), QUERIES, 100)
 
 
+SMALL = Shape(stem=(8, 8, 16), width=32, heads=2, mixers=1, readers=1, head_width=32)
+PARTS = [name for name, _ in StreamNetwork(SMALL).named_parameters() if not name.startswith("foresee")]
+
+
+@given(
+    part=st.sampled_from(PARTS),
+    factor=st.sampled_from([0.0, -1.0, 1e4, 1e30, float("inf"), float("nan")]),
+    grant=st.integers(1, 300),
+)
+@settings(max_examples=60, deadline=None)
+async def test_whatever_the_weights_the_loop_gets_an_allocation_within_the_grant(part, factor, grant):
+    network = StreamNetwork(SMALL)
+    network.get_parameter(part).data.mul_(factor)
+    allocator = learned(torch_engine(network, STREAM), batching=Batching(wait_s=0.0))
+    house = SimpleNamespace(clock=ManualClock(), allocator=allocator, fit_rules=RULES, metrics=Metrics())
+    seen = hop(0.0, yard(), plain(0))
+    allocation, fell_back = await allocate(seen, QUERIES, grant, house)
+    assert allocation.tokens <= grant
+    if np.isnan(factor):
+        assert (allocation, fell_back) == (fixed_scale(seen, grant, RULES), True)
+
+
 async def test_after_a_failure_the_memory_starts_anew():
     def fault(tensors):
         if tensors["thumbnails"].max() == 13:
@@ -209,6 +238,33 @@ async def test_an_asker_that_leaves_takes_nobody_along():
     assert engine_.calls == [2]
 
 
+async def test_every_call_is_told_with_its_hops():
+    heard: list[tuple[int, float]] = []
+    allocator = learned(clock=ManualClock(), batching=Batching(most=3), told=lambda *call: heard.append(call))
+    hops = [hop(0.0, plain(1), stream_id=str(i)) for i in range(3)]
+    await asyncio.gather(*(allocator.allocate(one, QUERIES, 100) for one in hops))
+    assert heard == [(3, 0.0)]
+
+
+async def test_closing_waits_for_the_call_under_way_though_nobody_wants_it_any_more():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fault(tensors):
+        begun.set()
+        go_on.wait(10)
+
+    allocator = learned(Bright(fault))
+    ask = asyncio.create_task(allocator.allocate(hop(0.0, plain(1)), QUERIES, 100))
+    await asyncio.to_thread(begun.wait, 10)
+    ask.cancel()
+    closing = asyncio.create_task(allocator.close())
+    await asyncio.sleep(0.02)
+    assert not closing.done()
+    go_on.set()
+    await closing
+    await learned().close()
+
+
 def test_groups_keep_the_order_the_limit_and_the_like_together():
     assert groups([2, 2, 1, 2, 2, 16, 9], most=3) == [[0, 1, 3], [2], [4], [5, 6]]
     assert groups([], most=3) == []
@@ -223,14 +279,43 @@ def test_groups_take_every_hop_once_and_pad_none_to_more_than_twice(frames, most
         assert max(frames[i] for i in group) < 2 * min(frames[i] for i in group) + 1
 
 
-async def test_later_frames_never_change_an_earlier_decision(real):
-    async def scales_of(last: Painted, stream_id: str):
-        shown = [yard(box=(20, 30)), yard(box=(60, 200))]
-        before = await real.allocate(hop(0.0, *shown, stream_id=stream_id), QUERIES, 100)
-        await real.allocate(hop(1.0, last, stream_id=stream_id), QUERIES, 100)
-        return before
+SCENES = [plain(0), plain(255), yard(), yard(box=(20, 30)), yard(box=(60, 200)), yard(light=60)]
+HOPS = st.lists(st.lists(st.integers(0, len(SCENES) - 1), max_size=3), min_size=1, max_size=4)
 
-    assert await scales_of(plain(0), "a") == await scales_of(yard(box=(90, 90)), "b")
+
+@given(before=HOPS, one=HOPS, other=HOPS, grant=st.integers(20, 300))
+@settings(max_examples=15, deadline=None)
+async def test_later_hops_never_change_an_earlier_decision(before, one, other, grant, real):
+    async def decisions(*hops):
+        real.forget("yard")
+        shown = [hop(float(second), *(SCENES[i] for i in seen)) for second, seen in enumerate(hops)]
+        return [await real.allocate(each, QUERIES, grant) for each in shown]
+
+    assert (await decisions(*before, *one))[: len(before)] == (await decisions(*before, *other))[: len(before)]
+
+
+@given(frames=st.integers(2, 6), data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_later_frames_of_a_hop_never_change_an_earlier_decision(frames, data):
+    kept = data.draw(st.integers(1, frames - 1))
+    tensors = crowd(1, frames)
+    changed = tensors["thumbnails"].copy()
+    changed[:, kept:] = data.draw(st.sampled_from([0, 128, 255]))
+    compiled = load(engine(), "onnxruntime")
+    one, other = (compiled.run(tensors | {"thumbnails": seen})["mean"] for seen in (tensors["thumbnails"], changed))
+    np.testing.assert_allclose(one[:, :kept], other[:, :kept], atol=1e-6)
+    assert np.abs(one[:, kept:] - other[:, kept:]).max() > 1e-4
+
+
+@given(queries=st.integers(2, 40), frames=st.integers(1, 3), data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_the_order_of_queries_does_not_matter(queries, frames, data):
+    tensors = crowd(1, frames, queries)
+    order = data.draw(st.permutations(range(queries)))
+    compiled = load(engine(), "onnxruntime")
+    one = compiled.run(tensors)["mean"]
+    other = compiled.run(tensors | {"queries": tensors["queries"][:, order]})["mean"]
+    np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_an_engine_of_another_spec_is_refused():
