@@ -23,7 +23,10 @@ _WORD = re.compile(r"\w+")
 
 
 class SentenceEncoder(Protocol):
-    """Turns questions into vectors."""
+    """Turns questions into vectors. `about` names what the vectors depend on, apart from what training changes."""
+
+    @property
+    def about(self) -> str: ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Float32 `[texts, 128]`, each of length 1. The same text always gives the same vector."""
@@ -42,6 +45,11 @@ class QueryEncoder(nn.Module):
         self.table = nn.EmbeddingBag(buckets, width, mode="sum")
         self.norm = nn.LayerNorm(width)
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, QUERY_FEATURES))
+
+    @property
+    def about(self) -> str:
+        """See SentenceEncoder."""
+        return f"hashed words, {self.buckets} x {self.width}"
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Float32 `[texts, 128]`, each of length 1."""

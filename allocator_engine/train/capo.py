@@ -7,8 +7,10 @@ the rest of its group and for what it cost, moves the policy by clipped policy g
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,12 +22,10 @@ from torch.nn import functional
 
 from allocator_engine.encode import scales
 from allocator_engine.fit import Allocation, FitRules
-from allocator_engine.model.network import StreamNetwork
 from allocator_engine.model.policy import entropy, log_prob, sample
-from allocator_engine.model.query import SentenceEncoder
 from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
 from allocator_engine.train.learner import Learner, weight_groups
-from allocator_engine.train.progress import Progress, Record
+from allocator_engine.train.progress import Progress, Record, means
 from allocator_engine.train.regular import RegularRules, likeness, regulariser
 from allocator_engine.train.rollout import Answerer, Clips, Episode, NewBucket, Purse, PurseRules, credits
 from allocator_engine.train.watched import Watched
@@ -80,12 +80,18 @@ class CapoConfig:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What training is given: clips, the frozen MLLM that answers, the buckets and the fitting of production."""
+    """What training is given: clips, the frozen MLLM that answers, the buckets and the fitting of production.
+
+    `at_once` prompts of a step are played at the same time, each in a thread of its own. `about` names what clips and
+    answers depend on.
+    """
 
     clips: Clips
     answerer: Answerer
     new_bucket: NewBucket
     rules: FitRules
+    at_once: int = 1
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,32 +114,34 @@ class Rollout:
 
 def train(
     config: CapoConfig,
-    network: StreamNetwork,
-    encoder: SentenceEncoder,
+    learner: Learner,
     outside: Outside,
     work: Path,
     *,
     stop_at: int | None = None,
-    on_step: Callable[[Record], None] = lambda record: None,
+    on_step: Callable[[Sequence[Record]], None] = lambda records: None,
 ) -> list[Record]:
-    """Train `network` (and a QueryEncoder) to the last step, or to `stop_at`; returns the records of all steps.
+    """Train `learner` to the last step, or to `stop_at`; returns the records of all steps, which `on_step` is told too.
 
     State and log are kept in `work`: the same call goes on where the last one stopped, and comes to the same end.
     Every step is a function of the seed and its number alone. Raises EngineMismatch for a state of another recipe.
     """
-    learner = Learner(network, encoder)
     groups = weight_groups(learner, config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
-    recipe = f"{config} {network.shape} {outside.rules} {outside.answerer.reward_kind}"
+    recipe = f"{config} {learner.about} {outside.rules} {outside.answerer.reward_kind} {outside.about}"
     progress = Progress(work, recipe, learner, optimizer)
     progress.resume()
     last = min(config.steps, stop_at or config.steps)
     for step in range(len(progress.records), last):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
-        record = _step(step, config, learner, outside, progress)
+        try:
+            record = _step(step, config, learner, outside, progress)
+        except ConnectionError:
+            progress.save()  # nothing was learned in this step yet
+            raise
         progress.add(record, save=(step + 1) % config.save_every == 0 or step + 1 == last)
-        on_step(record)
+        on_step(progress.records)
     return progress.records
 
 
@@ -149,11 +157,12 @@ def _step(step: int, config: CapoConfig, learner: Learner, outside: Outside, pro
     if step < config.grounding_steps:
         grounding: list[_Loss] = [partial(_grounding_loss, episode, learner) for episode in episodes]
         return {"step": step, "phase": "grounding", **_update(grounding, config, learner, progress)}
-    rolled = [play(episode, config, learner, outside, (step, index)) for index, episode in enumerate(episodes)]
+    prompts = [(step, index) for index in range(len(episodes))]
+    with ThreadPoolExecutor(outside.at_once) as pool:
+        # The policy does not change within a step, so its prompts do not depend on each other.
+        rolled = list(pool.map(play, episodes, repeat(config), repeat(learner), repeat(outside), prompts))
     losses: list[_Loss] = [partial(_loss, rollout, config, learner) for rollout in rolled]
-    figures: dict[str, float] = {}
-    for _ in range(config.epochs):
-        figures = _update(losses, config, learner, progress)
+    figures = [_update(losses, config, learner, progress) for _ in range(config.epochs)][-1]
     return {"step": step, "phase": "capo", "reward_kind": outside.answerer.reward_kind, **_summary(rolled), **figures}
 
 
@@ -162,17 +171,17 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
     rng = np.random.default_rng((config.seed, *prompt))
     target = float(np.exp(rng.uniform(*np.log(config.budgets))))
     told = () if rng.random() < config.untold else episode.standing
-    watched = Watched.of(episode)
+    watched = learner.watch(episode)
     purses = [Purse(episode, target, config.purse, outside.rules, outside.new_bucket) for _ in range(config.group)]
     variants: list[list[Allocation]] = [[] for _ in purses]
     levels, actions, old = [], [], []
     with torch.no_grad():
-        summary, _ = learner.understand(watched, told)
+        meaning, _ = learner.understand(watched, told)
         for index, (hop, frames) in enumerate(zip(episode.hops, watched.hops, strict=True)):
-            meant = summary[:, frames].expand(config.group, -1, -1)
+            meant = meaning[:, frames].expand(config.group, -1, -1)
             level = torch.tensor([[purse.level(index, hop)] for purse in purses], device=meant.device)
             level = level.expand(-1, meant.shape[1])
-            mean, concentration = learner.network.decide(meant, level)
+            mean, concentration = learner.decide(meant, level)
             drawn = sample(mean.cpu().numpy(), concentration.cpu().numpy(), rng)
             for purse, variant, action in zip(purses, variants, drawn, strict=True):
                 variant.append(purse.spend(hop, scales(action.astype(np.float32)).tolist()))
@@ -191,7 +200,7 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
         torch.cat(levels, dim=1),
         torch.cat(actions, dim=1),
         torch.cat(old, dim=1),
-        torch.from_numpy(worth).float().to(summary.device),
+        torch.from_numpy(worth).float().to(meaning.device),
         reward,
         cost,
         float(np.mean([purse.spent for purse in purses])),
@@ -208,8 +217,8 @@ def _per_frame(episode: Episode, watched: Watched, advantage: Floats, credit_s: 
 
 def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor, dict[str, float]]:
     """PPO's clipped loss per frame, the regularisers, and what the queries' own tokens say of their answers."""
-    summary, tokens = learner.understand(rolled.watched, rolled.told)
-    mean, concentration = learner.network.decide(summary.expand(config.group, -1, -1), rolled.levels)
+    meaning, holds = learner.understand(rolled.watched, rolled.told)
+    mean, concentration = learner.decide(meaning.expand(config.group, -1, -1), rolled.levels)
     ratio = torch.exp(log_prob(mean, concentration, rolled.actions) - rolled.old)
     clipped = ratio.clamp(1 - config.clip[0], 1 + config.clip[1])
     gain = torch.minimum(ratio * rolled.advantage, clipped * rolled.advantage)
@@ -220,8 +229,8 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
     regular, figures = regulariser(mean, concentration, alike, pts_s, config.regular)
     spread = entropy(mean, concentration).mean()
     loss = regular - gain.mean() - config.entropy_weight * spread
-    if rolled.told and config.answer_weight:
-        loss = loss + config.answer_weight * _foreseen(learner, tokens, rolled.watched, rolled.episode)
+    if rolled.told and config.answer_weight and holds is not None:
+        loss = loss + config.answer_weight * _foreseen(holds, rolled.watched, rolled.episode)
     figures |= {
         "entropy": float(spread.detach()),
         "scale": float(mean.detach().mean()),
@@ -233,19 +242,20 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
 
 
 def _grounding_loss(episode: Episode, learner: Learner) -> tuple[Tensor, dict[str, float]]:
-    watched = Watched.of(episode)
-    _, tokens = learner.understand(watched, episode.standing)
-    return _foreseen(learner, tokens, watched, episode), {}
+    watched = learner.watch(episode)
+    _, holds = learner.understand(watched, episode.standing)
+    if holds is None:
+        raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
+    return _foreseen(holds, watched, episode), {}
 
 
-def _foreseen(learner: Learner, tokens: Tensor, watched: Watched, episode: Episode) -> Tensor:
+def _foreseen(holds: Tensor, watched: Watched, episode: Episode) -> Tensor:
     """Cross entropy of whether each standing query holds at the end of each hop, where that is known."""
-    ends = [max(hop.stop - 1, 0) for hop in watched.hops]
-    truth = torch.from_numpy(episode.holds.T.astype(np.float32)).to(tokens.device)
+    said = holds[[max(hop.stop - 1, 0) for hop in watched.hops]]
+    truth = torch.from_numpy(episode.holds.T.astype(np.float32)).to(said.device)
     known = truth >= 0
     if not bool(known.any()):
-        return tokens.sum() * 0
-    said = learner.network.foresee(tokens[0, ends, 1:])[..., 0]
+        return said.sum() * 0
     return functional.binary_cross_entropy_with_logits(said[known], truth[known])
 
 
@@ -270,26 +280,18 @@ def _update(
             optimizer.step()
         else:
             progress.skipped += 1
-    return _means(collected) | {"skipped": progress.skipped}
+    return means(collected) | {"skipped": progress.skipped}
 
 
 def _summary(rolled: Sequence[Rollout]) -> dict[str, float]:
-    return _means(
-        [
-            {
-                "reward": float(one.reward.mean()) if one.reward.size else 0.0,
-                "reward_spread": float(one.reward.std(axis=0).mean()) if one.reward.size else 0.0,
-                "cost": float(one.cost.mean()),
-                "target": one.target,
-                "pivot": one.pivot,
-                "tokens": one.tokens,
-            }
-            for one in rolled
-        ]
-    )
-
-
-def _means(entries: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of every figure over the entries that have it."""
-    names = dict.fromkeys(name for entry in entries for name in entry)
-    return {name: round(float(np.mean([entry[name] for entry in entries if name in entry])), 6) for name in names}
+    """Means over the prompts; rewards of those that were asked anything."""
+    spending = [
+        {"cost": float(one.cost.mean()), "target": one.target, "pivot": one.pivot, "tokens": one.tokens}
+        for one in rolled
+    ]
+    rewards = [
+        {"reward": float(one.reward.mean()), "reward_spread": float(one.reward.std(axis=0).mean())}
+        for one in rolled
+        if one.reward.size
+    ]
+    return means(rewards) | means(spending)

@@ -2,7 +2,7 @@
 
 Columns go by the names that public sets use (VideoMME, Charades-STA, NExT-GQA and their kin); see COLUMNS. A row needs
 a video and a question, and an answer or an interval. With options it is multiple choice; with an interval and no answer
-the interval is what is asked for; with both, the interval is where the evidence lies.
+the interval is what is asked for, of a question or of a caption; with both, the interval is where the evidence lies.
 """
 
 import json
@@ -39,8 +39,10 @@ Watch: TypeAlias = Callable[[Path], Sequence[ClipHop]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question about the file `video`; `evidence_s` is where its answer can be seen, in seconds, if known."""
+    """One question about the file `video`; `evidence_s` is where its answer can be seen, in seconds, if known. `number`
+    is its line in a JSONL file, or its row in a parquet file, from 1."""
 
+    number: int
     video: Path
     question: str
     truth: str
@@ -51,19 +53,19 @@ class Row:
 def read_rows(file: Path) -> list[Row]:
     """The rows of a file; videos are paths relative to it, with or without a suffix.
 
-    Raises EngineMissing for a file, a video or a parquet reader that is not there, and ValueError, naming file and row,
-    for a row that cannot be read or an answer that cannot be graded.
+    Nothing is left out: raises EngineMissing for a file, a video or a parquet reader that is not there, and ValueError
+    for a row that cannot be read or an answer that cannot be graded, each naming the file and the line.
     """
     if not file.exists():
         raise EngineMissing(f"there is no data set {file}; give the path of a .jsonl or .parquet file")
     rows = []
-    for number, fields in enumerate(_records(file), start=1):
+    for number, fields in _records(file):
         try:
-            rows.append(_row(fields, file.parent))
+            rows.append(_row(number, fields, file.parent))
         except EngineMissing as error:
-            raise EngineMissing(f"row {number} of {file}: {error}") from error
+            raise EngineMissing(f"line {number} of {file}: {error}") from error
         except ValueError as error:
-            raise ValueError(f"row {number} of {file}: {error}") from error
+            raise ValueError(f"line {number} of {file}: {error}") from error
     if not rows:
         raise ValueError(f"{file} holds no rows; expected at least one")
     return rows
@@ -71,7 +73,10 @@ def read_rows(file: Path) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class QaClips:
-    """Rows as Clips: each once per epoch, in an order of its own, asked when the video is over."""
+    """Rows as Clips: each once per epoch, in an order of its own, asked when the video is over.
+
+    `episode` raises what `watch` raises for a video that cannot be decoded, and ValueError for one without pictures.
+    """
 
     rows: Sequence[Row]
     watch: Watch
@@ -79,20 +84,25 @@ class QaClips:
 
     def episode(self, step: int, index: int) -> Episode:
         """See Clips."""
-        epoch, place = divmod(step * self.prompts_per_step + index, len(self.rows))
-        row = self.rows[int(np.random.default_rng((_SEED, epoch)).permutation(len(self.rows))[place])]
+        row = self.rows[turn(len(self.rows), step * self.prompts_per_step + index)]
         hops = tuple(self.watch(row.video))
         if not hops:
-            raise ValueError(f"{row.video} holds no picture; leave its rows out")
+            raise ValueError(f"{row.video} of line {row.number} holds no picture; leave its rows out")
         starts_s = [hop.start_s for hop in hops]
         since = 0 if row.evidence_s is None else max(0, int(np.searchsorted(starts_s, row.evidence_s[0], "right")) - 1)
         probe = Probe(row.question, row.truth, row.form, len(hops) - 1, since)
         return Episode(str(row.video), hops, (row.question,), (probe,), np.full((1, len(hops)), -1, np.int8))
 
 
-def _records(file: Path) -> Iterator[Mapping[str, Value]]:
+def turn(count: int, number: int) -> int:
+    """Which of `count` things has its turn: each once per epoch, in an order of its own."""
+    epoch, place = divmod(number, count)
+    return int(np.random.default_rng((_SEED, epoch)).permutation(count)[place])
+
+
+def _records(file: Path) -> Iterator[tuple[int, Mapping[str, Value]]]:
     if file.suffix == ".parquet":
-        yield from _parquet(file)
+        yield from enumerate(_parquet(file), start=1)
         return
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -103,7 +113,7 @@ def _records(file: Path) -> Iterator[Mapping[str, Value]]:
             raise ValueError(f"line {number} of {file} is not JSON ({error}); expected one object per line") from error
         if not isinstance(record, dict):
             raise ValueError(f"line {number} of {file} is {type(record).__name__}; expected an object")
-        yield record
+        yield number, record
 
 
 def _parquet(file: Path) -> Iterator[Mapping[str, Value]]:
@@ -114,7 +124,7 @@ def _parquet(file: Path) -> Iterator[Mapping[str, Value]]:
     yield from parquet.read_table(file).to_pylist()
 
 
-def _row(fields: Mapping[str, Value], folder: Path) -> Row:
+def _row(number: int, fields: Mapping[str, Value], folder: Path) -> Row:
     video, question = _text(fields, "video"), _text(fields, "question")
     if not video or not question:
         raise ValueError(f"it has no {'question' if video else 'video'} among {', '.join(map(str, fields))}")
@@ -127,9 +137,16 @@ def _row(fields: Mapping[str, Value], folder: Path) -> Row:
     else:
         raise ValueError("it has neither an answer nor an interval")
     check(form, truth)
-    if options:
-        question = "\n".join([question, *(f"{_LETTERS[i]}. {option}" for i, option in enumerate(options))])
-    return Row(_found(folder, video), question, truth, form, evidence_s)
+    return Row(number, _found(folder, video), _worded(question, form, options), truth, form, evidence_s)
+
+
+def _worded(question: str, form: Form, options: Sequence[str]) -> str:
+    """The question as it is asked: with its options; a caption whose interval is wanted made a question."""
+    if form == "interval" and not question.endswith("?"):
+        question = f'When does this happen: "{question}"?'
+    if form == "interval":
+        question += " Answer with the seconds: START to END."
+    return "\n".join([question, *(f"{_LETTERS[i]}. {option}" for i, option in enumerate(options))])
 
 
 def _found(folder: Path, video: str) -> Path:

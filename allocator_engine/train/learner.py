@@ -1,5 +1,6 @@
-"""What training changes: the network, and the query encoder if it is ours."""
+"""What training changes: the network that understands and decides, and the query encoder if it is ours."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -8,29 +9,60 @@ from torch import Tensor, nn
 from allocator_engine.model.network import StreamNetwork
 from allocator_engine.model.query import QueryEncoder, SentenceEncoder
 from allocator_engine.spec import QUERY_FEATURES
+from allocator_engine.train.rollout import Episode
 from allocator_engine.train.watched import Watched, perceive
 
 
-class Learner(nn.Module):
-    """The network and, if it can be trained, its query encoder."""
+class Learner(nn.Module, ABC):
+    """A configuration of the network as CAPO trains it: its parameters are what is learned.
+
+    `about` names everything that the outcome of a training depends on.
+    """
+
+    about: str
+
+    @abstractmethod
+    def watch(self, episode: Episode) -> Watched:
+        """What the network will be shown of an episode: made once, however often the episode is played."""
+
+    @abstractmethod
+    def understand(self, watched: Watched, told: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """What each frame means to the queries: `[1, frames, features]`; and logits `[frames, queries]` of whether each
+        query holds once the frame is shown, None from a network that does not say."""
+
+    @abstractmethod
+    def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and concentration `[group, frames]` of the policy, of `meaning` `[group, frames, features]` and grants
+        `[group, frames]` as `grant_level` gives them."""
+
+
+class StreamLearner(Learner):
+    """The configuration `stream`, and its query encoder if that can be trained."""
 
     def __init__(self, network: StreamNetwork, encoder: SentenceEncoder) -> None:
         super().__init__()
         self.network = network
         self.words = encoder if isinstance(encoder, QueryEncoder) else None
-        self._encoder = encoder
+        self.encoder = encoder
+        self.about = f"{network.shape} {encoder.about}"
 
-    def embedded(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def watch(self, episode: Episode) -> Watched:
+        return Watched.of(episode)
+
+    def understand(self, watched: Watched, told: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        summary, tokens = self.network.read(perceive(self.network, watched), *self._embedded(told))
+        return summary, self.network.foresee(tokens[0, :, 1:])[..., 0]
+
+    def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.decide(meaning, level)
+
+    def _embedded(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Embeddings `[1, texts, 128]` and a mask of ones `[1, texts]`; for no text a single padding."""
         device = self.network.place.device
         if not texts:
             return torch.zeros(1, 1, QUERY_FEATURES, device=device), torch.zeros(1, 1, device=device)
-        found = self.words(texts) if self.words else torch.from_numpy(self._encoder.embed(texts)).to(device)
+        found = self.words(texts) if self.words else torch.from_numpy(self.encoder.embed(texts)).to(device)
         return found[None], torch.ones(1, len(texts), device=device)
-
-    def understand(self, watched: Watched, told: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What each frame means to the queries `[1, frames, features]`, and to each alone behind the null query."""
-        return self.network.read(perceive(self.network, watched), *self.embedded(told))
 
 
 def weight_groups(learner: Learner, decay: float) -> list[dict[str, object]]:

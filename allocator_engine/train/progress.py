@@ -2,15 +2,17 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 
 from allocator_engine.errors import EngineMismatch
+from allocator_engine.model.checkpoint import check_finite
 
 Record: TypeAlias = Mapping[str, float | int | str]
 """One line of the log."""
@@ -48,9 +50,11 @@ class Progress:
         with (self.folder / _LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(record) + "\n")
         if save:
-            self._save(self.folder / _STATE)
+            self.save()
 
-    def _save(self, file: Path) -> None:
+    def save(self) -> None:
+        """Write the state."""
+        file = self.folder / _STATE
         beside = file.with_suffix(".partial")
         state = {
             "recipe": self.recipe,
@@ -71,11 +75,18 @@ class Progress:
         if theirs != self.recipe:
             raise EngineMismatch(f"{file} is of the recipe {theirs!r}; expected {self.recipe!r}. Train elsewhere")
         try:
+            check_finite(state["module"], str(file))
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.records, self.skipped = state["records"], state["skipped"]
         except (KeyError, RuntimeError, ValueError) as error:
             raise EngineMismatch(f"{file} does not fit this network ({error}); train elsewhere") from error
+
+
+def means(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every figure over the entries that have it."""
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    return {name: round(float(np.mean([entry[name] for entry in entries if name in entry])), 6) for name in names}
 
 
 def _write(file: Path, text: str) -> None:

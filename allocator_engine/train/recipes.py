@@ -1,5 +1,6 @@
 """Named trainings and their ablations: everything that is chosen, in one place."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,13 @@ def site() -> Recipe:
     return Recipe(CapoConfig("site", steps=300, learning_rate=2e-4, advantage=AdvantageRules(spread=0.02)))
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"yard": yard, "site": site}
+def qa() -> Recipe:
+    """A video-QA file: every question is asked once its video is over, so all that was shown answers for it alike."""
+    config = CapoConfig("qa", steps=300, learning_rate=2e-4, credit_s=math.inf, advantage=AdvantageRules(spread=0.02))
+    return Recipe(config)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"yard": yard, "site": site, "qa": qa}
 
 
 def without_text(recipe: Recipe) -> Recipe:
@@ -62,6 +69,9 @@ def without_similarity(recipe: Recipe) -> Recipe:
 ABLATIONS: dict[str, Callable[[Recipe], Recipe]] = {
     change.__name__: change for change in (without_text, without_memory, plain_cost, paper_sign, without_similarity)
 }
+
+OF_THE_NETWORK = ("without_text", "without_memory")
+"""Ablations of what the configuration `stream` has."""
 
 
 def _named(recipe: Recipe, what: str) -> Recipe:

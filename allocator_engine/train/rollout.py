@@ -77,16 +77,18 @@ class Clips(Protocol):
         ...
 
 
-RewardKind: TypeAlias = Literal["dense", "sparse"]
+RewardKind: TypeAlias = Literal["dense", "sparse", "mixed"]
+"""Rewards are probabilities of the right answer; right or wrong; or the one for yes and no, the other for words."""
 
 
 class Answerer(Protocol):
-    """A frozen MLLM, asked about many allocations of one episode. What it encodes for one it keeps for the others."""
+    """A frozen MLLM, asked about many allocations of one episode. What it encodes for one it keeps for the others.
+
+    It may be asked by several threads at once.
+    """
 
     @property
-    def reward_kind(self) -> RewardKind:
-        """Whether rewards are probabilities of the right answer, or right and wrong."""
-        ...
+    def reward_kind(self) -> RewardKind: ...
 
     def rewards(self, episode: Episode, variants: Sequence[Sequence[Allocation]]) -> NDArray[np.float64]:
         """How right each probe was answered under each variant (one allocation per hop): `[variants, probes]`, 0 to 1.
@@ -153,6 +155,15 @@ class Purse:
         self._bucket.take(allocation.tokens)
         self.spent += allocation.tokens
         return allocation
+
+
+def moments(known: NDArray[np.int8], most: int, rng: np.random.Generator) -> list[int]:
+    """At which hops to ask a watch of which is `known` (int8 `[hops]`: 1 yes, 0 no, -1 unknown) what holds: at most
+    `most`, in order, as often when it does as when it does not."""
+    yes = rng.permutation(np.flatnonzero(known == 1))[: most // 2]
+    # What never happens is asked about too, but not so often that "no" would become the usual answer.
+    no = rng.permutation(np.flatnonzero(known == 0))[: max(1, len(yes))]
+    return sorted([*yes.tolist(), *no.tolist()])
 
 
 def credits(episode: Episode, credit_s: float) -> NDArray[np.float64]:

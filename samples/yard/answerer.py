@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, DynamicCache, Qwen3VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
 
 from allocator_engine.fit import Allocation, SegmentSize
 from allocator_engine.resize import Pixels
@@ -58,6 +59,7 @@ class YardAnswerer:
         if not (checkpoint / "model.safetensors").exists():
             raise ConfigError(f"{checkpoint} holds no model.safetensors; expected the folder of a trained checkpoint")
         self.reward_kind: RewardKind = reward_kind
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # it would draw into our own
         self._model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, attn_implementation="sdpa")
         torch.nn.Module.eval(torch.nn.Module.to(self._model, device)).requires_grad_(False)
         embed_patches_by_product(self._model.model.visual)

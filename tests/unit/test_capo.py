@@ -15,7 +15,7 @@ from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.query import QueryEncoder
 from allocator_engine.train.advantage import AdvantageRules
 from allocator_engine.train.capo import CapoConfig, Outside, play, train
-from allocator_engine.train.learner import Learner
+from allocator_engine.train.learner import StreamLearner
 from allocator_engine.train.regular import RegularRules
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, Purse, PurseRules, credits
 from pipeline.budget import Bucket, Ledger, Rate
@@ -78,14 +78,13 @@ CONFIG = CapoConfig(
 )
 
 
-def begin(seed: int = 0) -> tuple[StreamNetwork, QueryEncoder]:
+def begin(seed: int = 0) -> StreamLearner:
     torch.manual_seed(seed)
-    return StreamNetwork(SMALL), QueryEncoder(64, 16)
+    return StreamLearner(StreamNetwork(SMALL), QueryEncoder(64, 16))
 
 
 def test_it_learns_to_spend_on_the_frame_that_decides(tmp_path):
-    network, encoder = begin()
-    records = train(CONFIG, network, encoder, OUTSIDE, tmp_path)
+    records = train(CONFIG, begin(), OUTSIDE, tmp_path)
     first, last = (np.mean([r["reward"] for r in part]) for part in (records[:8], records[-8:]))
     assert last > first + 0.4
     assert last > 0.6
@@ -94,9 +93,9 @@ def test_it_learns_to_spend_on_the_frame_that_decides(tmp_path):
 
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2, grounding_steps=1)
-    whole = train(short, *begin(), OUTSIDE, tmp_path / "whole")
-    train(short, *begin(), OUTSIDE, tmp_path / "halves", stop_at=2)
-    resumed = train(short, *begin(seed=3), OUTSIDE, tmp_path / "halves")
+    whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
+    train(short, begin(), OUTSIDE, tmp_path / "halves", stop_at=2)
+    resumed = train(short, begin(seed=3), OUTSIDE, tmp_path / "halves")
     assert resumed == whole
     logs = [(tmp_path / name / "capo.jsonl").read_text() for name in ("whole", "halves")]
     assert logs[0] == logs[1]
@@ -105,7 +104,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
 
 def test_a_training_killed_between_two_saves_repeats_only_what_was_not_saved(tmp_path):
     short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2)
-    whole = train(short, *begin(), OUTSIDE, tmp_path / "whole")
+    whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
 
     class Dying(Oracle):
         calls = 0
@@ -117,33 +116,33 @@ def test_a_training_killed_between_two_saves_repeats_only_what_was_not_saved(tmp
             return super().rewards(episode, variants)
 
     with pytest.raises(ConnectionError):
-        train(short, *begin(), dataclasses.replace(OUTSIDE, answerer=Dying()), tmp_path / "killed")
-    assert train(short, *begin(), OUTSIDE, tmp_path / "killed") == whole
+        train(short, begin(), dataclasses.replace(OUTSIDE, answerer=Dying()), tmp_path / "killed")
+    assert train(short, begin(), OUTSIDE, tmp_path / "killed") == whole
 
 
 def test_a_state_of_another_recipe_or_a_damaged_one_is_refused_by_name(tmp_path):
     short = dataclasses.replace(CONFIG, steps=1, prompts_per_step=1, group=2)
-    train(short, *begin(), OUTSIDE, tmp_path)
+    train(short, begin(), OUTSIDE, tmp_path)
     with pytest.raises(EngineMismatch, match=r"capo\.state is of the recipe"):
-        train(dataclasses.replace(short, group=3), *begin(), OUTSIDE, tmp_path)
+        train(dataclasses.replace(short, group=3), begin(), OUTSIDE, tmp_path)
     (tmp_path / "capo.state").write_bytes(b"half")
     with pytest.raises(EngineMismatch, match="damaged"):
-        train(short, *begin(), OUTSIDE, tmp_path)
+        train(short, begin(), OUTSIDE, tmp_path)
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path):
-    network, encoder = begin()
+    learner = begin()
     short = dataclasses.replace(CONFIG, steps=1, prompts_per_step=1, group=2, entropy_weight=math.inf)
-    before = [parameter.detach().clone() for parameter in network.parameters()]
-    records = train(short, network, encoder, OUTSIDE, tmp_path)
+    before = [parameter.detach().clone() for parameter in learner.parameters()]
+    records = train(short, learner, OUTSIDE, tmp_path)
     assert records[-1]["skipped"] == 1
-    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("budget", [0.03, 0.12, 1.0])
 def test_a_rollout_stays_within_its_bucket_and_costs_what_it_spent(budget):
     config = dataclasses.replace(CONFIG, budgets=(budget, budget))
-    rolled = play(Marked().episode(0, 0), config, Learner(*begin()), OUTSIDE, (0, 0))
+    rolled = play(Marked().episode(0, 0), config, begin(), OUTSIDE, (0, 0))
     native = 112 * HOPS
     assert rolled.levels.shape == rolled.actions.shape == rolled.advantage.shape == (8, HOPS)
     assert (rolled.cost * native <= budget * native + 1e-6).all(), "the bucket begins empty"
@@ -188,7 +187,7 @@ def test_an_episode_of_one_frame_or_with_an_empty_hop_is_learned_from_too(tmp_pa
             return np.random.default_rng(1).random((len(variants), 1))
 
     short = dataclasses.replace(CONFIG, steps=2, prompts_per_step=1, group=2, regular=RegularRules())
-    records = train(short, *begin(), dataclasses.replace(OUTSIDE, clips=Few(), answerer=Random()), tmp_path)
+    records = train(short, begin(), dataclasses.replace(OUTSIDE, clips=Few(), answerer=Random()), tmp_path)
     assert records[-1]["skipped"] == 0
 
 

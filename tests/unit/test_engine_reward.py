@@ -85,14 +85,15 @@ def test_rows_of_public_sets_are_read(tmp_path):
         ("number", "3"),
     ]
     assert rows[0].question == "Which?\nA. red\nB. blue"
+    assert rows[1].question == 'When does this happen: "a person opens a door"? Answer with the seconds: START to END.'
     assert rows[2].evidence_s == (3.0, 4.0)
 
 
 @pytest.mark.parametrize(
     ("record", "error", "named"),
     [
-        ({"video": "gone", "question": "?", "answer": "yes"}, EngineMissing, r"row 1 .*gone is not there"),
-        ({"question": "?", "answer": "yes"}, ValueError, "row 1 .*no video"),
+        ({"video": "gone", "question": "?", "answer": "yes"}, EngineMissing, r"line 1 .*gone is not there"),
+        ({"question": "?", "answer": "yes"}, ValueError, "line 1 .*no video"),
         ({"video": "clip", "question": "Q", "answer": "C", "options": ["x", "y"]}, ValueError, "none of its 2 options"),
         ({"video": "clip", "question": "Q", "answer": "?"}, ValueError, "cannot be graded"),
         ({"video": "clip", "question": "Q"}, ValueError, "neither an answer nor an interval"),
@@ -104,6 +105,23 @@ def test_a_row_that_cannot_be_used_is_refused_by_name(tmp_path, record, error, n
     write(tmp_path, record)
     with pytest.raises(error, match=named):
         read_rows(tmp_path / "set.jsonl")
+
+
+def test_the_line_that_is_named_is_that_of_the_file_blank_ones_counted(tmp_path):
+    write(tmp_path, {"video": "clip", "question": "Q", "answer": "yes"})
+    with (tmp_path / "set.jsonl").open("a") as file:
+        file.write('\n\n{"video": "clip", "question": "Q", "answer": "?"}\n')
+    with pytest.raises(ValueError, match=r"line 4 of .*set\.jsonl: the answer '\?' cannot be graded"):
+        read_rows(tmp_path / "set.jsonl")
+
+
+def test_a_parquet_file_reads_as_its_rows_would_in_json(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    records = [{"video": "clip", "question": "Which?", "options": ["red", "blue"], "answer": "blue"}]
+    write(tmp_path, *records)
+    parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "set.parquet")
+    assert read_rows(tmp_path / "set.parquet") == read_rows(tmp_path / "set.jsonl")
 
 
 def test_a_missing_or_broken_file_is_refused_by_name(tmp_path):

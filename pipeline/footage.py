@@ -1,0 +1,202 @@
+"""A site's own recordings as what training learns from: cut into clips, and labelled by the MLLM's own answers.
+
+Everything is decoded by the sources of production. The label of a question at a moment is what the frozen MLLM answers
+when it sees all of the clip up to then at native size: nobody has to say what is true.
+"""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from allocator_engine.encode import native_tokens
+from allocator_engine.fit import FitRules
+from allocator_engine.train.data import turn
+from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
+from pipeline.background import Background
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.hops import HopRules, hops
+from pipeline.sources.address import RECORDING_SUFFIXES
+from pipeline.sources.av import AvSource
+from pipeline.sources.probe import probe
+
+log = structlog.get_logger()
+
+MOST_HOPS = 16
+"""Hops of a clip, at most: fewer where the native pictures of so many would not fit into a context."""
+
+MOST_QUESTIONS = 8
+"""Watches that stand at once in an episode; of more, each episode draws some."""
+
+MOMENTS = 8
+"""How often a watch is asked in an episode, at most."""
+
+LONG_FRAMES = 64
+"""Frames of a whole video, at most: a longer one is sampled more thinly."""
+
+_LOOK_S = 1.0  # of a recording, to see whether it can be decoded
+_SEED = 13
+
+
+class Reference(Protocol):
+    """What the frozen MLLM answers to native pictures."""
+
+    def native(self, hops: Sequence[ClipHop], questions: Sequence[str]) -> NDArray[np.float64]:
+        """P(yes) against P(no) of each question as each hop ends, NaN where it does not know: `[questions, hops]`.
+
+        Raises ConnectionError when it cannot answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A part of a recording: `[start_s, end_s)` stream seconds of a file."""
+
+    file: Path
+    start_s: float
+    end_s: float
+
+
+class Reader:
+    """Decodes recordings into hops, sampled as `rules` say."""
+
+    def __init__(self, rules: HopRules, background: Background, clock: Clock, hwaccel: str = "auto") -> None:
+        self.rules, self._background, self._clock, self._hwaccel = rules, background, clock, hwaccel
+
+    def read(self, file: Path, start_s: float = 0.0, end_s: float = float("inf")) -> tuple[ClipHop, ...]:
+        """The hops that begin in `[start_s, end_s)`. Raises ConfigError for a file that is no video, and
+        SourceUnavailable for one that breaks off before its first picture."""
+        return self._background.run(self._read(file, start_s, end_s, self.rules))
+
+    def read_whole(self, file: Path) -> tuple[ClipHop, ...]:
+        """All of a video, in at most LONG_FRAMES frames. Raises as `read` does."""
+        seconds = self.length_s(file)
+        fps = min(self.rules.sample_fps, LONG_FRAMES / max(seconds, 1e-9))
+        rules = self.rules if fps == self.rules.sample_fps else HopRules(fps, self.rules.slots / fps)
+        return self._background.run(self._read(file, 0.0, float("inf"), rules))
+
+    def length_s(self, file: Path) -> float:
+        """Seconds of a recording; of one that does not say, counted. Raises as `read` does."""
+        found = probe(str(file), clock=self._clock, read_s=_LOOK_S, live=False)
+        if found.pixel_format is None:
+            raise ConfigError(f"{file} holds no picture that can be decoded")
+        if found.duration_s is not None:
+            return found.duration_s
+        return self._background.run(self._count_s(file))
+
+    async def _read(self, file: Path, start_s: float, end_s: float, rules: HopRules) -> tuple[ClipHop, ...]:
+        found: list[ClipHop] = []
+        source = AvSource(
+            str(file), name=file.stem, clock=self._clock, live=False, hwaccel=self._hwaccel, start_s=start_s
+        )
+        try:
+            async with aclosing(hops(source, file.stem, rules, from_s=start_s)) as stream:
+                async for hop in stream:
+                    if hop.start_s >= end_s:
+                        break
+                    pictures = tuple(frame.picture for frame in hop.frames)
+                    found.append(ClipHop(hop.start_s, hop.end_s, tuple(f.pts_s for f in hop.frames), pictures))
+        except SourceUnavailable:
+            if not found:
+                raise
+        finally:
+            await source.close()
+        return tuple(found)
+
+    async def _count_s(self, file: Path) -> float:
+        source, last_s = AvSource(str(file), name=file.stem, clock=self._clock, live=False), 0.0
+        async with aclosing(hops(source, file.stem, self.rules)) as stream:
+            async for hop in stream:
+                last_s = hop.end_s
+        await source.close()
+        return last_s
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """The clips of a folder of recordings, and those of its files that are no use, each with the reason."""
+
+    clips: tuple[Clip, ...]
+    skipped: tuple[str, ...]
+
+
+def survey(folder: Path, reader: Reader, rules: FitRules, most_tokens: int) -> Footage:
+    """Cut the recordings below `folder` into clips whose native pictures are at most `most_tokens`, but at least a hop.
+
+    A recording that cannot be decoded is skipped. Raises ConfigError if there is none, or none that is of use.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in RECORDING_SUFFIXES)
+    if not files:
+        raise ConfigError(f"--recordings {folder} holds no recording; expected {', '.join(sorted(RECORDING_SUFFIXES))}")
+    clips: list[Clip] = []
+    skipped: list[str] = []
+    for file in files:
+        try:
+            clips += _cut(file, reader, rules, most_tokens)
+        except (ConfigError, SourceUnavailable) as error:
+            skipped.append(f"{file}: {error}")
+    if not clips:
+        raise ConfigError(f"none of {len(files)} recordings in {folder} can be decoded; the first: {skipped[0]}")
+    return Footage(tuple(clips), tuple(skipped))
+
+
+def _cut(file: Path, reader: Reader, rules: FitRules, most_tokens: int) -> list[Clip]:
+    hop_s = reader.rules.hop_s
+    first = reader.read(file, 0.0, hop_s)
+    if not first:
+        raise ConfigError("it holds no picture")
+    each = max(1, native_tokens(first[0].sizes, rules))
+    count = min(MOST_HOPS, max(1, most_tokens // each))
+    hops_in_all = max(1, int(reader.length_s(file) / hop_s + 1e-6))
+    starts = range(0, hops_in_all, count)
+    return [Clip(file, start * hop_s, min(start + count, hops_in_all) * hop_s) for start in starts]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteClips:
+    """Clips of recordings as episodes: each once per epoch, in an order of its own, with some of the watches.
+
+    A watch is asked at moments when the MLLM, shown everything, says yes, and at as many when it says no; never when it
+    does not know.
+    """
+
+    clips: Sequence[Clip]
+    questions: Sequence[str]
+    reader: Reader
+    reference: Reference
+    prompts_per_step: int
+
+    def episode(self, step: int, index: int) -> Episode:
+        """See Clips. A clip that cannot be decoded is logged, and the next one takes its place."""
+        first = turn(len(self.clips), step * self.prompts_per_step + index)
+        for offset in range(len(self.clips)):
+            clip = self.clips[(first + offset) % len(self.clips)]
+            try:
+                shown = self.reader.read(clip.file, clip.start_s, clip.end_s)
+            except (ConfigError, SourceUnavailable) as error:
+                log.warning("clip_skipped", file=str(clip.file), start_s=clip.start_s, reason=str(error))
+                continue
+            if shown:
+                return self._asked(clip, shown, np.random.default_rng((_SEED, step, index)))
+            log.warning("clip_skipped", file=str(clip.file), start_s=clip.start_s, reason="it holds no picture")
+        raise ConfigError("none of the clips can be decoded any more; are the recordings still there?")
+
+    def _asked(self, clip: Clip, shown: tuple[ClipHop, ...], rng: np.random.Generator) -> Episode:
+        most = min(MOST_QUESTIONS, len(self.questions))
+        count = int(rng.integers(1, most + 1))
+        chosen = tuple(self.questions[i] for i in sorted(rng.permutation(len(self.questions))[:count]))
+        scores = self.reference.native(shown, chosen)
+        known = np.where(np.isnan(scores), -1, scores >= 0.5).astype(np.int8)
+        probes = tuple(
+            Probe(text, "yes" if known[row, hop] else "no", "yes_no", hop, hop)
+            for row, text in enumerate(chosen)
+            for hop in moments(known[row], MOMENTS, rng)
+        )
+        return Episode(f"{clip.file.name} {clip.start_s:g} s", shown, chosen, probes, known)

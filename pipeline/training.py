@@ -1,0 +1,200 @@
+"""A training of the Allocator, composed: clips, answers and buckets by recipe, and what the outcome hangs on."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from allocator_engine.errors import EngineError
+from allocator_engine.fit import FitRules
+from allocator_engine.train.ahead import Ahead
+from allocator_engine.train.capo import Outside
+from allocator_engine.train.data import QaClips, Row, read_rows
+from allocator_engine.train.rollout import Clips
+from pipeline.background import Background
+from pipeline.budget import Bucket, Rate
+from pipeline.build import YARD, build_mllm
+from pipeline.clock import SystemClock
+from pipeline.config import MLLMConfig, SiteConfig, overlay, parse_site, read_yaml
+from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.footage import LONG_FRAMES, Reader, SiteClips, survey
+from pipeline.natives import Natives
+from pipeline.rollout import MLLMAnswerer
+
+PROMPTS_AT_ONCE = 2
+"""Prompts that are played at the same time where others answer: one is decoded and fitted while the other is asked."""
+
+PATIENCE_S = 600.0
+"""How long an answer may take at least: nobody waits for it."""
+
+_WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a training works with; `notes` say what was learned from, `remarks` are for people."""
+
+    outside: Outside
+    notes: Mapping[str, str]
+    remarks: tuple[str, ...] = ()
+
+
+@contextmanager
+def yard(prompts_per_step: int, threads: int, device: str) -> Iterator[Material]:
+    """The rendered yard, whose truth is known, and its own MLLM, asked in `threads` threads. Clips are rendered in a
+    process of their own. Raises ConfigError where the weights of that MLLM are missing."""
+    from samples.yard.answerer import YardAnswerer
+    from samples.yard.bandit import YardClips
+    from samples.yard.hashes import of_file, of_source
+    from samples.yard.shape import grid
+
+    answerer, clips = YardAnswerer(YARD, device=device), YardClips()
+    notes = {part: of_source(part) for part in ("world", "grammar", "truth")}
+    notes |= {"mllm": of_file(YARD / "model.safetensors"), "mllm_name": "yard"}
+    rules = FitRules(grid(), 2, min_tokens_per_segment=1)
+    with Ahead(clips, prompts_per_step) as ahead:
+        yield Material(Outside(ahead, answerer, bucket, rules, threads, f"{clips} {notes}"), notes)
+
+
+@contextmanager
+def site(recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Iterator[Material]:
+    """A site's recordings and watches, and the MLLM that its configuration names: no labels. Its answers to native
+    pictures are kept in `work`.
+
+    Raises ConfigError for what is wrong with any of them, MLLMUnavailable where the MLLM does not answer.
+    """
+    questions = tuple(dict.fromkeys(watch.question for watch in config.watches.values()))
+    if not questions:
+        raise ConfigError("there is nothing to watch for; expected watches: {SLUG: {question: ...}} in --watches")
+    with _answering(config, work) as asked:
+        footage = survey(recordings, asked.reader, asked.rules, config.defaults.context_max_tokens)
+        clips = SiteClips(footage.clips, questions, asked.reader, asked.answerer, prompts_per_step)
+        remarks = [f"skipped {reason}" for reason in footage.skipped]
+        if remarks:
+            remarks.append(f"{len(remarks)} recordings skipped; {len(footage.clips)} clips of the others")
+        yield asked.material(clips, {"watches": _digest(questions)}, remarks)
+
+
+@contextmanager
+def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Iterator[Material]:
+    """A video-QA file, and the MLLM that `config` names. Raises as `site` does, ConfigError also for the first row that
+    cannot be used."""
+    rows = _rows(data)
+    with _answering(config, work, _frames_cap(config)) as asked:
+        _check_videos(data, rows, asked.reader)
+        clips = QaClips(rows, asked.reader.read_whole, prompts_per_step)
+        yield asked.material(clips, {"data": _file_digest(data)})
+
+
+def site_of(watches: Path | None, mllm: str | None, device: str | None) -> SiteConfig:
+    """What a training takes of a site: `watches` is a site file, of which defaults and MLLM hold too, or only what
+    stands under `watches:` there. `mllm` and `device` override it. Raises ConfigError."""
+    raw = read_yaml(watches) if watches else {}
+    if watches and "watches" not in raw:
+        raw = {"watches": raw}
+    own = raw.get("mllm", {})
+    own = {"use": own} if isinstance(own, str) else own
+    given = {key: value for key, value in (("use", mllm), ("device", device)) if value is not None}
+    raw |= {"streams": {}, "mllm": overlay(own, given) if isinstance(own, dict) else own}
+    if isinstance(known := raw.get("watches"), dict):
+        # Whichever of the site's streams they stand on: a recording does not say which it is of.
+        raw["watches"] = {
+            slug: {key: value for key, value in watch.items() if key != "streams"} if isinstance(watch, dict) else watch
+            for slug, watch in known.items()
+        }
+    try:
+        return parse_site(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{watches}: {error}" if watches else str(error)) from error
+
+
+def bucket(rate: float, burst: int) -> Bucket:
+    """The product's bucket, empty at 0 s."""
+    return Bucket(Rate(rate, burst), 0.0, full=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An MLLM that was started, what is decoded for it, and how allocations for it are fitted."""
+
+    answerer: MLLMAnswerer
+    reader: Reader
+    rules: FitRules
+    notes: Mapping[str, str]
+    remarks: tuple[str, ...]
+
+    def material(self, clips: Clips, of: Mapping[str, str], remarks: Sequence[str] = ()) -> Material:
+        """What is learned from these clips, which the notes `of` name."""
+        notes = {**self.notes, **of}
+        outside = Outside(clips, self.answerer, bucket, self.rules, PROMPTS_AT_ONCE, f"{self.reader.rules} {notes}")
+        return Material(outside, notes, (*self.remarks, *remarks))
+
+
+@contextmanager
+def _answering(site: SiteConfig, work: Path, cap: int | None = None) -> Iterator[_Asked]:
+    """The MLLM of a site; no segment has more tokens than `cap`."""
+    clock, config = SystemClock(), site.mllm
+    mllm = build_mllm(replace(config, timeout_s=max(config.timeout_s, PATIENCE_S)), clock)
+    with ExitStack() as stack:
+        background = stack.enter_context(Background())
+        stack.callback(lambda: background.run(mllm.close()))
+        background.run(mllm.start())
+        info = mllm.info
+        if config.frames_per_segment > info.max_frames_per_segment:
+            raise ConfigError(f"{info.name} takes images only; set mllm.frames_per_segment: 1")
+        most = config.max_tokens_per_segment if cap is None else min(cap, config.max_tokens_per_segment)
+        rules = FitRules(info.grid, config.frames_per_segment, config.min_tokens_per_segment, most)
+        identity = identity_of(config)
+        yield _Asked(
+            MLLMAnswerer(mllm, identity, rules, Natives(work / "native.jsonl"), background, clock),
+            Reader(site.defaults.hop_rules(), background, clock, site.defaults.hwaccel),
+            rules,
+            {"mllm": identity, "mllm_name": info.name},
+            () if info.meaningful else (f"{info.name} answers at random: what is learned from it means nothing",),
+        )
+
+
+def identity_of(config: MLLMConfig) -> str:
+    """A hash that names an MLLM's weights as far as they can be seen: of the file that holds them; of several files, or
+    of a server's model, of their names."""
+    folder = YARD if config.use == "yard" else Path(config.use.partition(":")[2])
+    files = sorted(folder.glob("*.safetensors")) if config.use.startswith(("yard", "transformers:", "vllm:")) else []
+    if len(files) == 1:
+        return _file_digest(files[0])
+    return _digest([config.use, *map(_file_digest, files)])
+
+
+def _frames_cap(config: SiteConfig) -> int:
+    """Vision tokens of a segment at most, so that a whole video fits into a context at native size."""
+    segments = LONG_FRAMES // config.mllm.frames_per_segment
+    return max(config.mllm.min_tokens_per_segment, config.defaults.context_max_tokens // segments)
+
+
+def _rows(data: Path) -> list[Row]:
+    try:
+        return read_rows(data)
+    except EngineError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_videos(data: Path, rows: list[Row], reader: Reader) -> None:
+    """Raise ConfigError, naming the line, for the first video that cannot be decoded."""
+    for video, row in {row.video: row for row in reversed(rows)}.items():
+        try:
+            reader.length_s(video)
+        except (ConfigError, SourceUnavailable) as error:
+            raise ConfigError(f"line {row.number} of {data}: its video cannot be decoded ({error})") from error
+
+
+def _file_digest(file: Path) -> str:
+    """The first 12 digits of a file's SHA-256; of a large one, of its name and size."""
+    size = file.stat().st_size
+    what = file.read_bytes() if size <= _WHOLE_BYTES else f"{file.name} {size}".encode()
+    return hashlib.sha256(what).hexdigest()[:12]
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
