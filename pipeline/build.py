@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import structlog
+
 from allocator_engine.errors import EngineError
 from allocator_engine.fit import FitRules
 from allocator_engine.manifest import FILE_NAME, SHIPPED, read, trained_for
@@ -31,6 +33,8 @@ from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import WatchQuery
+
+log = structlog.get_logger()
 
 
 def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) -> Source:
@@ -115,16 +119,21 @@ def engine_of(site: SiteConfig) -> Path:
 
 
 def engine_knows(site: SiteConfig) -> bool:
-    """Whether a site's engine was trained for its MLLM, as far as can be known: of the yard's by its weights."""
+    """Whether a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
+    name."""
     try:
         manifest = read(engine_of(site))
     except EngineError as error:
         raise EngineMismatch(str(error)) from error
-    return site.mllm.use == "yard" and trained_for(manifest, YARD / "model.safetensors")
+    if site.mllm.use == "yard":
+        return trained_for(manifest, YARD / "model.safetensors")
+    return manifest.trained_on.get("mllm_name") == site.mllm.use
 
 
 def _learned(site: SiteConfig, clock: Clock) -> MakeAllocator:
     engine, embed = open_engine(engine_of(site), site.engine.backend)
+    if not engine_knows(site):
+        log.warning("engine_not_known_to_be_for_this_mllm", engine=str(engine_of(site)))
     return lambda rules, told: LearnedAllocator(engine, rules, embed, clock, told=told)
 
 

@@ -189,6 +189,15 @@ def test_an_engine_that_was_not_trained_for_these_weights_is_no_default(shipped,
     assert allocator_name(parse_site({})) == "motion"
 
 
+@pytest.mark.parametrize(("use", "known"), [("transformers:/models/a", True), ("transformers:/models/b", False)])
+def test_an_engine_of_another_mllm_is_used_with_a_warning(shipped, use, known, capsys):
+    write(replace(read(shipped), trained_on={"mllm_name": "transformers:/models/a"}), shipped / "engine.json")
+    site = parse_site({"mllm": use, "engine": str(shipped)})
+    build.build_allocator(site, SystemClock())
+    assert build.engine_knows(site) == known
+    assert ("engine_not_known_to_be_for_this_mllm" in capsys.readouterr().out) == (not known)
+
+
 def test_one_switch_keeps_the_engine_that_comes_along_from_being_the_default(shipped, monkeypatch):
     monkeypatch.setattr(build, "LEARNED_BY_DEFAULT", False)
     assert allocator_name(parse_site({})) == "motion"
@@ -198,7 +207,7 @@ def test_without_an_engine_the_default_is_motion_and_learned_is_refused_with_wha
     monkeypatch.setattr(build, "SHIPPED", tmp_path)
     assert allocator_name(parse_site({})) == "motion"
     site = parse_site({"defaults": {"allocator": "learned"}})
-    with pytest.raises(ConfigError, match="no engine comes along .* --engine PATH, or choose the allocator motion"):
+    with pytest.raises(ConfigError, match=r"no engine comes along .* --engine PATH, or choose the allocator motion"):
         build.build_allocator(site, SystemClock())
 
 
