@@ -24,6 +24,7 @@ from allocator_engine.encode import scales
 from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.model.policy import entropy, log_prob, sample
 from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
+from allocator_engine.train.first_policy import LEVELS, imitation, needed
 from allocator_engine.train.learner import Learner, weight_groups
 from allocator_engine.train.progress import Progress, Record, means
 from allocator_engine.train.regular import RegularRules, likeness, regulariser
@@ -38,10 +39,10 @@ _Loss: TypeAlias = Callable[[], tuple[Tensor, dict[str, float]]]
 class CapoConfig:
     """Every option of a training. Seconds are clip seconds; rates and weights are of AdamW.
 
-    The first `grounding_steps` ask the MLLM nothing: the network only learns which queries hold in which frames, which
-    it goes on learning with `answer_weight` afterwards. `untold` is the part of the prompts whose queries are withheld,
-    so that an allocation without queries is learned too. `credit_s` is how far back a question credits what was saved
-    or wasted before its evidence came.
+    The first `grounding_steps` ask the MLLM nothing: the network learns which queries hold in which frames, which it
+    goes on learning with `answer_weight` afterwards, and with `imitation_weight` to spend where one does. `untold` is
+    the part of the prompts whose queries are withheld, so that an allocation without queries is learned too. `credit_s`
+    is how far back a question credits what was saved or wasted before its evidence came.
     """
 
     name: str
@@ -59,6 +60,7 @@ class CapoConfig:
     advantage: AdvantageRules = AdvantageRules()
     regular: RegularRules = RegularRules()
     answer_weight: float = 0.1
+    imitation_weight: float = 4.0
     entropy_weight: float = 0.0
     clip: tuple[float, float] = (0.2, 0.28)
     dual_clip: float = 10.0
@@ -155,7 +157,9 @@ def learning_rate(step: int, config: CapoConfig) -> float:
 def _step(step: int, config: CapoConfig, learner: Learner, outside: Outside, progress: Progress) -> Record:
     episodes = [outside.clips.episode(step, index) for index in range(config.prompts_per_step)]
     if step < config.grounding_steps:
-        grounding: list[_Loss] = [partial(_grounding_loss, episode, learner) for episode in episodes]
+        grounding: list[_Loss] = [
+            partial(_grounding_loss, episode, config, learner, (step, index)) for index, episode in enumerate(episodes)
+        ]
         return {"step": step, "phase": "grounding", **_update(grounding, config, learner, progress)}
     prompts = [(step, index) for index in range(len(episodes))]
     with ThreadPoolExecutor(outside.at_once) as pool:
@@ -241,12 +245,22 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
     return loss, figures
 
 
-def _grounding_loss(episode: Episode, learner: Learner) -> tuple[Tensor, dict[str, float]]:
+def _grounding_loss(
+    episode: Episode, config: CapoConfig, learner: Learner, prompt: tuple[int, int]
+) -> tuple[Tensor, dict[str, float]]:
+    """What holds in each frame, and a first policy that looks where something does, for grants of every size."""
     watched = learner.watch(episode)
-    _, holds = learner.understand(watched, episode.standing)
+    meaning, holds = learner.understand(watched, episode.standing)
     if holds is None:
         raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
-    return _foreseen(holds, watched, episode), {}
+    rng = np.random.default_rng((config.seed, *prompt))
+    hop_of = watched.hop_of
+    level = torch.from_numpy(rng.uniform(*LEVELS, len(episode.hops))[hop_of]).float().to(meaning.device)[None]
+    need = torch.from_numpy(needed(episode.holds)[hop_of]).to(meaning.device)[None]
+    imitated = imitation(learner.decide(meaning, level)[0], need, level)
+    foreseen = _foreseen(holds, watched, episode)
+    figures = {"imitation": float(imitated.detach()), "foreseen": float(foreseen.detach())}
+    return foreseen + config.imitation_weight * imitated, figures
 
 
 def _foreseen(holds: Tensor, watched: Watched, episode: Episode) -> Tensor:
