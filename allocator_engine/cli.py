@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from allocator_engine.cli_evaluate import evaluate
+from allocator_engine.cli_train import train
 from allocator_engine.errors import EngineError
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, ResadaptError
@@ -23,6 +25,9 @@ EXIT_FAILED = 3
 BATCHES = (1, 4, 16, 64)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+app.command()(evaluate)
+app.command()(train)
 
 EngineFile = Annotated[Path, typer.Argument(help="engine.json, or its folder.")]
 

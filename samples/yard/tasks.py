@@ -12,8 +12,9 @@ from allocator_engine.evaluate.tasks import FAMILIES, Family, Question, Span, Ta
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop
 from samples.yard import evidence, grammar, watches
-from samples.yard.bandit import SAMPLE_FPS, SECONDS, Film, film
+from samples.yard.bandit import HOP_S, SAMPLE_FPS, SECONDS, Film, film
 from samples.yard.distracted import distracted_watches
+from samples.yard.facts import FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, ask
 from samples.yard.matching import spans
 from samples.yard.watches import watches_for
@@ -59,6 +60,10 @@ class YardTasks:
             tasks += _pictures(clip, shown, np.random.default_rng((seed, _AS_PICTURES)))
         return tuple(replace(task, episode=clip) for task in tasks if task.family in self.families)
 
+    def sampling(self, clip: str) -> tuple[float, float]:
+        """See TaskSource."""
+        return SAMPLE_FPS, HOP_S
+
     def hops(self, clip: str) -> Sequence[ClipHop]:
         """See TaskSource."""
         name, _, moment = clip.partition(" at ")
@@ -70,7 +75,7 @@ class YardTasks:
         return (ClipHop(0.0, 1 / SAMPLE_FPS, (0.0,), (picture,)),)
 
 
-def _flat(shown: Film) -> list[grammar.FrameFacts]:
+def _flat(shown: Film) -> list[FrameFacts]:
     """The facts of all frames in stream time."""
     return [frame for hop in shown.facts for frame in hop]
 

@@ -14,7 +14,7 @@ FLOORS = [
     " allocator_engine.grid allocator_engine.fit allocator_engine.resize allocator_engine.spec"
     " allocator_engine.encode allocator_engine.errors allocator_engine.manifest allocator_engine.model"
     " allocator_engine.train allocator_engine.runtime allocator_engine.export allocator_engine.compile"
-    " allocator_engine.check allocator_engine.operations allocator_engine.bench",
+    " allocator_engine.check allocator_engine.operations allocator_engine.bench allocator_engine.evaluate",
     # 1 base contracts and pure decisions
     "pipeline.context pipeline.hops pipeline.budget pipeline.judge pipeline.state pipeline.metrics"
     " pipeline.sources.base pipeline.sources.address pipeline.sources.timeline pipeline.sources.pace"
@@ -34,6 +34,8 @@ FLOORS = [
     # 6 what people touch
     "pipeline.cli allocator_engine.cli pipeline.demo pipeline.play pipeline.screen pipeline.logs"
     " allocator_engine.cli_train pipeline.training"
+    " allocator_engine.cli_evaluate pipeline.comparison pipeline.crew pipeline.examiner pipeline.trial"
+    " pipeline.video_tasks"
     " pipeline.bench_mllm pipeline.bench_report",
 ]
 
@@ -51,9 +53,11 @@ DOORS = {
     "sqlalchemy": {"pipeline.store", "pipeline.database"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service"},
     "yaml": {"pipeline.config", "pipeline.config_faults"},
-    "typer": {"pipeline.cli", "allocator_engine.cli", "allocator_engine.cli_train"},
+    "typer": {
+        *("pipeline.cli", "allocator_engine.cli", "allocator_engine.cli_train", "allocator_engine.cli_evaluate"),
+    },
     "rich": {
-        *("pipeline.cli", "allocator_engine.cli", "allocator_engine.cli_train"),
+        *("pipeline.cli", "allocator_engine.cli", "allocator_engine.cli_train", "allocator_engine.cli_evaluate"),
         *("pipeline.bench_report", "pipeline.demo", "pipeline.screen"),
     },
 }

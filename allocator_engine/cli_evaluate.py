@@ -1,0 +1,207 @@
+"""`resadapt-allocator evaluate`: allocators compared at equal realised tokens, as table, plot and JSON."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from allocator_engine.errors import EngineFailed, EngineMissing
+from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, Point
+from allocator_engine.evaluate.run import ALLOCATORS
+from allocator_engine.evaluate.tasks import FAMILIES
+from allocator_engine.manifest import FILE_NAME, SHIPPED
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.comparison import Comparison
+    from pipeline.config import MLLMConfig
+
+T = TypeVar("T", bound=str)
+
+SECONDS = (2.0, 600.0)
+"""Shortest and longest episode of the yard."""
+
+_CACHE_TOKENS = 4_000_000
+_COLUMNS = ("watch_f1", "watch_f1 coarse", "watch_f1 fine", "qa", "grounding", "image")
+
+
+def evaluate(
+    tasks: Annotated[str, typer.Option(help="yard, yard-distracted, or a video-QA file (.jsonl, .parquet).")] = "yard",
+    seeds: Annotated[str, typer.Option(help="Episodes of the yard: A:B, from A up to B without B.")] = "800000:800200",
+    budgets: Annotated[str, typer.Option(help="Shares of the native tokens.")] = "0.05,0.1,0.25,0.5,1",
+    allocators: Annotated[str | None, typer.Option(help=f"Some of {', '.join(ALLOCATORS)}; all by default.")] = None,
+    families: Annotated[str | None, typer.Option(help=f"Some of {', '.join(FAMILIES)}; all by default.")] = None,
+    engine: Annotated[Path | None, typer.Option(help="engine.json of `learned`, or its folder.")] = None,
+    mllm: Annotated[str, typer.Option(help="Who answers: a folder, or as for `resadapt run`.")] = "yard",
+    device: Annotated[str, typer.Option(help="Where it computes: auto, cpu, cuda.")] = "auto",
+    resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of an episode of the yard.")] = 32.0,
+    jobs: Annotated[int, typer.Option(help="Processes at work; each loads the MLLM.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
+) -> None:
+    """Compare allocators at equal realised tokens: accuracy by budget, with paired 95 % intervals over episodes."""
+    from pipeline.comparison import Comparison, compare  # loads torch
+
+    console = Console(stderr=True)
+    if jobs < 1:
+        raise ConfigError(f"--jobs is {jobs}; expected 1 or more")
+    if not SECONDS[0] <= seconds <= SECONDS[1]:
+        raise ConfigError(f"--seconds is {seconds:g}; expected {SECONDS[0]:g} to {SECONDS[1]:g}")
+    if engine is None and (SHIPPED / FILE_NAME).exists():
+        engine = SHIPPED
+    comparison = Comparison(
+        tasks=tasks,
+        seeds=_seeds(seeds),
+        seconds=seconds,
+        budgets=_budgets(budgets),
+        allocators=_allocators(allocators, engine, console),
+        families=_some("--families", families, FAMILIES),
+        engine=engine,
+        mllm=_mllm(mllm, device, least=1 if tasks.startswith("yard") else 2),
+    )
+    try:
+        with Progress(console=console, transient=True) as progress:
+            found = compare(comparison, resume, jobs, _Told(progress))
+    except ConnectionError as error:
+        again = "the same command goes on where it was" if resume else "with --resume FOLDER it could be gone on with"
+        raise EngineFailed(f"{error}; {again}") from error
+    _report(comparison, found, plot or (resume / "frontier.png" if resume else None), as_json, console)
+
+
+def _allocators(text: str | None, engine: Path | None, console: Console) -> tuple[str, ...]:
+    """Those that are named; by default all that can be had, with a word about the others."""
+    chosen = _some("--allocators", text, ALLOCATORS)
+    unable = [name for name in chosen if name.startswith("learned") and engine is None]
+    if unable and text is not None:
+        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none comes along; name one with --engine")
+    if unable:
+        console.print(f"without {' and '.join(unable)}: no engine comes along; name one with --engine", highlight=False)
+    return tuple(name for name in chosen if name not in unable)
+
+
+def _some(option: str, text: str | None, known: Sequence[T]) -> tuple[T, ...]:
+    """The known ones that an option names, in their own order; all of them without it."""
+    names = [name.strip() for name in text.split(",")] if text is not None else known
+    if strange := [name for name in names if name not in known]:
+        raise ConfigError(f"{option} names {strange[0]!r}; expected some of {', '.join(known)}")
+    return tuple(one for one in known if one in names)
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
+    return range(int(first), int(last))
+
+
+def _budgets(text: str) -> tuple[float, ...]:
+    try:
+        budgets = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        budgets = ()
+    if not budgets or not all(0 < budget <= 1 for budget in budgets):
+        raise ConfigError(f"--budgets is {text!r}; expected shares above 0 up to 1, such as 0.05,0.1,0.25,0.5,1")
+    return budgets
+
+
+def _mllm(text: str, device: str, least: int) -> "MLLMConfig":
+    from pipeline.config import MLLMConfig
+
+    use = f"transformers:{text}" if Path(text).is_dir() else text
+    return MLLMConfig(use=use, device=device, min_tokens_per_segment=least, max_cache_tokens=_CACHE_TOKENS)
+
+
+class _Told:
+    """Progress: bars on a terminal, one for each kind of work; elsewhere a line at every tenth."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bars: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        """See Told."""
+        if not self._progress.console.is_terminal:
+            if 10 * done // of > 10 * (done - 1) // of:
+                self._progress.console.print(f"{what}: {done} of {of}", highlight=False)
+            return
+        if what not in self._bars:
+            self._bars[what] = self._progress.add_task(what)
+        self._progress.update(self._bars[what], completed=done, total=of)
+
+
+def _report(comparison: "Comparison", found: Frontier, picture: Path | None, as_json: bool, console: Console) -> None:
+    """Picture, tables and the last line."""
+    if picture:
+        from allocator_engine.evaluate.plot import plot
+
+        try:
+            plot(found, picture)
+            console.print(f"the frontier is drawn in {escape(str(picture))}", highlight=False, soft_wrap=True)
+        except EngineMissing as error:
+            console.print(escape(str(error)), highlight=False, soft_wrap=True)
+    if not as_json:
+        wide = Console(width=200)
+        wide.print(points_table(found.points))
+        wide.print(differences_table(found.differences))
+    about = {"tasks": comparison.tasks, "seeds": f"{comparison.seeds.start}:{comparison.seeds.stop}"}
+    typer.echo(json.dumps({**about, "hashes": comparison.hashes(), **found.as_json()}, allow_nan=False))
+
+
+def points_table(points: Sequence[Point]) -> Table:
+    """A row for each allocator at each budget; shares and figures in per cent, with their intervals."""
+    table = Table(title="At equal realised tokens", title_justify="left", caption="* does not spend that much")
+    table.add_column("budget")
+    table.add_column("allocator")
+    costs = ("realised", "frames", "tokens/s", "MLLM s", "ms/frame", "onset p50", "p95")
+    for name in (*_COLUMNS, *costs):
+        table.add_column(name, justify="right")
+    for before, point in zip((None, *points), points, strict=False):
+        if before is not None and before.budget != point.budget:
+            table.add_section()
+        figures: dict[str, Estimate] = {**point.splits}
+        figures.update(point.figures)
+        table.add_row(
+            f"{point.budget:g}",
+            point.allocator,
+            *(_percent(figures.get(name)) for name in _COLUMNS),
+            f"{100 * point.realised:.1f}{'' if point.reached else '*'}",
+            f"{100 * point.shown:.0f}",
+            f"{point.tokens_per_s:.1f}",
+            f"{point.mllm_s:.2f}",
+            f"{point.allocator_ms:.2f}",
+            *(
+                f"{delay_s:+.1f} s" if delay_s is not None else "-"
+                for delay_s in (point.onset_p50_s, point.onset_p95_s)
+            ),
+        )
+    return table
+
+
+def differences_table(differences: Sequence[Difference]) -> Table:
+    """How much better the first allocator is than each other: families across, in points."""
+    first = differences[0].allocator if differences else ""
+    table = Table(title=f"{first} minus the others, episode by episode", title_justify="left")
+    table.add_column("budget")
+    table.add_column("minus")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    rows: dict[tuple[float, str], dict[str, Estimate]] = {}
+    for one in differences:
+        rows.setdefault((one.budget, one.other), {})[one.family] = one.estimate
+    for (budget, other), estimates in rows.items():
+        table.add_row(f"{budget:g}", other, *(_percent(estimates.get(name), signed=True) for name in _COLUMNS))
+    return table
+
+
+def _percent(estimate: Estimate | None, *, signed: bool = False) -> str:
+    if estimate is None:
+        return "-"
+    value, lo, hi = (100 * one for one in (estimate.value, estimate.lo, estimate.hi))
+    return f"{value:+.1f} [{lo:+.1f}, {hi:+.1f}]" if signed else f"{value:.1f} [{lo:.0f}, {hi:.0f}]"

@@ -1,0 +1,115 @@
+"""The allocators that a learned one is compared with, apart from those of production (`fixed`, `motion`).
+
+Pure: a hop's place in the clip, its frames' native sizes and its grant give an Allocation that costs no more.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
+
+UNBOUNDED = 2**62
+"""A grant that pays for everything."""
+
+Sizes = Sequence[tuple[int, int]]
+"""Native (height, width) in px of each frame of a hop."""
+
+
+class Baseline(Protocol):
+    """An allocator of one clip, whose hops come in order."""
+
+    def allocate(self, hop: int, sizes: Sizes, grant: int) -> Allocation:
+        """What hop number `hop` of the clip spends: `tokens <= grant`."""
+        ...
+
+
+def native(sizes: Sizes, rules: FitRules) -> Allocation:
+    """Every frame at scale 1."""
+    return scaled(tuple(sizes), 1.0, rules)
+
+
+@lru_cache(maxsize=4096)
+def scaled(sizes: tuple[tuple[int, int], ...], scale: float, rules: FitRules) -> Allocation:
+    """Every frame at one linear scale, whatever it costs."""
+    return fit(sizes, [scale] * len(sizes), UNBOUNDED, rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Fewer:
+    """Native size or nothing: as many segments as are paid for, evenly spread."""
+
+    rules: FitRules
+
+    def allocate(self, hop: int, sizes: Sizes, grant: int) -> Allocation:
+        """See Baseline."""
+        return _evenly(native(sizes, self.rules).segments, grant)
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """Every frame at a random scale, from half to twice what the grant pays for. The same seed, the same scales."""
+
+    rules: FitRules
+    seed: int
+
+    def allocate(self, hop: int, sizes: Sizes, grant: int) -> Allocation:
+        """See Baseline."""
+        paid = math.sqrt(grant / max(1, native(sizes, self.rules).tokens))
+        factors = 2.0 ** np.random.default_rng((self.seed, hop)).uniform(-1, 1, len(sizes))
+        return fit(sizes, (paid * factors).tolist(), grant, self.rules)
+
+
+class Video:
+    """What others send: the clip as one video item. All temporal patches (segments, of two frames where the MLLM takes
+    them) have one size, and where not all are paid for, they are evenly spread.
+
+    The size is the largest at which the first hop that can be shown is shown whole.
+    """
+
+    def __init__(self, rules: FitRules) -> None:
+        self._rules = rules
+        self._size: SegmentSize | None = None
+
+    def allocate(self, hop: int, sizes: Sizes, grant: int) -> Allocation:
+        """See Baseline."""
+        patches = native(sizes, self._rules).segments
+        if self._size is None:
+            first = fit(sizes, [1.0] * len(sizes), grant, self._rules).segments
+            if len(first) < len(patches) or not patches:
+                return Allocation()
+            self._size = min(first, key=lambda segment: segment.tokens)
+        size = self._size
+        resized = [
+            patch
+            if patch.tokens <= size.tokens
+            else replace(patch, height=size.height, width=size.width, tokens=size.tokens)
+            for patch in patches
+        ]
+        return _evenly(resized, grant)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """One scale per hop, decided before the clip began: the oracle's."""
+
+    rules: FitRules
+    scales: Sequence[float]
+
+    def allocate(self, hop: int, sizes: Sizes, grant: int) -> Allocation:
+        """See Baseline."""
+        return fit(sizes, [self.scales[hop]] * len(sizes), grant, self.rules)
+
+
+def _evenly(segments: Sequence[SegmentSize], grant: int) -> Allocation:
+    """As many of the segments as the grant pays for, evenly spread."""
+    count = len(segments)
+    for kept in range(count, 0, -1):
+        chosen = tuple(segments[(2 * i + 1) * count // (2 * kept)] for i in range(kept))
+        if sum(segment.tokens for segment in chosen) <= grant:
+            return Allocation(chosen)
+    return Allocation()

@@ -1,0 +1,44 @@
+"""What was found out already, as JSON lines, so that a stopped evaluation goes on where it was."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+
+class Records(Generic[T]):
+    """Values by name, in a file that only grows, or in memory alone if there is no `file`. For one process at a time.
+
+    A line that was cut off by a stop counts as not written.
+    """
+
+    def __init__(self, kind: type[T], file: Path | None) -> None:
+        self._adapter, self._file = TypeAdapter(kind), file
+        self._known: dict[str, T] = {}
+        if file is not None and file.exists():
+            whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+            file.write_text("".join(whole), encoding="utf-8")
+            for line in whole:
+                entry = json.loads(line)
+                self._known[entry["name"]] = self._adapter.validate_python(entry["value"])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def __getitem__(self, name: str) -> T:
+        return self._known[name]
+
+    def add(self, found: Mapping[str, T]) -> None:
+        """Keep these, durably if there is a file."""
+        self._known.update(found)
+        if self._file is None or not found:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as stream:
+            for name, value in found.items():
+                entry = {"name": name, "value": self._adapter.dump_python(value, mode="json")}
+                stream.write(json.dumps(entry) + "\n")

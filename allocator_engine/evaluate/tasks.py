@@ -1,0 +1,192 @@
+"""What allocators are compared on: questions with their answers, watches with the times at which they hold.
+
+Nothing here depends on what was shown: every allocator is asked the same, also about what it let pass.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, get_args
+
+from allocator_engine.train.reward import Form, grade, interval, overlap
+from allocator_engine.train.rollout import ClipHop
+
+Family: TypeAlias = Literal["watch_f1", "qa", "grounding", "image"]
+"""Events of standing watches; questions about the present and the past; from when to when; single pictures."""
+
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+ONSET_S = 1.0
+"""An event is found if its onset lies within so many seconds of the true one."""
+
+_SLACK_S = 1e-6
+_SECONDS = re.compile(r"\d+\.\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Asked once hop `hop` of the clip has been shown. `split` is a part of its family that is counted apart as well.
+
+    With `timed`, the decimals in its text are seconds of the clip. `hint` tells the MLLM what an answer looks like; the
+    Allocator is not told of it.
+    """
+
+    text: str
+    truth: str
+    form: Form
+    hop: int
+    split: str = ""
+    timed: bool = False
+    hint: str = ""
+
+    def told(self, anchor_s: float) -> str:
+        """The text on a context whose time text counts from `anchor_s` seconds of the clip. What was before the
+        context began is asked of its first frame."""
+        text = self.text
+        if self.timed:
+            text = _SECONDS.sub(lambda time: f"{max(0.0, float(time[0]) - anchor_s):.1f}", text)
+        return f"{text} {self.hint}" if self.hint else text
+
+    def grade(self, said: str, anchor_s: float) -> float:
+        """How right the answer is on that context, 0 to 1; for an interval its temporal IoU with the true one."""
+        if self.form != "interval":
+            return grade(self.form, self.truth, said)
+        wanted, found = interval(self.truth), interval(said)
+        if wanted is None or found is None:
+            return 0.0
+        return overlap(wanted, (found[0] + anchor_s, found[1] + anchor_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in which a watch's condition holds, in seconds of the clip: perhaps from `since_s`, certainly from
+    `certain_s` (None if never for certain), until `until_s`."""
+
+    since_s: float
+    certain_s: float | None
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A standing question and every time at which its condition holds; `split` as in Question."""
+
+    slug: str
+    text: str
+    spans: tuple[Span, ...]
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What decides something, as the oracle knows it: hop `hop`, at the linear scale `scale` or more."""
+
+    hop: int
+    scale: float
+    worth: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One clip, what stands while it is shown, and what is asked.
+
+    `episode` is what is drawn again for intervals: tasks of one episode are not independent. The Allocator is told of
+    the watches, or else of the questions.
+    """
+
+    name: str
+    family: Family
+    episode: str
+    clip: str
+    questions: tuple[Question, ...] = ()
+    watches: tuple[Watch, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def standing(self) -> tuple[str, ...]:
+        """The queries that the Allocator is told of, each once."""
+        return tuple(dict.fromkeys([one.text for one in self.watches] + [one.text for one in self.questions]))
+
+
+class TaskSource(Protocol):
+    """Episodes, their tasks and their clips."""
+
+    def __len__(self) -> int: ...
+
+    def tasks(self, index: int) -> tuple[Task, ...]:
+        """The tasks of an episode: always the same. Raises ValueError for a clip that cannot be read."""
+        ...
+
+    def sampling(self, clip: str) -> tuple[float, float]:
+        """Frames of a clip that are sampled per second, and seconds of a hop."""
+        ...
+
+    def hops(self, clip: str) -> Sequence[ClipHop]:
+        """The hops of a clip of one of its tasks, decoded when they are not at hand."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What became of a watch's events: found, missed and false ones; seconds from the true onset of each found one."""
+
+    found: int
+    missed: int
+    false: int
+    delays_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one task under one allocation: how right each question was answered (0 to 1), what became of each watch, and
+    wall seconds of the MLLM."""
+
+    grades: tuple[float, ...]
+    events: tuple[Events, ...]
+    mllm_s: float
+
+
+def match(spans: Sequence[Span], onsets_s: Sequence[float]) -> Events:
+    """Pair opened events (by their onset, in seconds of the clip) with the spans of the watch.
+
+    An event may be noticed from ONSET_S before the span until ONSET_S after it is certain. Further onsets while it
+    lasts, or while the truth is undecided, count neither way; all others are false.
+    """
+    left = sorted(onsets_s)
+    delays: list[float] = []
+    missed = 0
+    for span in spans:
+        inside = [s for s in left if span.since_s - ONSET_S - _SLACK_S <= s < span.until_s]
+        left = [s for s in left if s not in inside]
+        if span.certain_s is None:
+            continue
+        if inside and inside[0] <= span.certain_s + ONSET_S + _SLACK_S:
+            delays.append(inside[0] - span.certain_s)
+        else:
+            missed += 1
+    return Events(len(delays), missed, len(left), tuple(delays))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A figure as a quotient, so that episodes can be drawn again: `top` / `bottom`, of `count` answers or events."""
+
+    top: float = 0.0
+    bottom: float = 0.0
+    count: int = 0
+
+    def __add__(self, other: "Parts") -> "Parts":
+        return Parts(self.top + other.top, self.bottom + other.bottom, self.count + other.count)
+
+
+def parts(task: Task, outcome: Outcome, split: str | None = None) -> Parts:
+    """Of a task, or of a split of it: the mean grade, and of watches F1 = 2 found / (2 found + missed + false)."""
+    total = Parts()
+    for watch, events in zip(task.watches, outcome.events, strict=True):
+        if split in (None, watch.split):
+            wrong = events.missed + events.false
+            total += Parts(2 * events.found, 2 * events.found + wrong, events.found + events.missed)
+    for question, right in zip(task.questions, outcome.grades, strict=True):
+        if split in (None, question.split):
+            total += Parts(right, 1, 1)
+    return total

@@ -1,0 +1,124 @@
+"""A comparison of allocators, composed: tasks by name, examiners, what was found before, and what figures hang on."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from allocator_engine.errors import EngineError
+from allocator_engine.evaluate.frontier import Frontier, frontier
+from allocator_engine.evaluate.records import Records
+from allocator_engine.evaluate.run import Evaluation, Spending, Told
+from allocator_engine.evaluate.tasks import Family, Outcome, TaskSource
+from allocator_engine.manifest import FILE_NAME
+from pipeline.build import YARD
+from pipeline.config import MLLMConfig
+from pipeline.crew import Crew
+from pipeline.errors import ConfigError
+from pipeline.examiner import Setup
+from pipeline.video_tasks import VideoTasks
+from samples.yard.hashes import of_source
+from samples.yard.tasks import YardTasks
+
+YARDS = ("yard", "yard-distracted")
+"""Tasks that are made from seeds; any other name is a file's."""
+
+_ROOT = Path(__file__).parents[1]
+_ANSWERS = ("allocator_engine/evaluate/tasks.py", "allocator_engine/train/reward.py", "pipeline/trial.py")
+_SPENDING = (
+    *("allocator_engine/fit.py", "allocator_engine/encode.py", "allocator_engine/evaluate/baselines.py"),
+    *("allocator_engine/evaluate/equal.py", "allocator_engine/evaluate/oracle.py", "pipeline/budget.py"),
+    *("pipeline/allocators/fixed.py", "pipeline/allocators/motion.py", "pipeline/allocators/learned.py"),
+)
+_WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is compared: tasks (of YARDS, or a video-QA file), the yard's seeds and seconds of an episode, who allocates
+    at which shares of the native tokens, and who answers."""
+
+    tasks: str
+    seeds: range
+    seconds: float
+    budgets: tuple[float, ...]
+    allocators: tuple[str, ...]
+    families: tuple[Family, ...]
+    engine: Path | None
+    mllm: MLLMConfig
+
+    def source(self) -> Callable[[], TaskSource]:
+        """What opens the tasks, in any process."""
+        if self.tasks in YARDS:
+            return partial(YardTasks, self.seeds, self.seconds, self.families, self.tasks == "yard-distracted")
+        return partial(VideoTasks, Path(self.tasks), self.families)
+
+    def hashes(self) -> dict[str, str]:
+        """What the figures were measured on: the tasks, the MLLM, the engine, and the code that shows and allocates."""
+        tasks = of_source("world", "grammar", "truth", "tasks") if self.tasks in YARDS else _hash([Path(self.tasks)])
+        use = self.mllm.use
+        folder = YARD if use == "yard" else Path(use.partition(":")[2])
+        weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
+        engine = {"engine": _hash([_manifest(self.engine)])} if self.engine else {}
+        return {
+            "tasks": tasks,
+            "mllm": _hash([use, *weights]),
+            "answers": _hash(_ROOT / name for name in _ANSWERS),
+            "spending": _hash([use, str(self.mllm.min_tokens_per_segment), *(_ROOT / name for name in _SPENDING)]),
+        } | engine
+
+
+def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) -> Frontier:
+    """The frontier, in `jobs` processes. What is found out goes into the folder `kept`, and what is there is not found
+    out again.
+
+    Raises ConfigError and EngineMismatch for what cannot be opened, and ConnectionError where the MLLM does not answer:
+    the same call goes on where it was.
+    """
+    hashes = comparison.hashes()
+    spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
+    spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
+    outcomes = Records(Outcome, kept / f"asked-{asked}.jsonl" if kept else None)
+    marks = {name: hashes["engine"] for name in ("learned", "learned-no-text") if "engine" in hashes}
+    source = comparison.source()
+    count = _count(source)
+    with Crew(Setup(source, comparison.mllm, comparison.engine), jobs) as crew:
+        episodes = []
+        for tasks in crew.tasks(range(count)):
+            episodes.append(tasks)
+            told("reading the tasks", len(episodes), count)
+        if not any(episodes):
+            raise ConfigError(
+                f"{comparison.tasks} has no tasks of {', '.join(comparison.families)} in these episodes; take more"
+            )
+        evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks)
+        return frontier(evaluation.cells(comparison.allocators, comparison.budgets))
+
+
+def _count(source: Callable[[], TaskSource]) -> int:
+    """Episodes of the tasks. Raises ConfigError for a file of which a row cannot be read or graded."""
+    try:
+        return len(source())
+    except EngineError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _manifest(engine: Path) -> Path:
+    return engine / FILE_NAME if engine.is_dir() else engine
+
+
+def _hash(parts: Iterable[str | Path | None]) -> str:
+    """Of texts, and of what is in files. Raises ConfigError for a file that is not there."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if not isinstance(part, Path):
+            digest.update(f"{part}\0".encode())
+            continue
+        if not part.is_file():
+            raise ConfigError(f"there is no file {part}; give the path of another")
+        size = part.stat().st_size
+        digest.update(part.read_bytes() if size <= _WHOLE_BYTES else f"{part.name} {size}\0".encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,250 @@
+"""An examiner runs the passes of an evaluation: allocators by name, one MLLM, and clips that are decoded seldom."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator_engine.evaluate.baselines import Baseline, Fewer, Random, Scheduled, Video, native
+from allocator_engine.evaluate.equal import Purse, purse
+from allocator_engine.evaluate.oracle import Cost, schedule
+from allocator_engine.evaluate.run import ALLOCATORS, Pass, Show, Spending
+from allocator_engine.evaluate.tasks import Outcome, Task, TaskSource
+from allocator_engine.fit import Allocation, FitRules
+from allocator_engine.resize import Picture
+from allocator_engine.spec import THUMBNAIL
+from allocator_engine.train.rollout import ClipHop
+from pipeline.allocators.base import Allocator
+from pipeline.allocators.batcher import Batching
+from pipeline.allocators.fixed import FixedAllocator
+from pipeline.allocators.learned import LearnedAllocator, open_engine
+from pipeline.allocators.motion import MotionAllocator
+from pipeline.build import build_mllm
+from pipeline.clock import SystemClock
+from pipeline.config import MLLMConfig
+from pipeline.errors import ConfigError, MLLMUnavailable
+from pipeline.hops import HopRules
+from pipeline.metrics import Metrics
+from pipeline.trial import Table, as_hops, show, spend
+from pipeline.types import Hop, WatchQuery
+
+KEPT_PICTURES = 32_768
+"""Pictures of which the small renderings are remembered, about 20 kB each: 500 clips of half a minute."""
+
+_SMALL_PX = 112 * 112  # renderings up to this area are what allocators look at
+_KEPT_PASSES = 4096
+_TOLD = ("learned", "oracle")  # whose allocations depend on what stands
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an examiner needs, so that several processes can each have one: tasks, the MLLM, and the engine of the
+    learned allocator, if there is one."""
+
+    open_source: Callable[[], TaskSource]
+    mllm: MLLMConfig
+    engine: Path | None = None
+
+
+class Examiner:
+    """Runs passes one by one. Raises ConfigError and EngineMismatch as the MLLM and the engine do."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._clock, self._runner = SystemClock(), asyncio.Runner()
+        self._source = setup.open_source()
+        self._mllm = build_mllm(setup.mllm, self._clock)
+        self._runner.run(self._mllm.start())
+        info, config = self._mllm.info, setup.mllm
+        rules = FitRules(
+            info.grid, info.max_frames_per_segment, config.min_tokens_per_segment, config.max_tokens_per_segment
+        )
+        self._table = Table(self._clock, rules, Metrics())
+        self._learned = None
+        if setup.engine is not None:
+            engine, embed = open_engine(setup.engine)
+            self._learned = LearnedAllocator(engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1))
+        self._tasks: dict[int, Mapping[str, Task]] = {}
+        self._clips: OrderedDict[str, tuple[Hop, ...]] = OrderedDict()
+        self._pictures = 0
+        self._passes: OrderedDict[tuple[object, ...], tuple[Spending, tuple[Allocation, ...]]] = OrderedDict()
+
+    def close(self) -> None:
+        """Free the MLLM."""
+        self._runner.run(self._mllm.close())
+        self._runner.close()
+
+    def tasks(self, index: int) -> tuple[Task, ...]:
+        """The tasks of an episode; its clips are looked at while they are at hand."""
+        tasks = self._known(index)
+        for clip in dict.fromkeys(task.clip for task in tasks.values()):
+            for frame in (frame for hop in self._clip(clip) for frame in hop.frames):
+                frame.picture.render(*THUMBNAIL)
+        return tuple(tasks.values())
+
+    def spend(self, dry: Pass) -> Spending:
+        """What a dry pass comes to."""
+        return self._passed(dry)[0]
+
+    def show(self, one: Show) -> tuple[Outcome, ...]:
+        """The outcomes of the tasks of a pass with the MLLM. Raises ConnectionError where it does not answer."""
+        _, allocations = self._passed(one.dry)
+        tasks = [self._known(one.dry.index)[name] for name in one.tasks]
+        hops = self._clip(tasks[0].clip)
+        pocket = self._purse(hops, one.dry)
+        try:
+            cut = HopRules(*self._source.sampling(tasks[0].clip))
+            return self._runner.run(show(hops, allocations, tasks, pocket, self._mllm, self._table, cut))
+        except MLLMUnavailable as error:
+            raise ConnectionError(str(error)) from error
+
+    def _known(self, index: int) -> Mapping[str, Task]:
+        """The tasks of an episode by name."""
+        if index not in self._tasks:
+            self._tasks[index] = {task.name: task for task in self._source.tasks(index)}
+        return self._tasks[index]
+
+    def _passed(self, dry: Pass) -> tuple[Spending, tuple[Allocation, ...]]:
+        """The spending and the allocations of a dry pass. Tasks of a clip share it unless the allocator is told what
+        they ask."""
+        task = self._known(dry.index)[dry.task]
+        key = (task.clip, task.name if dry.allocator in _TOLD else "", dry.allocator, dry.budget, dry.step)
+        if key not in self._passes:
+            self._passes[key] = self._run(task, dry)
+        self._passes.move_to_end(key)
+        while len(self._passes) > _KEPT_PASSES:
+            self._passes.popitem(last=False)
+        return self._passes[key]
+
+    def _run(self, task: Task, dry: Pass) -> tuple[Spending, tuple[Allocation, ...]]:
+        hops = self._clip(task.clip)
+        pocket = self._purse(hops, dry)
+        allocator = self._allocator(dry.allocator, task, hops, pocket)
+        queries = [WatchQuery(str(place), text) for place, text in enumerate(task.standing)]
+        allocations, taken_s = self._runner.run(spend(hops, queries, allocator, pocket, self._table))
+        spending = Spending(
+            tokens=sum(allocation.tokens for allocation in allocations),
+            native=self._native(hops),
+            frames=sum(len(hop.frames) for hop in hops),
+            shown=sum(len(segment.frames) for allocation in allocations for segment in allocation.segments),
+            allocator_s=taken_s,
+            clip_s=hops[-1].end_s - hops[0].start_s,
+            digest=hashlib.blake2b(repr(allocations).encode(), digest_size=12).hexdigest(),
+        )
+        return spending, allocations
+
+    def _purse(self, hops: Sequence[Hop], dry: Pass) -> Purse:
+        """At least one native segment can be saved up for."""
+        rules = self._table.rules
+        first = max(native(_sizes(hop), rules).segments[0].tokens for hop in hops)
+        return purse(self._native(hops), first, hops[-1].end_s - hops[0].start_s, dry.budget, dry.step)
+
+    def _native(self, hops: Sequence[Hop]) -> int:
+        return sum(native(_sizes(hop), self._table.rules).tokens for hop in hops)
+
+    def _allocator(self, name: str, task: Task, hops: Sequence[Hop], pocket: Purse) -> Allocator:
+        rules = self._table.rules
+        if name in ("learned", "learned-no-text"):
+            if self._learned is None:
+                raise ConfigError(f"the allocator {name} needs an engine; name one with --engine")
+            return self._learned if name == "learned" else _Unasked(self._learned)
+        makers: dict[str, Callable[[], Allocator]] = {
+            "fixed": lambda: FixedAllocator(rules),
+            "motion": lambda: MotionAllocator(rules),
+            "fewer": lambda: _Baselined(name, Fewer(rules), hops),
+            "random": lambda: _Baselined(name, Random(rules, _seed(task.clip)), hops),
+            "video": lambda: _Baselined(name, Video(rules), hops),
+            "oracle": lambda: _Baselined(name, Scheduled(rules, self._schedule(task, hops, pocket)), hops),
+        }
+        if name not in makers:
+            raise ConfigError(f"there is no allocator {name!r}; expected some of {', '.join(ALLOCATORS)}")
+        return makers[name]()
+
+    def _schedule(self, task: Task, hops: Sequence[Hop], pocket: Purse) -> tuple[float, ...]:
+        costs = [Cost(hop.end_s, tuple(_sizes(hop))) for hop in hops]
+        return schedule(costs, task.evidence, pocket, hops[0].start_s, self._table.rules)
+
+    def _clip(self, name: str) -> tuple[Hop, ...]:
+        """A clip whose pictures remember how they look when they are small."""
+        if name not in self._clips:
+            decoded = self._source.hops(name)
+            if not decoded:
+                raise ConfigError(f"the clip {name} holds no picture; leave it out")
+            self._clips[name] = tuple(as_hops([self._remembering(name, *one) for one in enumerate(decoded)]))
+            self._pictures += _pictures(self._clips[name])
+        self._clips.move_to_end(name)
+        while len(self._clips) > 1 and self._pictures > KEPT_PICTURES:
+            self._pictures -= _pictures(self._clips.popitem(last=False)[1])
+        return self._clips[name]
+
+    def _remembering(self, clip: str, place: int, hop: ClipHop) -> ClipHop:
+        def decoded(number: int) -> Picture:
+            return self._source.hops(clip)[place].pictures[number]
+
+        pictures = tuple(_Remembering(size, number, decoded) for number, size in enumerate(hop.sizes))
+        return replace(hop, pictures=pictures)
+
+
+class _Remembering:
+    """A picture that keeps its small renderings; for larger ones its clip is decoded again if it has to be."""
+
+    def __init__(self, size: tuple[int, int], number: int, decoded: Callable[[int], Picture]) -> None:
+        self.height, self.width = size
+        self._number, self._decoded = number, decoded
+        self._small: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    def render(self, height: int, width: int) -> NDArray[np.uint8]:
+        """See Picture."""
+        if height * width > _SMALL_PX:
+            return self._decoded(self._number).render(height, width)
+        if (height, width) not in self._small:
+            self._small[height, width] = self._decoded(self._number).render(height, width)
+        return self._small[height, width].copy()
+
+
+class _Baselined:
+    """A baseline as an allocator of the loop's."""
+
+    def __init__(self, name: str, baseline: Baseline, hops: Sequence[Hop]) -> None:
+        self.name, self._baseline = name, baseline
+        self._places = {hop.start_s: place for place, hop in enumerate(hops)}
+
+    async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
+        """See Allocator."""
+        return self._baseline.allocate(self._places[hop.start_s], _sizes(hop), grant)
+
+    def forget(self, stream_id: str) -> None:
+        """See Allocator."""
+
+    async def close(self) -> None:
+        """See Allocator."""
+
+
+class _Unasked:
+    """An allocator that is told of no queries."""
+
+    name = "learned-no-text"
+
+    def __init__(self, allocator: Allocator) -> None:
+        self._allocator = allocator
+        self.forget, self.close = allocator.forget, allocator.close
+
+    async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
+        """See Allocator."""
+        return await self._allocator.allocate(hop, (), grant)
+
+
+def _sizes(hop: Hop) -> list[tuple[int, int]]:
+    return [frame.size for frame in hop.frames]
+
+
+def _pictures(clip: Sequence[Hop]) -> int:
+    return sum(len(hop.frames) for hop in clip)
+
+
+def _seed(clip: str) -> int:
+    return int.from_bytes(hashlib.blake2b(clip.encode(), digest_size=6).digest())

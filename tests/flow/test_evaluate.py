@@ -1,0 +1,156 @@
+"""Evaluation end to end, with the yard's MLLM before any training: its answers mean nothing, their path does."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from allocator_engine.cli import app
+from allocator_engine.evaluate.equal import purse
+from allocator_engine.evaluate.run import Pass, Show
+from allocator_engine.fit import FitRules
+from allocator_engine.runtime import torch_engine
+from allocator_engine.spec import STREAM
+from pipeline.allocators.fixed import FixedAllocator
+from pipeline.allocators.motion import MotionAllocator
+from pipeline.clock import SystemClock
+from pipeline.config import MLLMConfig
+from pipeline.errors import ConfigError
+from pipeline.examiner import Examiner, Setup
+from pipeline.metrics import Metrics
+from pipeline.mllm.null import NullMLLM
+from pipeline.trial import Table, as_hops, show, spend
+from pipeline.types import WatchQuery
+from samples.yard.codec import write_video
+from samples.yard.scene import Scene
+from samples.yard.shape import grid
+from samples.yard.tasks import YardTasks
+from tests.checkpoints import untrained_yard
+from tests.engines import untrained
+
+SEED, SECONDS = 800_003, 6.0
+RULES = FitRules(grid(), 2, min_tokens_per_segment=1)
+NATIVE = 112 * 6
+
+
+@pytest.fixture(scope="module")
+def source() -> YardTasks:
+    return YardTasks(range(SEED, SEED + 1), SECONDS)
+
+
+@pytest.fixture(scope="module")
+def examiner():
+    config = MLLMConfig(use=f"transformers:{untrained_yard()}", min_tokens_per_segment=1)
+    checkpoint = untrained()
+    with pytest.MonkeyPatch.context() as patch:
+        # The network itself: exporting it takes longer than all that is tested here.
+        opened = (torch_engine(checkpoint.network, STREAM), checkpoint.encoder.embed)
+        patch.setattr("pipeline.examiner.open_engine", lambda path: opened)
+        made = Examiner(Setup(partial(YardTasks, range(SEED, SEED + 1), SECONDS), config, Path("engine.json")))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("make", [FixedAllocator, MotionAllocator])
+async def test_a_dry_pass_spends_what_the_loop_would(source, make):
+    """The same allocator, once by itself and once inside the main loop with an MLLM that answers at once."""
+    task = source.tasks(0)[0]
+    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    pocket = purse(NATIVE, 112, SECONDS, 0.2, 0)
+    allocations, _ = await spend(hops, [WatchQuery("a", "is it so?")], make(RULES), pocket, table)
+    assert 0.1 * NATIVE < sum(allocation.tokens for allocation in allocations) <= 0.2 * NATIVE
+    outcome = (await show(hops, allocations, [task], pocket, NullMLLM(grid=grid()), table))[0]
+    assert len(outcome.events) == len(task.watches)
+    with pytest.raises(ConfigError, match="does not fit into null"):
+        poorer = replace(pocket, tokens_per_s=pocket.tokens_per_s / 3)
+        await show(hops, allocations, [task], poorer, NullMLLM(grid=grid()), table)
+
+
+async def test_nothing_is_kept_back_in_a_context_that_never_restarts(source):
+    task = source.tasks(0)[0]
+    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    allocations, _ = await spend(
+        hops, [WatchQuery("a", "is it so?")], FixedAllocator(RULES), purse(NATIVE, 112, SECONDS, 0.5, 0), table
+    )
+    assert sum(allocation.tokens for allocation in allocations) > 0.97 * 0.5 * NATIVE
+
+
+def test_allocators_by_name_stay_inside_the_bucket_and_only_some_hear_the_questions(examiner):
+    watches, questions = (task.name for task in examiner.tasks(0) if task.family in ("watch_f1", "qa"))
+    digests = {}
+    for name in ("learned", "learned-no-text", "fixed", "fewer", "random", "motion", "video", "oracle"):
+        found = [examiner.spend(Pass(0, task, name, 0.25, 0)) for task in (watches, questions)]
+        assert all(one.native == NATIVE and one.tokens <= 0.25 * NATIVE + 1 for one in found), name
+        digests[name] = len({one.digest for one in found})
+    assert digests.pop("learned") == digests.pop("oracle") == 2
+    assert set(digests.values()) == {1}
+
+
+def test_equal_allocations_have_equal_outcomes_however_they_are_asked_together(examiner):
+    tasks = [task.name for task in examiner.tasks(0) if task.family in ("watch_f1", "qa")]
+    dry = Pass(0, tasks[0], "fixed", 1.0, 0)
+    together = examiner.show(Show(dry, tuple(tasks)))
+    alone = [examiner.show(Show(dry, (name,)))[0] for name in tasks]
+    assert [(one.grades, one.events) for one in together] == [(one.grades, one.events) for one in alone]
+
+
+def run(*arguments: str) -> dict:
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_the_command_prints_the_frontier_and_goes_on_from_what_it_kept(tmp_path):
+    command = ("--seeds", f"{SEED}:{SEED + 1}", "--seconds", "4", "--mllm", str(untrained_yard()), "--json")
+    command += ("--budgets", "0.25,1", "--resume", str(tmp_path), "--families", "watch_f1,qa")
+    said = run(*command, "--allocators", "fixed")
+    kept = {file: file.read_text() for file in tmp_path.glob("*.jsonl")}
+    again = run(*command, "--allocators", "fixed,fewer")
+    points = {(point["allocator"], point["budget"]): point for point in again["points"]}
+    assert [points["fixed", 0.25], points["fixed", 1.0]] == said["points"]
+    assert points["fixed", 1.0]["realised"] == points["fewer", 1.0]["realised"] == 1.0
+    assert points["fixed", 1.0]["qa"] == points["fewer", 1.0]["qa"]
+    assert points["fixed", 0.25]["image"] is None
+    assert {one["other"] for one in again["differences"]} == {"fewer", "native"}
+    for file, lines in kept.items():
+        assert file.read_text().startswith(lines), "what was known is not found out again"
+    assert (tmp_path / "frontier.png").stat().st_size > 10_000
+
+
+def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
+    write_video(tmp_path / "clip.mp4", Scene(SEED, 3.0))
+    rows = [
+        {"video": "clip.mp4", "question": "is the gate open?", "answer": "no"},
+        {"video": "clip", "question": "what is here?", "options": ["a yard", "a pond"], "answer": "A"},
+        {"video": "clip", "question": "what colour is the sky?", "answer": "grey"},
+        {"video": "clip", "question": "when is it day?", "interval": [0, 2]},
+    ]
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("--tasks", str(tmp_path / "qa.jsonl"), "--budgets", "0.5", "--allocators", "fixed,video", "--json")
+    said = run(*command, "--mllm", str(untrained_yard()))
+    for point in said["points"]:
+        assert point["qa"]["n"] == 3
+        assert point["grounding"]["n"] == 1
+        assert point["realised"] == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seeds", "5:5"), "expected A:B"),
+        (("--budgets", "0,2"), "expected shares above 0"),
+        (("--families", "watch"), "expected some of watch_f1"),
+        (("--allocators", "best"), "expected some of learned"),
+        (("--jobs", "0"), "expected 1 or more"),
+        (("--seconds", "1"), "expected 2 to 600"),
+        (("--tasks", "nowhere.jsonl", "--allocators", "fixed"), "nowhere.jsonl"),
+        (("--mllm", "nobody", "--allocators", "fixed"), "expected yard"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_refused_by_name(arguments, message):
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert isinstance(result.exception, ValueError)
+    assert message in str(result.exception)

@@ -1,0 +1,109 @@
+"""The yard's tasks: the same for every allocator, whatever was shown."""
+
+import pytest
+
+from allocator_engine.evaluate.tasks import Evidence, Span
+from allocator_engine.train.reward import check
+from samples.yard import evidence
+from samples.yard.distracted import distracted_watches, is_distracted, sweeps
+from samples.yard.facts import FrameFacts, Thing
+from samples.yard.grammar import Question as Asked
+from samples.yard.tasks import YardTasks
+from samples.yard.truth import GATE_OPEN
+from samples.yard.watches import watch_questions
+from tests.unit.yard_facts import thing
+
+WATCHES = {watch.slug: watch for watch in watch_questions()}
+
+
+def placed(id: int, kind: str, left: float, wide: int = 40, high: int = 40) -> Thing:
+    return thing(kind, id, box=(round(left), 100, wide, high), height_px=float(high))
+
+
+def frames(seconds: int, shows) -> list[FrameFacts]:
+    """Two frames a second; `shows` gives what is there at a time."""
+    return [FrameFacts(t / 2, "day", False, False, False, tuple(shows(t / 2))) for t in range(2 * seconds)]
+
+
+def hops(facts: list[FrameFacts]) -> list[list[FrameFacts]]:
+    return [facts[first : first + 2] for first in range(0, len(facts), 2)]
+
+
+@pytest.fixture(scope="module")
+def source() -> YardTasks:
+    return YardTasks(range(800_003, 800_005), seconds=8.0)
+
+
+def test_an_episode_has_tasks_of_every_family_and_they_repeat(source):
+    tasks = source.tasks(0)
+    assert tasks == YardTasks(range(800_003, 800_004), seconds=8.0).tasks(0)
+    assert {task.family for task in tasks} == {"watch_f1", "qa", "grounding", "image"}
+    assert {task.episode for task in tasks} == {"yard-800003 8 s"}
+    assert len({task.name for task in tasks}) == len(tasks)
+    assert all(task.standing for task in tasks)
+
+
+def test_every_question_can_be_graded_and_is_asked_of_a_hop_that_is_shown(source):
+    for task in source.tasks(1):
+        shown = source.hops(task.clip)
+        for question in task.questions:
+            check(question.form, question.truth)
+            assert question.hop == len(shown) - 1
+        assert all(0 <= one.hop < len(shown) and 0 < one.scale <= 1 for one in task.evidence)
+
+
+def test_a_single_picture_is_a_clip_of_one_frame(source):
+    clips = [task.clip for task in source.tasks(0) if task.family == "image"]
+    shown = source.hops(clips[0])
+    assert [len(hop.pictures) for hop in shown] == [1]
+    assert (shown[0].end_s, shown[0].sizes) == (0.5, [(256, 448)])
+
+
+def test_families_that_are_not_wanted_are_left_out():
+    tasks = YardTasks(range(800_003, 800_004), 8.0, families=("grounding",)).tasks(0)
+    assert {task.family for task in tasks} <= {"grounding"}
+
+
+def test_evidence_of_a_watch_is_the_clearer_of_its_first_two_hops():
+    facts = frames(8, lambda t: [placed(1, "dog", 50, high=10 if t < 4.5 else 30)] if t >= 4 else [])
+    found = evidence.of_watch([Span(4.0, 4.0, 8.0), Span(6.0, None, 7.0)], WATCHES["dog"], hops(facts))
+    assert found == (Evidence(4, pytest.approx(1.3 * 9 / 30)),)
+
+
+def test_evidence_of_a_question_is_where_it_is_decided():
+    facts = frames(8, lambda t: [placed(1, "dog", 50, high=18)] if 2 <= t < 5 else [])
+    said = {"interval": "when was a dog in view?", "ever_dog": "was there ever a dog?", "at_dog": "a dog at 6.0?"}
+    found = {kind: evidence.of_past(Asked(kind, "video", text, ""), hops(facts)) for kind, text in said.items()}
+    assert [one.hop for one in found["interval"]] == [2, 4]
+    assert [one.hop for one in found["ever_dog"]] == [2]
+    assert [one.hop for one in found["at_dog"]] == [6]
+    assert evidence.of_past(Asked("never", "video", "did no dog come?", "no"), hops(facts))[0].hop == 2
+    assert evidence.needed(GATE_OPEN, facts[0]) is None
+    assert evidence.of_present(Asked("plate_read_now", "fine", "", "A7", 9.0), 7) == Evidence(7, 1.0)
+
+
+def test_what_moves_sweeps_and_what_stands_does_not():
+    facts = frames(3, lambda t: [placed(1, "car", 20 * t), placed(2, "bag", 300)])
+    swept = sweeps(facts)
+    assert swept["1"] == pytest.approx(5 * 10 * 40)
+    assert swept["2"] == 0
+
+
+def test_a_watch_is_distracted_if_something_else_moves_while_it_is_decided():
+    def left_bag(t: float):
+        return [placed(1, "car", 20 * t), *([placed(2, "bag", 300, wide=10, high=12)] if t >= 5 else [])]
+
+    def alone(t: float):
+        return [placed(2, "bag", 300, wide=10, high=12)] if t >= 5 else []
+
+    def runner(t: float):
+        return [placed(3, "dog", 30 * t - 150)] if t >= 5 else []
+
+    assert is_distracted(WATCHES["bag-left"], frames(10, left_bag))
+    assert not is_distracted(WATCHES["bag-left"], frames(10, alone)), "nothing else moves"
+    assert not is_distracted(WATCHES["dog"], frames(10, runner)), "it is the dog that moves"
+    assert not is_distracted(WATCHES["smoke"], frames(10, left_bag)), "it never happens"
+    chosen = {watch.slug for watch in distracted_watches(frames(10, left_bag))}
+    assert "bag-left" in chosen
+    assert "vehicle" not in chosen
+    assert distracted_watches(frames(10, alone)) == ()
