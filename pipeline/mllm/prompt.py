@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from pipeline.context import Context
@@ -18,6 +19,8 @@ from pipeline.types import Answer, Segment
 
 MAX_QUESTION_CHARS = 2000
 """Longest question of a watch, in characters. A longer one is refused where it is configured."""
+
+_REMEMBERED_QUESTIONS = 4096  # a site's watches are asked again at every hop
 
 INSTRUCTION = (
     "You watch one fixed camera. Its frames follow in order, each after its time in seconds. "
@@ -113,6 +116,7 @@ def _markup(part: Part, expanded: bool) -> str:
     return f"{VISION_START}{pads}{VISION_END}"
 
 
+@lru_cache(_REMEMBERED_QUESTIONS)
 def clean_question(text: str) -> str:
     """`text` as it is asked: special tokens and control characters out, white space collapsed, Unicode NFC.
 
