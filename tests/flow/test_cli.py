@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests.engines import engine
 from tests.services import require
 
 COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
@@ -38,6 +39,15 @@ def test_with_json_every_line_of_stdout_is_an_event_and_nothing_else(tmp_path):
     ]  # fmt: skip
     assert {event.get("subject") for event in events} == {None, "is-there-a-car-in-view"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_is_named_allocates(tmp_path):
+    arguments = ["--watch", "is there a car in view?", "--mllm", "null", "--engine", engine(), "--json"]
+    done = resadapt("run", SCENE, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, *_, last = [json.loads(line)["data"] for line in done.stdout.splitlines()]
+    assert first["allocator"] == "learned"
+    assert (last["counts"]["hops"], last["counts"]["fallbacks"]) == (25, 0)
 
 
 def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):

@@ -17,6 +17,7 @@ from samples.yard.matching import match
 from samples.yard.scene import Scene
 from samples.yard.segments import sampled_times_s
 from tests.checkpoints import untrained_yard
+from tests.engines import engine
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
@@ -32,13 +33,15 @@ def resadapt(*arguments, cwd):
 
 
 def test_with_json_the_events_come_first_and_the_summary_last(tmp_path):
-    done = resadapt("demo", "--seconds", 4, "--mllm", "null", "--budget", 0.5, "--json", cwd=tmp_path)
+    arguments = ["--seconds", 4, "--mllm", "null", "--engine", engine(), "--budget", 0.5, "--json"]
+    done = resadapt("demo", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *events, last = [json.loads(line) for line in done.stdout.splitlines()]
     for event in events:
         jsonschema.validate(event, SCHEMA)
     kinds = [event["type"].removeprefix("io.github.resadapt_stream.") for event in events]
     assert kinds.count("stream.attached") == kinds.count("stream.ended") == 2
+    assert [event["data"]["allocator"] for event in events if event["type"].endswith("attached")] == ["learned"] * 2
     assert len({event["subject"] for event in events if event.get("subject")}) == 6
     assert set(last) == {"summary"}
     assert set(last["summary"]) == SUMMARY
