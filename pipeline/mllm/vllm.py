@@ -57,7 +57,7 @@ class VllmMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen, through vLLM.
 
     `dtype` is vLLM's name or "auto" (what the checkpoint says on a GPU, float32 on the CPU). `kv_cache_gib` (GiB) is
-    the size of the engine's cache; without it the engine takes `gpu_memory` (0 to 1) of the GPU, or 4 GiB on a CPU.
+    the size of the engine's cache; without it the engine takes `gpu_memory` (0 to 1) of the GPU, or 2 GiB on a CPU.
     Bounds: a prompt with its answer has at most `max_prompt_tokens`; kept prefixes are counted on for at most
     `max_streams` streams, the least recently used are not any more; with `max_queue` asks unfinished, another is
     refused with MLLMOverloaded; an ask that has no answer after `timeout_s` seconds is aborted and ends in MLLMTimeout.

@@ -164,5 +164,6 @@ def open_engine(settings: Settings) -> Engine:
         return Engine(AsyncLLM.from_vllm_config(config))
     except (RuntimeError, ValueError, OSError) as error:
         raise EngineMismatch(
-            f"vLLM cannot start on {settings.folder}: {error}; its own lines above say more"
+            f"vLLM cannot start on {settings.folder}: {error}; its own lines above say more. Of memory it takes what"
+            " mllm.kv_cache_gib and mllm.gpu_memory say, and it must hold one prompt of mllm.max_prompt_tokens"
         ) from error

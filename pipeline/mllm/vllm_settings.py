@@ -15,7 +15,7 @@ _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # decoders share the cores
 }
 _CPU_BLOCK_TOKENS = 32
-_CPU_CACHE_BYTES = 4 * 2**30
+_CPU_CACHE_BYTES = 2 * 2**30
 """Of an engine on the CPU that is told nothing: vLLM would take a share of the machine's whole memory, most of which
 others may have."""
 _STATEFUL = frozenset({"qwen3_5"})
@@ -27,7 +27,7 @@ _LEAST_ITEM_TOKENS = 4
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How an engine is started. `folder` holds the checkpoint, `dtype` is vLLM's name or "auto"; `kv_cache_bytes`
-    bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU (on a CPU: 4 GiB);
+    bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU (on a CPU: 2 GiB);
     `max_prompt_tokens` bounds a prompt with its answer."""
 
     folder: str

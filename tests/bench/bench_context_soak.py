@@ -70,22 +70,22 @@ class Stream:
         self._names = 0
         self.context = Context.empty("soak", ContextRules())
 
-    def hop(self, second: int, light: int = 0) -> Hop:
-        """The frames of a second; another `light` changes their pixels and nothing else."""
-        frames = tuple(self._frame(second + index / 2, light) for index in range(2))
+    def hop(self, second: int, negative: bool = False) -> Hop:
+        """The frames of a second; `negative` changes their pixels and nothing else."""
+        frames = tuple(self._frame(second + index / 2, negative) for index in range(2))
         return Hop("soak", float(second), second + 1.0, frames)
 
-    def _frame(self, at_s: float, light: int) -> Frame:
+    def _frame(self, at_s: float, negative: bool) -> Frame:
         rgb = self._ground.copy()
         rgb[16:48, int(at_s * 14) % SIZE[1] :][:, :24] = (220, 30, 40)
         rgb[:8, :8] = int(at_s) % 256, int(at_s) // 256 % 256, round(at_s * 2) % 2 * 255  # no two moments are alike
-        return frame(at_s, Painted(np.clip(rgb.astype(int) + light, 0, 255).astype(np.uint8)))
+        return frame(at_s, Painted(255 - rgb if negative else rgb))
 
     def allocation(self, hop: Hop) -> Allocation:
         return fit([SIZE] * len(hop.frames), [1.0] * len(hop.frames), 1000, self._rules)
 
-    def render(self, second: int, light: int = 0) -> tuple[Segment, ...]:
-        hop = self.hop(second, light)
+    def render(self, second: int, negative: bool = False) -> tuple[Segment, ...]:
+        hop = self.hop(second, negative)
         return hop.render(self.allocation(hop))
 
     async def step(self, second: int) -> Answers:
@@ -95,7 +95,7 @@ class Stream:
     async def mutate(self, second: int, before: Answers) -> tuple[float, float]:
         """Change the newest pixels under their time stamps; how far the answers are from those of a stream that never
         saw the old ones, and how far from the old ones."""
-        fresh = self.render(second, light=60)
+        fresh = self.render(second, negative=True)
         kept = self.context.segments[: len(self.context.segments) - len(fresh)]
         changed = replace(self.context, segments=(*kept, *fresh))
         assert [one.pts_s for one in changed.segments] == [one.pts_s for one in self.context.segments]

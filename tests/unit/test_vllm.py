@@ -103,7 +103,7 @@ def test_the_processor_may_neither_enlarge_a_cell_nor_shrink_the_largest_pair() 
 
 def test_on_a_cpu_the_engine_takes_no_share_of_the_machines_memory() -> None:
     told = arguments(Settings("x", GRIDS["qwen3_vl"], "auto", None, 0.85, 4096), on_cpu=True)
-    assert (told["dtype"], told["block_size"], told["kv_cache_memory_bytes"]) == ("float32", 32, 4 * 2**30)
+    assert (told["dtype"], told["block_size"], told["kv_cache_memory_bytes"]) == ("float32", 32, 2 * 2**30)
     told = arguments(Settings("x", GRIDS["qwen3_vl"], "auto", 2**20, 0.85, 4096), on_cpu=True)
     assert told["kv_cache_memory_bytes"] == 2**20
 
