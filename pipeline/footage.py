@@ -7,6 +7,7 @@ when it sees all of the clip up to then at native size: nobody has to say what i
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Protocol
 
@@ -68,19 +69,19 @@ class Reader:
     """Decodes recordings into hops, sampled as `rules` say."""
 
     def __init__(self, rules: HopRules, background: Background, clock: Clock, hwaccel: str = "auto") -> None:
-        self.rules, self._background, self._clock, self._hwaccel = rules, background, clock, hwaccel
+        self.rules, self.background, self._clock, self._hwaccel = rules, background, clock, hwaccel
 
     def read(self, file: Path, start_s: float = 0.0, end_s: float = float("inf")) -> tuple[ClipHop, ...]:
         """The hops that begin in `[start_s, end_s)`. Raises ConfigError for a file that is no video, and
         SourceUnavailable for one that breaks off before its first picture."""
-        return self._background.run(self._read(file, start_s, end_s, self.rules))
+        return self.background.run(self._read(file, start_s, end_s, self.rules))
 
     def read_whole(self, file: Path) -> tuple[ClipHop, ...]:
         """All of a video, in at most LONG_FRAMES frames. Raises as `read` does."""
         seconds = self.length_s(file)
         fps = min(self.rules.sample_fps, LONG_FRAMES / max(seconds, 1e-9))
         rules = self.rules if fps == self.rules.sample_fps else HopRules(fps, self.rules.slots / fps)
-        return self._background.run(self._read(file, 0.0, float("inf"), rules))
+        return self.background.run(self._read(file, 0.0, float("inf"), rules))
 
     def length_s(self, file: Path) -> float:
         """Seconds of a recording; of one that does not say, counted. Raises as `read` does."""
@@ -89,7 +90,7 @@ class Reader:
             raise ConfigError(f"{file} holds no picture that can be decoded")
         if found.duration_s is not None:
             return found.duration_s
-        return self._background.run(self._count_s(file))
+        return self.background.run(self._count_s(file))
 
     async def _read(self, file: Path, start_s: float, end_s: float, rules: HopRules) -> tuple[ClipHop, ...]:
         found: list[ClipHop] = []
@@ -154,7 +155,7 @@ def _cut(file: Path, reader: Reader, rules: FitRules, most_tokens: int) -> list[
         raise ConfigError("it holds no picture")
     each = max(1, native_tokens(first[0].sizes, rules))
     count = min(MOST_HOPS, max(1, most_tokens // each))
-    hops_in_all = max(1, int(reader.length_s(file) / hop_s + 1e-6))
+    hops_in_all = max(1, ceil(reader.length_s(file) / hop_s - 1e-6))
     starts = range(0, hops_in_all, count)
     return [Clip(file, start * hop_s, min(start + count, hops_in_all) * hop_s) for start in starts]
 

@@ -81,8 +81,9 @@ def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Ite
     """A video-QA file, and the MLLM that `config` names. Raises as `site` does, ConfigError also for the first row that
     cannot be used."""
     rows = _rows(data)
+    with _reading(config) as reader:
+        _check_videos(data, rows, reader)
     with _answering(config, work, _frames_cap(config)) as asked:
-        _check_videos(data, rows, asked.reader)
         clips = QaClips(rows, asked.reader.read_whole, prompts_per_step)
         yield asked.material(clips, {"data": _file_digest(data)})
 
@@ -136,8 +137,8 @@ def _answering(site: SiteConfig, work: Path, cap: int | None = None) -> Iterator
     """The MLLM of a site; no segment has more tokens than `cap`."""
     clock, config = SystemClock(), site.mllm
     mllm = build_mllm(replace(config, timeout_s=max(config.timeout_s, PATIENCE_S)), clock)
-    with ExitStack() as stack:
-        background = stack.enter_context(Background())
+    with _reading(site) as reader, ExitStack() as stack:
+        background = reader.background
         stack.callback(lambda: background.run(mllm.close()))
         background.run(mllm.start())
         info = mllm.info
@@ -148,11 +149,17 @@ def _answering(site: SiteConfig, work: Path, cap: int | None = None) -> Iterator
         identity = identity_of(config)
         yield _Asked(
             MLLMAnswerer(mllm, identity, rules, Natives(work / "native.jsonl"), background, clock),
-            Reader(site.defaults.hop_rules(), background, clock, site.defaults.hwaccel),
+            reader,
             rules,
             {"mllm": identity, "mllm_name": info.name},
             () if info.meaningful else (f"{info.name} answers at random: what is learned from it means nothing",),
         )
+
+
+@contextmanager
+def _reading(site: SiteConfig) -> Iterator[Reader]:
+    with Background() as background:
+        yield Reader(site.defaults.hop_rules(), background, SystemClock(), site.defaults.hwaccel)
 
 
 def identity_of(config: MLLMConfig) -> str:

@@ -102,6 +102,12 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     assert [json.loads(line)["step"] for line in logs[0].splitlines()] == list(range(5))
 
 
+def test_prompts_that_are_played_at_once_come_to_the_same(tmp_path):
+    short = dataclasses.replace(CONFIG, steps=2, prompts_per_step=4, group=2)
+    alone = train(short, begin(), OUTSIDE, tmp_path / "alone")
+    assert train(short, begin(), dataclasses.replace(OUTSIDE, at_once=3), tmp_path / "together") == alone
+
+
 def test_a_training_killed_between_two_saves_repeats_only_what_was_not_saved(tmp_path):
     short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2)
     whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
@@ -117,7 +123,10 @@ def test_a_training_killed_between_two_saves_repeats_only_what_was_not_saved(tmp
 
     with pytest.raises(ConnectionError):
         train(short, begin(), dataclasses.replace(OUTSIDE, answerer=Dying()), tmp_path / "killed")
-    assert train(short, begin(), OUTSIDE, tmp_path / "killed") == whole
+    asked = Dying()
+    asked.calls = 10
+    assert train(short, begin(), dataclasses.replace(OUTSIDE, answerer=asked), tmp_path / "killed") == whole
+    assert asked.calls == 12, "only the step that the MLLM broke is taken again"
 
 
 def test_a_state_of_another_recipe_or_a_damaged_one_is_refused_by_name(tmp_path):
@@ -125,6 +134,13 @@ def test_a_state_of_another_recipe_or_a_damaged_one_is_refused_by_name(tmp_path)
     train(short, begin(), OUTSIDE, tmp_path)
     with pytest.raises(EngineMismatch, match=r"capo\.state is of the recipe"):
         train(dataclasses.replace(short, group=3), begin(), OUTSIDE, tmp_path)
+    learner = begin()
+    with torch.no_grad():
+        learner.network.place.fill_(math.nan)
+    state = torch.load(tmp_path / "capo.state", weights_only=True)
+    torch.save(state | {"module": learner.state_dict()}, tmp_path / "capo.state")
+    with pytest.raises(EngineMismatch, match=r"network\.place in .*capo\.state holds values that are not finite"):
+        train(short, begin(), OUTSIDE, tmp_path)
     (tmp_path / "capo.state").write_bytes(b"half")
     with pytest.raises(EngineMismatch, match="damaged"):
         train(short, begin(), OUTSIDE, tmp_path)

@@ -1,0 +1,247 @@
+"""`resadapt-allocator train` from end to end, on small settings: real videos, real MLLMs, a real server."""
+
+import json
+import re
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from allocator_engine.cli import main
+from allocator_engine.model.checkpoint import load
+from tests.checkpoints import tiny, untrained_yard
+from tests.clips import flip_bits, sound_only, steady, truncate, write
+from tests.mllm_server import MODEL, MLLMServer, Turn, serving
+from tests.pretrained import tiny_bert, tiny_smol
+
+WATCHES = """
+open: {question: "is the gate open?", streams: [gate]}
+bar: {question: "is there a white bar on the left?", open_at: 0.8}
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the command in this process; its exit code and what it said to people."""
+    (tmp_path / "watches.yaml").write_text(WATCHES)
+    threads = torch.get_num_threads()
+
+    def run(*arguments, out="out", work="work"):
+        folders = ("--work", tmp_path / work, "--out", tmp_path / out)
+        monkeypatch.setattr(sys, "argv", ["resadapt-allocator", "train", *map(str, (*arguments, *folders))])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, " ".join(capsys.readouterr().err.split())
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def footage(tmp_path):
+    """A folder with one recording of six seconds."""
+    folder = tmp_path / "recordings"
+    (folder / "gate").mkdir(parents=True)
+    write(folder / "gate" / "monday.mp4", steady(6.0, fps=10), size=(96, 160))
+    return folder
+
+
+def small(recipe: str, steps: int = 2) -> tuple[object, ...]:
+    return "--recipe", recipe, "--steps", steps, "--prompts", 1, "--group", 2
+
+
+def site(footage: Path, mllm: str, steps: int = 2) -> tuple[object, ...]:
+    watches = footage.parent / "watches.yaml"
+    return (*small("site", steps), "--recordings", footage, "--watches", watches, "--mllm", mllm)
+
+
+def logged(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "capo.jsonl").read_text().splitlines()]
+
+
+def test_the_yard_trains_writes_what_it_learned_and_knows_when_it_is_done(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.training.YARD", untrained_yard())
+    code, said = run(*small("yard"), "--ablation", "without_memory")
+    assert code == 0, said
+    records = logged(tmp_path / "work")
+    assert [record["reward_kind"] for record in records] == ["dense", "dense"]
+    assert all(0 <= record["reward"] <= 1 and record["tokens"] > 0 for record in records)
+    trained = load(tmp_path / "out" / "allocator.safetensors")
+    assert not trained.network.shape.remembers
+    assert trained.notes["recipe"] == "yard without_memory"
+    assert {"world", "grammar", "truth", "mllm", "steps", "seed"} <= set(trained.notes)
+    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "allocator.safetensors: reward" in said
+    before = (tmp_path / "work" / "capo.jsonl").read_text()
+    assert run(*small("yard"), "--ablation", "without_memory", out="again")[0] == 0
+    assert (tmp_path / "work" / "capo.jsonl").read_text() == before
+    code, said = run(*small("yard"))
+    assert (code, "is of the recipe" in said) == (3, True)
+
+
+def test_a_site_learns_without_labels_and_asks_about_native_pictures_once(run, tmp_path, footage):
+    (footage / "broken.mp4").write_bytes(b"no video")
+    truncate(write(footage / "cut.mp4", steady(2.0)), 0.5)
+    sound_only(footage / "sound.mp4")
+    code, said = run(*site(footage, f"transformers:{tiny()}"))
+    assert code == 0, said
+    for name in ("broken.mp4", "cut.mp4", "sound.mp4"):
+        assert f"skipped {footage / name}" in said
+    assert "3 recordings skipped; 1 clips of the others" in said
+    assert "answers at random" in said
+    native = (tmp_path / "work" / "native.jsonl").read_text()
+    assert len(native.splitlines()) in (6, 12), "an answer per second of the clip and watch"
+    assert [record["reward_kind"] for record in logged(tmp_path / "work")] == ["mixed", "mixed"]
+    assert load(tmp_path / "out" / "allocator.safetensors").notes["mllm_name"] == f"transformers:{tiny()}"
+    (tmp_path / "work" / "capo.state").unlink()
+    assert run(*site(footage, f"transformers:{tiny()}"))[0] == 0
+    assert (tmp_path / "work" / "native.jsonl").read_text() == native
+
+
+def dies_after(requests: int, server: MLLMServer) -> None:
+    """Let the server go away, for good, instead of answering this request."""
+    left = iter(range(requests))
+
+    def meanwhile() -> None:
+        if next(left, None) is None:
+            threading.Thread(target=server.shutdown).start()
+            server.socket.close()
+            server.hang_up()
+
+    server.habits.meanwhile = meanwhile
+
+
+def test_an_endpoint_that_dies_ends_the_training_which_goes_on_to_the_same_end(run, tmp_path, footage):
+    with serving() as server:
+        port = server.server_port
+        command = site(footage, f"openai:{server.url}#{MODEL}", steps=4)
+        assert run(*command, work="whole")[0] == 0
+        asked = len(server.asked)
+        dies_after(asked * 2 // 3, server)
+        code, said = run(*command)
+    assert code == 3
+    assert "127.0.0.1" in said
+    assert "the same command goes on from the state in" in said
+    done = logged(tmp_path / "work")
+    assert 0 < len(done) < 4
+    with serving(port) as server:
+        assert run(*command)[0] == 0
+        assert len(server.asked) < asked
+    assert logged(tmp_path / "work") == logged(tmp_path / "whole")
+
+
+def test_a_busy_endpoint_is_asked_again(run, footage):
+    with serving() as server:
+
+        def meanwhile() -> None:
+            if len(server.asked) == 20:
+                server.habits.meanwhile = lambda: None
+                server.habits.next.extend([Turn(429, headers={"Retry-After": "0"})] * 6)
+
+        server.habits.meanwhile = meanwhile
+        code, said = run(*site(footage, f"openai:{server.url}#{MODEL}"))
+        assert code == 0, said
+        assert not server.habits.next
+
+
+def rows(folder: Path, *records: dict) -> Path:
+    (folder / "set.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder / "set.jsonl"
+
+
+OPEN = {"video": "clip", "question": "Is the gate open?", "answer": "no"}
+COLOUR = {"video": "clip", "question": "Which colour is the bar?", "options": ["white", "red"], "answer": "white"}
+
+
+def test_a_video_qa_file_trains_unchanged_with_any_encoder(run, tmp_path):
+    write(tmp_path / "clip.mp4", steady(4.0, fps=10), size=(96, 160))
+    data = rows(tmp_path, OPEN, COLOUR)
+    encoder = tiny_bert(tmp_path / "bert")
+    mllm = f"transformers:{tiny()}"
+    code, said = run(*small("qa"), "--data", data, "--mllm", mllm, "--encoder", encoder)
+    assert code == 0, said
+    assert sorted(record["reward"] in (0, 1) for record in logged(tmp_path / "work")) == [False, True]
+    trained = load(tmp_path / "out" / "allocator.safetensors")
+    assert trained.encoder.about.startswith(str(encoder))
+
+
+def test_the_configuration_paper_trains_by_the_same_command(run, tmp_path, monkeypatch):
+    from allocator_engine.model import paper
+
+    monkeypatch.setattr(paper, "PaperShape", partial(paper.PaperShape, width=32, heads=2, depth=1))
+    write(tmp_path / "clip.mp4", steady(2.0, fps=10), size=(96, 160))
+    smol = tiny_smol(tmp_path / "smol")
+    code, said = run(
+        *small("qa"), "--data", rows(tmp_path, OPEN), "--mllm", "tiny", "--config", "paper", "--features", smol
+    )
+    assert code == 0, said
+    head, notes = paper.load(tmp_path / "out" / "allocator.safetensors")
+    assert head.shape.inputs == 32
+    assert str(smol) in notes["features"]
+
+
+@pytest.mark.parametrize(
+    ("record", "named"),
+    [
+        ({"video": "gone", "question": "Q", "answer": "yes"}, "line 2 of .*gone is not there"),
+        ({"video": "clip", "question": "Q", "answer": "?"}, "line 2 of .*cannot be graded"),
+        ({"video": "noise", "question": "Q", "answer": "yes"}, "line 2 of .*cannot be decoded"),
+        ({"video": "sound", "question": "Q", "answer": "yes"}, "line 2 of .*cannot be decoded"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_refused_by_its_line(run, tmp_path, record, named):
+    write(tmp_path / "clip.mp4", steady(1.0, fps=10), size=(96, 160))
+    (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 16)
+    sound_only(tmp_path / "sound.mp4")
+    code, said = run(*small("qa"), "--data", rows(tmp_path, OPEN, record), "--mllm", "null")
+    assert code == 2
+    assert re.search(named, said), said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--recipe", "best"), "expected one of yard, site, qa"),
+        (("--recipe", "yard", "--ablation", "without_luck"), "without_text, without_memory, plain_cost"),
+        (("--recipe", "yard", "--data", "x"), "--recipe yard takes no --data"),
+        (("--recipe", "site", "--watches", "watches.yaml"), "--recipe site needs --recordings"),
+        (("--recipe", "qa", "--data", "none.jsonl", "--mllm", "null"), "there is no data set none.jsonl"),
+        (("--recipe", "yard", "--config", "paper"), "needs --features"),
+        (("--recipe", "yard", "--config", "large"), "expected one of stream, paper"),
+        (
+            ("--recipe", "yard", "--config", "paper", "--features", "x", "--ablation", "without_text"),
+            "no without_text, without_memory",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(run, arguments, named):
+    code, said = run(*arguments)
+    assert code == 2, said
+    assert named in said
+
+
+@pytest.mark.parametrize(
+    ("watches", "named"),
+    [
+        ("{}", "nothing to watch for"),
+        ("open: {question: ''}", "question"),
+        ('watches: {open: {question: "is it open?", opens_at: 1}}', "opens_at"),
+    ],
+)
+def test_watches_are_checked_as_those_of_a_site(run, tmp_path, footage, watches, named):
+    (tmp_path / "watches.yaml").write_text(watches)
+    code, said = run(*site(footage, "null"))
+    assert code == 2, said
+    assert named in said
+
+
+def test_recordings_of_which_none_can_be_decoded_are_refused(run, footage):
+    for file in footage.rglob("*.mp4"):
+        flip_bits(truncate(file, 0.4), 40)
+    code, said = run(*site(footage, "tiny"))
+    assert code == 2
+    assert "none of 1 recordings" in said
+    assert "monday.mp4" in said
