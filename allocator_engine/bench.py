@@ -4,8 +4,9 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from allocator_engine.check import crowd
 from allocator_engine.errors import EngineError, EngineMissing
@@ -121,7 +122,7 @@ def contenders(
     """Everything that can compute an engine, torch eager first; and why the rest cannot. ONNX Runtime stays on the
     CPU, TensorRT needs a plan."""
     openers: dict[str, Callable[[], Engine]] = {"torch.compile": lambda: compiled_engine(network, device)}
-    openers |= {name: lambda name=name: load(engine, name) for name in ("onnxruntime", "tensorrt")}
+    openers |= {name: partial(load, engine, name) for name in ("onnxruntime", "tensorrt")}
     found: dict[str, Engine] = {EAGER: torch_engine(network, STREAM, device)}
     without = {}
     for name, opener in openers.items():
@@ -144,7 +145,7 @@ def compiled_engine(network: "nn.Module", device: str) -> LoadedEngine:
 
     on_gpu = device == "cuda"
     module = torch.compile(network, mode="reduce-overhead" if on_gpu else None, dynamic=not on_gpu)
-    return replace(torch_engine(module, STREAM, device), backend="torch.compile")
+    return replace(torch_engine(cast("nn.Module", module), STREAM, device), backend="torch.compile")
 
 
 def compare(engines: Mapping[str, Engine], batch: int, rounds: int, now_s: Callable[[], float]) -> list[Row]:
