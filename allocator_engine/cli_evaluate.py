@@ -165,13 +165,12 @@ def points_table(points: Sequence[Point]) -> Table:
     for before, point in zip((None, *points), points, strict=False):
         if before is not None and before.budget != point.budget:
             table.add_section()
-        figures: dict[str, Estimate] = {**point.splits}
-        figures.update(point.figures)
+        figures = dict(point.splits) | {str(family): one for family, one in point.figures.items()}
         table.add_row(
             f"{point.budget:g}",
             point.allocator,
             *(_percent(figures.get(name)) for name in _COLUMNS),
-            f"{100 * point.realised:.1f}{'' if point.reached else '*'}",
+            f"{100 * point.realised:.1f}{'*' if point.missed else ''}",
             f"{100 * point.shown:.0f}",
             f"{point.tokens_per_s:.1f}",
             f"{point.mllm_s:.2f}",

@@ -30,7 +30,7 @@ class Estimate:
 class Point:
     """One allocator at one budget.
 
-    `realised` is the share of the native tokens that was spent; `reached` is False where in some family that is not the
+    `realised` is the share of the native tokens that was spent; `missed` are the families in which that is not the
     budget, within the tolerance. `splits` are by "family split". What it cost is of the clips in which watches stand,
     if there are any: share of the frames that were `shown`, vision tokens per second of the clips, seconds of the MLLM
     per clip, milliseconds of the allocator per frame. Onset delays are in seconds.
@@ -40,7 +40,7 @@ class Point:
     budget: float
     realised: float
     realised_by_family: Mapping[Family, float]
-    reached: bool
+    missed: tuple[Family, ...]
     figures: Mapping[Family, Estimate]
     splits: Mapping[str, Estimate]
     shown: float
@@ -57,7 +57,7 @@ class Point:
             "allocator": self.allocator,
             "budget": self.budget,
             "realised": self.realised,
-            "reached": self.reached,
+            "reached": not self.missed,
         }
         for family in FAMILIES:
             said[family] = asdict(self.figures[family]) if family in self.figures else None
@@ -180,7 +180,7 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
         budget=cells[0].budget,
         realised=sum(one.tokens for one in everything) / max(1, sum(one.native for one in everything)),
         realised_by_family={cell.family: cell.realised for cell in cells},
-        reached=all(cell.reached for cell in cells),
+        missed=tuple(cell.family for cell in cells if not cell.reached),
         figures=figures,
         splits=splits,
         shown=sum(one.shown for one in spent) / frames,

@@ -117,9 +117,9 @@ class Evaluation:
         families = list(dict.fromkeys(task.family for _, task in self._tasks))
         wanted = [(name, budget, family) for budget in budgets for name in allocators for family in families]
         matched: list[list[Pass]] = []
-        for done, one in enumerate(wanted):
-            self._told("matching tokens", done, len(wanted))
+        for done, one in enumerate(wanted, start=1):
             matched.append(self._matched(*one))
+            self._told("matching tokens", done, len(wanted))
         self._show([dry for passes in matched for dry in passes])
         return [self._cell(*one, passes) for one, passes in zip(wanted, matched, strict=True)]
 

@@ -91,11 +91,11 @@ def test_the_frontier_has_points_and_the_differences_of_the_learned_one():
         cell("motion", [1.0, 0.0, 0.0, 0.0], tokens=5),
     ]
     found = frontier(cells)
-    assert [(point.allocator, point.budget, point.reached) for point in found.points] == [
-        ("learned", 0.1, True),
-        ("fixed", 0.1, True),
-        ("fixed", 1.0, True),
-        ("motion", 0.1, False),
+    assert [(point.allocator, point.budget, point.missed) for point in found.points] == [
+        ("learned", 0.1, ()),
+        ("fixed", 0.1, ()),
+        ("fixed", 1.0, ()),
+        ("motion", 0.1, ("qa",)),
     ]
     differences = {(one.other, one.family): one.estimate.value for one in found.differences}
     assert differences == {("fixed", "qa"): 0.25, ("motion", "qa"): 0.5, ("native", "qa"): -0.25}
@@ -103,7 +103,8 @@ def test_the_frontier_has_points_and_the_differences_of_the_learned_one():
     assert said["points"][0]["qa"].keys() == {"value", "lo", "hi", "n"}
     assert said["points"][0]["qa"]["value"] == 0.75
     assert said["points"][0]["watch_f1"] is None
-    assert said["points"][0]["realised"] == 0.1
+    assert said["points"][0]["realised"] == said["points"][0]["realised_by_family"]["qa"] == 0.1
+    assert [point["reached"] for point in said["points"]] == [True, True, True, False]
     assert said["points"][0]["allocator_ms"] == pytest.approx(0.5)
 
 
