@@ -11,8 +11,18 @@ from pipeline.mllm.prompt import Text, looks, markup, opening, suffix
 from samples.yard.facts import FrameFacts, Thing
 from samples.yard.grammar import Question
 from samples.yard.shape import FAMILY, HIDDEN
-from samples.yard.train.contexts import NOW_KINDS, Lesson, Remembered, cut, packed_context, watched, work
+from samples.yard.train.contexts import (
+    NOW_KINDS,
+    Lesson,
+    Remembered,
+    cut,
+    packed_context,
+    packed_present,
+    watched,
+    work,
+)
 from samples.yard.train.episodes import Looked
+from samples.yard.train.meaning import UNKNOWN, MeaningHead, meaning
 from samples.yard.train.notes import CONDITIONS, LASTING, LAYERS, NoteHeads, any_of, notes, truths
 from samples.yard.train.packing import IGNORED, Asked, Packer, _segment
 from samples.yard.train.text import TaughtText, answer_loss, read
@@ -88,19 +98,20 @@ def alone(model, packer, shown, question):
 def test_a_packed_question_is_answered_as_if_it_stood_alone_behind_what_had_been_shown(model, packer):
     asked = [Asked(after, question) for after in (1, 3, 4) for question in QUESTIONS]
     packed = packer.pack(EPISODE, asked)
-    said, hidden = read(model, packed)
+    found = read(model, packed)
     known = packed.targets != IGNORED
     for index, one in enumerate(asked):
         expected = alone(model, packer, EPISODE[: one.after], one.question)
-        torch.testing.assert_close(said[packed.owner[known] == index], expected, atol=2e-5, rtol=1e-4)
-    assert [tuple(known.shape) for known in hidden] == [(4, HIDDEN)] * len(LAYERS)
+        torch.testing.assert_close(found.said[packed.owner[known] == index], expected, atol=2e-5, rtol=1e-4)
+    assert [tuple(one.shape) for one in found.known] == [(4, HIDDEN)] * len(LAYERS)
+    assert found.meant.shape == (len(asked), HIDDEN)
 
 
 @torch.inference_mode()
 def test_what_is_shown_later_changes_no_earlier_answer(model, packer):
     later = [*EPISODE[:2], looked(9, 4, 4), looked(10, 1, 2)]
     asked = [Asked(2, QUESTIONS[0])]
-    one, other = (read(model, packer.pack(shown, asked))[0] for shown in (EPISODE, later))
+    one, other = (read(model, packer.pack(shown, asked)).said for shown in (EPISODE, later))
     torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
@@ -177,6 +188,31 @@ def test_lessons_teach_answers_and_notes(packer):
     assert {"answers loss", "note now", "note past", "note time"} <= set(figures)
     assert float(taught.notes.heads["past"].weight.grad.abs().sum()) > 0
     assert float(taught.mllm.model.language_model.layers[0].mlp.up_proj.weight.grad.abs().sum()) > 0
+
+
+def test_the_present_is_asked_about_in_many_ways(packer):
+    held = np.stack([truths(one.facts) for one in EPISODE])
+    packed = packed_present(Remembered(tuple(EPISODE), held, watch_questions()[:8]), packer, np.random.default_rng(0))
+    assert len(packed.questions) > 20
+    assert {one.kind for one in packed.questions} <= {*NOW_KINDS, "standing"}
+    assert len(set(packed.sees.tolist())) == 1
+
+
+def test_all_ways_to_ask_the_same_mean_the_same():
+    one, other = (Question("watch_now", "watch", text, "no") for text in ("Is the gate open?", "the gate is open"))
+    assert meaning(one) == meaning(other) == CONDITIONS.index(GATE_OPEN)
+    assert meaning(QUESTIONS[1]) != meaning(QUESTIONS[2])
+    assert meaning(Question("plate_text_now", "fine", "is plate A7 in view?", "no")) == UNKNOWN
+
+
+def test_meanings_are_learned_where_there_are_any():
+    head, hidden = MeaningHead(0), torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(1))
+    loss, right = head.loss(hidden, QUESTIONS)
+    loss.backward()
+    assert 0 <= right <= 1
+    assert float(head.heads.weight.grad.abs().sum()) > 0
+    plates = [Question("plate_text_now", "fine", "is plate A7 in view?", "no")]
+    assert float(head.loss(hidden[:1], plates)[0].detach()) == 0
 
 
 def test_notes_that_are_right_cost_less():

@@ -59,7 +59,7 @@ def test_training_and_serving_read_the_same(tmp_path: Path, model, words, frames
     seen = viewing(frames)
     packed = Packer(words).pack(encode(model.model.visual, seen), [Asked(3, GATE), Asked(3, PLATE), Asked(3, ODD)])
     with torch.inference_mode():
-        trained = read(model, packed)[0]
+        trained = read(model, packed).said
         prefix = reader.empty()
         segments = [
             Segment(pts_s, pixels, pixels.shape[1] * pixels.shape[2] // 1024, str(pts_s))

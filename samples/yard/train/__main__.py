@@ -19,8 +19,10 @@ from samples.yard.train.calibration import calibrate
 from samples.yard.train.packing import Packer
 from samples.yard.train.run import B, Stage, run
 from samples.yard.train.start import embed_words, widen
-from samples.yard.train.text import TaughtText
+from samples.yard.train.text import TaughtMeaning, TaughtText
 from samples.yard.train.vision import TaughtVision, embed_patches_by_product
+
+_PLANNED = 1.25  # steps that the rate of the stage `text` is planned for, per step that is taken
 
 log = logging.getLogger("samples.yard.train")
 
@@ -34,7 +36,8 @@ class Recipe:
     moments: int = 3400
     rare: int = 1800
     episodes: int = 1100
-    text: int = 2000
+    text: int = 1600
+    present: int = 700
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""
@@ -67,16 +70,20 @@ def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu", begin: Pat
     model.mllm.model.visual.load_state_dict(vision.visual.state_dict())
     embed_patches_by_product(model.mllm.model.visual)
     torch.nn.Module.to(model, device)
-    _run(stages.text(model, Packer(words), files, recipe.text, seen), work)
+    # The next stage goes on before the learning rate has fallen.
+    planned = round(recipe.text * _PLANNED)
+    _run(stages.text(model, Packer(words), files, planned, seen), work, stop_at=recipe.text)
+    meant = TaughtMeaning(model, stages.SEED)
+    _run(stages.present(meant, Packer(words), files, recipe.present, seen), work)
     temperature = calibrate(model.mllm, Packer(words), apart)
     log.info("temperature %.3f", temperature)
     torch.nn.Module.to(model, "cpu")
     save(model.mllm, words, out)
 
 
-def _run(stage: Stage[B], work: Path) -> None:
-    log.info("stage %s: %d steps", stage.name, stage.steps)
-    run(stage, work)
+def _run(stage: Stage[B], work: Path, stop_at: int | None = None) -> None:
+    log.info("stage %s: %d steps", stage.name, stop_at or stage.steps)
+    run(stage, work, stop_at=stop_at)
 
 
 def begin_text(text: torch.nn.Module, words: PreTrainedTokenizerBase) -> None:

@@ -11,9 +11,9 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from samples.yard.train.contexts import lesson_batch
 from samples.yard.train.packing import IGNORED, Packer
-from samples.yard.train.text import read
+from samples.yard.train.text import first_of_each, read
 
-_WORK = 800_000.0
+_WORK = 300_000.0
 _SEED = (1, 5)
 _TEMPERATURES = np.exp(np.linspace(np.log(0.6), np.log(2.5), 60))
 
@@ -31,10 +31,9 @@ def calibrate(
         for packed in (one.to(model.device) for one in lesson_batch(files, packer, 1.0, rng, most)):
             known = packed.targets != IGNORED
             owner = packed.owner[known]
-            first = torch.cat([torch.ones(1, dtype=torch.bool, device=owner.device), owner[1:] != owner[:-1]])
             standing = torch.tensor([question.kind == "standing" for question in packed.questions], device=owner.device)
-            chosen = first & standing[owner]
-            said.append(read(model, packed)[0][chosen])
+            chosen = first_of_each(owner) & standing[owner]
+            said.append(read(model, packed).said[chosen])
             wanted.append(packed.targets[known][chosen])
     temperature = best_temperature(torch.cat(said), torch.cat(wanted))
     with torch.no_grad():

@@ -33,6 +33,7 @@ WATCHES = 8
 _PAIRS_PER_TOKEN = 575  # pairs of attention that cost as much as one token's other arithmetic, measured
 _MOST_TOKENS, _UNBOUNDED = 1000, 0.1  # vision tokens of a context, but for a few that are as long as they come
 _ASKED_WATCHES, _ASKED_NOW, _ASKED_LATER, _ASKED_LAST = 4, 4, 2, 10
+_ASKED_PRESENT, _BEFORE, _WHOLE = 28, 2, 0.35
 _DROPPING = 0.3  # part of the contexts of which frames are dropped
 _CACHED_FILES = 64
 
@@ -125,6 +126,33 @@ def packed_context(episode: Remembered, packer: Packer, taught: Lesson, rng: np.
         asked += [Asked(after, question) for question in questions]
     times_s = [float(frames[end - 1].time_s) for end in ends]
     return packer.pack(looked, asked, notes(episode.held[chosen], times_s)) if asked else None
+
+
+def present_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
+    """Many questions about few segments, and in a part of the batches one context as in the last lesson."""
+    batch: list[Packed] = []
+    if rng.random() < _WHOLE:
+        episode = _remembered(files[rng.integers(len(files))])
+        if (packed := packed_context(episode, packer, lesson(1.0), rng)) is not None:
+            batch.append(packed)
+    while not batch or sum(map(work, batch)) < WORK:
+        batch.append(packed_present(_remembered(files[rng.integers(len(files))]), packer, rng))
+    return batch
+
+
+def packed_present(episode: Remembered, packer: Packer, rng: np.random.Generator) -> Packed:
+    """The newest second of a short context, asked about in all kinds of ways. What is shown larger is shown more often:
+    of a few cells there is little to learn."""
+    size = np.array([len(one.vision) for one in episode.looked]) ** 0.5
+    last = int(rng.choice(len(size), p=size / size.sum()))
+    chosen = list(range(max(0, last - int(rng.integers(0, _BEFORE + 1))), last + 1))
+    looked = [episode.looked[index] for index in chosen]
+    frames = told([one.facts for one in looked], looked[0].pts_s[0])
+    questions = [*watched(episode.watches, frames), *ask(frames, rng, kinds=NOW_KINDS, count=_ASKED_PRESENT)]
+    ends = np.cumsum([len(one.facts) for one in looked])
+    times_s = [float(frames[end - 1].time_s) for end in ends]
+    asked = [Asked(len(looked), question) for question in questions]
+    return packer.pack(looked, asked, notes(episode.held[chosen], times_s))
 
 
 def watched(watches: Sequence[Watch], frames: Sequence[FrameFacts]) -> list[Question]:

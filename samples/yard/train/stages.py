@@ -2,7 +2,7 @@
 
 1. `sheets`: the vision part reads characters; 2. `scenes`: it learns the yard, one cell at a time, while sheets go on;
 3. `moments`: the same where something happens; 4. `rare`: small and rare things weigh more; 5. `look`: its outputs for
-many episodes are kept; 6. `text`: the text part learns to answer from them.
+many episodes are kept; 6. `text`: the text part learns to answer from them; 7. `present`: many more about the present.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader
 from samples.yard.happenings import make_script
 from samples.yard.hashes import of_source
 from samples.yard.layout import make_layout
-from samples.yard.train.contexts import lesson_batch
+from samples.yard.train.contexts import lesson_batch, present_batch
 from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
 from samples.yard.train.packing import Packed, Packer
 from samples.yard.train.pictures import VisionBatch, gather
 from samples.yard.train.run import Stage, alone
 from samples.yard.train.scenes import CROP_CELLS, Sight, crop, happening, sight, whole
 from samples.yard.train.sheets import sheet
-from samples.yard.train.text import TaughtText, answer_loss
+from samples.yard.train.text import TaughtMeaning, TaughtText, answer_loss
 from samples.yard.train.vision import TaughtVision, dense_loss
 
 SEED = 1
@@ -170,6 +170,20 @@ def text(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, s
 
     recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
     return Stage("text", recipe, steps, 2e-3, model, batch, lambda batch: answer_loss(model, batch))
+
+
+def present(model: TaughtMeaning, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
+    """Questions about the newest second, thousands of each kind, and what each of them means."""
+    model.requires_grad_(True)
+    model.taught.mllm.model.visual.requires_grad_(False)
+
+    def batch(step: int) -> list[Packed]:
+        return present_batch(files, packer, np.random.default_rng((SEED, 11, step)))
+
+    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
+    return Stage(
+        "present", recipe, steps, 1.5e-3, model, batch, lambda batch: answer_loss(model.taught, batch, model.meaning)
+    )
 
 
 def training_episodes(count: int) -> list[tuple[int, int]]:

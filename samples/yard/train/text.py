@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 
+from samples.yard.train.meaning import MeaningHead
 from samples.yard.train.notes import LAYERS, NoteHeads
 from samples.yard.train.packing import IGNORED, Packed
+
+_MEANING_WEIGHT = 0.5
 
 
 class TaughtText(nn.Module):
@@ -21,14 +25,34 @@ class TaughtText(nn.Module):
         self.notes = NoteHeads(seed)
 
 
-def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> tuple[Tensor, list[Tensor]]:
-    """What the text part says after each question token that an answer token follows: `[answers, vocabulary]`; and
-    what it knows behind each picture, `[segments, HIDDEN]`, after each of LAYERS."""
+class TaughtMeaning(nn.Module):
+    """The same, with a head for what questions mean."""
+
+    def __init__(self, taught: TaughtText, seed: int) -> None:
+        super().__init__()
+        self.taught = taught
+        self.meaning = MeaningHead(seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the text part says after each question token that an answer token follows, float32 `[answers, vocabulary]`;
+    what it knows behind each picture, `[segments, HIDDEN]`, after each of LAYERS; and at the end of each question,
+    `[questions, HIDDEN]`, after the first of them."""
+
+    said: Tensor
+    known: list[Tensor]
+    meant: Tensor
+
+
+def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
+    """One pass over a context and its questions."""
     text = model.model.language_model
     embedded = text.embed_tokens(packed.context_ids)
     embedded = embedded.masked_scatter(packed.is_vision[:, None], packed.vision)
     cache = DynamicCache(config=model.config)
-    with _tapped([text.layers[layer - 1] for layer in LAYERS]) as tapped:
+    tapping = [text.layers[layer - 1] for layer in LAYERS]
+    with _tapped(tapping) as context:
         text(
             inputs_embeds=embedded[None],
             position_ids=packed.context_positions[:, None],
@@ -37,15 +61,22 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> tuple[Tensor
         )
     own = torch.tril(packed.owner[:, None] == packed.owner[None, :])
     seen = torch.arange(len(packed.context_ids), device=own.device) < packed.sees[:, None]
-    hidden = text(
-        inputs_embeds=text.embed_tokens(packed.ids)[None],
-        position_ids=packed.positions.expand(3, 1, -1),
-        attention_mask=torch.cat([seen, own], dim=1)[None, None],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state[0]
-    said: Tensor = model.lm_head(hidden[packed.targets != IGNORED])
-    return said, [known[0, packed.ends] for known in tapped]
+    with _tapped(tapping) as questions:
+        hidden = text(
+            inputs_embeds=text.embed_tokens(packed.ids)[None],
+            position_ids=packed.positions.expand(3, 1, -1),
+            attention_mask=torch.cat([seen, own], dim=1)[None, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[0]
+    answered = packed.targets != IGNORED
+    first = answered.nonzero()[:, 0][first_of_each(packed.owner[answered])]
+    return Read(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], questions[0][0, first])
+
+
+def first_of_each(owner: Tensor) -> Tensor:
+    """Where a run of equal numbers begins: bool, of the argument's shape `[n]`."""
+    return torch.cat([torch.ones(1, dtype=torch.bool, device=owner.device), owner[1:] != owner[:-1]])
 
 
 @contextmanager
@@ -64,22 +95,29 @@ def _tapped(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def answer_loss(model: TaughtText, batch: Sequence[Packed]) -> tuple[Tensor, Mapping[str, float]]:
-    """Cross entropy per answer token, each question weighing the same, beside the loss of the notes; and exact
-    (teacher-forced) answers by kind."""
-    answers, notes, asked = [], [], 0
+def answer_loss(
+    model: TaughtText, batch: Sequence[Packed], meaning: MeaningHead | None = None
+) -> tuple[Tensor, Mapping[str, float]]:
+    """Cross entropy per answer token, each weighing the same, beside the loss of the notes and, if there is a head for
+    it, of what is meant; and exact (teacher-forced) answers by kind."""
+    answers, beside, asked = [], [], 0
     figures: dict[str, list[float]] = {}
     for packed in (packed.to(model.mllm.device) for packed in batch):
         known = packed.targets != IGNORED
         wanted, owner = packed.targets[known], packed.owner[known]
-        said, hidden = read(model.mllm, packed)
+        found = read(model.mllm, packed)
+        said = found.said
         answers.append(functional.cross_entropy(said, wanted, reduction="sum"))
         asked += len(wanted)
         if packed.notes is not None:
-            loss, right = model.notes.loss(hidden, packed.notes)
-            notes.append(loss)
+            loss, right = model.notes.loss(found.known, packed.notes)
+            beside.append(loss)
             for name, value in right.items():
                 figures.setdefault(name, []).append(value)
+        if meaning is not None:
+            loss, value = meaning.loss(found.meant, packed.questions)
+            beside.append(_MEANING_WEIGHT * loss)
+            figures.setdefault("meaning", []).append(value)
         wrong = torch.zeros(len(packed.questions), device=owner.device).index_add(
             0, owner, (said.argmax(1) != wanted).float()
         )
@@ -88,6 +126,6 @@ def answer_loss(model: TaughtText, batch: Sequence[Packed]) -> tuple[Tensor, Map
             figures.setdefault(f"family {question.family}", []).append(float(errors == 0))
     loss = torch.stack(answers).sum() / asked
     figures["answers loss"] = [float(loss.detach())]
-    if notes:
-        loss = loss + torch.stack(notes).mean()
+    if beside:
+        loss = loss + torch.stack(beside).sum() / len(batch)
     return loss, {name: sum(values) / len(values) for name, values in figures.items()}
