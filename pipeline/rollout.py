@@ -48,16 +48,22 @@ _EVERYTHING = 2**62  # a grant that pays for every frame at native size
 class MLLMAnswerer:
     """An Answerer, and a Reference for recordings, over the contract `MLLM`, which has to be started.
 
-    Yes and no are rewarded by the probability of the right one, words by how right they are. `identity` names the
-    model's weights, under which `natives` keeps its answers to native pictures. Raises ConnectionError when the MLLM
-    cannot answer.
+    Yes and no are rewarded by the probability of the right one, words by how right they are; `reward_kind` is what
+    that comes to for the questions at hand. `identity` names the model's weights, under which `natives` keeps its
+    answers to native pictures. Raises ConnectionError when the MLLM cannot answer.
     """
 
-    reward_kind: RewardKind = "mixed"
-
     def __init__(
-        self, mllm: MLLM, identity: str, rules: FitRules, natives: Natives, background: Background, clock: Clock
+        self,
+        mllm: MLLM,
+        identity: str,
+        rules: FitRules,
+        natives: Natives,
+        background: Background,
+        clock: Clock,
+        reward_kind: RewardKind = "mixed",
     ) -> None:
+        self.reward_kind: RewardKind = reward_kind
         self._mllm, self._identity, self._rules = mllm, identity, rules
         self._natives, self._background, self._clock = natives, background, clock
         self._numbers = count()

@@ -11,7 +11,7 @@ from allocator_engine.fit import FitRules
 from allocator_engine.train.ahead import Ahead
 from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, Row, read_rows
-from allocator_engine.train.rollout import Clips
+from allocator_engine.train.rollout import Clips, RewardKind
 from pipeline.background import Background
 from pipeline.budget import Bucket, Rate
 from pipeline.build import YARD, build_mllm
@@ -67,7 +67,7 @@ def site(recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int
     questions = tuple(dict.fromkeys(watch.question for watch in config.watches.values()))
     if not questions:
         raise ConfigError("there is nothing to watch for; expected watches: {SLUG: {question: ...}} in --watches")
-    with _answering(config, work) as asked:
+    with _answering(config, work, "dense") as asked:
         footage = survey(recordings, asked.reader, asked.rules, config.defaults.context_max_tokens)
         clips = SiteClips(footage.clips, questions, asked.reader, asked.answerer, prompts_per_step)
         remarks = [f"skipped {reason}" for reason in footage.skipped]
@@ -83,7 +83,7 @@ def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Ite
     rows = _rows(data)
     with _reading(config) as reader:
         _check_videos(data, rows, reader)
-    with _answering(config, work, _frames_cap(config)) as asked:
+    with _answering(config, work, _kind(rows), _frames_cap(config)) as asked:
         clips = QaClips(rows, asked.reader.read_whole, prompts_per_step)
         yield asked.material(clips, {"data": _file_digest(data)})
 
@@ -133,8 +133,8 @@ class _Asked:
 
 
 @contextmanager
-def _answering(site: SiteConfig, work: Path, cap: int | None = None) -> Iterator[_Asked]:
-    """The MLLM of a site; no segment has more tokens than `cap`."""
+def _answering(site: SiteConfig, work: Path, kind: RewardKind, cap: int | None = None) -> Iterator[_Asked]:
+    """The MLLM of a site, and the kind of its rewards; no segment has more tokens than `cap`."""
     clock, config = SystemClock(), site.mllm
     mllm = build_mllm(replace(config, timeout_s=max(config.timeout_s, PATIENCE_S)), clock)
     with _reading(site) as reader, ExitStack() as stack:
@@ -148,7 +148,7 @@ def _answering(site: SiteConfig, work: Path, cap: int | None = None) -> Iterator
         rules = FitRules(info.grid, config.frames_per_segment, config.min_tokens_per_segment, most)
         identity = identity_of(config)
         yield _Asked(
-            MLLMAnswerer(mllm, identity, rules, Natives(work / "native.jsonl"), background, clock),
+            MLLMAnswerer(mllm, identity, rules, Natives(work / "native.jsonl"), background, clock, kind),
             reader,
             rules,
             {"mllm": identity, "mllm_name": info.name},
@@ -185,6 +185,11 @@ def _rows(data: Path) -> list[Row]:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _kind(rows: Sequence[Row]) -> RewardKind:
+    scored = {row.form == "yes_no" for row in rows}
+    return "mixed" if len(scored) > 1 else "dense" if True in scored else "sparse"
 
 
 def _check_videos(data: Path, rows: list[Row], reader: Reader) -> None:
