@@ -19,8 +19,8 @@ from allocator_engine.manifest import FILE_NAME, SHIPPED
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.comparison import Comparison
     from pipeline.config import MLLMConfig
+    from pipeline.lab.comparison import Comparison
 
 T = TypeVar("T", bound=str)
 
@@ -47,7 +47,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
 ) -> None:
     """Compare allocators at equal realised tokens: accuracy by budget, with paired 95 % intervals over episodes."""
-    from pipeline.comparison import Comparison, compare  # loads torch
+    from pipeline.lab.comparison import Comparison, compare  # loads torch
 
     console = Console(stderr=True)
     if jobs < 1:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from allocator_engine.train.learner import Learner
     from allocator_engine.train.progress import Record
     from allocator_engine.train.recipes import Recipe
-    from pipeline.training import Material
+    from pipeline.lab.training import Material
 
 CURVES_EVERY = 50
 """Steps between two drawings of the curves."""
@@ -125,7 +125,7 @@ def _known(option: str, name: str, known: Sequence[str]) -> str:
 
 
 def _material(options: Options, recipe: "Recipe") -> "AbstractContextManager[Material]":
-    from pipeline import training
+    from pipeline.lab import training
 
     prompts = recipe.config.prompts_per_step
     if options.recipe == "yard":

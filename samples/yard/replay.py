@@ -15,12 +15,12 @@ from pipeline.clock import SystemClock
 from pipeline.context import Context
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.hops import HopRules
+from pipeline.lab.trial import Journal, Recording, whole
 from pipeline.loop import House, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.transformers import TransformersMLLM
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.stream import StreamRun
-from pipeline.trial import Journal, Recording, whole
 from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
 from samples.yard.codec import Pixels, surveillance
 from samples.yard.facts import HEIGHT, WIDTH, FrameFacts

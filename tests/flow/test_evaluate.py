@@ -19,10 +19,10 @@ from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig
 from pipeline.errors import ConfigError
-from pipeline.examiner import Examiner, Setup
+from pipeline.lab.examiner import Examiner, Setup
+from pipeline.lab.trial import Table, as_hops, show, spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
-from pipeline.trial import Table, as_hops, show, spend
 from pipeline.types import WatchQuery
 from samples.yard.codec import write_video
 from samples.yard.scene import Scene
@@ -48,7 +48,7 @@ def examiner():
     with pytest.MonkeyPatch.context() as patch:
         # The network itself: exporting it takes longer than all that is tested here.
         opened = (torch_engine(checkpoint.network, STREAM), checkpoint.encoder.embed)
-        patch.setattr("pipeline.examiner.open_engine", lambda path: opened)
+        patch.setattr("pipeline.lab.examiner.open_engine", lambda path: opened)
         made = Examiner(Setup(partial(YardTasks, range(SEED, SEED + 1), SECONDS), config, Path("engine.json")))
     yield made
     made.close()

@@ -13,15 +13,15 @@ from allocator_engine.model.sentence import PretrainedEncoder
 from allocator_engine.train.curves import draw, smooth
 from allocator_engine.train.data import turn
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
-from pipeline.background import Background
 from pipeline.clock import ManualClock, SystemClock
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMUnavailable
 from pipeline.errors import EngineMismatch as PipelineMismatch
-from pipeline.footage import LONG_FRAMES, Clip, Reader, SiteClips, survey
 from pipeline.hops import HopRules
+from pipeline.lab.background import Background
+from pipeline.lab.footage import LONG_FRAMES, Clip, Reader, SiteClips, survey
+from pipeline.lab.natives import Natives
+from pipeline.lab.rollout import TRIES, MLLMAnswerer
 from pipeline.mllm.base import MLLMInfo
-from pipeline.natives import Natives
-from pipeline.rollout import TRIES, MLLMAnswerer
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.types import Answer, Answers
 from tests.clips import steady, write

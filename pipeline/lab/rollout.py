@@ -19,13 +19,13 @@ from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
 from allocator_engine.resize import Pixels
 from allocator_engine.train.reward import grade
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, RewardKind
-from pipeline.background import Background
 from pipeline.backoff import back_off_s
 from pipeline.clock import Clock
 from pipeline.context import Context, ContextRules
 from pipeline.errors import MLLMOverloaded, MLLMUnavailable
+from pipeline.lab.background import Background
+from pipeline.lab.natives import Natives
 from pipeline.mllm.base import MLLM
-from pipeline.natives import Natives
 from pipeline.types import Answer, Segment, WatchQuery
 from pipeline.waiting import stop
 

@@ -12,15 +12,15 @@ from allocator_engine.train.ahead import Ahead
 from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, Row, read_rows
 from allocator_engine.train.rollout import Clips, RewardKind
-from pipeline.background import Background
 from pipeline.budget import Bucket, Rate
 from pipeline.build import YARD, build_mllm
 from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig, SiteConfig, overlay, parse_site, read_yaml
 from pipeline.errors import ConfigError, SourceUnavailable
-from pipeline.footage import LONG_FRAMES, Reader, SiteClips, survey
-from pipeline.natives import Natives
-from pipeline.rollout import MLLMAnswerer
+from pipeline.lab.background import Background
+from pipeline.lab.footage import LONG_FRAMES, Reader, SiteClips, survey
+from pipeline.lab.natives import Natives
+from pipeline.lab.rollout import MLLMAnswerer
 
 PROMPTS_AT_ONCE = 2
 """Prompts that are played at the same time where others answer: one is decoded and fitted while the other is asked."""

@@ -19,10 +19,10 @@ from allocator_engine.encode import native_tokens
 from allocator_engine.fit import FitRules
 from allocator_engine.train.data import turn
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
-from pipeline.background import Background
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.hops import HopRules, hops
+from pipeline.lab.background import Background
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.sources.av import AvSource
 from pipeline.sources.probe import probe

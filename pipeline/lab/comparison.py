@@ -14,10 +14,10 @@ from allocator_engine.evaluate.tasks import Family, Outcome, TaskSource
 from allocator_engine.manifest import FILE_NAME
 from pipeline.build import YARD
 from pipeline.config import MLLMConfig
-from pipeline.crew import Crew
 from pipeline.errors import ConfigError
-from pipeline.examiner import Setup
-from pipeline.video_tasks import VideoTasks
+from pipeline.lab.crew import Crew
+from pipeline.lab.examiner import Setup
+from pipeline.lab.video_tasks import VideoTasks
 from samples.yard.hashes import of_source
 from samples.yard.tasks import YardTasks
 

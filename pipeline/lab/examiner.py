@@ -29,8 +29,8 @@ from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.hops import HopRules
+from pipeline.lab.trial import Table, as_hops, show, spend
 from pipeline.metrics import Metrics
-from pipeline.trial import Table, as_hops, show, spend
 from pipeline.types import Hop, WatchQuery
 
 KEPT_PICTURES = 32_768

@@ -12,7 +12,7 @@ import cv2
 
 from allocator_engine.evaluate.run import Pass, Show, Spending
 from allocator_engine.evaluate.tasks import Outcome, Task
-from pipeline.examiner import Examiner, Setup
+from pipeline.lab.examiner import Examiner, Setup
 from pipeline.logs import set_up_logs
 
 Given = TypeVar("Given")

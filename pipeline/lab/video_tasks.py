@@ -8,11 +8,11 @@ from allocator_engine.evaluate.tasks import FAMILIES, Evidence, Family, Question
 from allocator_engine.train.data import Row, read_rows
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop
-from pipeline.background import Background
 from pipeline.clock import SystemClock
-from pipeline.footage import Reader
 from pipeline.hops import HopRules
-from pipeline.trial import HOPS
+from pipeline.lab.background import Background
+from pipeline.lab.footage import Reader
+from pipeline.lab.trial import HOPS
 
 MOST_FRAMES = 256
 """Frames of a video, at most: a longer one is sampled more thinly."""
