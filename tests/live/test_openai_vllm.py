@@ -114,7 +114,7 @@ def wait_for(root: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 @pytest.fixture
 async def mllm(root: str) -> AsyncIterator[OpenAIMLLM]:
-    backend = OpenAIMLLM(f"{root}/v1", MODEL, name="openai:vllm", api_key=KEY)
+    backend = OpenAIMLLM(f"{root}/v1", MODEL, name="openai:vllm", api_key=KEY, timeout_s=240.0)  # its first may compile
     with capture_logs() as logged:
         await backend.start()
     assert logged == []  # it lacks nothing
