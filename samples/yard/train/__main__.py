@@ -88,7 +88,7 @@ def _run(stage: Stage[B], work: Path, stop_at: int | None = None) -> None:
 
 def begin_text(text: torch.nn.Module, words: PreTrainedTokenizerBase) -> None:
     """Draw the weights that the text part begins with."""
-    times = {float(time): words.convert_tokens_to_ids(time) for time in TIMES}
+    times = {float(time): words.encode(time, add_special_tokens=False)[0] for time in TIMES}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stages.SEED)
         widen(text)

@@ -72,6 +72,10 @@ def _remembered(file: Path) -> Remembered:
     return Remembered(looked, np.stack([truths(one.facts) for one in looked]), watches)
 
 
+def _drawn(files: Sequence[Path], rng: np.random.Generator) -> Remembered:
+    return _remembered(files[int(rng.integers(len(files)))])
+
+
 def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator) -> list[int]:
     """Which segments a context holds: a run of at most `most`, of which some may be dropped. Half of the contexts are
     as long as they may be."""
@@ -102,7 +106,7 @@ def lesson_batch(
     taught = lesson(done)
     batch: list[Packed] = []
     while sum(map(work, batch)) < most:
-        episode = _remembered(files[rng.integers(len(files))])
+        episode = _drawn(files, rng)
         if (packed := packed_context(episode, packer, taught, rng)) is not None:
             batch.append(packed)
     return batch
@@ -132,11 +136,11 @@ def present_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generato
     """Many questions about few segments, and in a part of the batches one context as in the last lesson."""
     batch: list[Packed] = []
     if rng.random() < _WHOLE:
-        episode = _remembered(files[rng.integers(len(files))])
+        episode = _drawn(files, rng)
         if (packed := packed_context(episode, packer, lesson(1.0), rng)) is not None:
             batch.append(packed)
     while not batch or sum(map(work, batch)) < WORK:
-        batch.append(packed_present(_remembered(files[rng.integers(len(files))]), packer, rng))
+        batch.append(packed_present(_drawn(files, rng), packer, rng))
     return batch
 
 

@@ -44,18 +44,17 @@ LASTING: tuple[Condition, ...] = (
 )
 """Conditions whose beginnings and ends are noted."""
 
-CONDITIONS: tuple[Condition, ...] = tuple(
-    dict.fromkeys(
-        (
-            *LASTING,
-            *(watch.condition for watch in watch_questions()),
-            *(GATE_CLOSED, BARRIER_DOWN, State("rain", True), *proposals.LIGHT),
-            *proposals.COLOURED,
-            *proposals.PAINTED,
-            *proposals.PLACED,
-        )
-    )
+_NOTED: tuple[Condition, ...] = (
+    *LASTING,
+    *(watch.condition for watch in watch_questions()),
+    *(GATE_CLOSED, BARRIER_DOWN, State("rain", True)),
+    *proposals.LIGHT,
+    *proposals.COLOURED,
+    *proposals.PAINTED,
+    *proposals.PLACED,
 )
+
+CONDITIONS: tuple[Condition, ...] = tuple(dict.fromkeys(_NOTED))
 """Conditions of which is noted whether they hold now; the first ones are LASTING."""
 
 _EVER = tuple(dict.fromkeys((*LASTING, *proposals.PAINTED)))
@@ -87,7 +86,8 @@ def truths(facts: Sequence[FrameFacts]) -> Truths:
 
 def any_of(values: Truths) -> Truths:
     """Kleene's or along the first axis."""
-    return np.where((values == 1).any(axis=0), 1, np.where((values == -1).any(axis=0), -1, 0)).astype(np.int8)
+    undecided = np.where((values == -1).any(axis=0), -1, 0)
+    return np.asarray(np.where((values == 1).any(axis=0), 1, undecided), np.int8)
 
 
 def notes(held: Truths, times_s: Sequence[float]) -> Notes:
@@ -105,7 +105,7 @@ def _turned(lasting: Truths, to: int) -> Truths:
     before, after = lasting[:-1], lasting[1:]
     known = (before != -1) & (after != -1)
     turned = np.where(known, (before != to) & (after == to), -1)
-    return np.concatenate([np.full_like(lasting[:1], -1), turned]).astype(np.int8)
+    return np.asarray(np.concatenate([np.full_like(lasting[:1], -1), turned]), np.int8)
 
 
 class NoteHeads(nn.Module):

@@ -5,7 +5,7 @@ as far as it had grown when it was asked, and none of the other questions: a con
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -56,12 +56,9 @@ class Packed:
 
     def to(self, device: torch.device) -> "Packed":
         """The same on a device."""
-        moved = {
-            field.name: value.to(device)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), torch.Tensor)
-        }
-        return replace(self, **moved)
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+        return Packed(**{**tensors, **moved})
 
 
 class Packer:

@@ -35,7 +35,7 @@ def time_waves(times_s: Sequence[float] | NDArray[np.float32]) -> NDArray[np.flo
     """Cosines and sines of times, from one that turns in less than a second to one that hardly moves: float32
     `[times, 2 * _WAVES]`."""
     turns = np.asarray(times_s, np.float64)[:, None] / np.geomspace(*_PERIODS_S, _WAVES) * 2 * np.pi
-    return np.concatenate([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32)
+    return np.asarray(np.concatenate([np.cos(turns), np.sin(turns)], axis=1), np.float32)
 
 
 def embed_cosines(visual: nn.Module) -> None:
