@@ -76,25 +76,27 @@ class Context:
     def append(self, segments: Sequence[Segment], room: Room = Room()) -> "Context":
         """The context with the new segments; re-anchored first when they would not fit its bounds or the MLLM's room.
 
-        The newest segments are kept whatever they cost: the grant has already bounded them.
+        The newest segments are kept whatever they cost: the grant has already bounded them. Without new ones nothing
+        changes, for want of room either: sending a context again takes budget, of which there was none for new frames.
         """
+        if not segments:
+            return self
         if not self.segments:
-            anchor_s = segments[0].pts_s[0] if segments else self.anchor_s
-            return replace(self, segments=tuple(segments), anchor_s=anchor_s)
+            return replace(self, segments=tuple(segments), anchor_s=segments[0].pts_s[0])
         reason = self._outgrown(segments, room)
         if reason is None:
             return replace(self, segments=(*self.segments, *segments))
         # Half of each bound, so that a context that reaches it does not restart at every hop.
         most = min(self.rules.max_tokens, room.tokens) // 2 - sum(segment.tokens for segment in segments)
         count = min(len(self.segments), max(0, room.segments // 2 - len(segments)))
-        end_s = (segments or self.segments)[-1].pts_s[-1]
-        kept = _newest(self.segments[len(self.segments) - count :], most, end_s - self.rules.keep_s)
-        return self._restart((*kept, *segments) or self.segments[-1:], reason)
+        keep_from_s = segments[-1].pts_s[-1] - self.rules.keep_s
+        kept = _newest(self.segments[len(self.segments) - count :], most, keep_from_s)
+        return self._restart((*kept, *segments), reason)
 
     def _outgrown(self, segments: Sequence[Segment], room: Room) -> Reason | None:
         """Which bound the context would break with these segments, if any."""
         tokens = self.tokens + sum(segment.tokens for segment in segments)
-        if (segments or self.segments)[-1].pts_s[-1] - self.anchor_s > self.max_s:
+        if segments[-1].pts_s[-1] - self.anchor_s > self.max_s:
             return "age"
         if tokens > self.rules.max_tokens:
             return "tokens"

@@ -12,6 +12,10 @@ from pipeline.types import Answers, Json, Segment, WatchQuery
 QUESTION_TOKENS = 1024
 """Of the longest prompt, kept free for a question and its answer; a quarter of it where that is less."""
 
+LEAST_ROOM_TOKENS = 256
+"""Vision tokens to which a context may grow whatever that drives out, unless they make too long a prompt: with too many
+streams for the cache, reading a little again is better than seeing nothing."""
+
 _OPENING_TOKENS = 96
 _TIME_TOKENS = 12
 """Prompt tokens, at most, of the instruction with its markup, and of a segment's time text with its two markers."""
@@ -92,7 +96,7 @@ def room_within(context: Context, prompt_tokens: int, kept_tokens: int) -> Room:
     `kept_tokens` may be kept: the text around its pictures, which is estimated, taken off."""
     prompt_tokens -= min(QUESTION_TOKENS, prompt_tokens // 4)
     text = _OPENING_TOKENS + _TIME_TOKENS * (len(context.segments) + 1)
-    return Room(max(0, min(prompt_tokens, kept_tokens) - text))
+    return Room(max(0, min(prompt_tokens - text, max(kept_tokens - text, LEAST_ROOM_TOKENS))))
 
 
 def check_length(prompt: int, more: int, longest: int, stream_id: str) -> None:
