@@ -24,7 +24,7 @@ from samples.yard.tasks import YardTasks
 YARDS = ("yard", "yard-distracted")
 """Tasks that are made from seeds; any other name is a file's."""
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _ANSWERS = ("allocator_engine/evaluate/tasks.py", "allocator_engine/train/reward.py", "pipeline/trial.py")
 _SPENDING = (
     *("allocator_engine/fit.py", "allocator_engine/encode.py", "allocator_engine/evaluate/baselines.py"),
