@@ -25,7 +25,7 @@ YARDS = ("yard", "yard-distracted")
 """Tasks that are made from seeds; any other name is a file's."""
 
 _ROOT = Path(__file__).parents[2]
-_ANSWERS = ("allocator_engine/evaluate/tasks.py", "allocator_engine/train/reward.py", "pipeline/trial.py")
+_ANSWERS = ("allocator_engine/evaluate/tasks.py", "allocator_engine/train/reward.py", "pipeline/lab/trial.py")
 _SPENDING = (
     *("allocator_engine/fit.py", "allocator_engine/encode.py", "allocator_engine/evaluate/baselines.py"),
     *("allocator_engine/evaluate/equal.py", "allocator_engine/evaluate/oracle.py", "pipeline/budget.py"),
