@@ -208,7 +208,7 @@ def test_without_tensorrt_compiling_names_the_packages(own, monkeypatch):
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(compile_module, "tensorrt_library", library)
-    with pytest.raises(EngineMissing, match=r"tensorrt_rtx: No module .* resadapt-stream\[tensorrt\]"):
+    with pytest.raises(EngineMissing, match=r"tensorrt_rtx: No module .*resadapt-stream\[tensorrt\]"):
         compile_plan(own)
     assert read(own).plan is None
 
