@@ -45,7 +45,7 @@ def config(words: "PreTrainedTokenizerBase") -> "Qwen3VLConfig":
         "intermediate_size": 3 * HIDDEN,
         "num_hidden_layers": 5,
         "num_attention_heads": 3,
-        "num_key_value_heads": 1,
+        "num_key_value_heads": 3,
         "head_dim": 64,
         "max_position_embeddings": _MAX_POSITIONS,
         "initializer_range": 0.02,

@@ -15,10 +15,11 @@ from samples.yard.facts import COLOURS, VEHICLES, FrameFacts
 from samples.yard.questions_now import NOW
 from samples.yard.questions_over_time import OVER_TIME
 from samples.yard.shares import SHARES
-from samples.yard.templates import Draft, Family, Template
+from samples.yard.templates import Draft, Family, Template, word
+from samples.yard.truth import Condition, Seen, height, newest, now
 from samples.yard.unknown import unanswerable, unanswerable_words
 from samples.yard.watches import Interval, Watch, holds, plate_watch, watch_intervals, watch_questions, watches_for
-from samples.yard.wordings import EVENTS
+from samples.yard.wordings import EVENTS, IS, SEE, clauses
 
 __all__ = [
     "CARD_FAMILY",
@@ -29,9 +30,11 @@ __all__ = [
     "Watch",
     "answers",
     "ask",
+    "ask_if",
     "grade",
     "holds",
     "majority",
+    "only_answer",
     "plate_watch",
     "sayings",
     "vocabulary",
@@ -166,6 +169,28 @@ def _vary(text: str, rng: np.random.Generator) -> str:
     draw = rng.random(2)
     text = text[:1].upper() + text[1:] if draw[0] < 0.3 else text
     return text.removesuffix("?") if draw[1] < 0.1 and len(text) > 1 else text
+
+
+def ask_if(condition: Condition, frames: Sequence[FrameFacts], rng: np.random.Generator) -> Question | None:
+    """Whether a condition holds in the newest second, in one of the wordings of training; None where it is undecided.
+
+    Never in the words in which watches stand: what those may expect is another matter (see `Watch.text`).
+    """
+    if (value := now(condition, frames)) is None:
+        return None
+    sayings = (SEE if isinstance(condition, Seen) else IS)[0][1:]
+    slots = clauses(condition)
+    text = _vary(sayings[rng.integers(len(sayings))].format(**slots[rng.integers(len(slots))]), rng)
+    return Question("condition", "watch", text, word(value), height(condition, newest(frames)))
+
+
+def only_answer(kind: str, frames: Sequence[FrameFacts]) -> str | None:
+    """What a kind is answered on these frames; None if it cannot be asked, or has several answers.
+
+    Raises KeyError for an unknown kind and for "unknown".
+    """
+    answers = {draft.answer for draft in _TEMPLATES[kind].drafts(frames, np.random.default_rng(0))}
+    return answers.pop() if len(answers) == 1 else None
 
 
 def wordings(kind: str, *, held_out: bool = False) -> tuple[str, ...]:

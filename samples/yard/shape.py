@@ -9,6 +9,11 @@ FAMILY = "qwen3_vl"
 HIDDEN = 192
 """Width of a vision token as the text part sees it."""
 
+VISION_LAYERS = 6
+"""Layers of the vision part. Those above the lowest SEEING_LAYERS let every cell know what the whole picture shows."""
+
+SEEING_LAYERS = 4
+
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -18,10 +23,10 @@ def grid() -> Grid:
     return replace(published, min_pixels=published.cell_px**2)
 
 
-def vision_fields() -> dict[str, object]:
+def vision_fields(layers: int = VISION_LAYERS) -> dict[str, object]:
     """The fields of the vision part's configuration."""
     return {
-        "depth": 4,
+        "depth": layers,
         "hidden_size": 128,
         "intermediate_size": 512,
         "num_heads": 4,

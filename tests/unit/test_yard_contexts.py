@@ -12,6 +12,7 @@ from samples.yard.facts import FrameFacts, Thing
 from samples.yard.grammar import Question
 from samples.yard.shape import FAMILY, HIDDEN
 from samples.yard.train.contexts import (
+    AS_SERVED,
     NOW_KINDS,
     Lesson,
     Remembered,
@@ -179,7 +180,7 @@ def test_lessons_teach_answers_and_notes(packer):
 
     held = np.stack([truths(one.facts) for one in EPISODE])
     episode = Remembered(tuple(EPISODE), held, watch_questions()[:8])
-    packed = packed_context(episode, packer, Lesson(64, past=True), np.random.default_rng(3))
+    packed = packed_context(episode, packer, AS_SERVED, np.random.default_rng(3))
     assert {one.kind for one in packed.questions} & set(NOW_KINDS)
     assert work(packed) > len(packed.context_ids) + len(packed.ids)
     taught = TaughtText(untrained(packer._words, 1), 1)
@@ -192,10 +193,48 @@ def test_lessons_teach_answers_and_notes(packer):
 
 def test_the_present_is_asked_about_in_many_ways(packer):
     held = np.stack([truths(one.facts) for one in EPISODE])
-    packed = packed_present(Remembered(tuple(EPISODE), held, watch_questions()[:8]), packer, np.random.default_rng(0))
+    episode, usual = Remembered(tuple(EPISODE), held, watch_questions()[:8]), np.full(len(CONDITIONS), 0.5)
+    packed = packed_present(episode, packer, usual, np.random.default_rng(0))
     assert len(packed.questions) > 20
-    assert {one.kind for one in packed.questions} <= {*NOW_KINDS, "standing"}
+    assert {one.kind for one in packed.questions} <= {*NOW_KINDS, "standing", "condition"}
     assert len(set(packed.sees.tolist())) == 1
+
+
+def test_what_is_rare_is_asked_about_as_soon_as_it_holds(packer):
+    held = np.stack([truths(one.facts) for one in EPISODE])
+    episode = Remembered(tuple(EPISODE), held, watch_questions()[:8])
+    usual = np.full(len(CONDITIONS), 0.5)
+    usual[SOMEONE] = 1e-6
+    asked = [packed_present(episode, packer, usual, np.random.default_rng(seed)).questions for seed in range(30)]
+    assert held[:, SOMEONE].any()
+    assert not held[:, SOMEONE].all()
+    meant = [
+        [question.answer for question in questions if question.kind == "condition" and meaning(question) == SOMEONE]
+        for questions in asked
+    ]
+    assert sum("yes" in one for one in meant) >= 25, "moments that show it are chosen, and it is asked for there"
+
+
+def test_of_a_thinned_context_some_cells_of_each_picture_are_left_at_their_places(packer):
+    shown = [looked(index, 8, 14) for index in range(3)]
+    asked = [Asked(2, QUESTIONS[0]), Asked(3, QUESTIONS[1])]
+    part = np.random.default_rng(0).random(3 * 112) < 0.1
+    whole, thin = packer.pack(shown, asked), packer.pack(shown, asked, shown=part)
+    left = ~whole.is_vision
+    left[whole.is_vision] = torch.from_numpy(part)
+    assert torch.equal(thin.context_ids, whole.context_ids[left])
+    assert torch.equal(thin.context_positions, whole.context_positions[:, left])
+    assert torch.equal(thin.vision, whole.vision[torch.from_numpy(part)])
+    assert torch.equal(thin.context_ids[thin.ends], whole.context_ids[whole.ends])
+    assert torch.equal(thin.positions, whole.positions), "a question stands where it would have stood"
+    assert sorted(set(thin.sees.tolist())) == (thin.ends[1:] + 1).tolist()
+    seen = packed_context(
+        Remembered(tuple(shown), np.stack([truths(one.facts) for one in shown]), watch_questions()[:8]),
+        packer,
+        Lesson(3, thinned=1.0),
+        np.random.default_rng(1),
+    )
+    assert int(seen.is_vision.sum()) <= 30
 
 
 def test_all_ways_to_ask_the_same_mean_the_same():

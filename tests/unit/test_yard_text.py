@@ -15,7 +15,7 @@ from samples.yard.checkpoint import save, tokenizer, untrained
 from samples.yard.facts import FrameFacts, Thing
 from samples.yard.grammar import Question
 from samples.yard.shape import FAMILY
-from samples.yard.train.contexts import lesson
+from samples.yard.train.contexts import AS_SERVED, lesson
 from samples.yard.train.episodes import Looked, Viewing, encode, keep, recall, sizes
 from samples.yard.train.packing import IGNORED, Asked, Packer
 from samples.yard.train.text import read
@@ -94,9 +94,9 @@ def test_what_was_seen_is_kept_whole(tmp_path, model):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_lessons_begin_with_the_present_and_end_with_everything():
-    assert [lesson(done).past for done in (0.0, 0.3, 0.9)] == [False, True, True]
-    assert lesson(0.0).segments < lesson(0.3).segments < lesson(0.6).segments == 64
+def test_lessons_end_with_the_longest_contexts():
+    assert lesson(0.0).segments < lesson(0.9).segments == AS_SERVED.segments == 64
+    assert AS_SERVED.thinned == 0
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -5,6 +5,7 @@ Stopped at any moment, the same command goes on where it was. Takes about three 
 
 import argparse
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,15 +15,17 @@ from transformers import PreTrainedTokenizerBase
 from pipeline.errors import ConfigError, EngineMismatch
 from samples.yard.checkpoint import TIMES, save, tokenizer, untrained, vision_weights
 from samples.yard.hashes import of_source, of_weights
+from samples.yard.shape import VISION_LAYERS
 from samples.yard.train import stages
 from samples.yard.train.calibration import calibrate
+from samples.yard.train.overview import TaughtOverview
 from samples.yard.train.packing import Packer
 from samples.yard.train.run import B, Stage, run
 from samples.yard.train.start import embed_words, widen
-from samples.yard.train.text import TaughtMeaning, TaughtText
+from samples.yard.train.text import TaughtText
 from samples.yard.train.vision import TaughtVision, embed_patches_by_product
 
-_PLANNED = 1.25  # steps that the rate of the stage `text` is planned for, per step that is taken
+_PLANNED = 1.25  # steps that the rate of the stage `present` is planned for, per step that is taken
 
 log = logging.getLogger("samples.yard.train")
 
@@ -35,9 +38,10 @@ class Recipe:
     scenes: int = 7500
     moments: int = 3400
     rare: int = 1800
+    overview: int = 1000
     episodes: int = 1100
-    text: int = 1600
-    present: int = 700
+    present: int = 2000
+    text: int = 1500
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""
@@ -47,38 +51,50 @@ class Recipe:
 def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu", begin: Path | None = None) -> None:
     """All stages, one after the other; those that are done are only loaded. Writes the checkpoint to `out`.
 
-    `begin` is a checkpoint whose vision part takes the place of the first two stages.
+    `begin` is a checkpoint whose vision part takes the place of the stages that teach as many layers as it has.
     """
-    vision = TaughtVision(stages.SEED).to(device)
-    if begin is None:
-        _run(stages.sheets(vision, recipe.sheets), work)
-        _run(stages.scenes(vision, recipe.scenes), work)
-    else:
-        vision.visual.load_state_dict(vision_weights(begin))
-    vision.forget_heads()
-    _run(stages.moments(vision, recipe.moments), work)
-    _run(stages.rare(vision, recipe.rare), work)
-    seen = of_weights(vision.visual)
-    episodes = stages.training_episodes(recipe.episodes)
-    log.info("stage look: %d episodes", len(episodes))
-    folder = work / f"episodes-{seen}-{of_source('world', 'truth')}"
-    files = stages.look(vision, episodes, folder)
-    apart = stages.look(vision, stages.calibration_episodes(), folder)
     words = tokenizer()
     model = TaughtText(untrained(words, stages.SEED), stages.SEED)
     begin_text(model.mllm.model.language_model, words)
-    model.mllm.model.visual.load_state_dict(vision.visual.state_dict())
-    embed_patches_by_product(model.mllm.model.visual)
+    episodes = stages.training_episodes(recipe.episodes)
+    visual = model.mllm.model.visual
+    visual.load_state_dict(_vision(work, recipe, episodes, device, begin))
+    embed_patches_by_product(visual)
     torch.nn.Module.to(model, device)
+    seen = of_weights(visual)
+    log.info("stage look: %d episodes", len(episodes))
+    folder = work / f"episodes-{seen}-{of_source('world', 'truth')}"
+    files = stages.look(visual, episodes, folder)
+    apart = stages.look(visual, stages.calibration_episodes(), folder)
     # The next stage goes on before the learning rate has fallen.
-    planned = round(recipe.text * _PLANNED)
-    _run(stages.text(model, Packer(words), files, planned, seen), work, stop_at=recipe.text)
-    meant = TaughtMeaning(model, stages.SEED)
-    _run(stages.present(meant, Packer(words), files, recipe.present, seen), work)
+    planned = round(recipe.present * _PLANNED)
+    _run(stages.present(model, Packer(words), files, planned, seen), work, stop_at=recipe.present)
+    _run(stages.text(model, Packer(words), files, recipe.text, seen), work)
     temperature = calibrate(model.mllm, Packer(words), apart)
     log.info("temperature %.3f", temperature)
     torch.nn.Module.to(model, "cpu")
     save(model.mllm, words, out)
+
+
+def _vision(
+    work: Path, recipe: Recipe, episodes: Sequence[tuple[int, int]], device: str, begin: Path | None
+) -> dict[str, torch.Tensor]:
+    """The weights of the vision part, trained."""
+    given = vision_weights(begin) if begin else {}
+    if any(name.startswith(f"blocks.{VISION_LAYERS - 1}.") for name in given):
+        return given
+    vision = TaughtVision(stages.SEED).to(device)
+    if given:
+        vision.visual.load_state_dict(given)
+    else:
+        _run(stages.sheets(vision, recipe.sheets), work)
+        _run(stages.scenes(vision, recipe.scenes), work)
+        vision.forget_heads()
+        _run(stages.moments(vision, recipe.moments), work)
+        _run(stages.rare(vision, recipe.rare), work)
+    overview = TaughtOverview(vision.visual, stages.SEED).to(device)
+    _run(stages.overview(overview, recipe.overview, [seed for seed, _ in episodes]), work)
+    return overview.visual.state_dict()
 
 
 def _run(stage: Stage[B], work: Path, stop_at: int | None = None) -> None:
@@ -100,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m samples.yard.train", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for states and curves; resumed if it has some")
     parser.add_argument("--out", type=Path, required=True, help="folder that the checkpoint is written to")
-    parser.add_argument("--begin", type=Path, help="a checkpoint whose vision part stands for the first two stages")
+    parser.add_argument("--begin", type=Path, help="a checkpoint whose vision part is kept")
     parser.add_argument("--factor", type=float, default=1.0, help="multiplies the steps of every stage")
     parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen3VLForConditionalGeneration
 
-from samples.yard.train.contexts import lesson_batch
+from samples.yard.train.contexts import AS_SERVED, lesson_batch
 from samples.yard.train.packing import IGNORED, Packer
 from samples.yard.train.text import first_of_each, read
 
@@ -28,7 +28,7 @@ def calibrate(
     rng = np.random.default_rng(_SEED)
     said, wanted = [], []
     with torch.inference_mode():
-        for packed in (one.to(model.device) for one in lesson_batch(files, packer, 1.0, rng, most)):
+        for packed in (one.to(model.device) for one in lesson_batch(files, packer, AS_SERVED, rng, most)):
             known = packed.targets != IGNORED
             owner = packed.owner[known]
             standing = torch.tensor([question.kind == "standing" for question in packed.questions], device=owner.device)

@@ -1,8 +1,8 @@
 """Contexts of every length and shape, cut from episodes that were looked at, with questions about them.
 
 While a context grows, its watches are asked with the wording and as often as they stand on a stream: mostly the answer
-is no, and scores that are to mean something have to know that. Other questions are drawn so that their answers are
-about even.
+is no, and scores that are to mean something have to know that. All other questions are drawn so that what is rare is
+asked about as often as what is common, and answers are about even.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samples.yard.facts import FrameFacts
-from samples.yard.grammar import KINDS, Question, ask
+from samples.yard.grammar import KINDS, Question, ask, ask_if
 from samples.yard.segments import told
 from samples.yard.train.episodes import Looked, recall
-from samples.yard.train.notes import Truths, notes, truths
+from samples.yard.train.notes import CONDITIONS, Truths, notes, truths
 from samples.yard.train.packing import Asked, Packed, Packer
 from samples.yard.truth import height, newest, now
 from samples.yard.watches import Watch, watches_for
@@ -32,18 +33,22 @@ WORK = 4500.0
 WATCHES = 8
 _PAIRS_PER_TOKEN = 575  # pairs of attention that cost as much as one token's other arithmetic, measured
 _MOST_TOKENS, _UNBOUNDED = 1000, 0.1  # vision tokens of a context, but for a few that are as long as they come
-_ASKED_WATCHES, _ASKED_NOW, _ASKED_LATER, _ASKED_LAST = 4, 4, 2, 10
-_ASKED_PRESENT, _BEFORE, _WHOLE = 28, 2, 0.35
+_ASKED_WATCHES, _ASKED_NOW, _ASKED_LATER, _ASKED_LAST = 3, 3, 3, 12
+_ASKED_PRESENT, _TRUE, _FALSE, _BEFORE = 12, 7, 9, 2
+_INTERVALS = 4  # asked when all has been shown: they teach where in the past something lies
+_THINNED, _CELLS_SHOWN = 0.6, 10
 _DROPPING = 0.3  # part of the contexts of which frames are dropped
-_CACHED_FILES = 64
+_CACHED_FILES = 1500
+_LEAST_SHARE, _SHARES_FROM = 0.004, 120  # of the segments of so many episodes
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """At most `segments` per context, and whether the past is asked about."""
+    """At most `segments` per context; in the part `thinned` of the contexts each picture shows some of its cells only:
+    much shorter, and as true."""
 
     segments: int
-    past: bool
+    thinned: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,12 @@ class Remembered:
 
 
 def lesson(done: float) -> Lesson:
-    """What is taught when this part of the training is over: short contexts and the present first."""
-    if done < 0.2:
-        return Lesson(3, past=False)
-    if done < 0.5:
-        return Lesson(12, past=True)
-    return Lesson(64, past=True)
+    """What is taught when this part of the training is over: shorter contexts first."""
+    return Lesson(12 if done < 0.3 else 64, _THINNED)
+
+
+AS_SERVED = Lesson(64, 0.0)
+"""Contexts as the product shows them."""
 
 
 @lru_cache(maxsize=_CACHED_FILES)
@@ -76,7 +81,12 @@ def _drawn(files: Sequence[Path], rng: np.random.Generator) -> Remembered:
     return _remembered(files[int(rng.integers(len(files)))])
 
 
-def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator) -> list[int]:
+def _thinned(looked: Sequence[Looked], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which vision tokens are shown: some of each picture, any of which knows what all of it shows."""
+    return np.concatenate([rng.permutation(len(one.vision)) < _CELLS_SHOWN for one in looked])
+
+
+def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator, thin: bool = False) -> list[int]:
     """Which segments a context holds: a run of at most `most`, of which some may be dropped. Half of the contexts are
     as long as they may be."""
     count = len(looked)
@@ -88,7 +98,8 @@ def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator) -> list[i
         part = rng.uniform(0, 0.7)
         chosen = [one for one in chosen if rng.random() >= part or one == chosen[-1]]
     if rng.random() >= _UNBOUNDED:
-        after = np.cumsum([len(looked[one].vision) for one in reversed(chosen)])
+        tokens = [len(looked[one].vision) for one in reversed(chosen)]
+        after = np.cumsum([min(count, _CELLS_SHOWN) if thin else count for count in tokens])
         chosen = chosen[-max(1, int((after <= _MOST_TOKENS).sum())) :]
     return chosen
 
@@ -100,10 +111,9 @@ def work(packed: Packed) -> float:
 
 
 def lesson_batch(
-    files: Sequence[Path], packer: Packer, done: float, rng: np.random.Generator, most: float = WORK
+    files: Sequence[Path], packer: Packer, taught: Lesson, rng: np.random.Generator, most: float = WORK
 ) -> list[Packed]:
     """Contexts with questions that together cost about `most`."""
-    taught = lesson(done)
     batch: list[Packed] = []
     while sum(map(work, batch)) < most:
         episode = _drawn(files, rng)
@@ -114,7 +124,8 @@ def lesson_batch(
 
 def packed_context(episode: Remembered, packer: Packer, taught: Lesson, rng: np.random.Generator) -> Packed | None:
     """One context of an episode; None where nothing can be asked about it."""
-    chosen = cut(episode.looked, taught.segments, rng)
+    thin = bool(rng.random() < taught.thinned)
+    chosen = cut(episode.looked, taught.segments, rng, thin)
     looked = [episode.looked[index] for index in chosen]
     frames = told([one.facts for one in looked], looked[0].pts_s[0])
     ends = np.cumsum([len(one.facts) for one in looked])
@@ -124,39 +135,68 @@ def packed_context(episode: Remembered, packer: Packer, taught: Lesson, rng: np.
         shown = frames[: ends[after - 1]]
         standing = [episode.watches[index] for index in rng.choice(WATCHES, _ASKED_WATCHES, replace=False)]
         questions = [*watched(standing, shown), *ask(shown, rng, kinds=NOW_KINDS, count=_ASKED_NOW)]
-        if taught.past and after > 1:
+        if after > 1:
             count = _ASKED_LAST if after == len(looked) else _ASKED_LATER
             questions += ask(shown, rng, kinds=_LATER_KINDS, count=count)
+            questions += ask(shown, rng, kinds=("interval",), count=_INTERVALS if after == len(looked) else 1)
         asked += [Asked(after, question) for question in questions]
     times_s = [float(frames[end - 1].time_s) for end in ends]
-    return packer.pack(looked, asked, notes(episode.held[chosen], times_s)) if asked else None
+    if not asked:
+        return None
+    shown_cells = _thinned(looked, rng) if thin else None
+    return packer.pack(looked, asked, notes(episode.held[chosen], times_s), shown_cells)
 
 
 def present_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
-    """Many questions about few segments, and in a part of the batches one context as in the last lesson."""
+    """Many questions about the newest second of short contexts."""
+    shares = _shares(tuple(files[:_SHARES_FROM]))
     batch: list[Packed] = []
-    if rng.random() < _WHOLE:
-        episode = _drawn(files, rng)
-        if (packed := packed_context(episode, packer, lesson(1.0), rng)) is not None:
-            batch.append(packed)
-    while not batch or sum(map(work, batch)) < WORK:
-        batch.append(packed_present(_drawn(files, rng), packer, rng))
+    while sum(map(work, batch)) < WORK:
+        batch.append(packed_present(_drawn(files, rng), packer, shares, rng))
     return batch
 
 
-def packed_present(episode: Remembered, packer: Packer, rng: np.random.Generator) -> Packed:
-    """The newest second of a short context, asked about in all kinds of ways. What is shown larger is shown more often:
-    of a few cells there is little to learn."""
+def packed_present(
+    episode: Remembered, packer: Packer, shares: NDArray[np.float64], rng: np.random.Generator
+) -> Packed:
+    """The newest second of a short context, asked about in all kinds of ways. What shows something rare, or is shown
+    larger, is shown more often. `shares` says of each of CONDITIONS how often it holds."""
+    true = episode.held == 1
     size = np.array([len(one.vision) for one in episode.looked]) ** 0.5
-    last = int(rng.choice(len(size), p=size / size.sum()))
+    chance = size * (true / shares).sum(axis=1) ** 0.5
+    last = int(rng.choice(len(chance), p=chance / chance.sum()))
     chosen = list(range(max(0, last - int(rng.integers(0, _BEFORE + 1))), last + 1))
     looked = [episode.looked[index] for index in chosen]
     frames = told([one.facts for one in looked], looked[0].pts_s[0])
     questions = [*watched(episode.watches, frames), *ask(frames, rng, kinds=NOW_KINDS, count=_ASKED_PRESENT)]
+    questions += _evenly(episode.held[last], frames, shares, rng)
     ends = np.cumsum([len(one.facts) for one in looked])
     times_s = [float(frames[end - 1].time_s) for end in ends]
     asked = [Asked(len(looked), question) for question in questions]
-    return packer.pack(looked, asked, notes(episode.held[chosen], times_s))
+    shown = _thinned(looked, rng) if rng.random() < _THINNED else None
+    return packer.pack(looked, asked, notes(episode.held[chosen], times_s), shown)
+
+
+def _evenly(
+    held: Truths, frames: Sequence[FrameFacts], shares: NDArray[np.float64], rng: np.random.Generator
+) -> list[Question]:
+    """Of what holds and of what does not, some of each: the less usual that is, the more likely it is asked."""
+    questions: list[Question] = []
+    for state, usual, count in ((1, shares, _TRUE), (0, 1 - shares, _FALSE)):
+        found = np.flatnonzero(held == state)
+        chance = 1 / usual[found]
+        drawn = rng.choice(found, min(count, len(found)), replace=False, p=chance / chance.sum()) if len(found) else []
+        asked = (ask_if(CONDITIONS[index], frames, rng) for index in drawn)
+        questions += [question for question in asked if question is not None]
+    return questions
+
+
+@lru_cache(maxsize=1)
+def _shares(files: tuple[Path, ...]) -> NDArray[np.float64]:
+    """In which part of the segments of episodes each of CONDITIONS holds, at least _LEAST_SHARE and at most the rest:
+    float64 `[CONDITIONS]`."""
+    held = np.concatenate([_remembered(file).held for file in files])
+    return np.asarray((held == 1).mean(axis=0).clip(_LEAST_SHARE, 1 - _LEAST_SHARE))
 
 
 def watched(watches: Sequence[Watch], frames: Sequence[FrameFacts]) -> list[Question]:

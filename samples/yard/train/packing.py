@@ -76,10 +76,26 @@ class Packer:
             self._known[text] = self._words.encode(text, add_special_tokens=False)
         return self._known[text]
 
-    def pack(self, looked: Sequence[Looked], asked: Sequence[Asked], notes: Notes | None = None) -> Packed:
-        """A context of `looked`, which counts from its first frame, and what is `asked` about it, at least once."""
+    def pack(
+        self,
+        looked: Sequence[Looked],
+        asked: Sequence[Asked],
+        notes: Notes | None = None,
+        shown: NDArray[np.bool_] | None = None,
+    ) -> Packed:
+        """A context of `looked`, which counts from its first frame, and what is `asked` about it, at least once.
+
+        Where `shown` (bool, one for each vision token) is false, the token is left out, as if nobody looked at it.
+        """
         ids, runs, is_vision, ends = self._context(looked)
         where, _ = positions(runs)
+        vision = np.concatenate([one.vision for one in looked])
+        if shown is not None:
+            kept = np.ones(len(ids), bool)
+            kept[is_vision] = shown
+            moved = np.cumsum(kept) - 1
+            ids, is_vision = [[one for one, keep in zip(all_, kept, strict=True) if keep] for all_ in (ids, is_vision)]
+            where, vision, ends = where[:, kept], vision[shown], moved[ends].tolist()
         written = [self._question(one.question) for one in asked]
         sees = [ends[one.after - 1] + 1 for one in asked]
         starts = [int(where[:, seen - 1].max()) + 1 for seen in sees]  # behind the mark that ends a picture
@@ -88,7 +104,7 @@ class Packer:
             torch.tensor(ids),
             torch.from_numpy(where),
             torch.tensor(is_vision),
-            torch.from_numpy(np.concatenate([one.vision for one in looked]).astype(np.float32)),
+            torch.from_numpy(vision.astype(np.float32)),
             torch.tensor(ends),
             torch.tensor([token for tokens, _ in written for token in tokens]),
             torch.cat([start + torch.arange(len(tokens)) for start, (tokens, _) in zip(starts, written, strict=True)]),

@@ -1,8 +1,9 @@
 """The stages of the recipe, in order: what each trains, on what, and for how long.
 
 1. `sheets`: the vision part reads characters; 2. `scenes`: it learns the yard, one cell at a time, while sheets go on;
-3. `moments`: the same where something happens; 4. `rare`: small and rare things weigh more; 5. `look`: its outputs for
-many episodes are kept; 6. `text`: the text part learns to answer from them; 7. `present`: many more about the present.
+3. `moments`: the same where something happens; 4. `rare`: small and rare things weigh more; 5. `overview`: every cell
+learns what the whole picture shows; 6. `look`: the outputs for many episodes are kept; then the text part learns to
+answer from them, 7. `present`: about the newest second, and 8. `text`: about all that a context shows.
 """
 
 from collections.abc import Sequence
@@ -10,19 +11,21 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from torch.nn import Module
 from torch.utils.data import DataLoader
 
 from samples.yard.happenings import make_script
 from samples.yard.hashes import of_source
 from samples.yard.layout import make_layout
-from samples.yard.train.contexts import lesson_batch, present_batch
+from samples.yard.train.contexts import lesson, lesson_batch, present_batch
 from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
+from samples.yard.train.overview import Overview, TaughtOverview, overview_batch, overview_loss
 from samples.yard.train.packing import Packed, Packer
 from samples.yard.train.pictures import VisionBatch, gather
 from samples.yard.train.run import Stage, alone
 from samples.yard.train.scenes import CROP_CELLS, Sight, crop, happening, sight, whole
 from samples.yard.train.sheets import sheet
-from samples.yard.train.text import TaughtMeaning, TaughtText, answer_loss
+from samples.yard.train.text import TaughtText, answer_loss
 from samples.yard.train.vision import TaughtVision, dense_loss
 
 SEED = 1
@@ -149,41 +152,50 @@ def rare(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     return Stage("rare", recipe, steps, 1.5e-3, model, rare_batch, lambda batch: dense_loss(model, batch, STRESS))
 
 
-def look(model: TaughtVision, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
+def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> Stage[Overview]:
+    """What the whole picture shows, in each of its cells."""
+    recipe = f"seed {SEED}, {steps} steps, {len(seeds)} episodes, world {of_source('world', 'truth')}"
+
+    def batch(step: int) -> Overview:
+        return overview_batch(seeds, step, np.random.default_rng((SEED, 12, step)))
+
+    return Stage("overview", recipe, steps, 1.5e-3, model, batch, lambda batch: overview_loss(model, batch))
+
+
+def look(visual: Module, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
     """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet. Returns their files."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [(seed, turn) for seed, turn in wanted if not (folder / f"{seed}-{turn}.npz").exists()]
-    model.eval()
+    visual.eval()
     viewings = DataLoader(Viewings(missing), batch_size=None, num_workers=1, worker_init_fn=alone, prefetch_factor=2)
     for viewing in viewings:
-        keep(folder / f"{viewing.name}.npz", encode(model.visual, viewing))
+        keep(folder / f"{viewing.name}.npz", encode(visual, viewing))
     return [folder / f"{seed}-{turn}.npz" for seed, turn in wanted]
 
 
-def text(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
-    """Answers, from what the vision part saw; its weights stay as they are. `seen` names those weights."""
+def present(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
+    """Questions about the newest second, thousands of each kind, from what the vision part saw; its weights, which
+    `seen` names, stay as they are."""
     model.requires_grad_(True)
     model.mllm.model.visual.requires_grad_(False)
-
-    def batch(step: int) -> list[Packed]:
-        return lesson_batch(files, packer, step / steps, np.random.default_rng((SEED, 4, step)))
-
-    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
-    return Stage("text", recipe, steps, 2e-3, model, batch, lambda batch: answer_loss(model, batch))
-
-
-def present(model: TaughtMeaning, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
-    """Questions about the newest second, thousands of each kind, and what each of them means."""
-    model.requires_grad_(True)
-    model.taught.mllm.model.visual.requires_grad_(False)
 
     def batch(step: int) -> list[Packed]:
         return present_batch(files, packer, np.random.default_rng((SEED, 11, step)))
 
     recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
-    return Stage(
-        "present", recipe, steps, 1.5e-3, model, batch, lambda batch: answer_loss(model.taught, batch, model.meaning)
-    )
+    return Stage("present", recipe, steps, 2e-3, model, batch, lambda batch: answer_loss(model, batch))
+
+
+def text(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
+    """Questions about all that contexts of any length show."""
+    model.requires_grad_(True)
+    model.mllm.model.visual.requires_grad_(False)
+
+    def batch(step: int) -> list[Packed]:
+        return lesson_batch(files, packer, lesson(step / steps), np.random.default_rng((SEED, 4, step)))
+
+    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
+    return Stage("text", recipe, steps, 1.5e-3, model, batch, lambda batch: answer_loss(model, batch))
 
 
 def training_episodes(count: int) -> list[tuple[int, int]]:

@@ -17,20 +17,12 @@ _MEANING_WEIGHT = 0.5
 
 
 class TaughtText(nn.Module):
-    """The MLLM, of which the text part learns, and the heads of its notes."""
+    """The MLLM, of which the text part learns, and the heads of its notes and of what questions mean."""
 
     def __init__(self, mllm: Qwen3VLForConditionalGeneration, seed: int) -> None:
         super().__init__()
         self.mllm = mllm
         self.notes = NoteHeads(seed)
-
-
-class TaughtMeaning(nn.Module):
-    """The same, with a head for what questions mean."""
-
-    def __init__(self, taught: TaughtText, seed: int) -> None:
-        super().__init__()
-        self.taught = taught
         self.meaning = MeaningHead(seed)
 
 
@@ -95,11 +87,9 @@ def _tapped(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def answer_loss(
-    model: TaughtText, batch: Sequence[Packed], meaning: MeaningHead | None = None
-) -> tuple[Tensor, Mapping[str, float]]:
-    """Cross entropy per answer token, each weighing the same, beside the loss of the notes and, if there is a head for
-    it, of what is meant; and exact (teacher-forced) answers by kind."""
+def answer_loss(model: TaughtText, batch: Sequence[Packed]) -> tuple[Tensor, Mapping[str, float]]:
+    """Cross entropy per answer token, each weighing the same, beside the loss of the notes and of what is meant; and
+    exact (teacher-forced) answers by kind."""
     answers, beside, asked = [], [], 0
     figures: dict[str, list[float]] = {}
     for packed in (packed.to(model.mllm.device) for packed in batch):
@@ -114,10 +104,9 @@ def answer_loss(
             beside.append(loss)
             for name, value in right.items():
                 figures.setdefault(name, []).append(value)
-        if meaning is not None:
-            loss, value = meaning.loss(found.meant, packed.questions)
-            beside.append(_MEANING_WEIGHT * loss)
-            figures.setdefault("meaning", []).append(value)
+        loss, value = model.meaning.loss(found.meant, packed.questions)
+        beside.append(_MEANING_WEIGHT * loss)
+        figures.setdefault("meaning", []).append(value)
         wrong = torch.zeros(len(packed.questions), device=owner.device).index_add(
             0, owner, (said.argmax(1) != wanted).float()
         )
@@ -126,6 +115,5 @@ def answer_loss(
             figures.setdefault(f"family {question.family}", []).append(float(errors == 0))
     loss = torch.stack(answers).sum() / asked
     figures["answers loss"] = [float(loss.detach())]
-    if beside:
-        loss = loss + torch.stack(beside).sum() / len(batch)
+    loss = loss + torch.stack(beside).sum() / len(batch)
     return loss, {name: sum(values) / len(values) for name, values in figures.items()}

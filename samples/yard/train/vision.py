@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samples.yard.shape import HIDDEN, vision_fields
+from samples.yard.shape import HIDDEN, SEEING_LAYERS, vision_fields
 from samples.yard.train.pictures import VisionBatch
 from samples.yard.train.start import embed_cosines, widen
 from samples.yard.train.targets import HEADS
@@ -17,7 +17,7 @@ _MOST_WEIGHT = 10.0  # of a yes that is rare: more would make one mistaken cell 
 
 
 class TaughtVision(nn.Module):
-    """Qwen3-VL's vision part, and one linear layer that answers all heads from each of its tokens."""
+    """The lower layers of Qwen3-VL's vision part, and one linear layer that answers all heads from each token."""
 
     def __init__(self, seed: int) -> None:
         from transformers import Qwen3VLVisionConfig, Qwen3VLVisionModel
@@ -26,7 +26,7 @@ class TaughtVision(nn.Module):
         self._seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.visual = Qwen3VLVisionModel(Qwen3VLVisionConfig.from_dict(vision_fields()))
+            self.visual = Qwen3VLVisionModel(Qwen3VLVisionConfig.from_dict(vision_fields(SEEING_LAYERS)))
             self.heads = nn.Linear(HIDDEN, sum(head.outputs for head in HEADS.values()))
             widen(self.visual)
         embed_cosines(self.visual)
@@ -82,7 +82,7 @@ def dense_loss(
             figures[name] = math.nan
             continue
         if head.classes == 2:
-            loss = _even_loss(part, target) if name in stress else _yes_no_loss(part, target, head.rare)
+            loss = even_loss(part, target) if name in stress else _yes_no_loss(part, target, head.rare)
             figures[name] = _balanced(part[known] > 0, target[known] > 0)
             figures[f"{name} loss"] = float(loss.detach())
         else:
@@ -102,7 +102,7 @@ def _yes_no_loss(values: Tensor, target: Tensor, rare: bool) -> Tensor:
     return each[target >= 0].mean()
 
 
-def _even_loss(values: Tensor, target: Tensor) -> Tensor:
+def even_loss(values: Tensor, target: Tensor) -> Tensor:
     """Mean over slots of the mean of the yeses' and of the noes' mean cross entropy; a slot may lack either."""
     each = functional.softplus(torch.where(target == 1, -values, values))
     sums = [((each * (target == state)).sum(0), (target == state).sum(0)) for state in (0, 1)]

@@ -1,0 +1,192 @@
+"""The upper layers of the vision part: every cell learns what the whole picture shows.
+
+A bag covers two cells of a hundred. To find them is a matter of sharp attention, which the text part learns slowly and
+would have to do again for each question; done here it is paid once for each picture.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.mllm.patches import patch_grid, patches
+from samples.yard.facts import COLOURS, VEHICLES, FrameFacts
+from samples.yard.grammar import only_answer
+from samples.yard.shape import HIDDEN, NORMALISATION, SEEING_LAYERS, grid, vision_fields
+from samples.yard.train import episodes
+from samples.yard.train.notes import CONDITIONS, truths
+from samples.yard.train.start import widen
+from samples.yard.train.targets import BLANK, PLATE_CHARACTERS, Pixels, spell
+from samples.yard.train.vision import embed_patches_by_product, even_loss, tokens
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "colour_near_now": COLOURS,
+    "kind_near_now": VEHICLES,
+    "helmet_nearest_now": ("no", "yes"),
+    "count_people_now": tuple("01234"),
+    "count_vehicles_now": tuple("01234"),
+}
+"""Kinds of questions whose answer each cell should know, and their answers."""
+
+EPISODES_PER_STEP, PICTURES_PER_EPISODE, STEPS_PER_EPISODE = 12, 3, 12
+
+_CHARACTERS = PLATE_CHARACTERS * (BLANK + 1)
+_READABLE_CELLS = 6  # rows of cells below which a picture is too small for any plate
+_KEPT_WEIGHT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Pictures as the vision part takes them, `cells` of each, and what each shows: `holds` int8 `[P, CONDITIONS]`,
+    `choices` int64 `[P, CHOICES]`, and the `plate` int64 `[P, PLATE_CHARACTERS]`; -1 where that is open."""
+
+    patches: Tensor
+    grid_thw: Tensor
+    cells: Tensor
+    holds: Tensor
+    choices: Tensor
+    plate: Tensor
+
+    def to(self, device: torch.device) -> "Overview":
+        """The same on a device."""
+        return Overview(*(value.to(device) for value in self._values()))
+
+    def _values(self) -> Iterable[Tensor]:
+        return self.patches, self.grid_thw, self.cells, self.holds, self.choices, self.plate
+
+
+class TaughtOverview(nn.Module):
+    """The whole vision part, grown on a finished lower one that stays as it is; heads for what a picture shows, and one
+    that recalls from each token what the lower part alone would have said of its cell."""
+
+    def __init__(self, seeing: nn.Module, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.visual = grown(seeing)
+            choices = sum(map(len, CHOICES.values()))
+            self.heads = nn.Linear(HIDDEN, len(CONDITIONS) + choices + _CHARACTERS)
+            self.recalling_heads = nn.Linear(HIDDEN, HIDDEN)
+        self.before = copy.deepcopy(seeing.get_submodule("merger"))
+        for name, weight in self.named_parameters():
+            weight.requires_grad_(_is_upper(name))
+        embed_patches_by_product(self.visual)
+
+    def forward(self, batch: Overview) -> tuple[Tensor, Tensor]:
+        """Tokens `[cells, HIDDEN]`, and what they were without the upper layers."""
+        lower = self.visual.get_submodule(f"blocks.{SEEING_LAYERS - 1}")
+        found: list[Tensor] = []
+        hook = lower.register_forward_hook(lambda layer, given, output: found.append(output))
+        try:
+            seen = tokens(self.visual, batch.patches, batch.grid_thw)
+        finally:
+            hook.remove()
+        return seen, self.before(found[0])
+
+
+def _is_upper(name: str) -> bool:
+    part, *rest = name.split(".")
+    if part != "visual":
+        return part != "before"
+    return rest[0] == "merger" or (rest[0] == "blocks" and int(rest[1]) >= SEEING_LAYERS)
+
+
+def grown(seeing: nn.Module) -> nn.Module:
+    """The vision part with all its layers; the upper ones begin by changing nothing."""
+    from transformers import Qwen3VLVisionConfig, Qwen3VLVisionModel
+
+    visual = Qwen3VLVisionModel(Qwen3VLVisionConfig.from_dict(vision_fields()))
+    widen(visual)
+    visual.load_state_dict(seeing.state_dict(), strict=False)
+    for block in visual.blocks[SEEING_LAYERS:]:
+        for name in ("attn.proj", "mlp.linear_fc2"):
+            nn.init.zeros_(block.get_parameter(f"{name}.weight"))
+            nn.init.zeros_(block.get_parameter(f"{name}.bias"))
+    return visual
+
+
+def overview_loss(model: TaughtOverview, batch: Overview) -> tuple[Tensor, Mapping[str, float]]:
+    """The loss of all heads, each token of a picture asked the same, and how well they know it."""
+    batch = batch.to(model.heads.weight.device)
+    seen, before = model(batch)
+    said, chosen, spelled = model.heads(seen).split(
+        [len(CONDITIONS), sum(map(len, CHOICES.values())), _CHARACTERS], dim=1
+    )
+    holds, choices, plate = (
+        target.repeat_interleave(batch.cells, dim=0) for target in (batch.holds, batch.choices, batch.plate)
+    )
+    kept = functional.mse_loss(model.recalling_heads(seen), functional.layer_norm(before, (HIDDEN,)))
+    losses = [even_loss(said, holds), _KEPT_WEIGHT * kept]
+    figures = {"kept": float(kept.detach()), "holds loss": float(losses[0].detach())}
+    figures["holds"] = _hits(said, holds)
+    parts = [*chosen.split([len(answers) for answers in CHOICES.values()], dim=1), *spelled.chunk(PLATE_CHARACTERS, 1)]
+    wanted = [*choices.unbind(1), *plate.unbind(1)]
+    names = [*CHOICES, *("plate" for _ in range(PLATE_CHARACTERS))]
+    for name, values, target in zip(names, parts, wanted, strict=True):
+        if (known := target >= 0).any():
+            losses.append(functional.cross_entropy(values[known], target[known]) / len(parts))
+            figures[name] = float((values[known].argmax(1) == target[known]).float().mean())
+        else:
+            figures.setdefault(name, math.nan)
+    return torch.stack(losses).sum(), figures
+
+
+def _hits(said: Tensor, wanted: Tensor) -> float:
+    """Mean of the hit rates among the true and among the false."""
+    rates = [((said > 0) == state)[wanted == state].float().mean() for state in (0, 1) if (wanted == state).any()]
+    return float(torch.stack(rates).mean())
+
+
+@lru_cache(maxsize=EPISODES_PER_STEP + 1)
+def _viewed(seed: int) -> tuple[episodes.Viewing, tuple[tuple[NDArray[np.int8], ...], ...]]:
+    """An episode, and what each of its pictures shows."""
+    viewing = episodes.view(seed, 0)
+    return viewing, tuple(_shown(pixels, facts) for pixels, facts in zip(viewing.pixels, viewing.facts, strict=True))
+
+
+def _shown(pixels: Pixels, facts: tuple[FrameFacts, ...]) -> tuple[NDArray[np.int8], ...]:
+    answers = [only_answer(kind, facts) for kind in CHOICES]
+    choices = [-1 if said is None else CHOICES[kind].index(said) for kind, said in zip(CHOICES, answers, strict=True)]
+    large = pixels.shape[1] >= _READABLE_CELLS * grid().cell_px
+    plate = only_answer("plate_read_now", facts) if large else None
+    spelled = np.full(PLATE_CHARACTERS, -1, np.int8) if plate is None else spell(plate)
+    return truths(facts), np.array(choices, np.int8), spelled
+
+
+def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) -> Overview:
+    """Pictures of episodes that change in turn: to render one costs as much as to learn from it for some steps."""
+    turns = [
+        (step + STEPS_PER_EPISODE // EPISODES_PER_STEP * place) // STEPS_PER_EPISODE
+        for place in range(EPISODES_PER_STEP)
+    ]
+    chosen = [_viewed(seeds[(turn * EPISODES_PER_STEP + place) % len(seeds)]) for place, turn in enumerate(turns)]
+    pixels: list[Pixels] = []
+    shown: list[tuple[NDArray[np.int8], ...]] = []
+    for viewing, known in chosen:
+        for index in _drawn(viewing, rng):
+            pixels.append(viewing.pixels[index])
+            shown.append(known[index])
+    the_grid = grid()
+    sizes = [patch_grid(one.shape[1], one.shape[2], the_grid) for one in pixels]
+    holds, choices, plate = (torch.from_numpy(np.stack(values).astype(np.int64)) for values in zip(*shown, strict=True))
+    return Overview(
+        torch.from_numpy(np.concatenate([patches(one, the_grid, NORMALISATION) for one in pixels])),
+        torch.tensor(sizes),
+        torch.tensor([height * width // 4 for _, height, width in sizes]),
+        holds,
+        choices,
+        plate,
+    )
+
+
+def _drawn(viewing: episodes.Viewing, rng: np.random.Generator) -> Iterator[int]:
+    """Different pictures of an episode; what is shown larger is shown more often."""
+    size = np.array([one.shape[1] for one in viewing.pixels], float)
+    yield from rng.choice(len(size), PICTURES_PER_EPISODE, replace=False, p=size / size.sum()).tolist()
