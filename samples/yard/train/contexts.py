@@ -183,9 +183,8 @@ def _evenly(
     """Of what holds and of what does not, some of each: the less usual that is, the more likely it is asked."""
     questions: list[Question] = []
     for state, usual, count in ((1, shares, _TRUE), (0, 1 - shares, _FALSE)):
-        found = np.flatnonzero(held == state)
-        chance = 1 / usual[found]
-        drawn = rng.choice(found, min(count, len(found)), replace=False, p=chance / chance.sum()) if len(found) else []
+        chance = np.where(held == state, 1 / usual, 0.0)
+        drawn = rng.choice(len(held), min(count, int((chance > 0).sum())), replace=False, p=chance / chance.sum())
         asked = (ask_if(CONDITIONS[index], frames, rng) for index in drawn)
         questions += [question for question in asked if question is not None]
     return questions

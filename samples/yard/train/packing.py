@@ -94,7 +94,7 @@ class Packer:
             kept = np.ones(len(ids), bool)
             kept[is_vision] = shown
             moved = np.cumsum(kept) - 1
-            ids, is_vision = [[one for one, keep in zip(all_, kept, strict=True) if keep] for all_ in (ids, is_vision)]
+            ids, is_vision = np.array(ids)[kept].tolist(), np.array(is_vision)[kept].tolist()
             where, vision, ends = where[:, kept], vision[shown], moved[ends].tolist()
         written = [self._question(one.question) for one in asked]
         sees = [ends[one.after - 1] + 1 for one in asked]
