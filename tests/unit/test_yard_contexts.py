@@ -121,6 +121,7 @@ def test_notes_say_what_holds_what_began_and_what_ever_held():
     found = notes(held, [0.2, 1.0, 2.2, 3.2])
     begun, ended, ever = np.split(found.past, [len(LASTING), 2 * len(LASTING)], axis=1)
     assert found.now[:, CONDITIONS.index(GATE_OPEN)].tolist() == [0, 0, 1, 0]
+    assert found.before_s == pytest.approx([0.2, 0.2, 1.0, 2.2])
     assert begun[:, GATE].tolist() == [-1, 0, 1, 0]
     assert ended[:, GATE].tolist() == [-1, 0, 0, 1]
     assert ever[:, GATE].tolist() == [0, 0, 1, 1]

@@ -64,6 +64,7 @@ LAYERS = (2, 3)
 """After so many layers of the text part the notes of the present, and those of the past, must be there: what comes
 later can read them."""
 
+_LATER = ("past", "before")
 _SLACK_S = 1e-6
 _MOST_WEIGHT = 8.0  # of a note that is rarely true
 
@@ -71,11 +72,13 @@ _MOST_WEIGHT = 8.0  # of a note that is rarely true
 @dataclass(frozen=True, slots=True)
 class Notes:
     """Of a context's segments: `now` `[S, CONDITIONS]`; `past` `[S, 2 * LASTING + ever]`: begun, ended, ever so far;
-    `time_s` float32 `[S]` as the context states it."""
+    `time_s` float32 `[S]` as the context states it, and `before_s` of the segment before: what has just ended lasted
+    until then."""
 
     now: Truths
     past: Truths
     time_s: NDArray[np.float32]
+    before_s: NDArray[np.float32]
 
 
 def truths(facts: Sequence[FrameFacts]) -> Truths:
@@ -97,7 +100,8 @@ def notes(held: Truths, times_s: Sequence[float]) -> Notes:
     ever = np.stack([any_of(held[: k + 1, _EVER_AT]) for k in range(len(times))])
     lasting = held[:, : len(LASTING)]
     past = np.concatenate([_turned(lasting, 1), _turned(lasting, 0), ever], axis=1)
-    return Notes(now, past, times.astype(np.float32))
+    before = np.concatenate([times[:1], times[:-1]])
+    return Notes(now, past, times.astype(np.float32), before.astype(np.float32))
 
 
 def _turned(lasting: Truths, to: int) -> Truths:
@@ -120,16 +124,19 @@ class NoteHeads(nn.Module):
                     "now": nn.Linear(HIDDEN, len(CONDITIONS)),
                     "past": nn.Linear(HIDDEN, 2 * len(LASTING) + len(_EVER)),
                     "time": nn.Linear(HIDDEN, time_waves([0.0]).shape[1]),
+                    "before": nn.Linear(HIDDEN, time_waves([0.0]).shape[1]),
                 }
             )
         self.norms = nn.ModuleDict({name: nn.LayerNorm(HIDDEN) for name in self.heads})
 
     def loss(self, hidden: Sequence[Tensor], known: Notes) -> tuple[Tensor, dict[str, float]]:
         """Loss and accuracy of the notes; `hidden` float32 `[S, HIDDEN]` after each of LAYERS."""
-        said = {name: head(self.norms[name](hidden[name == "past"])) for name, head in self.heads.items()}
-        waves = torch.from_numpy(time_waves(known.time_s)).to(said["time"])
-        total = functional.mse_loss(said["time"], waves)
-        figures = {"note time": float(total.detach())}
+        said = {name: head(self.norms[name](hidden[name in _LATER])) for name, head in self.heads.items()}
+        total, figures = hidden[0].new_zeros(()), {}
+        for name, times_s in (("time", known.time_s), ("before", known.before_s)):
+            loss = functional.mse_loss(said[name], torch.from_numpy(time_waves(times_s)).to(said[name]))
+            total = total + loss
+            figures[f"note {name}"] = float(loss.detach())
         for name, wanted in (("now", known.now), ("past", known.past)):
             loss, right = _yes_no(said[name], torch.from_numpy(wanted).to(said[name].device))
             total = total + loss
