@@ -189,6 +189,7 @@ def _vllm(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
         max_queue=config.max_queue,
         max_streams=config.max_streams,
         kv_cache_gib=config.kv_cache_gib,
+        picture_cache_gib=config.picture_cache_gib,
         gpu_memory=config.gpu_memory,
         max_prompt_tokens=config.max_prompt_tokens,
         clock=clock,

@@ -109,8 +109,8 @@ class MLLMConfig:
     `openai:http://HOST:PORT/v1#MODEL` (a server), `tiny` (random, meaningless) or `null` (benchmarks).
 
     Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it. Of vLLM:
-    `kv_cache_gib` bounds its cache, else `gpu_memory` is the part of the GPU it may take; `max_prompt_tokens` is the
-    longest prompt.
+    `kv_cache_gib` bounds its cache, else `gpu_memory` is the part of the GPU it may take; `picture_cache_gib` bounds
+    the host memory in which its processes keep pictures; `max_prompt_tokens` is the longest prompt.
     """
 
     use: str = "yard"
@@ -127,6 +127,7 @@ class MLLMConfig:
     api_key: str | None = None
     family: str | None = None
     kv_cache_gib: Positive | None = None
+    picture_cache_gib: Positive = 1.0
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85
     max_prompt_tokens: Annotated[int, Field(ge=256)] = 32_768
 

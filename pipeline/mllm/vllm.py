@@ -57,13 +57,15 @@ class VllmMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen, through vLLM.
 
     `dtype` is vLLM's name or "auto" (what the checkpoint says on a GPU, float32 on the CPU). `kv_cache_gib` (GiB) is
-    the size of the engine's cache; without it the engine takes `gpu_memory` (0 to 1) of the GPU, or 2 GiB on a CPU.
+    the size of the engine's cache; without it the engine takes `gpu_memory` (0 to 1) of the GPU, or 2 GiB on a CPU. In
+    at most `picture_cache_gib` (GiB) of host memory it keeps pictures as they were sent: each travels once, unless it
+    falls out there.
     Bounds: a prompt with its answer has at most `max_prompt_tokens`; kept prefixes are counted on for at most
     `max_streams` streams, the least recently used are not any more; with `max_queue` asks unfinished, another is
     refused with MLLMOverloaded; an ask that has no answer after `timeout_s` seconds is aborted and ends in MLLMTimeout.
 
     An engine that dies is started again in the background, and so is one that hangs: after an ask that timed out it has
-    another `timeout_s` to answer anything. Until then asks end in MLLMUnavailable with nothing sent.
+    another `timeout_s` to answer anything. Until it is back asks end in MLLMUnavailable with nothing sent.
     Starting sets environment variables (see `pipeline.mllm.vllm_settings`) and spawns processes: a script that does so
     needs the usual `if __name__ == "__main__":`.
     """
@@ -78,6 +80,7 @@ class VllmMLLM:
         max_queue: int = 64,
         max_streams: int = 64,
         kv_cache_gib: float | None = None,
+        picture_cache_gib: float = 1.0,
         gpu_memory: float = 0.85,
         max_prompt_tokens: int = 32_768,
         clock: Clock = SystemClock(),
@@ -85,6 +88,7 @@ class VllmMLLM:
         self._checkpoint, self._name, self._dtype = str(checkpoint), name, dtype
         self._timeout_s, self._max_queue, self._max_streams = timeout_s, max_queue, max_streams
         self._kv_cache_gib, self._gpu_memory = kv_cache_gib, gpu_memory
+        self._picture_cache_gib = picture_cache_gib
         self._max_prompt_tokens, self._clock = max_prompt_tokens, clock
         self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_prompt_tokens)
         self._running: Running[Engine] = Running(
@@ -286,6 +290,7 @@ class VllmMLLM:
             dtype=self._dtype,
             kv_cache_bytes=None if self._kv_cache_gib is None else int(self._kv_cache_gib * _GIB),
             gpu_memory=self._gpu_memory,
+            picture_cache_gib=self._picture_cache_gib,
             max_prompt_tokens=self.longest_prompt,
         )
         return open_engine(settings)

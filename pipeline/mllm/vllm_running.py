@@ -63,17 +63,12 @@ class Running(Generic[E]):
             self._engine = await self._care.begin()
 
     def now(self) -> E:
-        """The engine. Raises MLLMUnavailable (nothing sent) while there is none, or it is asked whether it answers."""
+        """The engine, also while it is doubted. Raises MLLMUnavailable (nothing sent) while there is none."""
         if self._engine is not None and self._engine.dead:
             self.died(self._engine)
         if self._engine is None:
             state = "was closed or not started" if self._restart is None else "has died and is being started again"
             raise MLLMUnavailable(f"the engine of {self._name} {state}", sent=False)
-        if self._check is not None:
-            raise MLLMUnavailable(
-                f"the engine of {self._name} has not answered in time and is being asked whether it answers at all",
-                sent=False,
-            )
         return self._engine
 
     def answered(self) -> None:
@@ -84,7 +79,7 @@ class Running(Generic[E]):
     def doubt(self, engine: E, asked_s: float) -> None:
         """What was asked of this engine at `asked_s` (monotonic seconds) was not answered in time. Unless it has
         answered anybody since, see whether it answers at all, and replace one that does not: a process that hangs does
-        not die by itself."""
+        not die by itself. Until that is known others go on asking it, and any answer clears it of the doubt."""
         if engine is self._engine and self._check is None and self._heard_s <= asked_s:
             self._heard.clear()
             self._check = asyncio.create_task(self._examine(engine))

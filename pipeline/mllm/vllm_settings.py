@@ -28,13 +28,15 @@ _LEAST_ITEM_TOKENS = 4
 class Settings:
     """How an engine is started. `folder` holds the checkpoint, `dtype` is vLLM's name or "auto"; `kv_cache_bytes`
     bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU (on a CPU: 2 GiB);
-    `max_prompt_tokens` bounds a prompt with its answer."""
+    `picture_cache_gib` bounds the host memory of pictures that were sent, `max_prompt_tokens` a prompt with its answer.
+    """
 
     folder: str
     grid: Grid
     dtype: str
     kv_cache_bytes: int | None
     gpu_memory: float
+    picture_cache_gib: float
     max_prompt_tokens: int
 
 
@@ -85,6 +87,7 @@ def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
         "gpu_memory_utilization": settings.gpu_memory,
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
         "enable_prefix_caching": True,
+        "mm_processor_cache_gb": settings.picture_cache_gib,
         "limit_mm_per_prompt": {"image": most, "video": most},
         "mm_processor_kwargs": {
             "images_kwargs": {"size": {"shortest_edge": cell, "longest_edge": largest}},

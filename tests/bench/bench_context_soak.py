@@ -176,7 +176,9 @@ def kept_tokens(mllm: MLLM) -> int:
 
 async def main(spec: str, seconds: int) -> None:
     clock = SystemClock()
-    config = parse_site({"mllm": {"use": spec, "timeout_s": 600, "kv_cache_gib": 0.25}}).mllm
+    # A cache of pictures that is full within the minutes until memory is compared.
+    given = {"use": spec, "timeout_s": 600, "kv_cache_gib": 0.25, "picture_cache_gib": 0.03}
+    config = parse_site({"mllm": given}).mllm
     mllm = build_mllm(config, clock)
     try:
         await mllm.start()
