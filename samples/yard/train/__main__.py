@@ -40,8 +40,8 @@ class Recipe:
     rare: int = 1800
     overview: int = 1000
     episodes: int = 1100
-    present: int = 2000
-    text: int = 1500
+    present: int = 1000
+    text: int = 800
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""

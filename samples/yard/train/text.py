@@ -14,6 +14,7 @@ from samples.yard.train.notes import LAYERS, NoteHeads
 from samples.yard.train.packing import IGNORED, Packed
 
 _MEANING_WEIGHT = 0.5
+_QUESTIONS_PER_ROW = 8
 
 
 class TaughtText(nn.Module):
@@ -51,19 +52,34 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
             past_key_values=cache,
             use_cache=True,
         )
-    own = torch.tril(packed.owner[:, None] == packed.owner[None, :])
-    seen = torch.arange(len(packed.context_ids), device=own.device) < packed.sees[:, None]
+    place, valid = _rows(packed.owner)
+    cache.batch_repeat_interleave(len(place))
+    owner = torch.where(valid, packed.owner[place], -1)
+    own = torch.tril(owner[:, :, None] == owner[:, None, :])
+    seen = torch.arange(len(packed.context_ids), device=own.device) < packed.sees[place][:, :, None]
     with _tapped(tapping) as questions:
         hidden = text(
-            inputs_embeds=text.embed_tokens(packed.ids)[None],
-            position_ids=packed.positions.expand(3, 1, -1),
-            attention_mask=torch.cat([seen, own], dim=1)[None, None],
+            inputs_embeds=text.embed_tokens(packed.ids[place]),
+            position_ids=packed.positions[place].expand(3, -1, -1),
+            attention_mask=torch.cat([seen, own], dim=2)[:, None],
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state[0]
+        ).last_hidden_state[valid]
     answered = packed.targets != IGNORED
     first = answered.nonzero()[:, 0][first_of_each(packed.owner[answered])]
-    return Read(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], questions[0][0, first])
+    return Read(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], questions[0][valid][first])
+
+
+def _rows(owner: Tensor) -> tuple[Tensor, Tensor]:
+    """Question tokens in rows of a few questions each: places in `owner` `[rows, most]`, and which are no padding.
+
+    In one row each token would be compared with those of all questions, though it may see its own only.
+    """
+    lengths = torch.bincount(owner // _QUESTIONS_PER_ROW)
+    ends = lengths.cumsum(0)
+    place = (ends - lengths)[:, None] + torch.arange(int(lengths.max()), device=owner.device)
+    valid = place < ends[:, None]
+    return torch.where(valid, place, 0), valid
 
 
 def first_of_each(owner: Tensor) -> Tensor:
