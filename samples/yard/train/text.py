@@ -67,7 +67,8 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
         ).last_hidden_state[valid]
     answered = packed.targets != IGNORED
     first = answered.nonzero()[:, 0][first_of_each(packed.owner[answered])]
-    return Read(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], questions[0][valid][first])
+    meant = questions[0][valid][first]
+    return Read(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], meant)
 
 
 def _rows(owner: Tensor) -> tuple[Tensor, Tensor]:
