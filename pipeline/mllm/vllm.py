@@ -8,6 +8,7 @@ known before it is sent.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from pipeline.mllm.vllm_asking import Reading, Reply, Work, usage
 from pipeline.mllm.vllm_running import Care, EngineGone, Running, begin_in_thread
 from pipeline.mllm.vllm_settings import How, Settings, advice, prepare_environment
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
+from pipeline.waiting import stop
 
 if TYPE_CHECKING:
     from pipeline.mllm.vllm_engine import Engine
@@ -44,7 +46,7 @@ _GIB = 2**30
 @dataclass(slots=True)
 class Counters:
     """What the bounds did and what went wrong: asks refused for a full queue, and asks that came too late; pictures
-    that had to be sent again, prefixes that were gone though they should have been kept, and engines that died."""
+    that had to be sent again, prefixes that were gone though they should have been kept, and engines lost."""
 
     refused: int = 0
     timed_out: int = 0
@@ -59,13 +61,14 @@ class VllmMLLM:
     `dtype` is vLLM's name or "auto" (what the checkpoint says on a GPU, float32 on the CPU). `kv_cache_gib` (GiB) is
     the size of the engine's cache; without it the engine takes `gpu_memory` (0 to 1) of the GPU, or 2 GiB on a CPU. In
     at most `picture_cache_gib` (GiB) of host memory it keeps pictures as they were sent: each travels once, unless it
-    falls out there.
-    Bounds: a prompt with its answer has at most `max_prompt_tokens`; kept prefixes are counted on for at most
-    `max_streams` streams, the least recently used are not any more; with `max_queue` asks unfinished, another is
-    refused with MLLMOverloaded; an ask that has no answer after `timeout_s` seconds is aborted and ends in MLLMTimeout.
+    falls out there. Bounds: a prompt with its answer has at most `max_prompt_tokens`; kept prefixes are counted on for
+    at most `max_streams` streams, the least recently used are not any more; with `max_queue` asks unfinished, another
+    is refused with MLLMOverloaded; an ask without an answer after `timeout_s` seconds is aborted and ends in
+    MLLMTimeout.
 
     An engine that dies is started again in the background, and so is one that hangs: after an ask that timed out it has
-    another `timeout_s` to answer anything. Until it is back asks end in MLLMUnavailable with nothing sent.
+    another `timeout_s` to answer anybody anything, and is asked on meanwhile. What was asked of an engine that is lost
+    ends in EngineGone; until it is back asks end in MLLMUnavailable with nothing sent.
     Starting sets environment variables (see `pipeline.mllm.vllm_settings`) and spawns processes: a script that does so
     needs the usual `if __name__ == "__main__":`.
     """
@@ -87,29 +90,26 @@ class VllmMLLM:
     ) -> None:
         self._checkpoint, self._name, self._dtype = str(checkpoint), name, dtype
         self._timeout_s, self._max_queue, self._max_streams = timeout_s, max_queue, max_streams
-        self._kv_cache_gib, self._gpu_memory = kv_cache_gib, gpu_memory
-        self._picture_cache_gib = picture_cache_gib
+        self._kv_cache_gib, self._gpu_memory, self._picture_cache_gib = kv_cache_gib, gpu_memory, picture_cache_gib
         self._max_prompt_tokens, self._clock = max_prompt_tokens, clock
         self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_prompt_tokens)
         self._running: Running[Engine] = Running(
-            name, clock, Care(self._begin, self._canary, timeout_s, self._on_death)
+            name, clock, Care(self._begin, self._canary, timeout_s, self._on_death, self._end_asks)
         )
         self._unfinished: dict[asyncio.Task[list[Reply]], str] = {}
         self._forgotten: set[str] = set()
-        self._card: Card | None = None
         self._reading: Reading | None = None
         self.counters = Counters()
 
     @property
     def info(self) -> MLLMInfo:
         """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
-        card = self._read_card()
-        return MLLMInfo(self._name, card.family, card.grid, card.meaningful)
+        return MLLMInfo(self._name, self._card.family, self._card.grid, self._card.meaningful)
 
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt, with its answer."""
-        return min(self._max_prompt_tokens, self._read_card().longest_prompt)
+        return min(self._max_prompt_tokens, self._card.longest_prompt)
 
     @property
     def kept(self) -> KeptPrefixes[None]:
@@ -160,18 +160,13 @@ class VllmMLLM:
             self._forgotten.add(stream_id)
 
     async def close(self) -> None:
-        unfinished = list(self._unfinished)
-        for task in unfinished:
-            task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished)
+        await self._end_asks()
         await self._running.close()
         self._kept.clear()
 
-    def _read_card(self) -> Card:
-        if self._card is None:
-            self._card = read_card(self._checkpoint)
-        return self._card
+    @cached_property
+    def _card(self) -> Card:
+        return read_card(self._checkpoint)
 
     def _ready(self) -> Reading:
         """What writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full queue."""
@@ -190,7 +185,6 @@ class VllmMLLM:
         check_limit(work.fresh_tokens(known), limit, stream_id)
         check_length(len(work.prompt.ids), work.more_tokens, self.longest_prompt, stream_id)
         replies = await self._finished(engine, work, began_s)
-        self._running.answered()
         believed = found.tokens // engine.block_tokens * engine.block_tokens if found else 0
         if (cached := replies[0].cached_tokens) < believed:
             self.counters.evicted += 1
@@ -216,16 +210,17 @@ class VllmMLLM:
         except asyncio.CancelledError as error:
             if (asking := asyncio.current_task()) and asking.cancelling():
                 raise
-            raise MLLMUnavailable(f"{self._name} was closed before it could answer") from error
+            raise self._running.ended(engine) from error
         finally:
             del self._unfinished[task]
 
     async def _replies(self, engine: "Engine", work: Work) -> list[Reply]:
-        replies = await engine.reply(await engine.read(work.prompt), work.questions, work.how)
+        heard = partial(self._running.answered, engine)
+        replies = await engine.reply(await engine.read(work.prompt), work.questions, work.how, heard)
         if any(reply.lost for reply in replies):
             # vLLM now knows which pictures its processes lack, and sends those.
             self.counters.resent += 1
-            replies = await engine.reply(await engine.read(work.prompt), work.questions, work.how)
+            replies = await engine.reply(await engine.read(work.prompt), work.questions, work.how, heard)
         if any(reply.lost for reply in replies):
             raise MLLMUnavailable(f"vLLM has lost pictures of {work.context.stream_id} twice")
         return replies
@@ -233,14 +228,16 @@ class VllmMLLM:
     def _keep(self, work: Work) -> None:
         """Count on the context's prefix from now on, unless the stream was forgotten meanwhile."""
         context = work.context
-        if context.stream_id in self._forgotten:
-            return
-        ids = tuple(segment.content_id for segment in context.segments)
-        self._kept.put(context.stream_id, Kept(context.epoch, context.anchor_s, ids, work.kept_tokens, None))
+        if context.stream_id not in self._forgotten:
+            ids = tuple(segment.content_id for segment in context.segments)
+            self._kept.put(context.stream_id, Kept(context.epoch, context.anchor_s, ids, work.kept_tokens, None))
 
     async def _canary(self, engine: "Engine") -> None:
         assert self._reading is not None
         await self._replies(engine, self._reading.canary(self.info.grid))
+
+    async def _end_asks(self) -> None:
+        await stop(list(self._unfinished))
 
     def _on_death(self) -> None:
         self.counters.died += 1

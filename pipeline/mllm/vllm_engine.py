@@ -5,7 +5,7 @@ A prompt's shared part is prepared once (`read`); the questions are then request
 
 import asyncio
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -83,13 +83,15 @@ class Engine:
         empty = MultiModalKwargsItems({kind: [None] * len(items) for kind, items in ready["mm_kwargs"].items()})
         return Read(ready, {**ready, "mm_kwargs": empty})
 
-    async def reply(self, read: Read, questions: Sequence[Sequence[int]], how: How) -> list[Reply]:
-        """The replies to all questions (token ids) behind one prompt, in order. What is not finished when this is
-        cancelled or fails is aborted."""
+    async def reply(
+        self, read: Read, questions: Sequence[Sequence[int]], how: How, heard: Callable[[], None]
+    ) -> list[Reply]:
+        """The replies to all questions (token ids) behind one prompt, in order. `heard` is called at each, as it comes.
+        What is not finished when this is cancelled or fails is aborted."""
         prompts = [read.first, *[read.again] * (len(questions) - 1)]
         sampling = _sampling(how)
         requests = [
-            asyncio.create_task(self._request(prompt, question, sampling))
+            asyncio.create_task(self._request(prompt, question, sampling, heard))
             for prompt, question in zip(prompts, questions, strict=True)
         ]
         try:
@@ -99,12 +101,15 @@ class Engine:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
 
-    async def _request(self, prompt: Mapping[str, object], question: Sequence[int], sampling: SamplingParams) -> Reply:
+    async def _request(
+        self, prompt: Mapping[str, object], question: Sequence[int], sampling: SamplingParams, heard: Callable[[], None]
+    ) -> Reply:
         ids = prompt["prompt_token_ids"]
         assert isinstance(ids, list)
         asked = {**prompt, "prompt_token_ids": [*ids, *question]}
         try:
             async for output in self._llm.generate(asked, sampling, str(next(self._numbers))):
+                heard()
                 return _reply(output)
         except EngineDeadError as error:
             raise EngineGone("vLLM's engine has died") from error

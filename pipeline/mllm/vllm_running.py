@@ -21,7 +21,7 @@ LONGEST_RESTART_S = 60.0
 
 
 class EngineGone(MLLMUnavailable):
-    """The engine's processes have died. It is started again in the background."""
+    """The engine has died, or has hung and was killed. It is started again in the background."""
 
 
 class Closable(Protocol):
@@ -38,13 +38,15 @@ E = TypeVar("E", bound=Closable)
 
 @dataclass(frozen=True, slots=True)
 class Care(Generic[E]):
-    """How an engine is cared for: `begin` starts one and proves it, `canary` asks one whether it answers at all, for
-    which it has `patience_s` seconds; `on_death` is called when one was lost."""
+    """How an engine is cared for: `begin` starts one and proves it, `canary` asks one whether it answers at all; one in
+    doubt has `patience_s` seconds to answer anybody. When one was lost, `on_death` is called at once, and before it is
+    closed `end_asks` ends what is still asked of it."""
 
     begin: Callable[[], Awaitable[E]]
     canary: Callable[[E], Coroutine[object, None, object]]
     patience_s: float
     on_death: Callable[[], None]
+    end_asks: Callable[[], Awaitable[None]]
 
 
 class Running(Generic[E]):
@@ -54,8 +56,10 @@ class Running(Generic[E]):
         self._name, self._clock, self._care = name, clock, care
         self._engine: E | None = None
         self._restart: asyncio.Task[None] | None = None
+        self._burial: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
         self._heard, self._heard_s = asyncio.Event(), 0.0
+        self._fate = ""  # what is said of the engine that was lost last
 
     async def start(self) -> None:
         """Start the engine, unless one runs. Raises what `begin` raises."""
@@ -67,48 +71,73 @@ class Running(Generic[E]):
         if self._engine is not None and self._engine.dead:
             self.died(self._engine)
         if self._engine is None:
-            state = "was closed or not started" if self._restart is None else "has died and is being started again"
+            state = "was closed or not started" if self._restart is None else self._fate
             raise MLLMUnavailable(f"the engine of {self._name} {state}", sent=False)
         return self._engine
 
-    def answered(self) -> None:
-        """The engine has answered somebody."""
-        self._heard_s = self._clock.monotonic_s()
-        self._heard.set()
+    def ended(self, engine: E) -> MLLMUnavailable:
+        """Why an ask of this engine was ended that it had not answered yet: the engine was lost, or is being closed."""
+        if engine is self._engine:
+            return MLLMUnavailable(f"{self._name} was closed before it could answer")
+        return EngineGone(f"the engine of {self._name} {self._fate}")
+
+    def answered(self, engine: E) -> None:
+        """Hear that this engine has answered somebody."""
+        if engine is self._engine:
+            self._heard_s = self._clock.monotonic_s()
+            self._heard.set()
 
     def doubt(self, engine: E, asked_s: float) -> None:
         """What was asked of this engine at `asked_s` (monotonic seconds) was not answered in time. Unless it has
         answered anybody since, see whether it answers at all, and replace one that does not: a process that hangs does
         not die by itself. Until that is known others go on asking it, and any answer clears it of the doubt."""
         if engine is self._engine and self._check is None and self._heard_s <= asked_s:
+            log.warning("mllm_engine_doubted", mllm=self._name, patience_s=self._care.patience_s)
             self._heard.clear()
             self._check = asyncio.create_task(self._examine(engine))
 
     async def _examine(self, engine: E) -> None:
-        canary: asyncio.Task[object] = asyncio.create_task(self._care.canary(engine))
-        heard: asyncio.Task[object] = asyncio.create_task(self._heard.wait())
+        canary = asyncio.create_task(self._send_canary(engine))
         try:
-            done, _ = await asyncio.wait(
-                [canary, heard], timeout=self._care.patience_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            alive = heard in done or (canary in done and canary.exception() is None)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._heard.wait(), self._care.patience_s)
         finally:
-            await stop([canary, heard])
+            await stop([canary])
             self._check = None
-        if not alive:
-            log.error("mllm_engine_hangs", mllm=self._name, canary_s=self._care.patience_s)
-            self.died(engine)
+        if self._heard.is_set():
+            log.info("mllm_engine_answers", mllm=self._name)
+        else:
+            log.error("mllm_engine_hangs", mllm=self._name, silent_s=self._care.patience_s)
+            self.died(engine, "answers nobody")
 
-    def died(self, engine: E) -> None:
+    async def _send_canary(self, engine: E) -> None:
+        try:
+            await self._care.canary(engine)
+        except EngineGone:
+            self.died(engine)
+        except (ConfigError, EngineMismatch, MLLMUnavailable) as error:
+            # An answer to somebody else may still clear the engine.
+            log.warning("mllm_canary_failed", mllm=self._name, reason=str(error))
+        else:
+            self.answered(engine)
+
+    def died(self, engine: E, how: str = "has died") -> None:
         """Replace this engine in the background. Said once more of the same one, nothing happens."""
         if engine is self._engine:
-            self._engine = None
+            self._engine, self._fate = None, f"{how} and is being started again"
             self._care.on_death()
             log.error("mllm_engine_died", mllm=self._name)
-            self._restart = asyncio.create_task(self._revive(engine))
+            self._burial = asyncio.create_task(self._bury(engine))
+            self._restart = asyncio.create_task(self._revive(self._burial))
 
-    async def _revive(self, dead: E) -> None:
+    async def _bury(self, dead: E) -> None:
+        if self._check is not None:
+            await stop([self._check])
+        await self._care.end_asks()
         await asyncio.to_thread(dead.close)
+
+    async def _revive(self, burial: asyncio.Task[None]) -> None:
+        await asyncio.shield(burial)
         failures = 0
         while self._engine is None:
             failures += 1
@@ -121,11 +150,11 @@ class Running(Generic[E]):
         log.info("mllm_engine_restarted", mllm=self._name, failures=failures - 1)
 
     async def close(self) -> None:
-        """Stop the engine, starting it and doubting it."""
-        for task in (self._check, self._restart):
-            if task is not None:
-                await stop([task])
+        """Stop the engine, starting it and doubting it. One that was lost is closed as well."""
+        await stop([task for task in (self._check, self._restart) if task is not None])
         self._check = self._restart = None
+        if self._burial is not None:
+            await self._burial
         if self._engine is not None:
             engine, self._engine = self._engine, None
             await asyncio.to_thread(engine.close)

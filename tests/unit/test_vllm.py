@@ -1,18 +1,14 @@
-"""What can be shown of the vLLM backend without vLLM: the prompts it writes, how it restarts, what it refuses."""
+"""What can be shown of the vLLM backend without vLLM: the prompts it writes, what vLLM is told, what it refuses."""
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from allocator_engine.grid import GRIDS
-from pipeline.clock import ManualClock
 from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
 from pipeline.mllm.prompt import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, markup, prefix, suffix
 from pipeline.mllm.vllm import VllmMLLM
 from pipeline.mllm.vllm_prompt import Writer
-from pipeline.mllm.vllm_running import Care, Running, begin_in_thread
 from pipeline.mllm.vllm_settings import Settings, arguments
 from tests.checkpoints import context, segment, tiny
 
@@ -111,178 +107,6 @@ def test_on_a_cpu_the_engine_takes_no_share_of_the_machines_memory() -> None:
 def test_of_a_family_with_a_running_state_the_engine_keeps_snapshots() -> None:
     told = arguments(Settings("x", GRIDS["qwen3_5"], "auto", None, 0.85, 1.0, 4096), on_cpu=False)
     assert told["mamba_cache_mode"] == "align"
-
-
-class Machine:
-    """An engine that dies and hangs when told to."""
-
-    def __init__(self) -> None:
-        self.dead = self.closed = False
-        self.works = asyncio.Event()
-        self.works.set()
-
-    async def canary(self) -> None:
-        await self.works.wait()
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def caring(
-    clock: ManualClock, begin: Callable[[], Awaitable[Machine]], on_death: Callable[[], None] = lambda: None
-) -> Running[Machine]:
-    return Running("test", clock, Care(begin, Machine.canary, 0.05, on_death))
-
-
-async def turn(clock: ManualClock, seconds: float) -> None:
-    """Advance, once somebody sleeps, and let what wakes up run."""
-    while not clock._sleepers:
-        await asyncio.sleep(0.001)
-    clock.advance(seconds)
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def test_an_engine_that_dies_is_closed_and_started_again_after_longer_and_longer_waits() -> None:
-    clock, made, deaths = ManualClock(), [], []
-    failing = iter([False, True, True, False])
-
-    async def begin() -> Machine:
-        if next(failing):
-            raise EngineMismatch("not now")
-        made.append(Machine())
-        return made[-1]
-
-    running = caring(clock, begin, lambda: deaths.append(1))
-    await running.start()
-    await running.start()
-    assert running.now() is made[0]
-    made[0].dead = True
-    for _ in range(2):
-        with pytest.raises(MLLMUnavailable, match="being started again") as refusal:
-            running.now()
-        assert not refusal.value.sent
-    assert deaths == [1]
-    for longest_s in (1.0, 2.0, 4.0):
-        assert len(made) == 1
-        await turn(clock, longest_s)
-    assert running.now() is made[1]
-    assert made[0].closed
-    running.died(made[0])
-    assert running.now() is made[1], "the death of an engine long replaced is no news"
-    await running.close()
-    assert made[1].closed
-    with pytest.raises(MLLMUnavailable, match="closed or not started"):
-        running.now()
-
-
-async def test_closing_ends_the_restarting() -> None:
-    clock, made = ManualClock(), []
-
-    async def begin() -> Machine:
-        made.append(Machine())
-        return made[-1]
-
-    running = caring(clock, begin)
-    await running.start()
-    running.died(made[0])
-    await running.close()
-    clock.advance(100.0)
-    await asyncio.sleep(0)
-    assert len(made) == 1
-
-
-@pytest.fixture
-async def hanging() -> AsyncIterator[tuple[ManualClock, Running[Machine], list[Machine]]]:
-    """One that runs, and all machines that were made for it. The first hangs."""
-    clock, made = ManualClock(), []
-
-    async def begin() -> Machine:
-        made.append(Machine())
-        return made[-1]
-
-    running = caring(clock, begin)
-    await running.start()
-    made[0].works.clear()
-    clock.advance(10.0)
-    yield clock, running, made
-    await running.close()
-
-
-async def test_an_engine_that_hangs_is_asked_on_until_the_canary_gets_no_answer_and_then_replaced(
-    hanging: tuple[ManualClock, Running[Machine], list[Machine]],
-) -> None:
-    clock, running, made = hanging
-    for _ in range(2):
-        running.doubt(made[0], asked_s=5.0)
-        assert running.now() is made[0], "one ask that came too late is no reason to refuse all others"
-    await settled(running)
-    with pytest.raises(MLLMUnavailable, match="being started again") as refusal:
-        running.now()
-    assert not refusal.value.sent
-    await turn(clock, 1.0)
-    assert made[0].closed
-    while len(made) < 2:
-        await asyncio.sleep(0.001)
-    assert running.now() is made[1]
-    running.doubt(made[0], asked_s=5.0)
-    assert running.now() is made[1], "what an engine long replaced did not answer is no news"
-
-
-async def test_an_engine_that_is_only_slow_is_kept(
-    hanging: tuple[ManualClock, Running[Machine], list[Machine]],
-) -> None:
-    _, running, made = hanging
-    running.doubt(made[0], asked_s=5.0)
-    made[0].works.set()
-    await settled(running)
-    assert running.now() is made[0]
-
-
-async def test_an_answer_to_anybody_ends_the_doubt_and_prevents_it(
-    hanging: tuple[ManualClock, Running[Machine], list[Machine]],
-) -> None:
-    clock, running, made = hanging
-    running.doubt(made[0], asked_s=5.0)
-    running.answered()
-    await settled(running)
-    clock.advance(1.0)
-    running.doubt(made[0], asked_s=9.0)
-    assert running.now() is made[0]
-    assert len(made) == 1
-
-
-async def test_closing_ends_the_doubting(hanging: tuple[ManualClock, Running[Machine], list[Machine]]) -> None:
-    _, running, made = hanging
-    running.doubt(made[0], asked_s=5.0)
-    await running.close()
-    assert made[0].closed
-    await asyncio.sleep(0.1)
-    assert len(made) == 1
-
-
-async def settled(running: Running[Machine]) -> None:
-    """Wait until no engine is doubted."""
-    while running._check:
-        await asyncio.sleep(0.001)
-
-
-async def test_an_engine_whose_start_was_cancelled_is_closed() -> None:
-    machine, may_start = Machine(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def begin() -> Machine:
-        asyncio.run_coroutine_threadsafe(may_start.wait(), loop).result()
-        return machine
-
-    starting = asyncio.create_task(begin_in_thread(begin))
-    await asyncio.sleep(0)
-    starting.cancel()
-    await asyncio.sleep(0)
-    may_start.set()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
-    assert machine.closed
 
 
 async def test_an_ask_before_the_start_is_refused_by_name() -> None:

@@ -31,6 +31,7 @@ from samples.yard.truth import GATE_OPEN, PERSON
 from samples.yard.watches import watch_questions
 from tests.checkpoints import untrained_yard
 
+USUAL = np.full(len(CONDITIONS), 0.5)
 GATE, SOMEONE = LASTING.index(GATE_OPEN), LASTING.index(PERSON)
 
 
@@ -181,7 +182,7 @@ def test_lessons_teach_answers_and_notes(packer):
 
     held = np.stack([truths(one.facts) for one in EPISODE])
     episode = Remembered(tuple(EPISODE), held, watch_questions()[:8])
-    packed = packed_context(episode, packer, AS_SERVED, np.random.default_rng(3))
+    packed = packed_context(episode, packer, AS_SERVED, USUAL, np.random.default_rng(3))
     assert {one.kind for one in packed.questions} & set(NOW_KINDS)
     assert work(packed) > len(packed.context_ids) + len(packed.ids)
     taught = TaughtText(untrained(packer._words, 1), 1)
@@ -194,8 +195,8 @@ def test_lessons_teach_answers_and_notes(packer):
 
 def test_the_present_is_asked_about_in_many_ways(packer):
     held = np.stack([truths(one.facts) for one in EPISODE])
-    episode, usual = Remembered(tuple(EPISODE), held, watch_questions()[:8]), np.full(len(CONDITIONS), 0.5)
-    packed = packed_present(episode, packer, usual, np.random.default_rng(0))
+    episode = Remembered(tuple(EPISODE), held, watch_questions()[:8])
+    packed = packed_present(episode, packer, USUAL, np.random.default_rng(0))
     assert len(packed.questions) > 20
     assert {one.kind for one in packed.questions} <= {*NOW_KINDS, "standing", "condition"}
     assert len(set(packed.sees.tolist())) == 1
@@ -204,7 +205,7 @@ def test_the_present_is_asked_about_in_many_ways(packer):
 def test_what_is_rare_is_asked_about_as_soon_as_it_holds(packer):
     held = np.stack([truths(one.facts) for one in EPISODE])
     episode = Remembered(tuple(EPISODE), held, watch_questions()[:8])
-    usual = np.full(len(CONDITIONS), 0.5)
+    usual = USUAL.copy()
     usual[SOMEONE] = 1e-6
     asked = [packed_present(episode, packer, usual, np.random.default_rng(seed)).questions for seed in range(30)]
     assert held[:, SOMEONE].any()
@@ -233,6 +234,7 @@ def test_of_a_thinned_context_some_cells_of_each_picture_are_left_at_their_place
         Remembered(tuple(shown), np.stack([truths(one.facts) for one in shown]), watch_questions()[:8]),
         packer,
         Lesson(3, thinned=1.0),
+        USUAL,
         np.random.default_rng(1),
     )
     assert int(seen.is_vision.sum()) <= 30

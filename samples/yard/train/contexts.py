@@ -33,8 +33,9 @@ WORK = 4500.0
 WATCHES = 8
 _PAIRS_PER_TOKEN = 575  # pairs of attention that cost as much as one token's other arithmetic, measured
 _MOST_TOKENS, _UNBOUNDED = 1000, 0.1  # vision tokens of a context, but for a few that are as long as they come
-_ASKED_WATCHES, _ASKED_NOW, _ASKED_LATER, _ASKED_LAST = 3, 3, 3, 12
-_ASKED_PRESENT, _TRUE, _FALSE, _BEFORE = 12, 7, 9, 2
+_ASKED_WATCHES, _ASKED_NOW, _ASKED_LATER, _ASKED_LAST = 3, 2, 3, 12
+_ASKED_PRESENT, _BEFORE = 12, 2
+_EVEN, _EVEN_PRESENT = (2, 2), (7, 9)  # conditions that hold, and that do not
 _INTERVALS = 4  # asked when all has been shown: they teach where in the past something lies
 _THINNED, _CELLS_SHOWN = 0.6, 10
 _DROPPING = 0.3  # part of the contexts of which frames are dropped
@@ -114,16 +115,19 @@ def lesson_batch(
     files: Sequence[Path], packer: Packer, taught: Lesson, rng: np.random.Generator, most: float = WORK
 ) -> list[Packed]:
     """Contexts with questions that together cost about `most`."""
+    shares = _shares(tuple(files[:_SHARES_FROM]))
     batch: list[Packed] = []
     while sum(map(work, batch)) < most:
         episode = _drawn(files, rng)
-        if (packed := packed_context(episode, packer, taught, rng)) is not None:
+        if (packed := packed_context(episode, packer, taught, shares, rng)) is not None:
             batch.append(packed)
     return batch
 
 
-def packed_context(episode: Remembered, packer: Packer, taught: Lesson, rng: np.random.Generator) -> Packed | None:
-    """One context of an episode; None where nothing can be asked about it."""
+def packed_context(
+    episode: Remembered, packer: Packer, taught: Lesson, shares: NDArray[np.float64], rng: np.random.Generator
+) -> Packed | None:
+    """One context of an episode; None where nothing can be asked about it. `shares`: see `packed_present`."""
     thin = bool(rng.random() < taught.thinned)
     chosen = cut(episode.looked, taught.segments, rng, thin)
     looked = [episode.looked[index] for index in chosen]
@@ -135,6 +139,7 @@ def packed_context(episode: Remembered, packer: Packer, taught: Lesson, rng: np.
         shown = frames[: ends[after - 1]]
         standing = [episode.watches[index] for index in rng.choice(WATCHES, _ASKED_WATCHES, replace=False)]
         questions = [*watched(standing, shown), *ask(shown, rng, kinds=NOW_KINDS, count=_ASKED_NOW)]
+        questions += _evenly(episode.held[chosen[after - 1]], shown, shares, _EVEN, rng)
         if after > 1:
             count = _ASKED_LAST if after == len(looked) else _ASKED_LATER
             questions += ask(shown, rng, kinds=_LATER_KINDS, count=count)
@@ -169,7 +174,7 @@ def packed_present(
     looked = [episode.looked[index] for index in chosen]
     frames = told([one.facts for one in looked], looked[0].pts_s[0])
     questions = [*watched(episode.watches, frames), *ask(frames, rng, kinds=NOW_KINDS, count=_ASKED_PRESENT)]
-    questions += _evenly(episode.held[last], frames, shares, rng)
+    questions += _evenly(episode.held[last], frames, shares, _EVEN_PRESENT, rng)
     ends = np.cumsum([len(one.facts) for one in looked])
     times_s = [float(frames[end - 1].time_s) for end in ends]
     asked = [Asked(len(looked), question) for question in questions]
@@ -178,11 +183,15 @@ def packed_present(
 
 
 def _evenly(
-    held: Truths, frames: Sequence[FrameFacts], shares: NDArray[np.float64], rng: np.random.Generator
+    held: Truths,
+    frames: Sequence[FrameFacts],
+    shares: NDArray[np.float64],
+    counts: tuple[int, int],
+    rng: np.random.Generator,
 ) -> list[Question]:
-    """Of what holds and of what does not, some of each: the less usual that is, the more likely it is asked."""
+    """Of what holds and of what does not, at most `counts`: the less usual that is, the more likely it is asked."""
     questions: list[Question] = []
-    for state, usual, count in ((1, shares, _TRUE), (0, 1 - shares, _FALSE)):
+    for state, usual, count in ((1, shares, counts[0]), (0, 1 - shares, counts[1])):
         chance = np.where(held == state, 1 / usual, 0.0)
         drawn = rng.choice(len(held), min(count, int((chance > 0).sum())), replace=False, p=chance / chance.sum())
         asked = (ask_if(CONDITIONS[index], frames, rng) for index in drawn)

@@ -1,0 +1,357 @@
+"""How an engine of vLLM is kept running, shown without vLLM: one that dies, one that hangs, one that is only slow."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from pipeline.clock import ManualClock
+from pipeline.errors import EngineMismatch, MLLMTimeout, MLLMUnavailable
+from pipeline.mllm.vllm import VllmMLLM
+from pipeline.mllm.vllm_asking import Reply
+from pipeline.mllm.vllm_prompt import Prompt
+from pipeline.mllm.vllm_running import Care, EngineGone, Running, begin_in_thread
+from pipeline.mllm.vllm_settings import How
+from pipeline.types import Answers, WatchQuery
+from tests.checkpoints import context, segment, tiny
+from tests.patience import BOUND_S, until
+
+PATIENT_S, IMPATIENT_S = 10 * BOUND_S, 0.05
+"""Patience that outlasts every test of an engine that is only slow, and that ends at once for one that hangs."""
+
+
+class Machine:
+    """An engine that dies and hangs when told to, and answers all questions alike. It gives `left` more replies before
+    it hangs by itself."""
+
+    on_cpu, block_tokens, cache_tokens = True, 32, 100_000
+
+    def __init__(self) -> None:
+        self.dead = self.closed = False
+        self.works = asyncio.Event()
+        self.works.set()
+        self.left = -1
+        self.waiting = 0
+
+    async def canary(self) -> None:
+        await self.works.wait()
+
+    async def read(self, prompt: Prompt) -> Prompt:
+        return prompt
+
+    async def reply(
+        self, read: Prompt, questions: Sequence[Sequence[int]], how: How, heard: Callable[[], None]
+    ) -> list[Reply]:
+        self.waiting += 1
+        try:
+            for _ in questions:
+                while not self.works.is_set():
+                    await self.works.wait()
+                self.left -= 1
+                if self.left == 0:
+                    self.works.clear()
+                heard()
+        finally:
+            self.waiting -= 1
+        return [Reply(cached_tokens=len(read.ids)) for _ in questions]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def nothing() -> None:
+    pass
+
+
+def caring(
+    clock: ManualClock, begin: Callable[[], Awaitable[Machine]], on_death: Callable[[], None] = lambda: None
+) -> Running[Machine]:
+    return Running("test", clock, Care(begin, Machine.canary, PATIENT_S, on_death, nothing))
+
+
+def impatient(running: Running[Machine]) -> None:
+    running._care = replace(running._care, patience_s=IMPATIENT_S)
+
+
+async def turn(clock: ManualClock, seconds: float) -> None:
+    """Advance, once somebody sleeps, and let what wakes up run."""
+    await until(lambda: clock._sleepers, "somebody sleeps")
+    clock.advance(seconds)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def settled(running: Running[Machine]) -> None:
+    await until(lambda: running._check is None, "no engine is doubted")
+
+
+async def test_an_engine_that_dies_is_closed_and_started_again_after_longer_and_longer_waits() -> None:
+    clock, made, deaths = ManualClock(), [], []
+    failing = iter([False, True, True, False])
+
+    async def begin() -> Machine:
+        if next(failing):
+            raise EngineMismatch("not now")
+        made.append(Machine())
+        return made[-1]
+
+    running = caring(clock, begin, lambda: deaths.append(1))
+    await running.start()
+    await running.start()
+    assert running.now() is made[0]
+    made[0].dead = True
+    for _ in range(2):
+        with pytest.raises(MLLMUnavailable, match="has died and is being started again") as refusal:
+            running.now()
+        assert not refusal.value.sent
+    assert deaths == [1]
+    for longest_s in (1.0, 2.0, 4.0):
+        assert len(made) == 1
+        await turn(clock, longest_s)
+    assert running.now() is made[1]
+    assert made[0].closed
+    running.died(made[0])
+    assert running.now() is made[1], "the death of an engine long replaced is no news"
+    await running.close()
+    assert made[1].closed
+    with pytest.raises(MLLMUnavailable, match="closed or not started"):
+        running.now()
+
+
+class Kept(NamedTuple):
+    """A machine that is kept running, and all that were made for it. It is 10 s."""
+
+    clock: ManualClock
+    running: Running[Machine]
+    made: list[Machine]
+
+
+@pytest.fixture
+async def kept() -> AsyncIterator[Kept]:
+    clock, made = ManualClock(), list[Machine]()
+
+    async def begin() -> Machine:
+        made.append(Machine())
+        return made[-1]
+
+    running = caring(clock, begin)
+    await running.start()
+    clock.advance(10.0)
+    yield Kept(clock, running, made)
+    await running.close()
+
+
+async def test_closing_ends_the_restarting_and_closes_what_was_lost(kept: Kept) -> None:
+    clock, running, made = kept
+    running.died(made[0])
+    await running.close()
+    clock.advance(100.0)
+    await asyncio.sleep(0)
+    assert len(made) == 1
+    assert made[0].closed
+
+
+async def test_an_engine_in_doubt_is_asked_on_and_replaced_if_it_answers_nobody(kept: Kept) -> None:
+    clock, running, made = kept
+    made[0].works.clear()
+    impatient(running)
+    for _ in range(2):
+        running.doubt(made[0], asked_s=5.0)
+        assert running.now() is made[0], "one ask that came too late is no reason to refuse all others"
+    await settled(running)
+    with pytest.raises(MLLMUnavailable, match="answers nobody and is being started again") as refusal:
+        running.now()
+    assert not refusal.value.sent
+    await turn(clock, 1.0)
+    await until(lambda: len(made) == 2, "another engine is started")
+    assert made[0].closed
+    assert running.now() is made[1]
+    running.doubt(made[0], asked_s=5.0)
+    running.answered(made[0])
+    assert running._check is None, "what an engine long replaced did not answer is no news"
+
+
+async def test_an_engine_that_is_only_slow_is_kept(kept: Kept) -> None:
+    _, running, made = kept
+    made[0].works.clear()
+    running.doubt(made[0], asked_s=5.0)
+    await asyncio.sleep(0)
+    made[0].works.set()
+    await settled(running)
+    assert running.now() is made[0]
+
+
+async def test_an_answer_to_anybody_ends_the_doubt_and_prevents_it(kept: Kept) -> None:
+    clock, running, made = kept
+    made[0].works.clear()
+    running.doubt(made[0], asked_s=5.0)
+    running.answered(made[0])
+    await settled(running)
+    clock.advance(1.0)
+    running.doubt(made[0], asked_s=9.0)
+    assert running._check is None, "it has answered since"
+    assert running.now() is made[0]
+    running.doubt(made[0], asked_s=10.5)
+    assert running._check is not None, "it has not"
+
+
+async def test_a_canary_that_fails_leaves_the_proof_to_the_others(kept: Kept) -> None:
+    _, running, made = kept
+    failed = asyncio.Event()
+
+    async def canary(machine: Machine) -> None:
+        failed.set()
+        raise MLLMUnavailable("vLLM has lost pictures twice")
+
+    running._care = replace(running._care, canary=canary)
+    running.doubt(made[0], asked_s=5.0)
+    await failed.wait()
+    assert running.now() is made[0]
+    assert running._check is not None
+    running.answered(made[0])
+    await settled(running)
+    assert running.now() is made[0]
+
+
+async def test_an_engine_that_dies_in_doubt_is_replaced_without_waiting_for_it(kept: Kept) -> None:
+    clock, running, made = kept
+
+    async def canary(machine: Machine) -> None:
+        raise EngineGone("dead")
+
+    running._care = replace(running._care, canary=canary)
+    running.doubt(made[0], asked_s=5.0)
+    await settled(running)
+    with pytest.raises(MLLMUnavailable, match="has died and is being started again"):
+        running.now()
+    await turn(clock, 1.0)
+    assert running.now() is made[1]
+    made[1].works.clear()
+    running.doubt(made[1], asked_s=12.0)
+    assert running._check is not None, "the next engine can be doubted"
+
+
+async def test_closing_ends_the_doubting(kept: Kept) -> None:
+    _, running, made = kept
+    made[0].works.clear()
+    impatient(running)
+    running.doubt(made[0], asked_s=5.0)
+    await running.close()
+    assert made[0].closed
+    await asyncio.sleep(2 * IMPATIENT_S)
+    assert len(made) == 1
+
+
+async def test_an_engine_whose_start_was_cancelled_is_closed() -> None:
+    machine, may_start = Machine(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def begin() -> Machine:
+        asyncio.run_coroutine_threadsafe(may_start.wait(), loop).result()
+        return machine
+
+    starting = asyncio.create_task(begin_in_thread(begin))
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.sleep(0)
+    may_start.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert machine.closed
+
+
+QUERIES = [WatchQuery("gate", "Is the gate open?"), WatchQuery("boat", "Is there a boat at the dock?")]
+
+
+class Site:
+    """A backend on machines instead of vLLM, and the machines that were made for it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.clock, self.made = ManualClock(), list[Machine]()
+        self.mllm = VllmMLLM(tiny(), name="vllm", timeout_s=PATIENT_S, clock=self.clock)
+        self.shown = context(segment(self.mllm.info.grid, 0.0))
+        patch.setattr(self.mllm, "_open", self.open)
+
+    def open(self) -> Machine:
+        self.made.append(Machine())
+        return self.made[-1]
+
+    @property
+    def machine(self) -> Machine:
+        return self.made[-1]
+
+    async def ask_too_late(self) -> None:
+        """An ask that the machine, which hangs, does not answer in time: it is doubted from then on."""
+        self.machine.works.clear()
+        self.mllm._timeout_s = IMPATIENT_S
+        with pytest.raises(MLLMTimeout, match=r"timeout_s = 0\.05"):
+            await self.mllm.ask(self.shown, QUERIES)
+        self.mllm._timeout_s = PATIENT_S
+        assert self.mllm._running._check is not None
+
+    async def asking(self) -> asyncio.Task[Answers]:
+        """An ask that has reached the machine."""
+        before = self.machine.waiting
+        asking = asyncio.create_task(self.mllm.ask(self.shown, QUERIES))
+        await until(lambda: self.machine.waiting > before or asking.done(), "the ask reaches the engine")
+        assert not asking.done()
+        return asking
+
+
+@pytest.fixture
+async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    site = Site(monkeypatch)
+    await site.mllm.start()
+    yield site
+    await site.mllm.close()
+
+
+async def test_one_ask_that_came_too_late_makes_no_other_be_refused(site: Site) -> None:
+    await site.ask_too_late()
+    asking = await site.asking()
+    site.machine.works.set()
+    assert len((await asking).answers) == len(QUERIES)
+    await settled(site.mllm._running)
+    assert len((await site.mllm.ask(site.shown, QUERIES)).answers) == len(QUERIES)
+    assert (site.mllm.counters.timed_out, site.mllm.counters.died, len(site.made)) == (1, 0, 1)
+
+
+async def test_one_question_answered_is_proof_enough_though_no_ask_is_complete(site: Site) -> None:
+    await site.ask_too_late()
+    asking = await site.asking()
+    site.machine.left = 1
+    site.machine.works.set()
+    await settled(site.mllm._running)
+    assert not asking.done()
+    assert site.mllm.counters.died == 0
+    site.machine.works.set()
+    await asking
+
+
+async def test_what_is_asked_of_an_engine_that_hangs_ends_by_name_and_the_next_one_answers(site: Site) -> None:
+    impatient(site.mllm._running)
+    await site.ask_too_late()
+    with pytest.raises(EngineGone, match="the engine of vllm answers nobody and is being started again") as ended:
+        await site.mllm.ask(site.shown, QUERIES)
+    assert ended.value.sent
+    with pytest.raises(MLLMUnavailable, match="answers nobody and is being started again") as refusal:
+        await site.mllm.ask(site.shown, QUERIES)
+    assert not refusal.value.sent
+    assert site.mllm.pending(site.shown) == site.shown.tokens
+    await turn(site.clock, 1.0)
+    await until(lambda: site.mllm._running._restart is None, "the engine is started again")
+    assert site.made[0].closed
+    assert len((await site.mllm.ask(site.shown, QUERIES)).answers) == len(QUERIES)
+    assert (site.mllm.counters.timed_out, site.mllm.counters.died, len(site.made)) == (1, 1, 2)
+
+
+async def test_what_is_asked_when_the_backend_is_closed_ends_by_name(site: Site) -> None:
+    site.machine.works.clear()
+    asking = await site.asking()
+    await site.mllm.close()
+    with pytest.raises(MLLMUnavailable, match="closed before it could answer"):
+        await asking
+    assert site.machine.closed
+    assert site.mllm.counters.died == 0
