@@ -31,11 +31,11 @@ from tests.services import require
 if TYPE_CHECKING:
     from pipeline.mllm.vllm_engine import Engine
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
 MAX_PROMPT_TOKENS = 8192
 QUERIES = [WatchQuery(str(n), f"Is there {'more than ' * (n % 4)}{n} of {'very ' * (n % 5)}them?") for n in range(16)]
-RESTART_S = 240.0
+RESTART_S = 400.0
 """Longest wait for an engine that is started again, on a machine that has other things to do."""
 FAR_S = 86_400.05
 """Stream seconds at which clocks of cameras have become inexact."""
