@@ -108,6 +108,8 @@ class MLLMConfig:
     `transformers:PATH_OR_NAME`, `vllm:PATH_OR_NAME` (an engine beside this process),
     `openai:http://HOST:PORT/v1#MODEL` (a server), `tiny` (random, meaningless) or `null` (benchmarks).
 
+    Of transformers (and of `yard` and `tiny`, which it runs): `device` and `threads`. Of all but vLLM:
+    `max_cache_tokens`. Of all but a server: `dtype`.
     Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it. Of vLLM:
     `kv_cache_gib` bounds its cache, else `gpu_memory` is the part of the GPU it may take; `picture_cache_gib` bounds
     the host memory in which its processes keep pictures; `max_prompt_tokens` is the longest prompt.

@@ -45,7 +45,8 @@ class MLLM(Protocol):
     def info(self) -> MLLMInfo: ...
 
     async def start(self) -> None:
-        """Load and warm up. Raises ConfigError for a model that is missing or of an unsupported family."""
+        """Load and warm up. Raises ConfigError for a model that is missing or of an unsupported family, EngineMismatch
+        for one that does not start or answer here as it must, MLLMUnavailable for a server that cannot be reached."""
         ...
 
     def pending(self, context: Context) -> int:

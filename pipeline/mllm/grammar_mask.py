@@ -76,10 +76,9 @@ class Grammars:
             ) from error
         words = [""] * self._vocabulary
         special = self._tokenizer.get_added_vocab()  # type: ignore[no-untyped-call]
+        # An empty word is never said: no placeholder of a picture inside a string.
         for word, token in self._tokenizer.get_vocab().items():
-            if (
-                token < self._vocabulary and word not in special
-            ):  # an empty word is never said: no placeholder of a picture inside a string
+            if token < self._vocabulary and word not in special:
                 words[token] = word
         known = xgrammar.TokenizerInfo(
             words, xgrammar.VocabType.BYTE_LEVEL, vocab_size=self._vocabulary, stop_token_ids=[self._end]

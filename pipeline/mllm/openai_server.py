@@ -71,8 +71,7 @@ class Server:
 
     `on_loss` is called when what the server has kept of earlier requests may be gone: its connection broke, or another
     model answers. `most_pictures` of a prompt are known once more were refused. `retried` counts requests sent again to
-    a busy server. The key is only ever in a header; of the
-    address only the host is ever shown.
+    a busy server. The key is only ever in a header; of the address only the host is ever shown.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ Part: TypeAlias = Text | Vision
 
 
 def opening(family: str) -> Text:
-    """The system message and the opening of the user's turn. Raises KeyError for a family not in FAMILIES."""
+    """The system message and the opening of the user's turn, for one of FAMILIES."""
     assert family in _ASSISTANT_OPENINGS, family
     return Text(f"<|im_start|>system\n{INSTRUCTION}<|im_end|>\n<|im_start|>user\n")
 
@@ -99,7 +99,8 @@ def prefix(context: Context, family: str) -> tuple[Part, ...]:
 
 
 def suffix(question: str, family: str) -> Text:
-    """One question and the opening of the assistant's turn. Raises ConfigError as `clean_question` does."""
+    """One question and the opening of the assistant's turn, for one of FAMILIES. Raises ConfigError as `clean_question`
+    does."""
     return Text(f"Question: {clean_question(question)}{_ASSISTANT_OPENINGS[family]}")
 
 
@@ -154,7 +155,7 @@ def answer_tokens(encode: Callable[[str], Sequence[int]]) -> tuple[frozenset[int
 
 
 def read_answer(watch_id: str, log_yes: float, log_no: float) -> Answer:
-    """The Answer from the log-probabilities of all spellings of yes and of no as first answer token.
+    """The Answer from the (natural) log-probabilities of all spellings of yes and of no as first answer token.
 
     They must come without a grammar mask, which would renormalise them. NaN gives a mass of 0: unknown.
     """

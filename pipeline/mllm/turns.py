@@ -30,9 +30,9 @@ class Counters:
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """One `ask` or `say`: what is looked at, and when it was asked, must be done, and came to the model (monotonic
-    seconds). `sent` tells whether the model has begun with it; `encoded` holds, by content id, segments that were
-    encoded together with those of another turn."""
+    """One `ask` or `say`: what is looked at, for at most `limit` new vision tokens (None: any number); when it was
+    asked, must be done, and came to the model (monotonic seconds). `sent` tells whether the model has begun with it;
+    `encoded` holds, by content id, segments that were encoded together with those of another turn."""
 
     context: Context
     aside: tuple[Segment, ...] = ()
