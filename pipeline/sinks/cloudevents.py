@@ -19,7 +19,6 @@ TYPE_PREFIX = "io.github.resadapt_stream."
 SOURCE_PREFIX = "/streams/"
 DATA_SCHEMA = "https://github.com/resadapt/resadapt-stream/schemas/event-1.json#/$defs/data"
 JSON_TYPE = "application/json"
-EVENT_TYPE = "application/cloudevents+json; charset=utf-8"
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
 
 _HEADER_PREFIX = "ce_"

@@ -25,7 +25,6 @@ from tests.services import require
 pytestmark = pytest.mark.timeout(300)
 
 CHECKPOINT = Path(samples.yard.checkpoint.__file__).with_name("mllm")
-SCRIPT = Path(__file__).with_name("vllm_answers.py")
 FIRST_SEED = 800_400
 COUNTS = {1: (1, 3, 6, 8, 11, 14, 16, 19, 22, 24), 2: (1, 4, 8, 12, 18, 24)}
 """Segments in the context of each episode, by frames per segment."""
