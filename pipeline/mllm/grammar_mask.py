@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_CACHE_BYTES = 64 * 2**20
 """Memory for compiled schemas."""
 
+_CONTROLS = frozenset(map(chr, range(0x100, 0x120)))
+"""How byte-level tokenizers write the bytes 0 to 31."""
+
 
 class GrammarMask:
     """Where a schema's answers stand, and which tokens may come next in each."""
@@ -76,9 +79,10 @@ class Grammars:
             ) from error
         words = [""] * self._vocabulary
         special = self._tokenizer.get_added_vocab()  # type: ignore[no-untyped-call]
-        # An empty word is never said: no placeholder of a picture inside a string.
+        # An empty word is never said: no placeholder of a picture inside a string, and no control character, which
+        # JSON wants escaped there (RFC 8259, 7) and a schema with a `maxLength` would let through.
         for word, token in self._tokenizer.get_vocab().items():
-            if token < self._vocabulary and word not in special:
+            if token < self._vocabulary and word not in special and not _CONTROLS & set(word):
                 words[token] = word
         known = xgrammar.TokenizerInfo(
             words, xgrammar.VocabType.BYTE_LEVEL, vocab_size=self._vocabulary, stop_token_ids=[self._end]

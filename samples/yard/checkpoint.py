@@ -91,10 +91,19 @@ def save(model: "Qwen3VLForConditionalGeneration", words: "PreTrainedTokenizerBa
 
 
 def vision_weights(folder: Path) -> dict[str, "Tensor"]:
-    """The weights of a checkpoint's vision part, by their names inside it. Raises ConfigError where there are none."""
+    """The weights of a checkpoint's vision part, by their names inside it. Raises ConfigError where there are none
+    that can be read."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file, part = folder / "model.safetensors", "model.visual."
     if not file.exists():
         raise ConfigError(f"{folder} holds no model.safetensors; expected the folder of a trained checkpoint")
-    return {name.removeprefix(part): weight for name, weight in load_file(file).items() if name.startswith(part)}
+    try:
+        held = load_file(file)
+    except SafetensorError as error:
+        raise ConfigError(f"{file} is damaged ({error}); expected the weights of a trained checkpoint") from error
+    found = {name.removeprefix(part): weight for name, weight in held.items() if name.startswith(part)}
+    if not found:
+        raise ConfigError(f"{file} holds no {part}*; expected the weights of a yard's MLLM")
+    return found

@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from pipeline.errors import ConfigError
 from pipeline.mllm.card import read_card
 from pipeline.mllm.loading import load
 from pipeline.mllm.prompt import looks, opening, suffix
 from pipeline.types import Segment
-from samples.yard.checkpoint import save, tokenizer, untrained
+from samples.yard.checkpoint import save, tokenizer, untrained, vision_weights
 from samples.yard.facts import FrameFacts, Thing
 from samples.yard.grammar import Question
 from samples.yard.shape import FAMILY
+from samples.yard.train.__main__ import Recipe, train
 from samples.yard.train.contexts import AS_SERVED, lesson
 from samples.yard.train.episodes import Looked, Viewing, encode, keep, recall, sizes
 from samples.yard.train.packing import IGNORED, Asked, Packer
@@ -92,6 +95,24 @@ def test_what_was_seen_is_kept_whole(tmp_path, model):
     ]
     assert all((one.vision == other.vision).all() for one, other in zip(back, looked, strict=True))
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_checkpoint_to_begin_from_gives_its_vision_part_or_is_refused_by_name(tmp_path, model, words):
+    save(model, words, tmp_path)
+    assert vision_weights(tmp_path).keys() == model.model.visual.state_dict().keys()
+    with pytest.raises(ConfigError, match=r"no model\.safetensors"):
+        vision_weights(tmp_path / "nowhere")
+    weights = tmp_path / "model.safetensors"
+    save_file({"language.weight": torch.zeros(1)}, weights)
+    with pytest.raises(ConfigError, match=r"holds no model\.visual"):
+        vision_weights(tmp_path)
+    save_file({"model.visual.strange": torch.zeros(1)}, weights)
+    with pytest.raises(ConfigError, match="not that of a yard's MLLM"):
+        train(tmp_path / "work", tmp_path / "out", Recipe().times(1e-6), begin=tmp_path)
+    weights.write_bytes(weights.read_bytes()[:20])
+    with pytest.raises(ConfigError, match="is damaged"):
+        vision_weights(tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_lessons_end_with_the_longest_contexts():

@@ -18,7 +18,7 @@ from samples.yard.hashes import of_source, of_weights
 from samples.yard.shape import VISION_LAYERS
 from samples.yard.train import stages
 from samples.yard.train.calibration import calibrate
-from samples.yard.train.overview import TaughtOverview
+from samples.yard.train.overview import TaughtOverview, grown
 from samples.yard.train.packing import Packer
 from samples.yard.train.run import B, Stage, run
 from samples.yard.train.start import embed_words, widen
@@ -80,12 +80,16 @@ def _vision(
     work: Path, recipe: Recipe, episodes: Sequence[tuple[int, int]], device: str, begin: Path | None
 ) -> dict[str, torch.Tensor]:
     """The weights of the vision part, trained."""
-    given = vision_weights(begin) if begin else {}
-    if any(name.startswith(f"blocks.{VISION_LAYERS - 1}.") for name in given):
-        return given
     vision = TaughtVision(stages.SEED).to(device)
-    if given:
-        vision.visual.load_state_dict(given)
+    if begin is not None:
+        given = vision_weights(begin)
+        whole = any(name.startswith(f"blocks.{VISION_LAYERS - 1}.") for name in given)
+        try:
+            (grown(vision.visual) if whole else vision.visual).load_state_dict(given)
+        except RuntimeError as error:
+            raise ConfigError(f"the vision part of {begin} is not that of a yard's MLLM: {error}") from error
+        if whole:
+            return given
     else:
         _run(stages.sheets(vision, recipe.sheets), work)
         _run(stages.scenes(vision, recipe.scenes), work)
