@@ -69,12 +69,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A standing question and every time at which its condition holds; `split` as in Question."""
+    """A standing question, every time at which its condition holds, and the scores at which it opens and clears;
+    `split` as in Question."""
 
     slug: str
     text: str
     spans: tuple[Span, ...]
     split: str = ""
+    open_at: float = 0.7
+    clear_at: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)

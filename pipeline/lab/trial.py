@@ -218,7 +218,8 @@ class _Exam:
         watches = [watch for task in tasks for watch in task.watches]
         self._mllm, self._tasks, self._clock = mllm, tasks, clock
         self._reader: MLLM = mllm if watches else NullMLLM(grid=mllm.info.grid)
-        self.standing = _Standing([WatchQuery(one.slug, one.text) for one in watches] or [WatchQuery("", "is it so?")])
+        standing = [WatchQuery(one.slug, one.text, one.open_at, one.clear_at) for one in watches]
+        self.standing = _Standing(standing or [WatchQuery("", "is it so?")])
         self.info = mllm.info
         self.fault: MLLMUnavailable | None = None
         self._grades = {task.name: [0.0] * len(task.questions) for task in tasks}
