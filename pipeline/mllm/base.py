@@ -1,6 +1,7 @@
 """The contract of a multimodal LLM backend."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,3 +119,13 @@ def check_limit(pending: int, limit: int | None, stream_id: str) -> None:
             f"what was kept of {stream_id} is gone: {pending} vision tokens would be sent where {limit} were paid for",
             sent=False,
         )
+
+
+@contextmanager
+def sent() -> Iterator[None]:
+    """Whatever fails in here, the context was sent and is to be charged."""
+    try:
+        yield
+    except MLLMUnavailable as error:
+        error.sent = True
+        raise

@@ -8,9 +8,8 @@ ask costs. A picture's pixels go once, where the server then knows it by its con
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -18,7 +17,8 @@ from allocator_engine.grid import GRIDS
 from pipeline.clock import Clock, SystemClock
 from pipeline.context import Context, Room
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm.base import MLLMInfo, check_limit, room_within
+from pipeline.mllm.base import MLLMInfo, check_limit, room_within, sent
+from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.openai_asking import Asking, prefilled_tokens, prefix_tokens
 from pipeline.mllm.openai_probe import Abilities, Probe, check_price
@@ -34,16 +34,6 @@ _FAMILY_NAMES = (
     (re.compile(r"qwen[-_ ]?3[-_ ]?vl", re.IGNORECASE), "qwen3_vl"),
     (re.compile(r"qwen[-_ ]?3[._]5", re.IGNORECASE), "qwen3_5"),
 )
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the bounds did: asks refused because the queue was full, asks that came too late, and requests sent again
-    with their pixels because the server had forgotten a picture."""
-
-    refused: int = 0
-    timed_out: int = 0
-    resent: int = 0
 
 
 class OpenAIMLLM:
@@ -205,7 +195,7 @@ class OpenAIMLLM:
         asking = Asking(self._server, requests, lines, pictures, began_s + self._timeout_s)
         first, encoded, cached = await self._first(asking, context, limit, _tokens(aside), turn)
         answered_s = self._clock.monotonic_s()
-        with _sent():
+        with sent():
             if self._asking.get(context.stream_id) is turn:
                 self._keep(context, max(0, prefix_tokens(first, lines[0]) - _tokens(aside)))
             rest = await asking.rest()
@@ -264,16 +254,6 @@ class OpenAIMLLM:
                 f"{self.info.name} takes single pictures only, and got a segment of two frames; set"
                 " mllm.frames_per_segment: 1"
             )
-
-
-@contextmanager
-def _sent() -> Iterator[None]:
-    """Whatever fails in here, the context was sent and is to be charged."""
-    try:
-        yield
-    except MLLMUnavailable as error:
-        error.sent = True
-        raise
 
 
 def _tokens(segments: Sequence[Segment]) -> int:

@@ -16,9 +16,10 @@ from pipeline.context import Context, Room
 from pipeline.errors import MLLMOverloaded, MLLMUnavailable, ResadaptError
 from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
 from pipeline.mllm.card import Card, read_card
+from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.prompt import looks, opening, read_answer, suffix
-from pipeline.mllm.turns import Counters, Turn, Turns, is_out_of_memory
+from pipeline.mllm.turns import Turn, Turns, is_out_of_memory
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
 if TYPE_CHECKING:

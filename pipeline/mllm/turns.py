@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pipeline.clock import Clock
 from pipeline.context import Context
 from pipeline.errors import MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.mllm.counters import Counters
 from pipeline.types import Segment
 
 if TYPE_CHECKING:
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the bounds did: asks refused because the queue was full or memory was out, and asks that came too late."""
-
-    refused: int = 0
-    out_of_memory: int = 0
-    timed_out: int = 0
 
 
 @dataclass(eq=False, slots=True)

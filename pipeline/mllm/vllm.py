@@ -7,7 +7,6 @@ known before it is sent.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +16,11 @@ import structlog
 from pipeline.clock import Clock, SystemClock
 from pipeline.context import Context, Room
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
+from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within, sent
 from pipeline.mllm.card import Card, fetch, read_card
+from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
-from pipeline.mllm.vllm_asking import Reading, Reply, Work, usage
+from pipeline.mllm.vllm_asking import Reading, Reply, Work, refusals, usage
 from pipeline.mllm.vllm_running import Care, EngineGone, Running, begin_in_thread
 from pipeline.mllm.vllm_settings import How, Settings, advice, prepare_environment
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
@@ -41,18 +41,6 @@ CANARY_TOLERANCE = 0.02
 """How far the scores of the same question may lie apart that are computed in different batches."""
 
 _GIB = 2**30
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the bounds did and what went wrong: asks refused for a full queue, and asks that came too late; pictures
-    that had to be sent again, prefixes that were gone though they should have been kept, and engines lost."""
-
-    refused: int = 0
-    timed_out: int = 0
-    resent: int = 0
-    evicted: int = 0
-    died: int = 0
 
 
 class VllmMLLM:
@@ -215,15 +203,20 @@ class VllmMLLM:
             del self._unfinished[task]
 
     async def _replies(self, engine: "Engine", work: Work) -> list[Reply]:
-        heard = partial(self._running.answered, engine)
-        replies = await engine.reply(await engine.read(work.prompt), work.questions, work.how, heard)
+        replies = await self._tried(engine, work)
         if any(reply.lost for reply in replies):
             # vLLM now knows which pictures its processes lack, and sends those.
             self.counters.resent += 1
-            replies = await engine.reply(await engine.read(work.prompt), work.questions, work.how, heard)
+            with sent():
+                replies = await self._tried(engine, work)
         if any(reply.lost for reply in replies):
             raise MLLMUnavailable(f"vLLM has lost pictures of {work.context.stream_id} twice")
         return replies
+
+    async def _tried(self, engine: "Engine", work: Work) -> list[Reply]:
+        heard = partial(self._running.answered, engine)
+        with refusals(work):
+            return await engine.reply(await engine.read(work.prompt), work.questions, work.how, heard)
 
     def _keep(self, work: Work) -> None:
         """Count on the context's prefix from now on, unless the stream was forgotten meanwhile."""

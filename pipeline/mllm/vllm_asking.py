@@ -1,14 +1,15 @@
 """What is asked of vLLM and what its replies mean and cost. Pure, but for reading the tokenizer's files."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from allocator_engine.grid import Grid
 from pipeline.context import Context, ContextRules
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
 from pipeline.mllm.card import Card
 from pipeline.mllm.prompt import answer_tokens, read_answer
 from pipeline.mllm.vllm_prompt import Prompt, Writer
@@ -59,6 +60,21 @@ class Work:
     def more_tokens(self) -> int:
         """Tokens of the longest question and its answer, behind what all share."""
         return max(map(len, self.questions)) + self.how.most
+
+
+@contextmanager
+def refusals(work: Work) -> Iterator[None]:
+    """What an engine does not take of one asking is that asking's trouble: MLLMUnavailable, in the same words. Only a
+    schema that cannot be followed stays the ConfigError of the person who gave it."""
+    try:
+        yield
+    except EngineMismatch as error:
+        raise MLLMUnavailable(str(error), sent=False) from error
+    except ConfigError as error:
+        if work.how.schema is not None:
+            raise
+        # The question refused was not sent, but those beside it may have been.
+        raise MLLMUnavailable(str(error), sent=len(work.questions) > 1) from error
 
 
 class Reading:

@@ -60,7 +60,7 @@ class Engine:
         return int(self._llm.get_num_unfinished_requests())
 
     async def read(self, prompt: Prompt) -> Read:
-        """Make a prompt ready: only pictures that the engine has not seen are processed.
+        """Make a prompt ready: only pictures that the engine has not seen are processed. Nothing is sent yet.
 
         Raises EngineMismatch if vLLM makes other tokens of it than were meant.
         """
@@ -87,7 +87,8 @@ class Engine:
         self, read: Read, questions: Sequence[Sequence[int]], how: How, heard: Callable[[], None]
     ) -> list[Reply]:
         """The replies to all questions (token ids) behind one prompt, in order. `heard` is called at each, as it comes.
-        What is not finished when this is cancelled or fails is aborted."""
+        What is not finished when this is cancelled or fails is aborted. Raises ConfigError for a request that vLLM does
+        not take, and MLLMUnavailable for one that it does not answer."""
         prompts = [read.first, *[read.again] * (len(questions) - 1)]
         sampling = _sampling(how)
         requests = [

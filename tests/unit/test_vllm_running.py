@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from pipeline.clock import ManualClock
-from pipeline.errors import EngineMismatch, MLLMTimeout, MLLMUnavailable
+from pipeline.errors import ConfigError, EngineMismatch, MLLMTimeout, MLLMUnavailable, ResadaptError
 from pipeline.mllm.vllm import VllmMLLM
 from pipeline.mllm.vllm_asking import Reply
 from pipeline.mllm.vllm_prompt import Prompt
@@ -24,7 +24,8 @@ PATIENT_S, IMPATIENT_S = 10 * BOUND_S, 0.05
 
 class Machine:
     """An engine that dies and hangs when told to, and answers all questions alike. It gives `left` more replies before
-    it hangs by itself."""
+    it hangs by itself. What `refusals` holds is raised instead, once each: by name, in reading or in replying; `lost`
+    more passes are answered by nothing but the loss of a picture."""
 
     on_cpu, block_tokens, cache_tokens = True, 32, 100_000
 
@@ -34,16 +35,28 @@ class Machine:
         self.works.set()
         self.left = -1
         self.waiting = 0
+        self.lost = 0
+        self.refusals: list[tuple[str, ResadaptError]] = []
+
+    def _refuse(self, where: str) -> None:
+        if self.refusals and self.refusals[0][0] == where:
+            raise self.refusals.pop(0)[1]
 
     async def canary(self) -> None:
         await self.works.wait()
 
     async def read(self, prompt: Prompt) -> Prompt:
+        if not self.lost:
+            self._refuse("read")
         return prompt
 
     async def reply(
         self, read: Prompt, questions: Sequence[Sequence[int]], how: How, heard: Callable[[], None]
     ) -> list[Reply]:
+        if self.lost:
+            self.lost -= 1
+            return [Reply(lost=True) for _ in questions]
+        self._refuse("reply")
         self.waiting += 1
         try:
             for _ in questions:
@@ -355,3 +368,49 @@ async def test_what_is_asked_when_the_backend_is_closed_ends_by_name(site: Site)
         await asking
     assert site.machine.closed
     assert site.mllm.counters.died == 0
+
+
+MISREAD, REFUSED = EngineMismatch("vLLM reads a prompt as 7 tokens"), ConfigError("vLLM refuses it: nonsense")
+
+
+@pytest.mark.parametrize(
+    ("where", "refusal", "lost", "asked", "sent"),
+    [
+        ("read", MISREAD, 0, QUERIES, False),
+        ("read", MISREAD, 1, QUERIES, True),  # it is read again because pictures were lost of what was sent
+        ("reply", REFUSED, 0, QUERIES[:1], False),
+        ("reply", REFUSED, 0, QUERIES, True),  # the other question may have been sent
+        ("reply", REFUSED, 1, QUERIES[:1], True),
+    ],
+)
+async def test_what_the_engine_does_not_take_of_an_ask_costs_this_ask_alone(
+    site: Site, where: str, refusal: ResadaptError, lost: int, asked: Sequence[WatchQuery], sent: bool
+) -> None:
+    site.machine.refusals, site.machine.lost = [(where, refusal)], lost
+    with pytest.raises(MLLMUnavailable) as skipped:
+        await site.mllm.ask(site.shown, asked)
+    assert (str(skipped.value), skipped.value.sent) == (str(refusal), sent)
+    assert skipped.value.__cause__ is refusal
+    assert len((await site.mllm.ask(site.shown, asked)).answers) == len(asked)
+    assert len(site.made) == 1
+
+
+async def test_a_schema_that_cannot_be_followed_is_told_to_whoever_gave_it(site: Site) -> None:
+    site.machine.refusals = [("reply", REFUSED)] * 2
+    with pytest.raises(ConfigError, match="nonsense"):
+        await site.mllm.say(site.shown, ["What?"], schema={"type": "nonsense"})
+    with pytest.raises(MLLMUnavailable, match="nonsense"):
+        await site.mllm.say(site.shown, ["What?"])
+
+
+@pytest.mark.parametrize(("where", "refusal"), [("read", MISREAD), ("reply", REFUSED)])
+async def test_an_engine_that_does_not_take_the_proof_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, where: str, refusal: ResadaptError
+) -> None:
+    site, machine = Site(monkeypatch), Machine()
+    machine.refusals = [(where, refusal)]
+    monkeypatch.setattr(site.mllm, "_open", lambda: machine)
+    with pytest.raises(EngineMismatch, match=str(refusal)):
+        await site.mllm.start()
+    assert machine.closed
+    await site.mllm.close()

@@ -1,0 +1,40 @@
+"""What a backend counts of its troubles."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol
+
+
+class Bounded(Protocol):
+    """What keeps prefixes within bounds, as `pipeline.mllm.kept.KeptPrefixes` does."""
+
+    evicted: int
+    stale: int
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the bounds did and what went wrong since the start. A backend counts what can happen to it.
+
+    refused        asks refused because the queue was full or memory was out
+    timed_out      asks that came too late
+    out_of_memory  times the model's memory was out
+    resent         requests sent again with their pixels because a picture was forgotten behind them
+    retried        requests sent again because the server was busy
+    evicted        prefixes that had to go for others, or were gone though they should have been kept
+    stale          prefixes that no longer fitted their stream's context
+    died           engines lost
+    """
+
+    refused: int = 0
+    timed_out: int = 0
+    out_of_memory: int = 0
+    resent: int = 0
+    retried: int = 0
+    evicted: int = 0
+    stale: int = 0
+    died: int = 0
+
+    def with_kept(self, kept: Bounded) -> Mapping[str, int]:
+        """All counts by name, with those of the prefixes that are kept here."""
+        return asdict(replace(self, evicted=self.evicted + kept.evicted, stale=self.stale + kept.stale))
