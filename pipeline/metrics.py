@@ -3,10 +3,12 @@
 What has no label `stream` is of the process, which is one MLLM's and hence one GPU's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from pipeline.judge import standing
 from pipeline.outcome import Outcome, Reply
@@ -125,6 +127,10 @@ class Metrics:
             self.events.labels(event.type).inc()
         self._answers(stream, reply, run)
 
+    def watch_mllm(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Show the troubles that the MLLM counts, by kind, as they are when somebody looks."""
+        self.registry.register(_Troubles(counts))
+
     def forget(self, stream: str) -> None:
         """Drop every series of a stream that was detached."""
         self._watches.pop(stream, None)
@@ -173,3 +179,15 @@ class Metrics:
             self.registry.get_sample_value(f"resadapt_mllm_{name}_sum") or 0.0 for name in ("seconds", "queue_seconds")
         )
         return took - waited
+
+
+class _Troubles(Collector):
+    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        meaning = "asks refused or late, requests sent again, prefixes and engines lost, by kind"
+        troubles = CounterMetricFamily("resadapt_mllm_trouble", meaning, labels=["what"])
+        for what, count in self._counts().items():
+            troubles.add_metric([what], count)
+        yield troubles

@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.keeper import Keeper
 from pipeline.loop import House
 from pipeline.metrics import Metrics
-from pipeline.mllm.base import MLLM
+from pipeline.mllm.base import MLLM, Counting
 from pipeline.outbox import Outbox
 from pipeline.relay import Relay
 from pipeline.sinks.base import Sink
@@ -192,6 +192,8 @@ class Service:
         for name, counts in relay.counts.items():
             self.metrics.sink_pending.labels(name).set_function(partial(getattr, counts, "pending"))
             self.metrics.sink_failures.labels(name).set_function(partial(getattr, counts, "failures"))
+        if isinstance(self._house.mllm, Counting):
+            self.metrics.watch_mllm(self._house.mllm.counts)
         address = self.site.metrics
         if not address.port or not self._insist:
             return

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from allocator_engine.grid import Grid
 from pipeline.context import Context, Room
@@ -91,6 +91,16 @@ class MLLM(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A backend that counts its troubles."""
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each kind of trouble was met since the start, by name, as `pipeline.mllm.counters` explains. May be
+        called from any thread."""
+        ...
 
 
 def room_within(context: Context, prompt_tokens: int, kept_tokens: int) -> Room:

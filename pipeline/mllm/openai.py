@@ -97,6 +97,9 @@ class OpenAIMLLM:
         """Requests sent again because the server was busy."""
         return self._server.retried
 
+    def counts(self) -> Mapping[str, int]:
+        return replace(self.counters, retried=self.retried).with_kept(self._kept)
+
     def pending(self, context: Context) -> int:
         return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
 

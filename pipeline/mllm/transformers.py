@@ -90,6 +90,9 @@ class TransformersMLLM:
         if self._reader is None:
             await self._turns.run(self._load)
 
+    def counts(self) -> Mapping[str, int]:
+        return self.counters.with_kept(self._kept)
+
     def pending(self, context: Context) -> int:
         return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
 

@@ -113,6 +113,9 @@ class VllmMLLM:
         """
         await self._running.start()
 
+    def counts(self) -> Mapping[str, int]:
+        return self.counters.with_kept(self._kept)
+
     def pending(self, context: Context) -> int:
         return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
 

@@ -3,12 +3,16 @@ import urllib.request
 
 import pytest
 
+from allocator_engine.grid import GRIDS
 from pipeline.clock import SystemClock
 from pipeline.config import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.service import Service
 from pipeline.sinks.memory import MemorySink
+from pipeline.types import WatchQuery
+from tests.checkpoints import context, segment
 from tests.clips import steady, write
+from tests.mllm_server import MODEL, Turn, serving
 
 WATCH = {"car": {"question": "is there a car?"}}
 
@@ -218,6 +222,20 @@ async def test_metrics_are_offered_and_a_taken_port_is_refused(tmp_path, unused_
                 pass
     assert 'resadapt_hops_total{stream="gate"} 5.0' in text
     assert 'resadapt_answers_total{stream="gate",verdict="yes"} 5.0' in text
+
+
+async def test_what_goes_wrong_with_the_mllm_is_seen_in_a_scrape(tmp_path, unused_tcp_port):
+    with serving() as server:
+        mllm = {"use": f"openai:{server.url}#{MODEL}"}
+        site = site_of(tmp_path, {}, mllm=mllm, metrics={"port": unused_tcp_port})
+        async with Service(site, SystemClock()) as service:
+            server.habits.next.append(Turn(429, headers={"Retry-After": "0"}))
+            await service._house.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
+            url = f"http://127.0.0.1:{unused_tcp_port}/metrics"
+            text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
+    assert "# TYPE resadapt_mllm_trouble_total counter" in text
+    assert 'resadapt_mllm_trouble_total{what="retried"} 1.0' in text
+    assert 'resadapt_mllm_trouble_total{what="died"} 0.0' in text
 
 
 async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_the_next_start(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from pipeline.hops import HopRules
 from pipeline.judge import WatchState
 from pipeline.ladder import FEWER_ASKINGS, Ladder
 from pipeline.metrics import Metrics
+from pipeline.mllm.counters import Counters
+from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.outcome import Outcome, Reply
 from pipeline.sources.base import SourceCounts
 from pipeline.state import StreamState
@@ -122,3 +124,17 @@ def test_of_a_detached_stream_nothing_stays(metrics: Metrics) -> None:
         if "stream" in sample.labels
     }
     assert left == {"dock"}
+
+
+def test_the_troubles_of_the_mllm_are_read_when_somebody_looks(metrics: Metrics) -> None:
+    counters = Counters(refused=1, evicted=2)
+    kept: KeptPrefixes[None] = KeptPrefixes(max_streams=1, max_tokens=100)
+    metrics.watch_mllm(lambda: counters.with_kept(kept))
+    for stream in ("gate", "dock"):
+        kept.put(stream, Kept(0, 0.0, (), 10, None))
+    counters.timed_out += 4
+    found = {what: value(metrics, "mllm_trouble_total", what=what) for what in counters.with_kept(kept)}
+    assert found == {
+        **{"refused": 1, "timed_out": 4, "evicted": 3, "stale": 0},
+        **{"out_of_memory": 0, "resent": 0, "retried": 0, "died": 0},
+    }
