@@ -13,7 +13,7 @@ import pytest
 from samples.yard.codec import write_video
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import watch_intervals, watch_questions
-from samples.yard.matching import match
+from samples.yard.matching import CLEAR_AT, OPEN_AT, match
 from samples.yard.scene import Scene
 from samples.yard.segments import sampled_times_s
 from tests.checkpoints import untrained_yard
@@ -92,9 +92,9 @@ def test_a_watch_that_the_mllm_never_understands_is_named_once_and_opens_nothing
     assert ".watch." not in done.stdout
 
 
-# Once somebody in a vest walks by and takes the helmet off: details of a few px, among people without.
-SEED, SECONDS = 800001, 32.0
-MEANT = ("no-helmet", "vest")
+# Once somebody in a vest, with a bag and without a helmet walks by, details of a few px, and once the gate opens.
+SEED, SECONDS = 800023, 32.0
+MEANT = ("no-helmet", "vest", "carrying-bag", "gate-open")
 STRANGE = "is the elephant dancing?"
 
 
@@ -107,7 +107,8 @@ def test_the_mllm_that_comes_along_sees_what_happens_in_its_yard(tmp_path):
     for watch in watches:
         (interval,) = watch_intervals(facts, watch)
         assert 1 < interval.start_s < interval.end_s < SECONDS - 1, "it does not come and go; choose another seed"
-    questions = {watch.slug: {"question": watch.text} for watch in watches} | {"strange": {"question": STRANGE}}
+    asked = {watch.slug: watch.text for watch in watches} | {"strange": STRANGE}
+    questions = {slug: {"question": text, "open_at": OPEN_AT, "clear_at": CLEAR_AT} for slug, text in asked.items()}
     site = {"mllm": {"frames_per_segment": 2}, "defaults": {"allocator": "fixed"}, "watches": questions}
     (tmp_path / "site.yaml").write_text(json.dumps(site))
     done = resadapt("run", "yard.mp4", "-c", "site.yaml", "--json", cwd=tmp_path)
