@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavai
 from pipeline.mllm.base import MLLMInfo, check_limit, room_within, sent
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
-from pipeline.mllm.openai_asking import Asking, prefilled_tokens, prefix_tokens
+from pipeline.mllm.openai_asking import Asking, prefilled_tokens, prefix_tokens, segments_held
 from pipeline.mllm.openai_probe import Abilities, Probe, check_price
 from pipeline.mllm.openai_server import CacheMiss, Server
 from pipeline.mllm.openai_wire import SCORED, Reply, Requests, Wording, question_line, spoken
@@ -218,6 +218,7 @@ class OpenAIMLLM:
         self, asking: Asking, context: Context, limit: int | None, aside_tokens: int, turn: object
     ) -> tuple[Reply, int, int]:
         """The first reply, the vision tokens that it had encoded, and the prompt tokens that were cached before."""
+        assert self._abilities is not None
         found = self._kept.find(context)
         encoded = self.pending(context) + aside_tokens
         check_limit(encoded, limit, context.stream_id)
@@ -233,8 +234,19 @@ class OpenAIMLLM:
                 self._asking[context.stream_id] = turn
             self.counters.resent += 1
             reply = await asking.first(0)
-        supposed = min(found.tokens, reply.prompt_tokens) if found else 0
-        return reply, encoded, supposed if reply.cached_tokens is None else reply.cached_tokens
+        if not self._abilities.cached_counts:
+            return reply, encoded, min(found.tokens, reply.prompt_tokens) if found else 0
+        cached = reply.cached_tokens or 0  # servers that count may leave out a zero
+        return reply, encoded + (self._evicted(context, found, cached) if found else 0), cached
+
+    def _evicted(self, context: Context, found: Kept[None], cached: int) -> int:
+        """Vision tokens that were read again because the server had not kept them as it should."""
+        held, known = segments_held(context, found, cached), len(found.content_ids)
+        if held < known:
+            self.counters.evicted += 1
+            stream_id, believed = context.stream_id, found.tokens
+            log.warning("mllm_prefix_evicted", stream=stream_id, believed_tokens=believed, cached_tokens=cached)
+        return _tokens(context.segments[held:known])
 
     @property
     def _longest_prompt(self) -> int:

@@ -3,13 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+from pipeline.context import Context
+from pipeline.mllm.kept import Kept
 from pipeline.mllm.openai_server import CacheMiss, Server
 from pipeline.mllm.openai_wire import Reply, Requests
 from pipeline.waiting import stop
 
 CHARACTERS_PER_TOKEN = 3
 """Of a question, about: for estimates where a server counts nothing."""
+
+BLOCK_TOKENS = 128
+"""Prompt tokens by which a cache may fall short of a prefix with nothing lost: it holds whole blocks only, and what
+comes before the question is only estimated."""
 
 
 @dataclass(slots=True)
@@ -53,6 +60,16 @@ class Asking:
 def prefix_tokens(first: Reply, line: str) -> int:
     """About how many prompt tokens come before the question."""
     return max(0, first.prompt_tokens - len(line) // CHARACTERS_PER_TOKEN)
+
+
+def segments_held(context: Context, kept: Kept[None], cached: int) -> int:
+    """Of the segments of `context` that were kept, how many a server still holds that found `cached` prompt tokens.
+    Where each ends in the prompt is estimated, its text in proportion to its vision tokens."""
+    known = context.segments[: len(kept.content_ids)]
+    if cached + BLOCK_TOKENS >= kept.tokens:
+        return len(known)
+    ends = list(accumulate(segment.tokens for segment in known))
+    return sum(end * kept.tokens <= cached * ends[-1] for end in ends)
 
 
 def prefilled_tokens(first: Reply, rest: Sequence[Reply], line: str, cached: int) -> int:

@@ -198,6 +198,50 @@ async def test_what_is_forgotten_during_an_ask_stays_forgotten(mllm: OpenAIMLLM,
     assert mllm.pending(seconds(2)) == seconds(2).tokens
 
 
+def large(count: int) -> "context":
+    """Pictures of 256 tokens, so that what is lost of them is more than a block of a cache."""
+    return context(*(segment(GRID, float(second), 16, 16) for second in range(count)))
+
+
+@pytest.mark.parametrize(("parts", "again"), [(0, 3), (1, 3), (3, 2), (5, 1)])
+async def test_a_prefix_that_the_server_has_not_kept_is_counted_and_encoded_again(
+    mllm: OpenAIMLLM, server: MLLMServer, parts: int, again: int
+) -> None:
+    await mllm.ask(large(3), [GATE])
+    server.prefixes = {prefix for prefix in server.prefixes if len(prefix) <= parts}
+    with capture_logs() as logged:
+        usage = (await mllm.ask(large(4), [GATE])).usage
+    assert usage.encoded_tokens == (again + 1) * 256
+    assert usage.cached_tokens < (4 - again) * 256
+    assert [(one["event"], one["cached_tokens"]) for one in logged] == [("mllm_prefix_evicted", usage.cached_tokens)]
+    assert mllm.counters.evicted == mllm.counts()["evicted"] == 1
+    assert (await mllm.ask(large(4), [GATE])).usage.encoded_tokens == 0
+    assert mllm.counters.evicted == 1
+
+
+async def test_a_prefix_but_for_its_last_block_is_not_lost(mllm: OpenAIMLLM, server: MLLMServer) -> None:
+    await mllm.ask(seconds(10), [GATE])
+    server.prefixes = {prefix for prefix in server.prefixes if len(prefix) < 2 * 8}
+    assert (await mllm.ask(seconds(10), [GATE])).usage.encoded_tokens == 0
+    assert mllm.counters.evicted == 0
+
+
+async def test_a_server_that_counts_and_leaves_out_a_zero_has_lost_all(mllm: OpenAIMLLM, server: MLLMServer) -> None:
+    await mllm.ask(large(2), [GATE])
+    server.habits.counts = False
+    assert (await mllm.ask(large(2), [GATE])).usage.encoded_tokens == 2 * 256
+    assert mllm.counters.evicted == 1
+
+
+async def test_of_a_server_that_counts_nothing_nothing_is_said_to_be_lost(server: MLLMServer) -> None:
+    server.habits.counts = False
+    async with started(server) as mllm:
+        await mllm.ask(large(2), [GATE])
+        server.prefixes.clear()
+        assert (await mllm.ask(large(3), [GATE])).usage.encoded_tokens == 256
+        assert mllm.counters.evicted == 0
+
+
 # What a server lacks
 
 
