@@ -28,6 +28,9 @@ from pipeline.mllm.base import MLLM
 from pipeline.types import Answer, Answers, Segment, WatchQuery
 
 SAMPLE_FPS = 2
+PATIENCE_S = 1800.0
+"""Least time that an ask is given: asking naively may take longer than any watch would wait."""
+
 _NAIVE_HOPS = 2
 """Naive hops that are measured at most: each is as many prompts as there are watches."""
 

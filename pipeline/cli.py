@@ -128,27 +128,27 @@ app.add_typer(bench, name="bench")
 
 @bench.command("mllm")
 def bench_mllm(
-    mllm: Annotated[str, typer.Option(help="Who answers; see run.")] = "yard",
+    mllm: Annotated[str | None, typer.Option(help="Who answers, yard or else the site file's; see run.")] = None,
     streams: Annotated[int, typer.Option(help="Streams that ask at once.")] = 1,
     watches: Annotated[str, typer.Option(help="Numbers of watches, such as 1,16.")] = "1,16",
     hops: Annotated[int, typer.Option(help="Hops measured once the context has filled.")] = 4,
     sliding: Annotated[int, typer.Option(help="Seconds of stream against a sliding window.")] = 180,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file; its `mllm` holds.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file, for its `mllm`.")] = None,
     json_line: Annotated[bool, typer.Option("--json", help="One JSON line on stdout, last.")] = False,
     log_level: LogLevel = "error",
 ) -> None:
     """Tokens and time of asking: shared and growing prefixes against one full prompt per watch and hop."""
     set_up_logs(log_level)
-    from pipeline.bench_mllm import measure
+    from pipeline.bench_mllm import PATIENCE_S, measure
     from pipeline.bench_report import SHARES, Plan, table
 
     if not re.fullmatch(r"[0-9]+(,[0-9]+)*", watches):
         raise ConfigError(f"--watches is {watches!r}; expected numbers such as 1,16")
     plan = Plan(streams, tuple(map(int, watches.split(","))), hops, sliding)
-    site = load_site(config) if config else parse_site({"mllm": mllm})
+    site = load_site(config) if config else parse_site({})
+    asked = parse_site({"mllm": mllm}).mllm if mllm else site.mllm
     clock = SystemClock()
-    # Asking naively may take longer than any watch would wait.
-    patient = replace(site.mllm, timeout_s=max(site.mllm.timeout_s, 1800.0))
+    patient = replace(asked, timeout_s=max(asked.timeout_s, PATIENCE_S))
     report = asyncio.run(measure(build_mllm(patient, clock), clock, plan))
     Console(stderr=json_line, width=110).print(table(report))
     ratios = {**report.ratios(SHARES[0]), "sliding_saved": report.saving.saved}
