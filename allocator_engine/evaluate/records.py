@@ -7,13 +7,15 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter
 
+from allocator_engine.errors import EngineMismatch
+
 T = TypeVar("T")
 
 
 class Records(Generic[T]):
     """Values by name, in a file that only grows, or in memory alone if there is no `file`. For one process at a time.
 
-    A line that was cut off by a stop counts as not written.
+    A line that was cut off by a stop counts as not written. Raises EngineMismatch for a file that is not one of these.
     """
 
     def __init__(self, kind: type[T], file: Path | None) -> None:
@@ -22,9 +24,14 @@ class Records(Generic[T]):
         if file is not None and file.exists():
             whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
             file.write_text("".join(whole), encoding="utf-8")
-            for line in whole:
-                entry = json.loads(line)
-                self._known[entry["name"]] = self._adapter.validate_python(entry["value"])
+            for number, line in enumerate(whole, start=1):
+                try:
+                    entry = json.loads(line)
+                    self._known[entry["name"]] = self._adapter.validate_python(entry["value"])
+                except (ValueError, TypeError, KeyError) as error:
+                    raise EngineMismatch(
+                        f"line {number} of {file} is damaged ({error}); delete the line, and it is found out again"
+                    ) from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._known

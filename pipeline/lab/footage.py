@@ -113,10 +113,12 @@ class Reader:
 
     async def _count_s(self, file: Path) -> float:
         source, last_s = AvSource(str(file), name=file.stem, clock=self._clock, live=False), 0.0
-        async with aclosing(hops(source, file.stem, self.rules)) as stream:
-            async for hop in stream:
-                last_s = hop.end_s
-        await source.close()
+        try:
+            async with aclosing(hops(source, file.stem, self.rules)) as stream:
+                async for hop in stream:
+                    last_s = hop.end_s
+        finally:
+            await source.close()
         return last_s
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from allocator_engine.errors import EngineMismatch
 from allocator_engine.evaluate.equal import STEP
 from allocator_engine.evaluate.records import Records
 from allocator_engine.evaluate.run import Evaluation, Pass, Show, Spending
@@ -90,6 +91,16 @@ def test_records_of_another_engine_are_not_taken(tmp_path):
     evaluation(bench, tmp_path, marks={"learned": "two"}).cells(["learned", "fixed"], [0.1])
     assert {dry.allocator for dry in bench.spent} == {"learned"}
     assert not bench.shown, "it allocates as the other did"
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"name": "a", "value": {"tokens": "many"}}'])
+def test_a_damaged_record_is_named_by_file_and_line(tmp_path, line):
+    file = tmp_path / "spent.jsonl"
+    evaluation(Counting(), tmp_path).cells(["fixed"], [0.1])
+    first = file.read_text().splitlines(keepends=True)[0]
+    file.write_text(f"{first}{line}\n")
+    with pytest.raises(EngineMismatch, match=r"line 2 of .*spent\.jsonl is damaged"):
+        Records(Spending, file)
 
 
 def test_progress_is_told():

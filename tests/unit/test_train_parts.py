@@ -1,5 +1,7 @@
 """What training is composed of: curves, sentence encoders, footage, answers and what is kept of them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from allocator_engine.train.curves import draw, smooth
 from allocator_engine.train.data import turn
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
 from pipeline.clock import ManualClock, SystemClock
-from pipeline.errors import ConfigError, MLLMOverloaded, MLLMUnavailable
+from pipeline.errors import ConfigError, MLLMOverloaded, MLLMUnavailable, SourceUnavailable
 from pipeline.errors import EngineMismatch as PipelineMismatch
 from pipeline.hops import HopRules
 from pipeline.lab.background import Background
@@ -25,6 +27,7 @@ from pipeline.mllm.base import MLLMInfo
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.types import Answer, Answers
 from tests.clips import steady, write
+from tests.pictures import ScriptedSource, broken
 from tests.pretrained import tiny_bert
 
 RULES = FitRules(GRIDS["qwen3_vl"])
@@ -151,6 +154,17 @@ def test_a_long_video_is_sampled_more_thinly(tmp_path, reader):
     assert sum(len(hop.pictures) for hop in hops) == LONG_FRAMES
     assert {len(hop.pictures) for hop in hops} == {2}
     assert hops[-1].pts_s[-1] > 58
+
+
+def test_a_recording_that_breaks_off_while_it_is_counted_is_closed(folder, reader, monkeypatch):
+    source = ScriptedSource([broken("it broke off")])
+    monkeypatch.setattr(
+        "pipeline.lab.footage.probe", lambda *_, **__: SimpleNamespace(pixel_format="yuv420p", duration_s=None)
+    )
+    monkeypatch.setattr("pipeline.lab.footage.AvSource", lambda *_, **__: source)
+    with pytest.raises(SourceUnavailable, match="it broke off"):
+        reader.length_s(folder / "a.mp4")
+    assert source._closed
 
 
 class Scripted:
