@@ -1,6 +1,6 @@
-"""Rebuild the yard's MLLM from nothing: `python -m samples.yard.train --work DIR`.
+"""Rebuild the yard's MLLM from nothing: `python -m samples.yard.train --work DIR --out DIR`.
 
-Stopped at any moment, the same command goes on where it was. Takes about three hours on two cores.
+Stopped at any moment, the same command goes on where it was. Takes about four hours on two cores.
 """
 
 import argparse

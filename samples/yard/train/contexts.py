@@ -100,7 +100,7 @@ def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator, thin: boo
         chosen = [one for one in chosen if rng.random() >= part or one == chosen[-1]]
     if rng.random() >= _UNBOUNDED:
         tokens = [len(looked[one].vision) for one in reversed(chosen)]
-        after = np.cumsum([min(count, _CELLS_SHOWN) if thin else count for count in tokens])
+        after = np.cumsum(np.minimum(tokens, _CELLS_SHOWN) if thin else tokens)
         chosen = chosen[-max(1, int((after <= _MOST_TOKENS).sum())) :]
     return chosen
 

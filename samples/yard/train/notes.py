@@ -18,6 +18,7 @@ from samples.yard import proposals
 from samples.yard.facts import FrameFacts
 from samples.yard.shape import HIDDEN
 from samples.yard.train.start import time_waves
+from samples.yard.train.vision import balanced
 from samples.yard.truth import (
     BAG,
     BARE,
@@ -150,5 +151,4 @@ def _yes_no(said: Tensor, wanted: Tensor) -> tuple[Tensor, float]:
     # What is rarely true weighs more, by how rare it is in this very context, so that noes alone do not win.
     rarity = (known.sum(0) / true.sum(0).clamp(min=1)).clamp(1, _MOST_WEIGHT)
     each = functional.binary_cross_entropy_with_logits(said, true, pos_weight=rarity, reduction="none")
-    hits = [((said > 0) == (true > 0))[known & (wanted == state)] for state in (0, 1)]
-    return each[known].mean(), float(torch.stack([hit.float().mean() for hit in hits if len(hit)]).mean())
+    return each[known].mean(), balanced(said[known] > 0, true[known] > 0)

@@ -6,8 +6,8 @@ would have to do again for each question; done here it is paid once for each pic
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -22,9 +22,11 @@ from samples.yard.grammar import only_answer
 from samples.yard.shape import HIDDEN, NORMALISATION, SEEING_LAYERS, grid, vision_fields
 from samples.yard.train import episodes
 from samples.yard.train.notes import CONDITIONS, truths
+from samples.yard.train.pictures import turns
 from samples.yard.train.start import widen
+from samples.yard.train.tapping import tapped
 from samples.yard.train.targets import BLANK, PLATE_CHARACTERS, Pixels, spell
-from samples.yard.train.vision import embed_patches_by_product, even_loss, tokens
+from samples.yard.train.vision import balanced, embed_patches_by_product, even_loss, tokens
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "colour_near_now": COLOURS,
@@ -44,22 +46,23 @@ _KEPT_WEIGHT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Pictures as the vision part takes them, `cells` of each, and what each shows: `holds` int8 `[P, CONDITIONS]`,
-    `choices` int64 `[P, CHOICES]`, and the `plate` int64 `[P, PLATE_CHARACTERS]`; -1 where that is open."""
+    """Pictures as the vision part takes them (see VisionBatch), and what each shows: int64 `holds` `[P, CONDITIONS]`,
+    `choices` `[P, CHOICES]` and the `plate` `[P, PLATE_CHARACTERS]`; -1 where that is open."""
 
     patches: Tensor
     grid_thw: Tensor
-    cells: Tensor
     holds: Tensor
     choices: Tensor
     plate: Tensor
 
+    @property
+    def cells(self) -> Tensor:
+        """How many cells each picture has: int64 `[P]`."""
+        return self.grid_thw.prod(1) // grid().merge ** 2
+
     def to(self, device: torch.device) -> "Overview":
         """The same on a device."""
-        return Overview(*(value.to(device) for value in self._values()))
-
-    def _values(self) -> Iterable[Tensor]:
-        return self.patches, self.grid_thw, self.cells, self.holds, self.choices, self.plate
+        return Overview(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class TaughtOverview(nn.Module):
@@ -81,14 +84,9 @@ class TaughtOverview(nn.Module):
 
     def forward(self, batch: Overview) -> tuple[Tensor, Tensor]:
         """Tokens `[cells, HIDDEN]`, and what they were without the upper layers."""
-        lower = self.visual.get_submodule(f"blocks.{SEEING_LAYERS - 1}")
-        found: list[Tensor] = []
-        hook = lower.register_forward_hook(lambda layer, given, output: found.append(output))
-        try:
+        with tapped([self.visual.get_submodule(f"blocks.{SEEING_LAYERS - 1}")]) as lower:
             seen = tokens(self.visual, batch.patches, batch.grid_thw)
-        finally:
-            hook.remove()
-        return seen, self.before(found[0])
+        return seen, self.before(lower[0])
 
 
 def _is_upper(name: str) -> bool:
@@ -125,7 +123,8 @@ def overview_loss(model: TaughtOverview, batch: Overview) -> tuple[Tensor, Mappi
     kept = functional.mse_loss(model.recalling_heads(seen), functional.layer_norm(before, (HIDDEN,)))
     losses = [even_loss(said, holds), _KEPT_WEIGHT * kept]
     figures = {"kept": float(kept.detach()), "holds loss": float(losses[0].detach())}
-    figures["holds"] = _hits(said, holds)
+    decided = holds >= 0
+    figures["holds"] = balanced(said[decided] > 0, holds[decided] > 0)
     parts = [*chosen.split([len(answers) for answers in CHOICES.values()], dim=1), *spelled.chunk(PLATE_CHARACTERS, 1)]
     wanted = [*choices.unbind(1), *plate.unbind(1)]
     names = [*CHOICES, *("plate" for _ in range(PLATE_CHARACTERS))]
@@ -136,12 +135,6 @@ def overview_loss(model: TaughtOverview, batch: Overview) -> tuple[Tensor, Mappi
         else:
             figures.setdefault(name, math.nan)
     return torch.stack(losses).sum(), figures
-
-
-def _hits(said: Tensor, wanted: Tensor) -> float:
-    """Mean of the hit rates among the true and among the false."""
-    rates = [((said > 0) == state)[wanted == state].float().mean() for state in (0, 1) if (wanted == state).any()]
-    return float(torch.stack(rates).mean())
 
 
 @lru_cache(maxsize=EPISODES_PER_STEP + 1)
@@ -162,11 +155,8 @@ def _shown(pixels: Pixels, facts: tuple[FrameFacts, ...]) -> tuple[NDArray[np.in
 
 def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) -> Overview:
     """Pictures of episodes that change in turn: to render one costs as much as to learn from it for some steps."""
-    turns = [
-        (step + STEPS_PER_EPISODE // EPISODES_PER_STEP * place) // STEPS_PER_EPISODE
-        for place in range(EPISODES_PER_STEP)
-    ]
-    chosen = [_viewed(seeds[(turn * EPISODES_PER_STEP + place) % len(seeds)]) for place, turn in enumerate(turns)]
+    changed = turns(step, EPISODES_PER_STEP, STEPS_PER_EPISODE)
+    chosen = [_viewed(seeds[(turn * EPISODES_PER_STEP + place) % len(seeds)]) for place, turn in enumerate(changed)]
     pixels: list[Pixels] = []
     shown: list[tuple[NDArray[np.int8], ...]] = []
     for viewing, known in chosen:
@@ -179,7 +169,6 @@ def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) ->
     return Overview(
         torch.from_numpy(np.concatenate([patches(one, the_grid, NORMALISATION) for one in pixels])),
         torch.tensor(sizes),
-        torch.tensor([height * width // 4 for _, height, width in sizes]),
         holds,
         choices,
         plate,

@@ -34,6 +34,12 @@ class VisionBatch:
         return VisionBatch(self.patches.to(device), self.grid_thw.to(device), moved)
 
 
+def turns(step: int, places: int, steps: int) -> list[int]:
+    """What stands in each of `places` at a step, counted from 0, where each stays for `steps` and they change one after
+    the other."""
+    return [(step + steps // places * place) // steps for place in range(places)]
+
+
 def gather(examples: Sequence[Example]) -> VisionBatch:
     """One batch of all examples."""
     the_grid = grid()

@@ -6,7 +6,7 @@ learns what the whole picture shows; 6. `look`: the outputs for many episodes ar
 answer from them, 7. `present`: about the newest second, and 8. `text`: about all that a context shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from samples.yard.train.contexts import lesson, lesson_batch, present_batch
 from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
 from samples.yard.train.overview import Overview, TaughtOverview, overview_batch, overview_loss
 from samples.yard.train.packing import Packed, Packer
-from samples.yard.train.pictures import VisionBatch, gather
+from samples.yard.train.pictures import VisionBatch, gather, turns
 from samples.yard.train.run import Stage, alone
 from samples.yard.train.scenes import CROP_CELLS, Sight, crop, happening, sight, whole
 from samples.yard.train.sheets import sheet
@@ -86,8 +86,8 @@ def _sights(step: int, lot: int, rng: np.random.Generator, eventful: float = 0.0
 
 def _scene_seeds(step: int, lot: int, rare: bool) -> list[int]:
     """Scenes of a stage's `lot` that change in turn: building one costs as much as ten pictures of it."""
-    turns = [(step + SCENE_STEPS // SCENES_PER_STEP * index) // SCENE_STEPS for index in range(SCENES_PER_STEP)]
-    return [_scene_seed((SEED, lot, index, turn), rare) for index, turn in enumerate(turns)]
+    changed = turns(step, SCENES_PER_STEP, SCENE_STEPS)
+    return [_scene_seed((SEED, lot, index, turn), rare) for index, turn in enumerate(changed)]
 
 
 @lru_cache(maxsize=64)
@@ -174,28 +174,37 @@ def look(visual: Module, wanted: Sequence[tuple[int, int]], folder: Path) -> lis
 
 
 def present(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
-    """Questions about the newest second, thousands of each kind, from what the vision part saw; its weights, which
-    `seen` names, stay as they are."""
-    model.requires_grad_(True)
-    model.mllm.model.visual.requires_grad_(False)
+    """Questions about the newest second, thousands of each kind."""
 
     def batch(step: int) -> list[Packed]:
         return present_batch(files, packer, np.random.default_rng((SEED, 11, step)))
 
-    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
-    return Stage("present", recipe, steps, 2e-3, model, batch, lambda batch: answer_loss(model, batch))
+    return _answering("present", 2e-3, model, batch, files, steps, seen)
 
 
 def text(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
     """Questions about all that contexts of any length show."""
-    model.requires_grad_(True)
-    model.mllm.model.visual.requires_grad_(False)
 
     def batch(step: int) -> list[Packed]:
         return lesson_batch(files, packer, lesson(step / steps), np.random.default_rng((SEED, 4, step)))
 
+    return _answering("text", 1.5e-3, model, batch, files, steps, seen)
+
+
+def _answering(
+    name: str,
+    rate: float,
+    model: TaughtText,
+    batch: Callable[[int], list[Packed]],
+    files: Sequence[Path],
+    steps: int,
+    seen: str,
+) -> Stage[list[Packed]]:
+    """Answers from what the vision part saw; its weights, which `seen` names, stay as they are."""
+    model.requires_grad_(True)
+    model.mllm.model.visual.requires_grad_(False)
     recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
-    return Stage("text", recipe, steps, 1.5e-3, model, batch, lambda batch: answer_loss(model, batch))
+    return Stage(name, recipe, steps, rate, model, batch, lambda batch: answer_loss(model, batch))
 
 
 def training_episodes(count: int) -> list[tuple[int, int]]:

@@ -1,7 +1,6 @@
 """The text part's loss: how well it answers many questions about each context, and what it notes of its segments."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 from samples.yard.train.meaning import MeaningHead
 from samples.yard.train.notes import LAYERS, NoteHeads
 from samples.yard.train.packing import IGNORED, Packed
+from samples.yard.train.tapping import tapped
 
 _MEANING_WEIGHT = 0.5
 _QUESTIONS_PER_ROW = 8
@@ -45,7 +45,7 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
     embedded = embedded.masked_scatter(packed.is_vision[:, None], packed.vision)
     cache = DynamicCache(config=model.config)
     tapping = [text.layers[layer - 1] for layer in LAYERS]
-    with _tapped(tapping) as context:
+    with tapped(tapping) as context:
         text(
             inputs_embeds=embedded[None],
             position_ids=packed.context_positions[:, None],
@@ -57,7 +57,7 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
     owner = torch.where(valid, packed.owner[place], -1)
     own = torch.tril(owner[:, :, None] == owner[:, None, :])
     seen = torch.arange(len(packed.context_ids), device=own.device) < packed.sees[place][:, :, None]
-    with _tapped(tapping) as questions:
+    with tapped(tapping) as questions:
         hidden = text(
             inputs_embeds=text.embed_tokens(packed.ids[place]),
             position_ids=packed.positions[place].expand(3, -1, -1),
@@ -86,22 +86,6 @@ def _rows(owner: Tensor) -> tuple[Tensor, Tensor]:
 def first_of_each(owner: Tensor) -> Tensor:
     """Where a run of equal numbers begins: bool, of the argument's shape `[n]`."""
     return torch.cat([torch.ones(1, dtype=torch.bool, device=owner.device), owner[1:] != owner[:-1]])
-
-
-@contextmanager
-def _tapped(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """The outputs of layers, in the order in which they run."""
-    found: list[Tensor] = []
-
-    def keep(layer: nn.Module, given: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
-
-    hooks = [layer.register_forward_hook(keep) for layer in layers]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def answer_loss(model: TaughtText, batch: Sequence[Packed]) -> tuple[Tensor, Mapping[str, float]]:

@@ -83,7 +83,7 @@ def dense_loss(
             continue
         if head.classes == 2:
             loss = even_loss(part, target) if name in stress else _yes_no_loss(part, target, head.rare)
-            figures[name] = _balanced(part[known] > 0, target[known] > 0)
+            figures[name] = balanced(part[known] > 0, target[known] > 0)
             figures[f"{name} loss"] = float(loss.detach())
         else:
             values, wanted = part.unflatten(1, (head.slots, head.classes))[known], target[known]
@@ -111,7 +111,7 @@ def even_loss(values: Tensor, target: Tensor) -> Tensor:
     return means[present].sum() / (2 * means.shape[1])
 
 
-def _balanced(said: Tensor, true: Tensor) -> float:
+def balanced(said: Tensor, true: Tensor) -> float:
     """Mean of the hit rates among the true and among the false."""
     rates = [(said[true == state] == state).float().mean() for state in (True, False) if (true == state).any()]
     return float(torch.stack(rates).mean())
