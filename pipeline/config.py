@@ -55,6 +55,7 @@ class StreamPolicy:
     context_max_tokens: Annotated[int, Field(ge=1)] = 16_384
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     relook_tokens: Annotated[int, Field(ge=0)] = 0
+    relook_frames: Annotated[int, Field(ge=1, le=256)] = 8
     priority: Annotated[int, Field(ge=1, le=100)] = 1
     realtime: bool = False
     hwaccel: str = "auto"

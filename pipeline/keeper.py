@@ -14,6 +14,7 @@ from pipeline.context import Context
 from pipeline.errors import ResadaptError, StoreUnavailable
 from pipeline.loop import House
 from pipeline.redact import plain_traceback, scrub
+from pipeline.relook import Ring
 from pipeline.state import StreamState
 from pipeline.store import Store
 from pipeline.stream import StreamRun
@@ -87,7 +88,8 @@ class Keeper:
         # A restarted stream begins with an empty bucket: what it had spent is not known, and must not be spent twice.
         house.budget.open(slug, rate, start_s, stream.priority, full=stored is None)
         context = Context.empty(slug, stream.context_rules())
-        run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, relook_tokens=stream.relook_tokens)
+        ring = Ring(stream.relook_tokens, stream.relook_frames)
+        run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, ring=ring)
         return Attachment(run, source, stream.url, house, stream.reconnect, self._insist)
 
     async def _pause(self, seconds: float) -> None:

@@ -38,7 +38,7 @@ from pipeline.relook import closer
 from pipeline.sources.base import Source
 from pipeline.state import Counts, StreamState
 from pipeline.stream import StreamRun
-from pipeline.types import Answers, Hop, Json, WatchQuery
+from pipeline.types import Answers, Hop, Json, WatchQuery, render
 from pipeline.understanding import NEVER_KNOWN
 from pipeline.warming import mark
 
@@ -86,11 +86,12 @@ async def watch_stream(run: StreamRun, source: Source, house: House) -> None:
             run.warming = run.warming.join(queries, hop)
             grant = grant_tokens(run, hop, queries, house)
             allocation, fell_back = await allocate(hop, queries, grant, house)
+            run.ring = run.ring.push(hop, allocation)
             grown = await grow(run.context, hop, allocation, house.mllm)
             asked = due(queries, hop, run.ladder)
             run.context, paid = pay(grown, hop, asked, allocation, house)
             reply = await ask(run, asked, paid, house.mllm)
-            reply = await look_again(run, hop, asked, allocation, reply, house)
+            reply = await look_again(run, hop, asked, reply, house)
             house.budget.settle(hop.stream_id, reply.spent)
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
             seconds = house.clock.monotonic_s() - began_s
@@ -112,7 +113,7 @@ def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], house:
     room = house.mllm.room(run.context)
     owed, resent = run.context.owed(hop.end_s, room)
     owed += house.mllm.pending(run.context)
-    granted = house.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.relook_tokens)
+    granted = house.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
     return min(run.ladder.grant(granted), room.tokens)
 
 
@@ -176,19 +177,18 @@ async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, mllm: ML
         return Reply(Answers(), paid if error.sent else 0, type(error).__name__)
 
 
-async def look_again(
-    run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], shown: Allocation, reply: Reply, house: House
-) -> Reply:
-    """Ask the watches whose answer is between their thresholds once more, with the newest frames shown larger, if the
-    reserve can pay for that. Whatever fails leaves the first answers."""
-    unsure = doubtful(queries, reply.answers.answers) if run.relook_tokens and not reply.skipped else ()
+async def look_again(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], reply: Reply, house: House) -> Reply:
+    """Ask the watches whose answer is between their thresholds once more, with the newest frames of the ring, and
+    earlier ones that matter, shown larger, if the reserve can pay for that. Whatever fails leaves the first answers."""
+    unsure = doubtful(queries, reply.answers.answers) if run.ring.tokens and not reply.skipped else ()
     if not unsure:
         return reply
-    tokens = house.budget.take(hop.stream_id, hop.end_s, run.relook_tokens)
-    allocation = closer(hop, shown, tokens, house.fit_rules)
+    tokens = house.budget.take(hop.stream_id, hop.end_s, run.ring.tokens)
+    seen = run.ring.since(run.context.anchor_s)
+    allocation = closer(seen, tokens, house.fit_rules)
     if not allocation.segments:
         return reply
-    aside = await asyncio.to_thread(hop.render, allocation)
+    aside = await asyncio.to_thread(render, hop.stream_id, seen.frames, allocation)
     once = distinct(unsure)
     try:
         said = await house.mllm.ask(run.context, once, allocation.tokens, aside)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pipeline.context import Context
 from pipeline.hops import HopRules
 from pipeline.ladder import Ladder
+from pipeline.relook import Ring
 from pipeline.state import Counts, StreamState
 from pipeline.understanding import Understanding
 from pipeline.warming import Warming
@@ -12,8 +13,7 @@ from pipeline.warming import Warming
 
 @dataclass(slots=True)
 class StreamRun:
-    """One stream under way; the loop is the only writer. `relook_tokens` is the most that a second
-    look at a hop may cost, 0 for none."""
+    """One stream under way; the loop is the only writer. `ring` keeps the pictures for a second look."""
 
     stream_id: str
     hop_rules: HopRules
@@ -21,7 +21,7 @@ class StreamRun:
     state: StreamState = StreamState()
     counts: Counts = Counts()
     decided_s: float = 0.0
-    relook_tokens: int = 0
+    ring: Ring = Ring()
     understanding: Understanding = Understanding()
     warming: Warming = Warming()
     ladder: Ladder = Ladder()

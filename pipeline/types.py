@@ -68,18 +68,24 @@ class Hop:
     lost: int = 0
 
     def render(self, allocation: Allocation) -> tuple[Segment, ...]:
-        """The hop's segments: its frames scaled once, straight to their allocated sizes."""
-        pixels = resize([frame.picture for frame in self.frames], allocation)
-        return tuple(
-            self._segment(tuple(self.frames[i].pts_s for i in size.frames), rendered, size.tokens)
-            for size, rendered in zip(allocation.segments, pixels, strict=True)
-        )
+        """The hop's segments at their allocated sizes."""
+        return render(self.stream_id, self.frames, allocation)
 
-    def _segment(self, pts_s: tuple[float, ...], pixels: Pixels, tokens: int) -> Segment:
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{self.stream_id}\0{pts_s}\0{pixels.shape}\0".encode())
-        digest.update(pixels.tobytes())
-        return Segment(pts_s, pixels, tokens, digest.hexdigest())
+
+def render(stream_id: str, frames: Sequence[Frame], allocation: Allocation) -> tuple[Segment, ...]:
+    """Segments of a stream's frames, which are scaled once, straight to their allocated sizes."""
+    pixels = resize([frame.picture for frame in frames], allocation)
+    return tuple(
+        _segment(stream_id, tuple(frames[i].pts_s for i in size.frames), rendered, size.tokens)
+        for size, rendered in zip(allocation.segments, pixels, strict=True)
+    )
+
+
+def _segment(stream_id: str, pts_s: tuple[float, ...], pixels: Pixels, tokens: int) -> Segment:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{stream_id}\0{pts_s}\0{pixels.shape}\0".encode())
+    digest.update(pixels.tobytes())
+    return Segment(pts_s, pixels, tokens, digest.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pipeline.hops import HopRules
 from pipeline.loop import House, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
+from pipeline.relook import Ring
 from pipeline.state import StreamState
 from pipeline.stream import StreamRun
 from pipeline.types import WatchQuery
@@ -294,13 +295,30 @@ async def test_a_doubtful_answer_gets_one_second_look_that_is_paid_and_said():
     mllm = Closer(lambda context, query: 0.5 if query.id == "car" else 0.1)
     mllm.aside = []
     run, house = build(CAR, VAN, mllm=mllm, rate=Rate(100, 400))
-    run.relook_tokens = 112
+    run.ring = Ring(112)
     await watch_stream(run, ScriptedSource(seconds(4)), house)
     opened = [event for event in house.outbox.events if event.type == "watch.opened"]
     assert [(event.watch_id, event.data["relooked"]) for event in opened] == [("car", True)]
     assert all(ids == ("car",) and tokens == limit <= 112 for ids, tokens, limit in mllm.aside)
     assert 1 <= run.counts.relooked == len(mllm.aside) <= 4
     assert run.counts.spent <= 100 * 4 + 400
+
+
+async def test_a_second_look_reaches_back_to_frames_of_earlier_hops():
+    class Remembering(Recording):
+        async def ask(self, context, queries, limit=None, aside=()):
+            if aside:
+                looks.append((context.segments[-1].pts_s[-1], [one.pts_s[-1] for one in aside]))
+                assert all(one.pts_s[0] >= context.anchor_s for one in aside)
+            return await NullMLLM.ask(self, context, queries, limit, aside)
+
+    looks = []
+    run, house = build(CAR, mllm=Remembering(lambda context, query: 0.5), rate=Rate(300, 900))
+    run.ring = Ring(tokens=336, most=6)
+    await watch_stream(run, ScriptedSource(seconds(8)), house)
+    assert all(shown == sorted(shown) and shown[-1] == newest_s for newest_s, shown in looks)
+    assert any(shown[0] < newest_s - 0.5 for newest_s, shown in looks)
+    assert len(run.ring.frames) == 6
 
 
 async def test_a_second_look_that_fails_leaves_the_first_answers():
@@ -311,7 +329,7 @@ async def test_a_second_look_that_fails_leaves_the_first_answers():
             return await super().ask(context, queries, limit)
 
     run, house = build(CAR, mllm=Blind(lambda context, query: 0.5), rate=Rate(100, 400))
-    run.relook_tokens = 112
+    run.ring = Ring(112)
     await watch_stream(run, ScriptedSource(seconds(3)), house)
     assert (run.counts.answers, run.counts.skipped, run.counts.relooked) == (3, 0, 0)
 

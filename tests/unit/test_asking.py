@@ -4,17 +4,13 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator_engine.fit import Allocation, FitRules, SegmentSize
 from allocator_engine.grid import GRIDS
 from pipeline.asking import FEWER, distinct, doubtful, due, is_due, spread
 from pipeline.context import Context, ContextRules
 from pipeline.ladder import FEWER_ASKINGS, SHED, Ladder
-from pipeline.relook import closer
 from pipeline.types import Answer, Hop, WatchQuery
 from pipeline.warming import Warming, mark
 from tests.checkpoints import segment
-from tests.pictures import hop as pictured
-from tests.pictures import yard
 
 GRID = GRIDS["qwen3_vl"]
 
@@ -62,17 +58,6 @@ def test_an_answer_is_in_doubt_between_its_thresholds_and_only_if_it_is_known():
     queries = watches(4)
     answers = [Answer("w0", 0.5, 1.0), Answer("w1", 0.5, 0.1), Answer("w2", 0.7, 1.0), Answer("w3", 0.3, 1.0)]
     assert [query.id for query in doubtful(queries, answers)] == ["w0"]
-
-
-def test_a_second_look_shows_the_newest_frames_larger_or_not_at_all():
-    shown = Allocation((SegmentSize((0,), 64, 96, 6), SegmentSize((1,), 64, 96, 6)))
-    seen = pictured(0.0, yard(), yard())
-    found = closer(seen, shown, 112, FitRules(GRID))
-    assert [(one.frames, one.tokens) for one in found.segments] == [((1,), 112)]
-    assert closer(seen, shown, 8, FitRules(GRID)) == Allocation()
-    pair = closer(seen, shown, 50, FitRules(GRID, frames_per_segment=2))
-    assert [one.frames for one in pair.segments] == [(0, 1)]
-    assert 18 <= pair.tokens <= 50
 
 
 def test_a_watch_warms_until_no_frame_is_left_from_before_it_stood():
