@@ -313,11 +313,11 @@ async def test_a_second_look_reaches_back_to_frames_of_earlier_hops():
             return await NullMLLM.ask(self, context, queries, limit, aside)
 
     looks = []
-    run, house = build(CAR, mllm=Remembering(lambda context, query: 0.5), rate=Rate(300, 900))
+    run, house = build(CAR, mllm=Remembering(lambda context, query: 0.5), rate=Rate(100, 900))
     run.ring = Ring(tokens=336, most=6)
     await watch_stream(run, ScriptedSource(seconds(8)), house)
-    assert all(shown == sorted(shown) and shown[-1] == newest_s for newest_s, shown in looks)
-    assert any(shown[0] < newest_s - 0.5 for newest_s, shown in looks)
+    assert all(shown == sorted(shown) and shown[-1] >= newest_s for newest_s, shown in looks)
+    assert any(shown[0] < shown[-1] - 0.5 for _, shown in looks)
     assert len(run.ring.frames) == 6
 
 
