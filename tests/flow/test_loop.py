@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from allocator_engine.fit import Allocation, FitRules, SegmentSize
+from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
 from allocator_engine.grid import GRIDS
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.budget import Ledger, Rate
@@ -312,12 +312,18 @@ async def test_a_second_look_reaches_back_to_frames_of_earlier_hops():
                 assert all(one.pts_s[0] >= context.anchor_s for one in aside)
             return await NullMLLM.ask(self, context, queries, limit, aside)
 
+    class Frugal:
+        name = "frugal"
+
+        async def allocate(self, hop, queries, grant):
+            return fit([one.size for one in hop.frames], [0.25] * len(hop.frames), grant, RULES)
+
     looks = []
-    run, house = build(CAR, mllm=Remembering(lambda context, query: 0.5), rate=Rate(100, 900))
+    run, house = build(CAR, mllm=Remembering(lambda context, query: 0.5), allocator=Frugal())
     run.ring = Ring(tokens=336, most=6)
     await watch_stream(run, ScriptedSource(seconds(8)), house)
-    assert all(shown == sorted(shown) and shown[-1] >= newest_s for newest_s, shown in looks)
-    assert any(shown[0] < shown[-1] - 0.5 for _, shown in looks)
+    assert looks[0] == (0.5, [0.0, 0.5])
+    assert looks[1:] == [(second + 0.5, [second - 0.5, second, second + 0.5]) for second in range(1, 8)]
     assert len(run.ring.frames) == 6
 
 
