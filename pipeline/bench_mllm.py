@@ -21,7 +21,7 @@ import numpy as np
 
 from allocator_engine.fit import FitRules, SegmentSize, fit
 from allocator_engine.resize import Pixels
-from pipeline.bench_report import CHUNK_S, FULL_S, RULES, SHARES, Cost, Plan, Report, Saving
+from pipeline.bench_report import CHUNK_S, SHARES, Cost, Plan, Report, Saving, full_s, rules_of
 from pipeline.clock import Clock
 from pipeline.context import Context
 from pipeline.mllm.base import MLLM
@@ -79,6 +79,8 @@ class Bench:
         self._mllm, self._clock, self._plan = mllm, clock, plan
         frames = min(mllm.info.grid.temporal_patch, mllm.info.max_frames_per_segment)
         self._pictures = Pictures(plan, FitRules(mllm.info.grid, frames, min_tokens_per_segment=1))
+        self._rules = rules_of(mllm.info.family)
+        self._full_s = full_s(self._rules)
         self._names = 0
 
     async def run(self) -> Report:
@@ -93,11 +95,11 @@ class Bench:
 
     async def _ours(self, share: float, watches: int) -> Cost:
         """Contexts that have filled, and then grow by a hop at a time."""
-        contexts = [self._context(share, 0, FULL_S) for _ in range(self._plan.streams)]
+        contexts = [self._context(share, 0, self._full_s) for _ in range(self._plan.streams)]
         queries = questions(watches)
         await asyncio.gather(*(self._mllm.ask(context, queries) for context in contexts))
         hops = []
-        for second in range(FULL_S, FULL_S + self._plan.hops):
+        for second in range(self._full_s, self._full_s + self._plan.hops):
             contexts = [context.append(self._pictures.second(second, share)) for context in contexts]
             hops.append(await self._timed([(context, queries) for context in contexts]))
         for context in contexts:
@@ -106,7 +108,7 @@ class Bench:
 
     async def _apart(self, way: str, share: float, watches: int) -> Cost:
         """Each watch of each stream with a context of its own that nobody has seen."""
-        seconds = CHUNK_S if way == "video" else FULL_S
+        seconds = CHUNK_S if way == "video" else self._full_s
         hops = []
         for hop in range(1 if way == "video" else min(self._plan.hops, _NAIVE_HOPS)):
             asked = [
@@ -125,14 +127,14 @@ class Bench:
 
     async def _saving(self, share: float) -> Saving:
         (query,) = questions(1)
-        context = Context.empty(self._name(), RULES)
+        context = Context.empty(self._name(), self._rules)
         appended, slid, restarts = 0, 0, 0
         pairs: list[tuple[Answer, Answer]] = []
         for second in range(self._plan.sliding_s):
             epoch = context.epoch
             context = context.append(self._pictures.second(second, share))
             said = await self._mllm.ask(context, [query])
-            window = self._context(share, max(0, second + 1 - FULL_S), min(second + 1, FULL_S))
+            window = self._context(share, max(0, second + 1 - self._full_s), min(second + 1, self._full_s))
             alone = await self._mllm.ask(window, [query])
             self._mllm.forget(window.stream_id)
             appended, slid = appended + said.usage.prefilled_tokens, slid + alone.usage.prefilled_tokens
@@ -184,12 +186,12 @@ class Bench:
     def _context(self, share: float, from_s: int, seconds: int) -> Context:
         """A context of a stream and of pictures that nobody has seen."""
         shown = [one for second in range(from_s, from_s + seconds) for one in self._pictures.second(second, share)]
-        return self._unseen(Context.empty("", RULES).append(shown))
+        return self._unseen(Context.empty("", self._rules).append(shown))
 
     def _unseen(self, context: Context) -> Context:
         name = self._name()
         segments = tuple(replace(one, content_id=f"{name}:{one.content_id}") for one in context.segments)
-        return replace(context, stream_id=name, segments=segments, max_s=RULES.max_s)
+        return replace(context, stream_id=name, segments=segments, max_s=self._rules.max_s)
 
     def _name(self) -> str:
         self._names += 1

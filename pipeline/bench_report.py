@@ -4,16 +4,26 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
-from pipeline.context import ContextRules
+from pipeline.context import ContextRules, horizon_s
 from pipeline.errors import ConfigError
 from pipeline.types import Json
 
-RULES = ContextRules(max_s=30.0, keep_s=15.0, max_tokens=1_000_000)
-FULL_S = 22
-"""Seconds in a context when hops are counted: the mean of what the rules allow."""
+MOST_HOPS = 8
+"""Hops counted at most: of every family so many fit between the mean length of a context and the longest."""
 CHUNK_S = 10
+"""Seconds of a peer's chunk."""
 SHARES = (1.0, 0.1)
 """Parts of the native tokens at which everything is measured."""
+
+
+def rules_of(family: str) -> ContextRules:
+    """How contexts of a model family grow and restart where nothing is configured; pictures here never fill them."""
+    return ContextRules(*horizon_s(family), max_tokens=1_000_000)
+
+
+def full_s(rules: ContextRules) -> int:
+    """Whole seconds in a context when hops are counted: the mean of what the rules allow."""
+    return int((rules.keep_s + rules.max_s) / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +42,8 @@ class Plan:
             raise ConfigError(f"--streams, --hops and --watches must be at least 1; got {self}")
         if self.sliding_s < 1:
             raise ConfigError(f"--sliding is {self.sliding_s}; expected at least 1 second")
-        if self.hops > RULES.max_s - FULL_S:
-            raise ConfigError(
-                f"--hops is {self.hops}; expected at most {RULES.max_s - FULL_S:g}, before a context restarts"
-            )
+        if self.hops > MOST_HOPS:
+            raise ConfigError(f"--hops is {self.hops}; expected at most {MOST_HOPS}, before a context restarts")
 
 
 @dataclass(frozen=True, slots=True)

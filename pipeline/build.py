@@ -21,7 +21,7 @@ from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import Clock
 from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, WatchConfig, resolve
 from pipeline.errors import ConfigError, EngineMismatch
-from pipeline.mllm.base import MLLM
+from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
 from pipeline.redact import redact_url
 from pipeline.sinks.base import Sink
@@ -240,6 +240,17 @@ def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     mllm = _transformers(str(folder), replace(config, use="tiny"), clock)
     weakref.finalize(mllm, shutil.rmtree, folder, ignore_errors=True)
     return mllm
+
+
+def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
+    """How frames are fitted for a started MLLM: two to a segment, unless it takes images only or the site says
+    otherwise. Raises ConfigError where the site wants what the MLLM cannot do."""
+    frames = config.frames_per_segment or info.max_frames_per_segment
+    if frames > info.max_frames_per_segment:
+        raise ConfigError(
+            f"mllm.frames_per_segment is {frames}, but {info.name} takes images only; set it to 1 or leave it out"
+        )
+    return FitRules(info.grid, frames, config.min_tokens_per_segment, config.max_tokens_per_segment)
 
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:

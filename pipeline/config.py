@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, Validati
 from pydantic.dataclasses import dataclass
 
 from pipeline.config_faults import UniqueKeys, explain, key_names
-from pipeline.context import ContextRules
+from pipeline.context import ContextRules, horizon_s
 from pipeline.errors import ConfigError
 from pipeline.hops import HopRules
 from pipeline.mllm.prompt import clean_question
@@ -46,12 +46,13 @@ class ReconnectConfig:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class StreamPolicy:
-    """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise."""
+    """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
+    are the MLLM family's where they are None."""
 
     sample_fps: Annotated[float, Field(gt=0, le=60)] = 2.0
     hop_s: Positive = 1.0
-    context_max_s: Positive = 30.0
-    context_keep_s: Positive = 15.0
+    context_max_s: Positive | None = None
+    context_keep_s: Positive | None = None
     context_max_tokens: Annotated[int, Field(ge=1)] = 16_384
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     relook_tokens: Annotated[int, Field(ge=0)] = 0
@@ -70,9 +71,12 @@ class StreamPolicy:
         """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""
         return HopRules(self.sample_fps, self.hop_s)
 
-    def context_rules(self) -> ContextRules:
-        """Bounds of its context. Raises ValueError if it would keep more than it may hold."""
-        return ContextRules(self.context_max_s, self.context_keep_s, self.context_max_tokens)
+    def context_rules(self, family: str = "") -> ContextRules:
+        """Bounds of its context for an MLLM of a family; of a short span half is kept, if nothing else is said. Raises
+        ValueError if it would keep more than it may hold."""
+        max_s, keep_s = horizon_s(family)
+        max_s = self.context_max_s or max_s
+        return ContextRules(max_s, self.context_keep_s or min(keep_s, max_s / 2), self.context_max_tokens)
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -124,7 +128,7 @@ class MLLMConfig:
     max_queue: Annotated[int, Field(ge=1)] = 64
     max_streams: Annotated[int, Field(ge=1)] = 64
     max_cache_tokens: Annotated[int, Field(ge=1)] = 131_072
-    frames_per_segment: Literal[1, 2] = 1
+    frames_per_segment: Literal[1, 2] | None = None
     min_tokens_per_segment: Annotated[int, Field(ge=1)] = 2
     max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
     api_key: str | None = None

@@ -40,6 +40,19 @@ class ContextRules:
             raise ValueError(f"context_keep_s is {self.keep_s}; expected more than 0 and less than {self.max_s}")
 
 
+_HORIZON_S = (30.0, 15.0)
+_HORIZONS_S = {"qwen3_5": (60.0, 15.0)}
+
+
+def horizon_s(family: str) -> tuple[float, float]:
+    """Seconds that a context spans, and keeps when it restarts, where nothing is configured.
+
+    Three of four layers of Qwen3.5 keep a running state of one size instead of every token, so that a long context
+    costs little; but no part of such a state can be dropped, so that each restart reads again all that it keeps.
+    """
+    return _HORIZONS_S.get(family, _HORIZON_S)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The segments the MLLM sees of one stream, oldest first.

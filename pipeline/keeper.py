@@ -87,7 +87,7 @@ class Keeper:
         rate = Rate(stream.budget.rate_tokens_per_s, stream.budget.burst_tokens)
         # A restarted stream begins with an empty bucket: what it had spent is not known, and must not be spent twice.
         house.budget.open(slug, rate, start_s, stream.priority, full=stored is None)
-        context = Context.empty(slug, stream.context_rules())
+        context = Context.empty(slug, stream.context_rules(house.mllm.info.family))
         ring = Ring(stream.relook_tokens, stream.relook_frames)
         run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, ring=ring)
         return Attachment(run, source, stream.url, house, stream.reconnect, self._insist)

@@ -11,10 +11,9 @@ from typing import Self
 import structlog
 from prometheus_client import start_http_server
 
-from allocator_engine.fit import FitRules
 from pipeline.attachment import Attachment
 from pipeline.budget import Ledger, Rate
-from pipeline.build import MakeAllocator, build_allocator, build_mllm, build_sink, build_watch
+from pipeline.build import MakeAllocator, build_allocator, build_fit_rules, build_mllm, build_sink, build_watch
 from pipeline.clock import Clock
 from pipeline.config import BudgetConfig, MLLMConfig, SiteConfig, resolve
 from pipeline.errors import ConfigError
@@ -141,14 +140,7 @@ class Service:
         await self.reconcile(site)
 
     def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> House:
-        if config.frames_per_segment > mllm.info.max_frames_per_segment:
-            raise ConfigError(
-                f"mllm.frames_per_segment is {config.frames_per_segment}, but {mllm.info.name} takes images only;"
-                " set it to 1"
-            )
-        rules = FitRules(
-            mllm.info.grid, config.frames_per_segment, config.min_tokens_per_segment, config.max_tokens_per_segment
-        )
+        rules = build_fit_rules(config, mllm.info)
         gpu = self.site.gpu_budget
         return House(
             clock=self._clock,

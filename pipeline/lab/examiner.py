@@ -15,7 +15,7 @@ from allocator_engine.evaluate.equal import Purse, purse
 from allocator_engine.evaluate.oracle import Cost, schedule
 from allocator_engine.evaluate.run import ALLOCATORS, Pass, Show, Spending
 from allocator_engine.evaluate.tasks import Outcome, Task, TaskSource
-from allocator_engine.fit import Allocation, FitRules
+from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture
 from allocator_engine.spec import THUMBNAIL
 from allocator_engine.train.rollout import ClipHop
@@ -24,7 +24,7 @@ from pipeline.allocators.batcher import Batching
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
-from pipeline.build import build_mllm
+from pipeline.build import build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig
 from pipeline.errors import ConfigError, MLLMUnavailable
@@ -59,10 +59,7 @@ class Examiner:
         self._source = setup.open_source()
         self._mllm = build_mllm(setup.mllm, self._clock)
         self._runner.run(self._mllm.start())
-        info, config = self._mllm.info, setup.mllm
-        rules = FitRules(
-            info.grid, info.max_frames_per_segment, config.min_tokens_per_segment, config.max_tokens_per_segment
-        )
+        rules = build_fit_rules(setup.mllm, self._mllm.info)
         self._table = Table(self._clock, rules, Metrics())
         self._learned = None
         if setup.engine is not None:

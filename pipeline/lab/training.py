@@ -13,7 +13,7 @@ from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, Row, read_rows
 from allocator_engine.train.rollout import Clips, RewardKind
 from pipeline.budget import Bucket, Rate
-from pipeline.build import YARD, build_mllm
+from pipeline.build import YARD, build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig, SiteConfig, overlay, parse_site, read_yaml
 from pipeline.errors import ConfigError, SourceUnavailable
@@ -83,7 +83,7 @@ def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Ite
     rows = _rows(data)
     with _reading(config) as reader:
         _check_videos(data, rows, reader)
-    with _answering(config, work, _kind(rows), _frames_cap(config)) as asked:
+    with _answering(config, work, _kind(rows), LONG_FRAMES) as asked:
         clips = QaClips(rows, asked.reader.read_whole, prompts_per_step)
         yield asked.material(clips, {"data": _file_digest(data)})
 
@@ -133,8 +133,9 @@ class _Asked:
 
 
 @contextmanager
-def _answering(site: SiteConfig, work: Path, kind: RewardKind, cap: int | None = None) -> Iterator[_Asked]:
-    """The MLLM of a site, and the kind of its rewards; no segment has more tokens than `cap`."""
+def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | None = None) -> Iterator[_Asked]:
+    """The MLLM of a site, and the kind of its rewards; `longest` frames fit into a context, at less than native size if
+    need be."""
     clock, config = SystemClock(), site.mllm
     mllm = build_mllm(replace(config, timeout_s=max(config.timeout_s, PATIENCE_S)), clock)
     with _reading(site) as reader, ExitStack() as stack:
@@ -142,10 +143,9 @@ def _answering(site: SiteConfig, work: Path, kind: RewardKind, cap: int | None =
         stack.callback(lambda: background.run(mllm.close()))
         background.run(mllm.start())
         info = mllm.info
-        if config.frames_per_segment > info.max_frames_per_segment:
-            raise ConfigError(f"{info.name} takes images only; set mllm.frames_per_segment: 1")
-        most = config.max_tokens_per_segment if cap is None else min(cap, config.max_tokens_per_segment)
-        rules = FitRules(info.grid, config.frames_per_segment, config.min_tokens_per_segment, most)
+        rules = build_fit_rules(config, info)
+        if longest is not None:
+            rules = _whole(rules, longest, site.defaults.context_max_tokens)
         identity = identity_of(config)
         yield _Asked(
             MLLMAnswerer(mllm, identity, rules, Natives(work / "native.jsonl"), background, clock, kind),
@@ -172,10 +172,10 @@ def identity_of(config: MLLMConfig) -> str:
     return _digest([config.use, *map(_file_digest, files)])
 
 
-def _frames_cap(config: SiteConfig) -> int:
-    """Vision tokens of a segment at most, so that a whole video fits into a context at native size."""
-    segments = LONG_FRAMES // config.mllm.frames_per_segment
-    return max(config.mllm.min_tokens_per_segment, config.defaults.context_max_tokens // segments)
+def _whole(rules: FitRules, frames: int, context_tokens: int) -> FitRules:
+    """The rules under which so many frames fit into a context at what is native size then."""
+    cap = max(rules.min_tokens_per_segment, context_tokens * rules.frames_per_segment // frames)
+    return replace(rules, max_tokens_per_segment=min(cap, rules.max_tokens_per_segment))
 
 
 def _rows(data: Path) -> list[Row]:

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from pipeline.bench_mllm import measure
-from pipeline.bench_report import RULES, SHARES, Plan, Report, table
+from pipeline.bench_report import MOST_HOPS, SHARES, Plan, Report, full_s, rules_of, table
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
 from pipeline.mllm.openai import OpenAIMLLM
@@ -14,14 +15,17 @@ from pipeline.mllm.transformers import TransformersMLLM
 from tests.checkpoints import tiny
 from tests.mllm_server import MODEL, serving
 
-PLAN = Plan(streams=2, watches=(1, 3), hops=1, sliding_s=33, size=(64, 96))
+PLAN = Plan(streams=2, watches=(1, 3), hops=1, size=(64, 96))
+SLIDING_S = {"qwen3_vl": 33, "qwen3_5": 63}
+"""Long enough for one restart."""
 QUESTION_TOKENS = 64
 """More than any question of the bench has."""
 
 
 @pytest.fixture(scope="module", params=["qwen3_vl", "qwen3_5"])
 def report(request: pytest.FixtureRequest) -> Report:
-    return asyncio.run(measure(TransformersMLLM(tiny(request.param), name="tiny"), SystemClock(), PLAN))
+    plan = replace(PLAN, sliding_s=SLIDING_S[request.param])
+    return asyncio.run(measure(TransformersMLLM(tiny(request.param), name=request.param), SystemClock(), plan))
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -35,7 +39,7 @@ def test_further_watches_encode_nothing_and_compute_their_question(report: Repor
 
 def test_what_peers_send_is_a_chunk_of_two_frame_patches_per_watch(report: Report) -> None:
     assert report.cost("video", 1.0, 3).encoded == 3 * 6  # watches, and 2 x 3 cells for each second
-    assert report.cost("naive", 1.0, 3).encoded == 3 * 6 * 22
+    assert report.cost("naive", 1.0, 3).encoded == 3 * 6 * full_s(rules_of(report.mllm))
 
 
 def test_a_context_that_is_appended_to_saves_prefill_and_answers_as_one_never_seen_before(report: Report) -> None:
@@ -69,4 +73,9 @@ async def test_where_only_images_are_taken_every_frame_is_one() -> None:
 def test_what_cannot_be_measured_is_refused(plan: dict[str, int], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         Plan(**plan)  # type: ignore[arg-type]
-    assert RULES.keep_s < RULES.max_s
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "qwen3_5"])
+def test_no_context_restarts_while_hops_are_counted(family: str) -> None:
+    rules = rules_of(family)
+    assert full_s(rules) + MOST_HOPS <= rules.max_s

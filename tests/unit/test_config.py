@@ -18,6 +18,21 @@ def refused(raw, *parts):
         assert part in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "family", "bounds"),
+    [
+        ({}, "qwen3_vl", (30, 15)),
+        ({}, "qwen3_5", (60, 15)),
+        ({"context_max_s": 20}, "qwen3_5", (20, 10)),
+        ({"context_max_s": 90}, "qwen3_vl", (90, 15)),
+        ({"context_keep_s": 5}, "qwen3_5", (60, 5)),
+    ],
+)
+def test_how_long_a_context_lasts_follows_the_family_unless_it_is_said(given, family, bounds):
+    rules = parse_site({"streams": {"gate": {"url": "a", **given}}}).streams["gate"].context_rules(family)
+    assert (rules.max_s, rules.keep_s) == bounds
+
+
 def test_streams_take_the_defaults_and_override_them_deeply():
     site = parse_site(
         {
