@@ -96,6 +96,8 @@ def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
     name = allocator_name(site)
     if name not in allocators:
         raise ConfigError(f"defaults.allocator is {name!r}; expected one of {', '.join(allocators)}")
+    if site.engine.path and name != "learned":
+        log.warning("engine_not_used", engine=str(site.engine.path), allocator=name)
     return allocators[name](site, clock)
 
 

@@ -175,6 +175,8 @@ def probe(
     set_up_logs("error")
     if url.startswith("synthetic:"):
         raise ConfigError(f"{url} is generated here, as its parameters say; there is nothing to probe")
+    if not seconds > 0:
+        raise ConfigError(f"--seconds is {seconds:g}; expected more than 0")
     found = asdict(probe_source(resolve(url), clock=SystemClock(), read_s=seconds))
     if as_json:
         print(json.dumps(found, default=str))  # noqa: T201 - the command's output

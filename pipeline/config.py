@@ -294,6 +294,12 @@ def _check(site: SiteConfig) -> None:
             raise ConfigError(f"watches.{slug}.confirm is {watch.confirm}; expected [k, n] with k of at most n")
         _at(f"watches.{slug}.question", partial(clean_question, watch.question))
     for slug, stream in site.streams.items():
+        burst, least = stream.budget.burst_tokens, 2 * site.mllm.min_tokens_per_segment
+        if burst < least:
+            raise ConfigError(
+                f"streams.{slug}.budget.burst_tokens is {burst}, of which no frame could be shown; expected at least"
+                f" {least}, twice mllm.min_tokens_per_segment"
+            )
         _at(f"streams.{slug}", stream.hop_rules)
         _at(f"streams.{slug}", stream.context_rules)
 

@@ -88,7 +88,10 @@ def _device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # an AssertionError is a torch built without that device
-        raise ConfigError(f"the device {device!r} cannot be used; expected auto, cpu, cuda or cuda:N") from error
+        raise ConfigError(
+            f"the device {device!r} cannot be used here; expected auto, cpu, or, where this torch sees a GPU, cuda or"
+            " cuda:N"
+        ) from error
     return chosen
 
 

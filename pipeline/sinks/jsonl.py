@@ -22,7 +22,7 @@ class _Taken(ValueError):
 
 
 class JsonlSink:
-    """Appends to the file at `path`, with one fsync per batch.
+    """Appends to the file at `path`, whose folder is made, with one fsync per batch.
 
     A last line without an end, left by a crash, is cut off when the file is opened. A file that was moved away (log
     rotation) is begun anew. One process at a time writes to a file. `publish` raises SinkUnavailable for whatever the
@@ -73,6 +73,7 @@ class JsonlSink:
             return
         self._close()
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             self._claim()
             _cut_incomplete_line(self._fd)

@@ -215,7 +215,8 @@ async def test_a_file_has_one_writer(tmp_path):
 
 
 async def test_a_place_that_cannot_be_written_is_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "missing" / "events.jsonl"):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "events.jsonl"):
         sink = JsonlSink(path)
         with pytest.raises(ConfigError, match=str(path)):
             await sink.check()
@@ -225,6 +226,13 @@ async def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no regular file"):
         await sink.check()
     await sink.close()
+
+
+async def test_the_folder_of_a_journal_is_made(tmp_path):
+    sink = JsonlSink(tmp_path / "site" / "today" / "events.jsonl")
+    await sink.publish([event(1)])
+    await sink.close()
+    assert decode((tmp_path / "site" / "today" / "events.jsonl").read_bytes()).id == "gate-1"
 
 
 async def test_a_reader_that_has_gone_is_an_unavailable_sink():

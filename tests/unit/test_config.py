@@ -67,6 +67,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones_and_the_nearest():
         (GATE | {"watches": {"w": {"question": "x", "confirm": [3, 2]}}}, ["watches.w.confirm", "(3, 2)"]),
         ({"metrics": {"port": 70000}}, ["metrics.port", "70000"]),
         ({"mllm": {"use": "tiny", "frames_per_segment": 3}}, ["mllm.frames_per_segment", "3"]),
+        ({"streams": {"gate": {"url": "a", "budget": {"burst_tokens": 3}}}}, ["streams.gate.budget", "3", "least 4"]),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_with_what_was_expected(raw, parts):
