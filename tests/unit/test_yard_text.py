@@ -17,8 +17,7 @@ from samples.yard.checkpoint import save, tokenizer, untrained, vision_weights
 from samples.yard.facts import FrameFacts, Thing
 from samples.yard.grammar import Question
 from samples.yard.shape import FAMILY
-from samples.yard.train.__main__ import Recipe, train
-from samples.yard.train.contexts import AS_SERVED, lesson
+from samples.yard.train.__main__ import Recipe, begin_text, train
 from samples.yard.train.episodes import Looked, Viewing, encode, keep, recall, sizes
 from samples.yard.train.packing import IGNORED, Asked, Packer
 from samples.yard.train.text import read
@@ -115,9 +114,14 @@ def test_a_checkpoint_to_begin_from_gives_its_vision_part_or_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_lessons_end_with_the_longest_contexts():
-    assert lesson(0.0).segments < lesson(0.9).segments == AS_SERVED.segments == 64
-    assert AS_SERVED.thinned == 0
+def test_times_stay_what_they_are_while_other_words_are_learned(words):
+    text = untrained(words, 3).model.language_model
+    begin_text(text, words)
+    table = text.get_parameter("embed_tokens.weight")
+    time, word = (words.encode(said, add_special_tokens=False)[0] for said in ("12.5", " gate"))
+    table.square().sum().backward()
+    assert not table.grad[time].any()
+    assert table.grad[word].any()
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -21,7 +21,7 @@ from samples.yard.train.calibration import calibrate
 from samples.yard.train.overview import TaughtOverview, grown
 from samples.yard.train.packing import Packer
 from samples.yard.train.run import B, Stage, run
-from samples.yard.train.start import embed_words, widen
+from samples.yard.train.start import embed_words, hold, widen
 from samples.yard.train.text import TaughtText
 from samples.yard.train.vision import TaughtVision, embed_patches_by_product
 
@@ -41,7 +41,7 @@ class Recipe:
     overview: int = 1000
     episodes: int = 1100
     present: int = 1000
-    text: int = 700
+    text: int = 1400
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""
@@ -113,6 +113,7 @@ def begin_text(text: torch.nn.Module, words: PreTrainedTokenizerBase) -> None:
         torch.manual_seed(stages.SEED)
         widen(text)
         embed_words(text.get_parameter("embed_tokens.weight"), times)
+    hold(text.get_parameter("embed_tokens.weight"), list(times.values()))
 
 
 def main() -> None:

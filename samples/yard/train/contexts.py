@@ -38,6 +38,7 @@ _ASKED_PRESENT, _BEFORE = 12, 2
 _EVEN, _EVEN_PRESENT = (2, 2), (7, 9)  # conditions that hold, and that do not
 _INTERVALS = 4  # asked when all has been shown: they teach where in the past something lies
 _THINNED, _CELLS_SHOWN = 0.6, 10
+_LONG, _LONG_THINNED = 0.35, 0.75  # part of the contexts that are long where both kinds are mixed; of those, thinned
 _DROPPING = 0.3  # part of the contexts of which frames are dropped
 _CACHED_FILES = 1500
 _LEAST_SHARE, _SHARES_FROM = 0.004, 120  # of the segments of so many episodes
@@ -61,13 +62,10 @@ class Remembered:
     watches: tuple[Watch, ...]
 
 
-def lesson(done: float) -> Lesson:
-    """What is taught when this part of the training is over: shorter contexts first."""
-    return Lesson(12 if done < 0.3 else 64, _THINNED)
-
-
 AS_SERVED = Lesson(64, 0.0)
 """Contexts as the product shows them."""
+
+_AS_LEARNED = Lesson(64, _LONG_THINNED)
 
 
 @lru_cache(maxsize=_CACHED_FILES)
@@ -120,6 +118,20 @@ def lesson_batch(
     while sum(map(work, batch)) < most:
         episode = _drawn(files, rng)
         if (packed := packed_context(episode, packer, taught, shares, rng)) is not None:
+            batch.append(packed)
+    return batch
+
+
+def mixed_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
+    """Contexts of every length, asked about all that they show, among short ones that are asked about the present: so
+    neither is forgotten while the other is learned."""
+    shares = _shares(tuple(files[:_SHARES_FROM]))
+    batch: list[Packed] = []
+    while sum(map(work, batch)) < WORK:
+        episode = _drawn(files, rng)
+        if rng.random() >= _LONG:
+            batch.append(packed_present(episode, packer, shares, rng))
+        elif (packed := packed_context(episode, packer, _AS_LEARNED, shares, rng)) is not None:
             batch.append(packed)
     return batch
 

@@ -66,6 +66,7 @@ LAYERS = (2, 3)
 later can read them."""
 
 _LATER = ("past", "before")
+_TIME_WEIGHT = 5.0  # squares of waves are small beside the other notes' entropies
 _SLACK_S = 1e-6
 _MOST_WEIGHT = 8.0  # of a note that is rarely true
 
@@ -136,7 +137,7 @@ class NoteHeads(nn.Module):
         total, figures = hidden[0].new_zeros(()), {}
         for name, times_s in (("time", known.time_s), ("before", known.before_s)):
             loss = functional.mse_loss(said[name], torch.from_numpy(time_waves(times_s)).to(said[name]))
-            total = total + loss
+            total = total + _TIME_WEIGHT * loss
             figures[f"note {name}"] = float(loss.detach())
         for name, wanted in (("now", known.now), ("past", known.past)):
             loss, right = _yes_no(said[name], torch.from_numpy(wanted).to(said[name].device))

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from samples.yard.happenings import make_script
 from samples.yard.hashes import of_source
 from samples.yard.layout import make_layout
-from samples.yard.train.contexts import lesson, lesson_batch, present_batch
+from samples.yard.train.contexts import mixed_batch, present_batch
 from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
 from samples.yard.train.overview import Overview, TaughtOverview, overview_batch, overview_loss
 from samples.yard.train.packing import Packed, Packer
@@ -183,10 +183,10 @@ def present(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int
 
 
 def text(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
-    """Questions about all that contexts of any length show."""
+    """Questions about all that contexts of any length show, the present among them."""
 
     def batch(step: int) -> list[Packed]:
-        return lesson_batch(files, packer, lesson(step / steps), np.random.default_rng((SEED, 4, step)))
+        return mixed_batch(files, packer, np.random.default_rng((SEED, 14, step)))
 
     return _answering("text", 1.5e-3, model, batch, files, steps, seen)
 

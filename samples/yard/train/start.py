@@ -31,6 +31,14 @@ def embed_words(embeddings: Tensor, times: Mapping[float, int]) -> None:
         embeddings[list(times.values())] = waves @ turned / waves.shape[1] ** 0.5
 
 
+def hold(embeddings: nn.Parameter, words: Sequence[int]) -> None:
+    """Learn nothing about these words. Times would else be driven from where they began, all the same way, by the many
+    answers that are none, and a time that is hardly ever met would mean nothing any more."""
+    learned = torch.ones(len(embeddings), 1)
+    learned[list(words)] = 0
+    embeddings.register_hook(lambda gradient: gradient * learned.to(gradient.device))
+
+
 def time_waves(times_s: Sequence[float] | NDArray[np.float32]) -> NDArray[np.float32]:
     """Cosines and sines of times, from one that turns in less than a second to one that hardly moves: float32
     `[times, 2 * _WAVES]`."""
