@@ -46,7 +46,7 @@ def answers(folder: Path, backend: str) -> str:
         proposed = load(folder, backend).run(hops)["mean"]
     except EngineError as error:
         return str(error)
-    shown = hops["present"] > 0
+    shown = hops["present"].astype(bool)
     return " | ".join(" ".join(f"{mean:.4f}" for mean in proposed[i][shown[i]]) for i in range(len(shown)))
 
 
