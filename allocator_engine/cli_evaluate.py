@@ -64,7 +64,7 @@ def evaluate(
         allocators=_allocators(allocators, engine, console),
         families=_some("--families", families, FAMILIES),
         engine=engine,
-        mllm=_mllm(mllm, device, least=1 if tasks.startswith("yard") else 2),
+        mllm=_mllm(mllm, device),
     )
     try:
         with Progress(console=console, transient=True) as progress:
@@ -111,11 +111,11 @@ def _budgets(text: str) -> tuple[float, ...]:
     return budgets
 
 
-def _mllm(text: str, device: str, least: int) -> "MLLMConfig":
+def _mllm(text: str, device: str) -> "MLLMConfig":
     from pipeline.config import MLLMConfig
 
     use = f"transformers:{text}" if Path(text).is_dir() else text
-    return MLLMConfig(use=use, device=device, min_tokens_per_segment=least, max_cache_tokens=_CACHE_TOKENS)
+    return MLLMConfig(use=use, device=device, max_cache_tokens=_CACHE_TOKENS)
 
 
 class _Told:

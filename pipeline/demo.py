@@ -169,7 +169,7 @@ def _site(demo: Demo, cameras: tuple[Camera, ...], watches: tuple[Watch, ...], f
             "watches": {
                 watch.slug: {"question": watch.text, "open_at": OPEN_AT, "clear_at": CLEAR_AT} for watch in watches
             },
-            "mllm": {"use": demo.mllm, "frames_per_segment": FRAMES_PER_SEGMENT, "min_tokens_per_segment": 1},
+            "mllm": {"use": demo.mllm, "frames_per_segment": FRAMES_PER_SEGMENT},
             "engine": engine,
             "sinks": {},
             "store": f"sqlite:///{folder}/demo.db",

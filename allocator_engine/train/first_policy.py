@@ -1,4 +1,4 @@
-"""Where the policy begins: it spends on hops in which a standing query holds or has just ceased to hold.
+"""Where the policy begins: it looks where a standing query begins or ceases to hold, and saves up for that meanwhile.
 
 Taught from what is known of the queries while nothing is asked of the MLLM. It is a start, not the aim: what is really
 worth its tokens, CAPO finds out from the answers.
@@ -12,27 +12,38 @@ from torch import Tensor
 LEVELS = (-5.0, 2.0)
 """Grants that the first policy is taught for: log2 of granted over native tokens of a hop."""
 
-_PART = 0.6  # of what is granted, for a hop that is needed
-_PLENTY = 1.5  # the level from which everything may be shown at native size
-_LEAST = 0.06  # the scale of a hop that is not needed, where grants are short
+_PART, _SPARE_PART = 0.85, 0.3  # of what is granted: for a hop that is needed, and for another that is paid easily
+_SAVED_UP = -0.15  # the level from which hops that are not needed are shown too: what is saved up beyond it is lost
+_LEAST = 0.02  # the scale of a hop that is dropped
 
 
 def needed(holds: NDArray[np.int8]) -> NDArray[np.int8]:
     """Whether each hop is needed: int8 `[hops]`, 1 yes, 0 no, -1 unknown. `holds` int8 `[standing, hops]`: whether each
-    query holds as a hop ends, likewise."""
-    before = np.concatenate([np.zeros_like(holds[:, :1]), holds[:, :-1]], axis=1)
-    yes = ((holds == 1) | (before == 1)).any(axis=0)
-    # Queries of which nothing is ever known, as those about the past, say nothing about any hop.
-    known = holds[(holds >= 0).any(axis=1)]
-    no = (known == 0).all(axis=0) if len(known) else np.zeros(holds.shape[1], bool)
-    return np.where(yes, 1, np.where(no, 0, -1)).astype(np.int8)
+    query holds as a hop ends, likewise.
+
+    Needed are the first hop and those where a query has begun or ceased to hold, with the one behind it, in which that
+    can be seen whole. While it goes on holding, what was shown still says so.
+    """
+    hops = holds.shape[1]
+    # Queries that are asked once say nothing about the other hops.
+    known = holds[(holds >= 0).sum(axis=1) > 1]
+    if not hops or not len(known):
+        return np.full(hops, -1, np.int8)
+    before, now = known[:, :-1], known[:, 1:]
+    turned = (((now == 1) & (before != 1)) | ((now == 0) & (before == 1))).any(axis=0)
+    steady = ((now == before) & (now >= 0)).all(axis=0)
+    turns = np.concatenate([[True], turned])
+    turns[1:] |= turns[:-1]
+    still = np.concatenate([[False], steady])
+    return np.where(turns, 1, np.where(still, 0, -1)).astype(np.int8)
 
 
 def first_scales(need: Tensor, level: Tensor) -> Tensor:
     """Linear scales of frames, of the arguments' shape: `need` is 1 where a frame is needed, `level` its grant."""
-    wanted = torch.sqrt(_PART * torch.exp2(level)).clamp(max=1.0)
-    quiet = (level / _PLENTY).clamp(_LEAST, 1.0)
-    return torch.where(need == 1, torch.maximum(wanted, quiet), quiet)
+    share = torch.exp2(level)
+    wanted = torch.sqrt(_PART * share).clamp(max=1.0)
+    spare = torch.where(level >= _SAVED_UP, torch.sqrt(_SPARE_PART * share).clamp(max=1.0), _LEAST)
+    return torch.where(need == 1, wanted, spare)
 
 
 def imitation(mean: Tensor, need: Tensor, level: Tensor) -> Tensor:

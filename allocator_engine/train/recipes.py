@@ -21,7 +21,7 @@ class Recipe:
 def yard() -> Recipe:
     """The shipped checkpoint: rewards are probabilities of right answers about the yard."""
     # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look.
-    return Recipe(CapoConfig("yard", grounding_steps=440, steps=600, advantage=AdvantageRules(spread=0.02)))
+    return Recipe(CapoConfig("yard", grounding_steps=260, steps=400, advantage=AdvantageRules(spread=0.02)))
 
 
 def site() -> Recipe:

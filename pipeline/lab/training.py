@@ -52,7 +52,7 @@ def yard(prompts_per_step: int, threads: int, device: str) -> Iterator[Material]
     answerer, clips = YardAnswerer(YARD, device=device), YardClips()
     notes = {part: of_source(part) for part in ("world", "grammar", "truth")}
     notes |= {"mllm": of_file(YARD / "model.safetensors"), "mllm_name": "yard"}
-    rules = FitRules(grid(), 2, min_tokens_per_segment=1)
+    rules = FitRules(grid(), frames_per_segment=2)
     with Ahead(clips, prompts_per_step) as ahead:
         yield Material(Outside(ahead, answerer, bucket, rules, threads, f"{clips} {notes}"), notes)
 

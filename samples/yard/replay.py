@@ -216,7 +216,7 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
     source = Recording([_frame(index, *one) for index, one in enumerate(zip(times_s, pictures, strict=True))])
     watches = watches_for(facts, np.random.default_rng((seed, 8)), WATCHES)
     asking, journal = _Asking(mllm, facts, seed, watches), Journal()
-    rules = FitRules(mllm.info.grid, setting.frames_per_segment, min_tokens_per_segment=1)
+    rules = FitRules(mllm.info.grid, setting.frames_per_segment)
     native = mllm.info.grid.tokens(HEIGHT, WIDTH)
     queries = [WatchQuery(watch.slug, watch.text, OPEN_AT, CLEAR_AT) for watch in watches]
     clock = SystemClock()

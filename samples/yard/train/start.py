@@ -36,7 +36,7 @@ def hold(embeddings: nn.Parameter, words: Sequence[int]) -> None:
     answers that are none, and a time that is hardly ever met would mean nothing any more."""
     learned = torch.ones(len(embeddings), 1)
     learned[list(words)] = 0
-    embeddings.register_hook(lambda gradient: gradient * learned.to(gradient.device))
+    embeddings.register_hook(lambda gradient: gradient * learned.to(gradient.device))  # type: ignore[no-untyped-call]
 
 
 def time_waves(times_s: Sequence[float] | NDArray[np.float32]) -> NDArray[np.float32]:
