@@ -40,9 +40,9 @@ class CapoConfig:
     """Every option of a training. Seconds are clip seconds; rates and weights are of AdamW.
 
     The first `grounding_steps` ask the MLLM nothing: the network learns which queries hold in which frames, which it
-    goes on learning with `answer_weight` afterwards, and with `imitation_weight` to spend where that changes. `untold` is
-    the part of the prompts whose queries are withheld, so that an allocation without queries is learned too. `credit_s`
-    is how far back a question credits what was saved or wasted before its evidence came.
+    goes on learning with `answer_weight` afterwards, and with `imitation_weight` to spend where that changes.
+    `untold` is the part of the prompts whose queries are withheld, so that an allocation without queries is learned
+    too. `credit_s` is how far back a question credits what was saved or wasted before its evidence came.
     """
 
     name: str
