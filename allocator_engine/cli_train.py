@@ -50,6 +50,9 @@ def train(
     work: Annotated[Path, typer.Option(help="Folder for state, log and native answers; resumed if it has some.")],
     out: Annotated[Path, typer.Option(help="Folder for allocator.safetensors and curves.png.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all; the recipe's own by default.")] = None,
+    stop_at: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many of them, and write what is there.")
+    ] = None,
     ablation: Annotated[str | None, typer.Option(help="Leave one thing out, by name.")] = None,
     recordings: Annotated[Path | None, typer.Option(help="site: folder of recordings.")] = None,
     watches: Annotated[Path | None, typer.Option(help="site: a site file, or its `watches:` alone.")] = None,
@@ -76,7 +79,7 @@ def train(
         for remark in material.remarks:
             console.print(escape(remark), highlight=False, soft_wrap=True)
         learner = _learner(options, chosen)
-        records = _run(chosen, learner, material, work, console)
+        records = _run(chosen, learner, material, work, stop_at, console)
     notes = {
         "recipe": chosen.config.name,
         "steps": str(len(records)),
@@ -162,13 +165,15 @@ def _learner(options: Options, recipe: "Recipe") -> "Learner":
     return StreamLearner(network, encoder).to(device)
 
 
-def _run(recipe: "Recipe", learner: "Learner", material: "Material", work: Path, console: Console) -> "list[Record]":
+def _run(
+    recipe: "Recipe", learner: "Learner", material: "Material", work: Path, stop_at: int | None, console: Console
+) -> "list[Record]":
     """Train under a progress bar; the curves so far are drawn into `work`."""
     from allocator_engine.train.capo import train as run
 
     told = TextColumn("{task.fields[figures]}")
     with Progress(BarColumn(10), MofNCompleteColumn(), told, TimeRemainingColumn(), console=console) as progress:
-        bar = progress.add_task("", total=recipe.config.steps, figures="")
+        bar = progress.add_task("", total=min(recipe.config.steps, stop_at or recipe.config.steps), figures="")
 
         def on_step(records: "Sequence[Record]") -> None:
             progress.update(bar, completed=len(records), figures=_figures(records))
@@ -176,7 +181,7 @@ def _run(recipe: "Recipe", learner: "Learner", material: "Material", work: Path,
                 _draw(records, work, console)
 
         try:
-            return run(recipe.config, learner, material.outside, work, on_step=on_step)
+            return run(recipe.config, learner, material.outside, work, stop_at=stop_at, on_step=on_step)
         except ConnectionError as error:
             raise EngineFailed(f"{error}; the same command goes on from the state in {work}") from error
 
