@@ -51,7 +51,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for allocator.safetensors and curves.png.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all; the recipe's own by default.")] = None,
     stop_at: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many of them, and write what is there.")
+        int | None, typer.Option(min=1, help="Stop after so many steps and write what is there.")
     ] = None,
     ablation: Annotated[str | None, typer.Option(help="Leave one thing out, by name.")] = None,
     recordings: Annotated[Path | None, typer.Option(help="site: folder of recordings.")] = None,

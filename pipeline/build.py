@@ -74,7 +74,7 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 """The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
 
-LEARNED_BY_DEFAULT = True
+LEARNED_BY_DEFAULT = False
 """Whether the engine that comes along allocates where no allocator is named and the MLLM is the one it was trained for.
 It must beat `motion` and its own no-text ablation for that; its card says by how much."""
 
