@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from allocator_engine.manifest import SHIPPED, artifact_of, read, sha256_of, write
+from allocator_engine.manifest import artifact_of, read, sha256_of, write
 from pipeline import build
 from pipeline.build import allocator_name
 from pipeline.clock import SystemClock
@@ -217,7 +217,6 @@ def test_a_shipped_manifest_that_is_damaged_is_an_error_and_no_reason_for_motion
         allocator_name(parse_site({}))
 
 
-@pytest.mark.skipif(not (SHIPPED / "engine.json").exists(), reason="no engine comes along yet")
 def test_the_engine_that_comes_along_is_whole_and_knows_the_mllm_that_comes_along():
     site = parse_site({"defaults": {"allocator": "learned"}})
     assert build.engine_knows(site)
