@@ -76,7 +76,7 @@ YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 
 LEARNED_BY_DEFAULT = False
 """Whether the engine that comes along allocates where no allocator is named and the MLLM is the one it was trained for.
-It must beat `motion` and its own no-text ablation for that; its card says by how much."""
+It must beat `motion` and its own no-text ablation for that. It beats the latter only; its card says by how much."""
 
 MakeAllocator = Callable[[FitRules, Told], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
