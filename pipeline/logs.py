@@ -14,7 +14,7 @@ LEVELS = ("debug", "info", "warning", "error")
 def set_up_logs(level: str) -> None:
     """Send structlog, the standard library's logging and warnings to stderr at `level`, without credentials. Raises
     ConfigError for another level than LEVELS."""
-    if level not in LEVELS:
+    if level.lower() not in LEVELS:
         raise ConfigError(f"--log-level is {level!r}; expected one of {', '.join(LEVELS)}")
     people = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [

@@ -84,6 +84,7 @@ def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
         (["run", "rtsp://u:s3cret@127.0.0.1:1/x", "--watch", "x", "--mllm", "null"], 3, "connection refused"),
         (["probe", "rtsp://u:s3cret@127.0.0.1:1/x"], 3, "connection refused"),
         (["probe", "nowhere.mp4"], 2, "nowhere.mp4"),
+        (["serve", "-c", "nowhere.yaml", "--log-level", "INFO"], 2, "nowhere.yaml"),
         (["probe", "nowhere.mp4", "--seconds", "-3"], 2, "--seconds is -3; expected more than 0"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--log-level", "loud"], 2, "debug, info, warning, error"),
         (["serve", "-c", "nowhere.yaml"], 2, "nowhere.yaml"),
