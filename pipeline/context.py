@@ -19,6 +19,10 @@ Reason = Literal["age", "tokens", "pressure", "unpaid"]
 or had segments that the budget could not pay for."""
 
 
+_HORIZON_S = (30.0, 15.0)
+_HORIZONS_S = {"qwen3_5": (60.0, 15.0)}
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """What an MLLM can keep of one stream's context beside those of all other streams: vision tokens, and segments."""
@@ -31,17 +35,13 @@ class Room:
 class ContextRules:
     """Bounds of a context: seconds it may span, seconds kept when it restarts, vision tokens it may hold."""
 
-    max_s: float = 30.0
-    keep_s: float = 15.0
+    max_s: float = _HORIZON_S[0]
+    keep_s: float = _HORIZON_S[1]
     max_tokens: int = 16_384
 
     def __post_init__(self) -> None:
         if not 0 < self.keep_s < self.max_s:
             raise ValueError(f"context_keep_s is {self.keep_s}; expected more than 0 and less than {self.max_s}")
-
-
-_HORIZON_S = (30.0, 15.0)
-_HORIZONS_S = {"qwen3_5": (60.0, 15.0)}
 
 
 def horizon_s(family: str) -> tuple[float, float]:
@@ -67,7 +67,7 @@ class Context:
     segments: tuple[Segment, ...] = ()
     epoch: int = 0
     anchor_s: float = 0.0
-    max_s: float = 30.0
+    max_s: float = _HORIZON_S[0]
     reason: Reason | None = None
 
     @classmethod

@@ -25,11 +25,13 @@ class Ring:
 
     def push(self, hop: Hop, allocation: Allocation) -> "Ring":
         """The ring with a hop's frames, as they were allocated."""
+        if not self.tokens:
+            return self
         tokens = [0] * len(hop.frames)
         for segment in allocation.segments:
             for index in segment.frames:
                 tokens[index] = segment.tokens
-        return self._last(self.most if self.tokens else 0, (*self.frames, *hop.frames), (*self.shown, *tokens))
+        return self._last(self.most, (*self.frames, *hop.frames), (*self.shown, *tokens))
 
     def since(self, from_s: float) -> "Ring":
         """Without the frames before `from_s` stream seconds."""

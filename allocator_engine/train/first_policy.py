@@ -13,7 +13,7 @@ LEVELS = (-5.0, 2.0)
 """Grants that the first policy is taught for: log2 of granted over native tokens of a hop."""
 
 _PART, _SPARE_PART = 0.85, 0.3  # of what is granted: for a hop that is needed, and for another that is paid easily
-_SAVED_UP = -0.15  # the level from which hops that are not needed are shown too: what is saved up beyond it is lost
+_SAVED_UP = -0.15  # the level from which hops that are not needed are shown too: small buckets hold hardly more
 _LEAST = 0.02  # the scale of a hop that is dropped
 
 

@@ -5,7 +5,7 @@ is no, and scores that are to mean something have to know that. All other questi
 asked about as often as what is common, and answers are about even.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -76,10 +76,6 @@ def _remembered(file: Path) -> Remembered:
     return Remembered(looked, np.stack([truths(one.facts) for one in looked]), watches)
 
 
-def _drawn(files: Sequence[Path], rng: np.random.Generator) -> Remembered:
-    return _remembered(files[int(rng.integers(len(files)))])
-
-
 def _thinned(looked: Sequence[Looked], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Which vision tokens are shown: some of each picture, any of which knows what all of it shows."""
     return np.concatenate([rng.permutation(len(one.vision)) < _CELLS_SHOWN for one in looked])
@@ -113,26 +109,39 @@ def lesson_batch(
     files: Sequence[Path], packer: Packer, taught: Lesson, rng: np.random.Generator, most: float = WORK
 ) -> list[Packed]:
     """Contexts with questions that together cost about `most`."""
-    shares = _shares(tuple(files[:_SHARES_FROM]))
-    batch: list[Packed] = []
-    while sum(map(work, batch)) < most:
-        episode = _drawn(files, rng)
-        if (packed := packed_context(episode, packer, taught, shares, rng)) is not None:
-            batch.append(packed)
-    return batch
+    return _filled(files, rng, most, lambda episode, shares: packed_context(episode, packer, taught, shares, rng))
+
+
+def present_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
+    """Many questions about the newest second of short contexts."""
+    return _filled(files, rng, WORK, lambda episode, shares: packed_present(episode, packer, shares, rng))
 
 
 def mixed_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
     """Contexts of every length, asked about all that they show, among short ones that are asked about the present: so
     neither is forgotten while the other is learned."""
+
+    def packed(episode: Remembered, shares: NDArray[np.float64]) -> Packed | None:
+        if rng.random() >= _LONG:
+            return packed_present(episode, packer, shares, rng)
+        return packed_context(episode, packer, _AS_LEARNED, shares, rng)
+
+    return _filled(files, rng, WORK, packed)
+
+
+def _filled(
+    files: Sequence[Path],
+    rng: np.random.Generator,
+    most: float,
+    packed: Callable[[Remembered, NDArray[np.float64]], Packed | None],
+) -> list[Packed]:
+    """What `packed` makes of episodes drawn from the files, None left out, until it costs `most` together. It is told
+    how often each of CONDITIONS holds."""
     shares = _shares(tuple(files[:_SHARES_FROM]))
     batch: list[Packed] = []
-    while sum(map(work, batch)) < WORK:
-        episode = _drawn(files, rng)
-        if rng.random() >= _LONG:
-            batch.append(packed_present(episode, packer, shares, rng))
-        elif (packed := packed_context(episode, packer, _AS_LEARNED, shares, rng)) is not None:
-            batch.append(packed)
+    while sum(map(work, batch)) < most:
+        if (found := packed(_remembered(files[int(rng.integers(len(files)))]), shares)) is not None:
+            batch.append(found)
     return batch
 
 
@@ -162,15 +171,6 @@ def packed_context(
         return None
     shown_cells = _thinned(looked, rng) if thin else None
     return packer.pack(looked, asked, notes(episode.held[chosen], times_s), shown_cells)
-
-
-def present_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
-    """Many questions about the newest second of short contexts."""
-    shares = _shares(tuple(files[:_SHARES_FROM]))
-    batch: list[Packed] = []
-    while sum(map(work, batch)) < WORK:
-        batch.append(packed_present(_drawn(files, rng), packer, shares, rng))
-    return batch
 
 
 def packed_present(

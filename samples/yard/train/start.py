@@ -33,7 +33,8 @@ def embed_words(embeddings: Tensor, times: Mapping[float, int]) -> None:
 
 def hold(embeddings: nn.Parameter, words: Sequence[int]) -> None:
     """Learn nothing about these words. Times would else be driven from where they began, all the same way, by the many
-    answers that are none, and a time that is hardly ever met would mean nothing any more."""
+    answers that are none, and a time that is hardly ever met would mean nothing any more. Weight decay shrinks all of
+    them alike."""
     learned = torch.ones(len(embeddings), 1)
     learned[list(words)] = 0
     embeddings.register_hook(lambda gradient: gradient * learned.to(gradient.device))  # type: ignore[no-untyped-call]
