@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from pipeline.mllm.prompt import Text, looks, markup, opening, suffix
-from samples.yard.facts import FrameFacts, Thing
+from samples.yard.facts import VEHICLES, FrameFacts, Thing
 from samples.yard.grammar import Question
 from samples.yard.shape import FAMILY, HIDDEN
 from samples.yard.train.contexts import (
@@ -23,11 +23,12 @@ from samples.yard.train.contexts import (
     work,
 )
 from samples.yard.train.episodes import Looked
-from samples.yard.train.meaning import UNKNOWN, MeaningHead, meaning
+from samples.yard.train.meaning import UNKNOWN, Meaning, MeaningHead, classes, meaning
 from samples.yard.train.notes import CONDITIONS, LASTING, LAYERS, NoteHeads, any_of, notes, truths
 from samples.yard.train.packing import IGNORED, Asked, Packer, _segment
+from samples.yard.train.pointing import cells_of
 from samples.yard.train.text import TaughtText, answer_loss, read
-from samples.yard.truth import GATE_OPEN, PERSON
+from samples.yard.truth import DOG, GATE_OPEN, PERSON, Seen
 from samples.yard.watches import watch_questions
 from tests.checkpoints import untrained_yard
 
@@ -106,7 +107,7 @@ def test_a_packed_question_is_answered_as_if_it_stood_alone_behind_what_had_been
         expected = alone(model, packer, EPISODE[: one.after], one.question)
         torch.testing.assert_close(found.said[packed.owner[known] == index], expected, atol=2e-5, rtol=1e-4)
     assert [tuple(one.shape) for one in found.known] == [(4, HIDDEN)] * len(LAYERS)
-    assert found.meant.shape == (len(asked), HIDDEN)
+    assert found.meant.shape == (int(known.sum()), HIDDEN)
 
 
 @torch.inference_mode()
@@ -188,7 +189,7 @@ def test_lessons_teach_answers_and_notes(packer):
     taught = TaughtText(untrained(packer._words, 1), 1)
     loss, figures = answer_loss(taught, [packed])
     loss.backward()
-    assert {"answers loss", "note now", "note past", "note time"} <= set(figures)
+    assert {"answers loss", "note now", "note past", "note time", "looks now", "looks then"} <= set(figures)
     assert float(taught.notes.heads["past"].weight.grad.abs().sum()) > 0
     assert float(taught.mllm.model.language_model.layers[0].mlp.up_proj.weight.grad.abs().sum()) > 0
 
@@ -211,7 +212,7 @@ def test_what_is_rare_is_asked_about_as_soon_as_it_holds(packer):
     assert held[:, SOMEONE].any()
     assert not held[:, SOMEONE].all()
     meant = [
-        [question.answer for question in questions if question.kind == "condition" and meaning(question) == SOMEONE]
+        [question.answer for question in questions if question.kind == "condition" and classes(question)[0] == SOMEONE]
         for questions in asked
     ]
     assert sum("yes" in one for one in meant) >= 25, "moments that show it are chosen, and it is asked for there"
@@ -240,21 +241,45 @@ def test_of_a_thinned_context_some_cells_of_each_picture_are_left_at_their_place
     assert int(seen.is_vision.sum()) <= 30
 
 
+def test_of_a_thinned_context_the_cells_that_show_something_stay(packer):
+    shown = [looked(index, 8, 14, people=True) for index in range(3)]
+    held = np.stack([truths(one.facts) for one in shown])
+    for seed in range(10):
+        packed = packed_context(
+            Remembered(tuple(shown), held, watch_questions()[:8]),
+            packer,
+            Lesson(3, thinned=1.0),
+            USUAL,
+            np.random.default_rng(seed),
+        )
+        pictures = len(packed.ends)
+        assert int(packed.is_vision.sum()) >= pictures * len(cells_of(person(), 8, 14))
+
+
 def test_all_ways_to_ask_the_same_mean_the_same():
-    one, other = (Question("watch_now", "watch", text, "no") for text in ("Is the gate open?", "the gate is open"))
-    assert meaning(one) == meaning(other) == CONDITIONS.index(GATE_OPEN)
-    assert meaning(QUESTIONS[1]) != meaning(QUESTIONS[2])
-    assert meaning(Question("plate_text_now", "fine", "is plate A7 in view?", "no")) == UNKNOWN
+    assert meaning("Is the gate open?") == meaning("the gate is open") == Meaning("now", GATE_OPEN)
+    assert meaning("when was the gate open?") == Meaning("when", GATE_OPEN)
+    assert meaning("was there ever a dog?") == Meaning("ever", DOG)
+    assert meaning("Did no dog come?") == Meaning("never", DOG)
+    assert meaning("at second 12.5, was the gate open?") == Meaning("at", GATE_OPEN, "12.5")
+    assert meaning("is plate A7 in view?") == Meaning("now", Seen(VEHICLES, trait="plate", plate="A7"))
+    assert meaning("what does the plate read?") is None
+
+
+def test_a_question_is_of_a_condition_and_of_a_sort_where_it_has_them():
+    gate, when, odd = (classes(question) for question in QUESTIONS)
+    assert gate[0] == when[0] == CONDITIONS.index(GATE_OPEN)
+    assert odd[0] == UNKNOWN
+    assert len({gate[1], when[1], odd[1]}) == 3
+    assert classes(Question("plate_text_now", "fine", "is plate A7 in view?", "no")) == (UNKNOWN, gate[1])
 
 
 def test_meanings_are_learned_where_there_are_any():
-    head, hidden = MeaningHead(0), torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(1))
-    loss, right = head.loss(hidden, QUESTIONS)
+    head, hidden = MeaningHead(0), torch.randn(4, HIDDEN, generator=torch.Generator().manual_seed(1))
+    loss, right = head.loss(hidden, torch.tensor([0, 1, 1, 2]), QUESTIONS)
     loss.backward()
     assert 0 <= right <= 1
     assert float(head.heads.weight.grad.abs().sum()) > 0
-    plates = [Question("plate_text_now", "fine", "is plate A7 in view?", "no")]
-    assert float(head.loss(hidden[:1], plates)[0].detach()) == 0
 
 
 def test_notes_that_are_right_cost_less():

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import KINDS, Question, ask, ask_if
+from samples.yard.questions_over_time import stamp
 from samples.yard.segments import told
 from samples.yard.train.episodes import Looked, recall
 from samples.yard.train.notes import CONDITIONS, Truths, notes, truths
 from samples.yard.train.packing import Asked, Packed, Packer
+from samples.yard.train.pointing import Past, cells_of, points
 from samples.yard.truth import height, newest, now
 from samples.yard.watches import Watch, watches_for
 
@@ -37,7 +39,7 @@ _ASKED_WATCHES, _ASKED_NOW, _ASKED_LATER, _ASKED_LAST = 3, 2, 3, 12
 _ASKED_PRESENT, _BEFORE = 12, 2
 _EVEN, _EVEN_PRESENT = (2, 2), (7, 9)  # conditions that hold, and that do not
 _INTERVALS = 4  # asked when all has been shown: they teach where in the past something lies
-_THINNED, _CELLS_SHOWN = 0.6, 10
+_THINNED, _CELLS_SHOWN = 0.3, 10
 _LONG, _LONG_THINNED = 0.35, 0.75  # part of the contexts that are long where both kinds are mixed; of those, thinned
 _DROPPING = 0.3  # part of the contexts of which frames are dropped
 _CACHED_FILES = 1500
@@ -77,8 +79,16 @@ def _remembered(file: Path) -> Remembered:
 
 
 def _thinned(looked: Sequence[Looked], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which vision tokens are shown: some of each picture, any of which knows what all of it shows."""
-    return np.concatenate([rng.permutation(len(one.vision)) < _CELLS_SHOWN for one in looked])
+    """Which vision tokens are shown: those with something in them and some others, any of which knows what all of the
+    picture shows."""
+    shown = []
+    for one in looked:
+        kept = rng.permutation(len(one.vision)) < _CELLS_SHOWN
+        kept[
+            [cell for frame in one.facts for thing in frame.visible for cell in cells_of(thing, one.rows, one.columns)]
+        ] = True
+        shown.append(kept)
+    return np.concatenate(shown)
 
 
 def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator, thin: bool = False) -> list[int]:
@@ -94,7 +104,7 @@ def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator, thin: boo
         chosen = [one for one in chosen if rng.random() >= part or one == chosen[-1]]
     if rng.random() >= _UNBOUNDED:
         tokens = [len(looked[one].vision) for one in reversed(chosen)]
-        after = np.cumsum(np.minimum(tokens, _CELLS_SHOWN) if thin else tokens)
+        after = np.cumsum(np.minimum(tokens, 2 * _CELLS_SHOWN) if thin else tokens)
         chosen = chosen[-max(1, int((after <= _MOST_TOKENS).sum())) :]
     return chosen
 
@@ -154,6 +164,7 @@ def packed_context(
     looked = [episode.looked[index] for index in chosen]
     frames = told([one.facts for one in looked], looked[0].pts_s[0])
     ends = np.cumsum([len(one.facts) for one in looked])
+    stamps = [stamp(frames[end - 1]) for end in ends]
     moments = sorted({len(looked), *rng.integers(1, len(looked) + 1, 2 + len(looked) // 8).tolist()})
     asked: list[Asked] = []
     for after in moments:
@@ -165,7 +176,8 @@ def packed_context(
             count = _ASKED_LAST if after == len(looked) else _ASKED_LATER
             questions += ask(shown, rng, kinds=_LATER_KINDS, count=count)
             questions += ask(shown, rng, kinds=("interval",), count=_INTERVALS if after == len(looked) else 1)
-        asked += [Asked(after, question) for question in questions]
+        past = Past(looked[:after], episode.held[chosen[:after]], shown, stamps[:after])
+        asked += [Asked(after, question, tuple(points(question, past))) for question in questions]
     times_s = [float(frames[end - 1].time_s) for end in ends]
     if not asked:
         return None
@@ -189,7 +201,8 @@ def packed_present(
     questions += _evenly(episode.held[last], frames, shares, _EVEN_PRESENT, rng)
     ends = np.cumsum([len(one.facts) for one in looked])
     times_s = [float(frames[end - 1].time_s) for end in ends]
-    asked = [Asked(len(looked), question) for question in questions]
+    past = Past(looked, episode.held[chosen], frames, [stamp(frames[end - 1]) for end in ends])
+    asked = [Asked(len(looked), question, tuple(points(question, past))) for question in questions]
     shown = _thinned(looked, rng) if rng.random() < _THINNED else None
     return packer.pack(looked, asked, notes(episode.held[chosen], times_s), shown)
 

@@ -1,62 +1,108 @@
-"""What a question asks for, as one of a few classes: what the text part should know before it looks for an answer."""
+"""What a question asks for: what the text part should know of it before it looks for an answer."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from samples.yard.facts import VEHICLES
 from samples.yard.grammar import KINDS, Question
 from samples.yard.shape import HIDDEN
 from samples.yard.train.notes import CONDITIONS
-from samples.yard.truth import Seen
-from samples.yard.wordings import IS, SEE, clauses
+from samples.yard.truth import DOG, PERSON, Condition, Seen
+from samples.yard.wordings import AT, EVER, EVER_SEEN, IS, NEVER, NOBODY, SEE, WHEN, Wordings, clauses
 
-UNKNOWN = -1
-"""The meaning of a question that is not of any class, as those for one plate."""
+Tense: TypeAlias = Literal["now", "at", "ever", "never", "when"]
+
+_TIME = re.compile(r"\d+\.\d")
+_PLATE = re.compile(r"(?<=plate )[A-Z0-9]{2,3}\b")
+_ANY_PLATE = "00"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """Whether `condition` holds or held, and when; `time` is the second that is asked for, as it is written."""
+
+    tense: Tense
+    condition: Condition
+    time: str | None = None
 
 
 @lru_cache(maxsize=1)
-def _meanings() -> dict[str, int]:
-    """The class of every way to ask whether one of CONDITIONS holds now."""
-    found: dict[str, int] = {}
-    for index, condition in enumerate(CONDITIONS):
-        for saying in (SEE if isinstance(condition, Seen) else IS)[0]:
-            for slots in clauses(condition):
-                found.setdefault(_plain(saying.format(**slots)), index)
+def _meanings() -> dict[str, Meaning]:
+    """Of each wording of training, without the times and plates in it."""
+    found: dict[str, Meaning] = {}
+    plated = Seen(VEHICLES, trait="plate", plate=_ANY_PLATE)
+    tenses: tuple[tuple[Tense, Wordings, Wordings], ...] = (
+        ("now", IS, SEE),
+        ("at", AT, AT),
+        ("ever", EVER, EVER_SEEN),
+        ("when", WHEN, WHEN),
+    )
+    for tense, of_states, of_things in tenses:
+        for condition in (*CONDITIONS, plated):
+            for saying in (of_things if isinstance(condition, Seen) else of_states)[0]:
+                for slots in clauses(condition):
+                    found.setdefault(_plain(saying.format(t="0.0", **slots)), Meaning(tense, condition))
+    nouns: dict[str, Condition] = {"person": PERSON, "dog": DOG, **{kind: Seen((kind,)) for kind in VEHICLES}}
+    for wordings, things in ((NEVER, nouns), (NOBODY, {"": PERSON})):
+        for saying in wordings[0]:
+            for noun, condition in things.items():
+                found.setdefault(_plain(saying.format(n=noun)), Meaning("never", condition))
     return found
 
 
 def _plain(text: str) -> str:
-    return text.casefold().removesuffix("?")
+    return _TIME.sub("0.0", _PLATE.sub(_ANY_PLATE, text)).casefold().removesuffix("?")
 
 
-def meaning(question: Question) -> int:
-    """Its class: the condition that it asks for, else its kind where that says all, else UNKNOWN."""
-    if (found := _meanings().get(_plain(question.text))) is not None:
-        return found
-    if question.kind.startswith(("at_", "ever_", "vehicle_", "plate_text", "standing", "watch")):
-        return UNKNOWN
-    return len(CONDITIONS) + KINDS.index(question.kind)
+def meaning(text: str) -> Meaning | None:
+    """What a question asks for, where that is whether or when one condition holds."""
+    known = _meanings().get(_plain(text))
+    if known is None:
+        return None
+    time, plate = _TIME.search(text), _PLATE.search(text)
+    condition = Seen(VEHICLES, trait="plate", plate=plate[0]) if plate else known.condition
+    return Meaning(known.tense, condition, time[0] if time and known.tense == "at" else None)
+
+
+_CONDITION_CLASS = {condition: index for index, condition in enumerate(CONDITIONS)}
+_SORTS: tuple[str, ...] = (*get_args(Tense), *KINDS)
+UNKNOWN = -1
+
+
+def classes(question: Question) -> tuple[int, int]:
+    """Which of CONDITIONS a question asks for, and what sort of question it is; UNKNOWN where it is of no class."""
+    if (meant := meaning(question.text)) is not None:
+        return _CONDITION_CLASS.get(meant.condition, UNKNOWN), _SORTS.index(meant.tense)
+    return UNKNOWN, _SORTS.index(question.kind) if question.kind in KINDS else UNKNOWN
 
 
 class MeaningHead(nn.Module):
-    """A linear reading of a question's last token."""
+    """Linear readings of the tokens that an answer's words follow."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(HIDDEN)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.heads = nn.Linear(HIDDEN, len(CONDITIONS) + len(KINDS))
+            self.heads = nn.Linear(HIDDEN, len(CONDITIONS) + len(_SORTS))
 
-    def loss(self, hidden: Tensor, questions: Sequence[Question]) -> tuple[Tensor, float]:
-        """Cross entropy and accuracy where a question has a class; `hidden` float32 `[questions, HIDDEN]`."""
-        wanted = torch.tensor([meaning(question) for question in questions], device=hidden.device)
-        said = self.heads(self.norm(hidden))
-        known = wanted != UNKNOWN
-        if not bool(known.any()):
-            return hidden.sum() * 0, float("nan")
-        right = (said[known].argmax(1) == wanted[known]).float().mean()
-        return functional.cross_entropy(said, wanted, ignore_index=UNKNOWN), float(right)
+    def loss(self, hidden: Tensor, owner: Tensor, questions: Sequence[Question]) -> tuple[Tensor, float]:
+        """Cross entropy, and how often the condition is right; `hidden` float32 `[tokens, HIDDEN]`, `owner` int64
+        `[tokens]`, whose question's they are."""
+        wanted = torch.tensor([classes(question) for question in questions], device=hidden.device)[owner]
+        total, right = hidden.sum() * 0, float("nan")
+        parts = self.heads(self.norm(hidden)).split([len(CONDITIONS), len(_SORTS)], dim=1)
+        for index, said in enumerate(parts):
+            known = wanted[:, index] != UNKNOWN
+            if bool(known.any()):
+                total = total + functional.cross_entropy(said[known], wanted[known, index])
+                if index == 0:
+                    right = float((said[known].argmax(1) == wanted[known, 0]).float().mean())
+        return total, right

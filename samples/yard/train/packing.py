@@ -19,16 +19,20 @@ from samples.yard.grammar import Question
 from samples.yard.shape import FAMILY, grid
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import Notes
+from samples.yard.train.pointing import GLANCES, Point
 
 IGNORED = -100
+
+_LEFT_OUT = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question that is asked when the context holds `after` segments."""
+    """A question that is asked when the context holds `after` segments, and where its tokens should look."""
 
     after: int
     question: Question
+    points: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,9 @@ class Packed:
     `context_ids` int64 `[C]`, `context_positions` int64 `[3, C]`, `vision` float32 `[V, HIDDEN]` for the tokens where
     `is_vision` (bool `[C]`) holds; `ends` int64 `[S]`, where each segment's picture ends; of all questions together
     `ids` int64 `[Q]`, `positions` int64 `[Q]`, `owner` int64 `[Q]` (whose token it is), `sees` int64 `[Q]` (how many
-    context tokens it sees), `targets` int64 `[Q]`, what comes next where that is part of an answer.
+    context tokens it sees), `targets` int64 `[Q]`, what comes next where that is part of an answer. The question tokens
+    `pointing` int64 `[P]` should look, each by the heads of its glance (`glances` int64 `[P]`, of GLANCES), at the
+    context tokens where `wanted` (bool `[P, C]`) holds; where it never does, at nothing that was shown.
     """
 
     context_ids: torch.Tensor
@@ -51,6 +57,9 @@ class Packed:
     owner: torch.Tensor
     sees: torch.Tensor
     targets: torch.Tensor
+    pointing: torch.Tensor
+    glances: torch.Tensor
+    wanted: torch.Tensor
     questions: tuple[Question, ...]
     notes: Notes | None = None
 
@@ -90,13 +99,16 @@ class Packer:
         ids, runs, is_vision, ends = self._context(looked)
         where, _ = positions(runs)
         vision = np.concatenate([one.vision for one in looked])
+        kept = np.ones(len(ids), bool)
         if shown is not None:
-            kept = np.ones(len(ids), bool)
             kept[is_vision] = shown
-            moved = np.cumsum(kept) - 1
-            ids, is_vision = np.array(ids)[kept].tolist(), np.array(is_vision)[kept].tolist()
-            where, vision, ends = where[:, kept], vision[shown], moved[ends].tolist()
+            vision = vision[shown]
+        firsts = [end - len(one.vision) for end, one in zip(ends, looked, strict=True)]
+        moved = np.where(kept, np.cumsum(kept) - 1, _LEFT_OUT)
+        ids, is_vision = np.array(ids)[kept].tolist(), np.array(is_vision)[kept].tolist()
+        where, ends = where[:, kept], moved[ends].tolist()
         written = [self._question(one.question) for one in asked]
+        pointing, glances, wanted = self._pointing(asked, [tokens for tokens, _ in written], moved, firsts, ends)
         sees = [ends[one.after - 1] + 1 for one in asked]
         starts = [int(where[:, seen - 1].max()) + 1 for seen in sees]  # behind the mark that ends a picture
         lengths = torch.tensor([len(tokens) for tokens, _ in written])
@@ -111,6 +123,9 @@ class Packer:
             torch.repeat_interleave(torch.arange(len(written)), lengths),
             torch.repeat_interleave(torch.tensor(sees), lengths),
             torch.tensor([target for _, targets in written for target in targets]),
+            pointing,
+            glances,
+            wanted,
             tuple(one.question for one in asked),
             notes,
         )
@@ -140,6 +155,46 @@ class Packer:
         asked = self.tokens(suffix(question.text, FAMILY).text)
         answer = [*self.tokens(question.answer), *self.tokens("<|im_end|>")]
         return [*asked, *answer[:-1]], [*[IGNORED] * (len(asked) - 1), *answer]
+
+    def _pointing(
+        self,
+        asked: Sequence[Asked],
+        written: Sequence[list[int]],
+        moved: NDArray[np.int64],
+        firsts: Sequence[int],
+        ends: Sequence[int],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of all points the tokens, the glances, and the context tokens that are wanted. `moved` is where each token of
+        the whole context is now, or _LEFT_OUT; `firsts` are the segments' first vision tokens in it."""
+        tokens: list[int] = []
+        glances: list[int] = []
+        rows: list[NDArray[np.bool_]] = []
+        start, length = 0, int(moved.max()) + 1
+        for one, ids in zip(asked, written, strict=True):
+            for point in one.points:
+                places = [int(moved[firsts[segment] + cell]) for segment, cell in point.cells]
+                places = [place for place in places if place != _LEFT_OUT] + [ends[index] for index in point.ends]
+                token = self._place(one.question, ids, point)
+                if token is None or (point.cells and not places):
+                    continue
+                row = np.zeros(length, bool)
+                row[places] = True
+                tokens.append(start + token)
+                glances.append(GLANCES.index(point.glance))
+                rows.append(row)
+            start += len(ids)
+        wanted = np.stack(rows) if rows else np.zeros((0, length), bool)
+        return torch.tensor(tokens, dtype=torch.long), torch.tensor(glances, dtype=torch.long), torch.from_numpy(wanted)
+
+    def _place(self, question: Question, ids: Sequence[int], point: Point) -> int | None:
+        """Which of the question's tokens a point is about; None where it has no token of its own."""
+        asked = self.tokens(suffix(question.text, FAMILY).text)
+        if point.glance != "glyph":
+            return len(asked) - 1 + point.place
+        texts = [str(self._words.decode([token])).strip() for token in asked]
+        behind = texts.index("plate") + 1
+        written = [index for index in range(behind, len(texts)) if texts[index]][point.place]
+        return written if len(texts[written]) == 1 else None
 
 
 def _segment(one: Looked) -> Segment:

@@ -12,7 +12,7 @@ from samples.yard.scene import Look, Scene
 from samples.yard.script import Interval, Script, VehicleRole, life
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, cells_at, shrunk
 from samples.yard.train.pictures import Example
-from samples.yard.train.targets import Box, Pixels, Shown, either, targets
+from samples.yard.train.targets import Box, Pixels, Shown, Teach, either, targets
 
 CROP_CELLS = ((3, 4), (4, 4), (4, 7))
 """Cells of a crop, small ones first: most of a larger one shows nothing."""
@@ -65,11 +65,11 @@ def _within(spans: dict[str, list[Interval]], rng: np.random.Generator) -> float
     return float(rng.uniform(*found[rng.integers(len(found))]))
 
 
-def whole(seen: Sight, scale: float, rng: np.random.Generator) -> Example:
-    """The whole picture at a linear scale of its native size."""
+def whole(seen: Sight, scale: float, rng: np.random.Generator, teach: Teach = targets) -> Example:
+    """The whole picture at a linear scale of its native size, with the targets that `teach` gives it."""
     rows, columns = cells_at(scale)
     shown = Shown((0, 0, WIDTH, HEIGHT), (rows, columns), whole=True)
-    return _example(seen, shown, lambda pixels, quality: shrunk(_camera(pixels, quality), rows, columns), rng)
+    return _example(seen, shown, lambda pixels, quality: shrunk(_camera(pixels, quality), rows, columns), rng, teach)
 
 
 def crop(
@@ -102,10 +102,16 @@ def _centre(seen: Sight, rng: np.random.Generator) -> tuple[float, float]:
     return left + width / 2, top + height / 2
 
 
-def _example(seen: Sight, shown: Shown, cut: Callable[[Pixels, int], Pixels], rng: np.random.Generator) -> Example:
+def _example(
+    seen: Sight,
+    shown: Shown,
+    cut: Callable[[Pixels, int], Pixels],
+    rng: np.random.Generator,
+    teach: Teach = targets,
+) -> Example:
     quality = int(rng.integers(40, 96))
     found = [
-        targets(look.ids, look.facts, plates, seen.ways, shown)
+        teach(look.ids, look.facts, plates, seen.ways, shown)
         for look, plates in zip(seen.looks, seen.plates, strict=True)
     ]
     pixels = np.stack([cut(look.pixels, quality) for look in seen.looks])

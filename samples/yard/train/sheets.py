@@ -11,7 +11,7 @@ from samples.yard.train.targets import PLATE_CHARACTERS, Box, Pixels, Targets, g
 ROWS, COLUMNS = 4, 7
 """Cells of a sheet."""
 
-_CELL = 32
+CELL = 32
 _TRIES = 24
 _LARGE_PX = 16.0
 
@@ -22,7 +22,7 @@ def sheet(rng: np.random.Generator, hardness: float = 1.0) -> Example:
     At `hardness` 0 they are large, clean and in rows, so that each character is always met at the same places of its
     cells; at 1 of any legible size, anywhere, and seen through a poor camera.
     """
-    canvas = _background(rng, hardness)
+    canvas = background(rng, hardness)
     taken = np.zeros(canvas.shape[:2], bool)
     found = unknown(ROWS * COLUMNS)
     found["legible"][:] = 0
@@ -38,27 +38,27 @@ def sheet(rng: np.random.Generator, hardness: float = 1.0) -> Example:
             continue
         taken[place] = True
         canvas[place] = plate
-        _note(found, (ROWS * _CELL, COLUMNS * _CELL), box, text)
-    return Example(_camera(canvas, rng, hardness)[None], found)
+        _note(found, (ROWS * CELL, COLUMNS * CELL), box, text)
+    return Example(camera(canvas, rng, hardness)[None], found)
 
 
 def _anywhere(rng: np.random.Generator) -> list[tuple[float, float]]:
     """Middles (x, y) in px."""
-    return [(rng.uniform(0, COLUMNS * _CELL), rng.uniform(0, ROWS * _CELL)) for _ in range(_TRIES)]
+    return [(rng.uniform(0, COLUMNS * CELL), rng.uniform(0, ROWS * CELL)) for _ in range(_TRIES)]
 
 
 def _rows(rng: np.random.Generator, hardness: float) -> list[tuple[float, float]]:
     """Middles on the border between two cells, moved a little."""
-    x, y = np.meshgrid(np.arange(1, COLUMNS, 2) * _CELL, (np.arange(ROWS) + 0.5) * _CELL)
-    moved = rng.uniform(-_CELL / 2, _CELL / 2, (2, x.size)) * hardness
+    x, y = np.meshgrid(np.arange(1, COLUMNS, 2) * CELL, (np.arange(ROWS) + 0.5) * CELL)
+    moved = rng.uniform(-CELL / 2, CELL / 2, (2, x.size)) * hardness
     return list(zip((x.ravel() + moved[0]).tolist(), (y.ravel() + moved[1]).tolist(), strict=True))
 
 
 def _box(middle: tuple[float, float], plate: Pixels) -> Box:
     """Where a plate lies, kept inside the sheet."""
     height, width = plate.shape[:2]
-    left = int(np.clip(middle[0] - width / 2, 0, COLUMNS * _CELL - width))
-    top = int(np.clip(middle[1] - height / 2, 0, ROWS * _CELL - height))
+    left = int(np.clip(middle[0] - width / 2, 0, COLUMNS * CELL - width))
+    top = int(np.clip(middle[1] - height / 2, 0, ROWS * CELL - height))
     return left, top, width, height
 
 
@@ -86,14 +86,15 @@ def _painted(text: str, glyph_px: float, rng: np.random.Generator, hardness: flo
     return draw_plate(text, glyph_px, paper, (int(dark),) * 3)
 
 
-def _background(rng: np.random.Generator, hardness: float) -> Pixels:
+def background(rng: np.random.Generator, hardness: float) -> Pixels:
+    """Something out of focus, of a sheet's size."""
     coarse = rng.integers(0, 256, (rng.integers(2, 12), rng.integers(2, 16), 3), np.uint8)
-    soft = cv2.resize(coarse, (COLUMNS * _CELL, ROWS * _CELL), interpolation=cv2.INTER_CUBIC)
+    soft = cv2.resize(coarse, (COLUMNS * CELL, ROWS * CELL), interpolation=cv2.INTER_CUBIC)
     gray = np.full_like(soft, rng.integers(60, 160))
     return np.asarray(cv2.addWeighted(soft, hardness * rng.uniform(0.2, 0.9), gray, 0.5, 0), np.uint8)
 
 
-def _camera(picture: Pixels, rng: np.random.Generator, hardness: float) -> Pixels:
+def camera(picture: Pixels, rng: np.random.Generator, hardness: float) -> Pixels:
     """Exposure, blur, sensor noise and compression."""
     seen = picture.astype(np.float32) * (1 + hardness * rng.uniform(-0.5, 0.1)) + hardness * rng.uniform(-10, 15)
     if rng.random() < 0.5 * hardness:

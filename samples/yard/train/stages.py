@@ -1,9 +1,10 @@
 """The stages of the recipe, in order: what each trains, on what, and for how long.
 
 1. `sheets`: the vision part reads characters; 2. `scenes`: it learns the yard, one cell at a time, while sheets go on;
-3. `moments`: the same where something happens; 4. `rare`: small and rare things weigh more; 5. `overview`: every cell
-learns what the whole picture shows; 6. `look`: the outputs for many episodes are kept; then the text part learns to
-answer from them, 7. `present`: about the newest second, and 8. `text`: about all that a context shows.
+3. `moments`: the same where something happens; 4. `rare`: small and rare things weigh more; 5. `crowds`: what people
+wear and carry; 6. `overview`: every cell learns what the whole picture shows; 7. `look`: the outputs for many episodes
+are kept; then the text part learns to answer from them, 8. `present`: about the newest second, and 9. `text`: about all
+that a context shows.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from samples.yard.happenings import make_script
 from samples.yard.hashes import of_source
 from samples.yard.layout import make_layout
 from samples.yard.train.contexts import mixed_batch, present_batch
+from samples.yard.train.crowds import crowd_sight, crowded_sheet, part_by_part
 from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
 from samples.yard.train.overview import Overview, TaughtOverview, overview_batch, overview_loss
 from samples.yard.train.packing import Packed, Packer
@@ -45,6 +47,10 @@ EVENTFUL, MOMENT_WHOLES = 0.8, 4
 RARE = {"BagRole", "DogRole", "SmokeRole"}
 STRESS = {"kind": 4.0, "person": 3.0, "any": 3.0}
 """Heads of the stage `rare`: how much more they weigh."""
+
+CROWDS_PER_STEP, CROWD_STEPS, PLAIN_SIGHTS = 2, 8, 1
+CROWDED_SHEETS = 6
+CROWD_STRESS = {"kind": 3.0, "person": 8.0}
 
 CALIBRATION_EPISODES = 40
 
@@ -120,7 +126,7 @@ def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
 
 
 def moment_batch(step: int) -> VisionBatch:
-    """Whole frames, two of them native, and crops; mostly of moments at which something happens."""
+    """Whole frames, most of them native, and crops; mostly of moments at which something happens."""
     rng = np.random.default_rng((SEED, 7, step))
     return _moments(_sights(step, 8, rng, EVENTFUL), step, rng)
 
@@ -150,6 +156,33 @@ def rare(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """Small and rare things, each weighing as much as all that is common."""
     recipe = f"seed {SEED}, {steps} steps, {STRESS}, world {of_source('world', 'truth')}"
     return Stage("rare", recipe, steps, 1.5e-3, model, rare_batch, lambda batch: dense_loss(model, batch, STRESS))
+
+
+def crowd_batch(step: int) -> VisionBatch:
+    """Crowded sheets and yards, beside moments of usual yards, and sheets of plates."""
+    rng = np.random.default_rng((SEED, 15, step))
+    seeds = [
+        _scene_seed((SEED, 15, place, turn), False)
+        for place, turn in enumerate(turns(step, CROWDS_PER_STEP, CROWD_STEPS))
+    ]
+    crowds = [crowd_sight(seed, 1 + int(rng.random() < PAIRS), rng) for seed in seeds]
+    examples = [
+        whole(one, scale, rng, part_by_part) for one, scale in zip(crowds, (1.0, rng.uniform(0.4, 1)), strict=True)
+    ]
+    examples += [crowded_sheet(rng) for _ in range(CROWDED_SHEETS)]
+    plain = _sights(step, 16, rng, EVENTFUL, rare=True)
+    examples += [whole(one, scale, rng) for one, scale in zip(plain, _scales(PLAIN_SIGHTS, rng), strict=False)]
+    examples += [crop(one, CROP_CELLS[0], rng, (0.8, 1.4)) for one in plain[PLAIN_SIGHTS:]]
+    examples += [sheet(rng) for _ in range(SHEETS_BESIDE)]
+    return gather(examples)
+
+
+def crowds(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
+    """What people wear and carry."""
+    recipe = f"seed {SEED}, {steps} steps, {CROWD_STRESS}, world {of_source('world', 'truth')}"
+    return Stage(
+        "crowds", recipe, steps, 1.5e-3, model, crowd_batch, lambda batch: dense_loss(model, batch, CROWD_STRESS)
+    )
 
 
 def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> Stage[Overview]:

@@ -4,8 +4,9 @@ Answers to questions alone teach a small vision part too slowly. So each vision 
 heads that are dropped afterwards: what its own cell shows (local), and what the whole picture shows (global).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -74,6 +75,10 @@ class Shown:
     box: Box
     cells: tuple[int, int]
     whole: bool
+
+
+Teach: TypeAlias = Callable[[Pixels, FrameFacts, Mapping[int, Box], tuple[Box, Box], Shown], Targets]
+"""What gives the targets of a part of a frame: see `targets`."""
 
 
 def unknown(cells: int) -> Targets:

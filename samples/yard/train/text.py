@@ -1,4 +1,5 @@
-"""The text part's loss: how well it answers many questions about each context, and what it notes of its segments."""
+"""The text part's loss: how well it answers many questions about each context, what it notes of its segments, and where
+it looks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
+from transformers.cache_utils import DynamicLayer
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextAttention
 
 from samples.yard.train.meaning import MeaningHead
 from samples.yard.train.notes import LAYERS, NoteHeads
 from samples.yard.train.packing import IGNORED, Packed
+from samples.yard.train.pointing import POINTERS, Asking, Glance, asking, attention, log_share
 from samples.yard.train.tapping import tapped
 
-_MEANING_WEIGHT = 0.5
+_MEANING_WEIGHT, _LOOK_WEIGHT = 0.5, 0.5
+_MOSTLY = -0.7  # logarithm of half of the attention
 _QUESTIONS_PER_ROW = 8
 
 
@@ -30,12 +35,14 @@ class TaughtText(nn.Module):
 @dataclass(frozen=True, slots=True)
 class Read:
     """What the text part says after each question token that an answer token follows, float32 `[answers, vocabulary]`;
-    what it knows behind each picture, `[segments, HIDDEN]`, after each of LAYERS; and at the end of each question,
-    `[questions, HIDDEN]`, after the first of them."""
+    what it knows behind each picture, `[segments, HIDDEN]`, after each of LAYERS; what it knows of the question at the
+    tokens that answers follow, `[answers, HIDDEN]`, after the first of them; and by glance how far off it looks, and
+    the share of points at which it looks rightly."""
 
     said: Tensor
     known: list[Tensor]
     meant: Tensor
+    looks: dict[Glance, tuple[Tensor, float]]
 
 
 def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
@@ -57,7 +64,8 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
     owner = torch.where(valid, packed.owner[place], -1)
     own = torch.tril(owner[:, :, None] == owner[:, None, :])
     seen = torch.arange(len(packed.context_ids), device=own.device) < packed.sees[place][:, :, None]
-    with tapped(tapping) as questions:
+    attending = {layer: text.layers[layer].self_attn for heads in POINTERS.values() for layer, _ in heads}
+    with tapped(tapping) as questions, asking(attending) as asked:
         hidden = text(
             inputs_embeds=text.embed_tokens(packed.ids[place]),
             position_ids=packed.positions[place].expand(3, -1, -1),
@@ -66,9 +74,48 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
             use_cache=True,
         ).last_hidden_state[valid]
     answered = packed.targets != IGNORED
-    first = answered.nonzero()[:, 0][first_of_each(packed.owner[answered])]
-    meant = questions[0][valid][first]
-    return Read(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], meant)
+    meant = questions[0][valid][answered]
+    looks = _looks(packed, attending, asked, cache, torch.cat([seen, own], dim=2), valid)
+    return Read(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], meant, looks)
+
+
+def _looks(
+    packed: Packed,
+    layers: Mapping[int, Qwen3VLTextAttention],
+    asked: Mapping[int, Asking],
+    cache: DynamicCache,
+    may_see: Tensor,
+    valid: Tensor,
+) -> dict[Glance, tuple[Tensor, float]]:
+    """How the heads of POINTERS look from tokens that are told where to. `may_see` bool `[rows, most, C + most]`."""
+    row, column = (place[packed.pointing] for place in valid.nonzero(as_tuple=True))
+    most = may_see.shape[1]
+    shown = functional.pad(packed.is_vision.index_fill(0, packed.ends, True), (0, most))
+    found: dict[Glance, tuple[Tensor, float]] = {}
+    for index, (glance, heads) in enumerate(POINTERS.items()):
+        chosen = packed.glances == index
+        if not bool(chosen.any()):
+            continue
+        at = row[chosen], column[chosen]
+        allowed, wanted = may_see[at], functional.pad(packed.wanted[chosen], (0, most))
+        nowhere = ~wanted.any(dim=1)
+        wanted = torch.where(nowhere[:, None], allowed & ~shown, wanted)
+        losses, rights = [], []
+        for layer, head in heads:
+            logits = attention(layers[layer], head, asked[layer], at, _keys(cache, layer))
+            share = log_share(logits, allowed, wanted)
+            # What is there and what is not weigh the same, however often either is asked for.
+            losses += [-share[part].mean() for part in (nowhere, ~nowhere) if bool(part.any())]
+            rights.append(float((share > _MOSTLY).float().mean()))
+        found[glance] = torch.stack(losses).mean(), sum(rights) / len(rights)
+    return found
+
+
+def _keys(cache: DynamicCache, layer: int) -> Tensor:
+    kept = cache.layers[layer]
+    assert isinstance(kept, DynamicLayer)
+    assert kept.keys is not None
+    return kept.keys
 
 
 def _rows(owner: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +152,10 @@ def answer_loss(model: TaughtText, batch: Sequence[Packed]) -> tuple[Tensor, Map
             beside.append(loss)
             for name, value in right.items():
                 figures.setdefault(name, []).append(value)
-        loss, value = model.meaning.loss(found.meant, packed.questions)
+        for glance, (loss, value) in found.looks.items():
+            beside.append(_LOOK_WEIGHT * loss)
+            figures.setdefault(f"looks {glance}", []).append(value)
+        loss, value = model.meaning.loss(found.meant, owner, packed.questions)
         beside.append(_MEANING_WEIGHT * loss)
         figures.setdefault("meaning", []).append(value)
         wrong = torch.zeros(len(packed.questions), device=owner.device).index_add(

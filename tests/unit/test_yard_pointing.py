@@ -1,0 +1,162 @@
+"""Heads that are told where to look are told the truth, and what they are told is what they do."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from samples.yard.facts import HEIGHT, WIDTH, FrameFacts, Thing
+from samples.yard.grammar import Question
+from samples.yard.questions_over_time import stamp
+from samples.yard.segments import told
+from samples.yard.shape import HIDDEN
+from samples.yard.train.episodes import Looked
+from samples.yard.train.notes import truths
+from samples.yard.train.packing import Asked, Packer
+from samples.yard.train.pointing import GLANCES, POINTERS, Past, Point, asking, attention, cells_of, log_share, points
+from samples.yard.train.text import read
+from tests.checkpoints import untrained_yard
+from tests.unit.yard_facts import frame, thing
+
+DOG, PERSON = thing("dog", 1, box=(10, 200, 40, 30)), thing("person", 2, box=(300, 40, 20, 60))
+PLATED = thing("car", 3, box=(96, 96, 64, 64), plate="A7K", plate_px=14.0)
+
+
+def segment(index: int, *things: Thing, gate: bool = False) -> Looked:
+    vision = np.random.default_rng(index).normal(size=(8 * 14, HIDDEN)).astype(np.float16)
+    facts = tuple(frame(index + 0.5 * half, *things, gate_open=gate) for half in range(2))
+    return Looked(vision, 8, 14, (facts[0].time_s, facts[1].time_s), facts)
+
+
+def past(*looked: Looked) -> Past:
+    frames: list[FrameFacts] = told([one.facts for one in looked], 0.0)
+    return Past(looked, np.stack([truths(one.facts) for one in looked]), frames, [stamp(f) for f in frames[::2]])
+
+
+def yes(text: str, answer: str = "yes") -> Question:
+    return Question("condition", "watch", text, answer)
+
+
+EPISODE = [segment(0), segment(1, DOG, gate=True), segment(2, DOG, PERSON, gate=True), segment(3, PERSON, PLATED)]
+
+
+def test_what_is_asked_about_now_is_looked_for_in_the_newest_second():
+    assert points(yes("is a dog in view?"), past(*EPISODE[:3])) == [
+        Point("now", 0, tuple((2, cell) for cell in cells_of(DOG, 8, 14)))
+    ]
+    assert points(yes("is a dog in view?", "no"), past(*EPISODE)) == [Point("now", 0)]
+    assert points(yes("is the gate open?"), past(*EPISODE[:3])) == [], "no cell of its own is known"
+
+
+def test_each_character_of_a_plate_is_looked_for_at_its_place():
+    right, wrong = (
+        points(yes("is plate A7K in view?"), past(*EPISODE)),
+        points(yes("is plate A3K in view?", "no"), past(*EPISODE)),
+    )
+    car = tuple((3, cell) for cell in cells_of(PLATED, 8, 14))
+    assert right == [Point("now", 0, car), *(Point("glyph", place, car) for place in range(3))]
+    assert wrong == [Point("now", 0), Point("glyph", 0, car), Point("glyph", 1), Point("glyph", 2, car)]
+
+
+def test_a_plate_is_read_from_the_vehicle_that_carries_it():
+    found = points(Question("plate_read_now", "fine", "what does the plate read?", "A7K"), past(*EPISODE))
+    assert [(point.glance, point.place) for point in found] == [("now", 0), ("now", 1), ("now", 2)]
+    assert {point.cells for point in found} == {tuple((3, cell) for cell in cells_of(PLATED, 8, 14))}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "expected"),
+    [
+        ("when was the gate open?", "1.2 to 2.2", [(0, (1,)), (3, (3,))]),
+        ("when was a dog in view?", "1.2 to 2.2", [(0, (1,)), (3, (3,))]),
+        ("was there ever a dog?", "yes", [(0, (1, 2))]),
+        ("was there ever smoke?", "no", [(0, ())]),
+        ("did no dog come?", "no", [(0, (1, 2))]),
+        ("did no truck come?", "yes", [(0, ())]),
+        ("was the gate open at 2.2 seconds?", "yes", [(0, (2,))]),
+        ("was the gate open at 0.2 seconds?", "no", [(0, ())]),
+    ],
+)
+def test_the_past_is_looked_for_at_the_ends_of_its_segments(text, answer, expected):
+    assert [(point.place, point.ends) for point in points(yes(text, answer), past(*EPISODE))] == expected
+
+
+def test_cells_of_a_thing_cover_it_at_any_size():
+    for rows, columns in ((8, 14), (4, 7), (1, 1)):
+        inside = cells_of(PLATED, rows, columns)
+        left, top, width, height = PLATED.box
+        for cell in inside:
+            x, y = (cell % columns + 0.5) * WIDTH / columns, (cell // columns + 0.5) * HEIGHT / rows
+            assert left - WIDTH / columns < x < left + width + WIDTH / columns
+            assert top - HEIGHT / rows < y < top + height + HEIGHT / rows
+        assert inside
+    assert len(cells_of(PLATED, 8, 14)) == 4
+
+
+@pytest.fixture(scope="module")
+def packer():
+    return Packer(AutoTokenizer.from_pretrained(untrained_yard()))
+
+
+def test_points_find_their_tokens_in_what_is_packed(packer):
+    question = yes("is plate A7K in view?")
+    packed = packer.pack(
+        EPISODE,
+        [
+            Asked(4, yes("is a dog in view?", "no"), (Point("now", 0),)),
+            Asked(4, question, tuple(points(question, past(*EPISODE)))),
+        ],
+    )
+    assert [GLANCES[glance] for glance in packed.glances] == ["now", "now", "glyph", "glyph", "glyph"]
+    texts = [packer._words.decode([token]).strip() for token in packed.ids[packed.pointing]]
+    assert texts == ["", "", "A", "7", "K"], "the first two stand at the end of the prompt, behind a line break"
+    assert packed.wanted.any(1).tolist() == [False, True, True, True, True]
+    assert bool(packed.is_vision[packed.wanted.any(0)].all())
+    assert int(packed.wanted[1].sum()) == 4
+
+
+def test_what_a_thinned_context_no_longer_shows_is_not_pointed_at(packer):
+    asked = [Asked(4, yes("is a person in view?"), (Point("now", 0, ((3, 5), (3, 6))), Point("now", 0)))]
+    shown = np.ones(4 * 112, bool)
+    shown[3 * 112 + 5] = False
+    assert packer.pack(EPISODE, asked, shown=shown).wanted.sum(1).tolist() == [1, 0]
+    shown[3 * 112 + 6] = False
+    assert packer.pack(EPISODE, asked, shown=shown).wanted.sum(1).tolist() == [0], "only the point at nothing is left"
+
+
+def test_the_attention_that_is_taught_is_the_one_the_layer_computes(packer):
+    from transformers import Qwen3VLForConditionalGeneration
+
+    model = Qwen3VLForConditionalGeneration.from_pretrained(untrained_yard(), attn_implementation="eager").eval()
+    text = model.model.language_model
+    ids = torch.tensor([packer.tokens("is a dog in view now?")])
+    layer, head = POINTERS["then"][0]
+    attending = text.layers[layer].self_attn
+    weights: list[torch.Tensor] = []
+    hook = attending.register_forward_hook(lambda module, given, output: weights.append(output[1]))
+    with torch.inference_mode(), asking({layer: attending}) as asked:
+        cache = text(input_ids=ids, use_cache=True).past_key_values
+    hook.remove()
+    last = ids.shape[1] - 1
+    at = torch.tensor([0]), torch.tensor([last])
+    with torch.inference_mode():
+        logits = attention(attending, head, asked[layer], at, cache.layers[layer].keys)
+    assert torch.allclose(logits.softmax(1), weights[0][:, head, last], atol=1e-5)
+
+
+def test_a_share_is_of_what_may_be_seen():
+    logits = torch.tensor([[0.0, 1.0, 9.0]])
+    allowed, wanted = torch.tensor([[True, True, False]]), torch.tensor([[False, True, False]])
+    assert float(log_share(logits, allowed, wanted).exp()) == pytest.approx(np.e / (1 + np.e))
+
+
+def test_looking_costs_nothing_where_nobody_is_told_to(packer):
+    from transformers import Qwen3VLForConditionalGeneration
+
+    model = Qwen3VLForConditionalGeneration.from_pretrained(untrained_yard()).eval()
+    with torch.inference_mode():
+        assert read(model, packer.pack(EPISODE[:1], [Asked(1, yes("is the gate open?", "no"))])).looks == {}
+        point = (Point("now", 0),)
+        found = read(model, packer.pack(EPISODE[:1], [Asked(1, yes("is a dog in view?", "no"), point)])).looks
+    assert found.keys() == {"now"}
+    assert float(found["now"][0]) > 0
