@@ -1,7 +1,7 @@
 """Crowds: yards and sheets full of people, as other sheets are full of plates.
 
-A yard shows a person or two, so scenes teach what people wear and carry very slowly. A crowd teaches it in many cells of
-one picture; only what single cells show is asked, as in a crowd the whole picture shows everything.
+A yard shows a person or two, so scenes teach what people wear and carry very slowly. A crowd teaches it in many cells
+of one picture; only what single cells show is asked, as in a crowd the whole picture shows everything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +32,7 @@ _PARTS = ((0.0, 0.17), (0.17, 0.5), (0.45, 0.8))
 """Where helmet, vest and carried bag are, from top to foot."""
 
 _TALL_PX = (48.0, 105.0)
+_POSED_S = 0.5  # when those of a sheet are drawn
 _ENOUGH = 0.25  # of a part that a cell must hold
 _CLASH = 2
 _COATS = ((70, 48, 30), (30, 28, 26), (170, 130, 84), (196, 188, 176))
@@ -162,12 +163,23 @@ def crowded_sheet(rng: np.random.Generator) -> Example:
         tall = float(np.exp(rng.uniform(*np.log(_TALL_PX))))
         role = cast.person(Track(((0.0, 0.0, 0.0), (1.0, 1.0, 0.0))))
         foot, forward = (cast.some(0, width), float(foot_y)), int(rng.choice((-1, 1)))
-        figure = draw_person(role, cast.some(0, 1), foot, tall, forward=forward, step=cast.some(0, 6.3))
+        figure = draw_person(role, _POSED_S, foot, tall, forward=forward, step=cast.some(0, 6.3))
         if figure.head is None or paint(canvas, figure.sprite) is None:
             continue
         mark(ids, figure.sprite, role.id)
-        worn = {"helmet": role.helmet is not None, "vest": role.vest is not None, "bag": bool(role.bags)}
-        thing = Thing(role.id, "person", (0, 0, 0, 0), tall, 1.0, 255.0, "road", head_px=figure.head[3], **worn)
+        thing = Thing(
+            id=role.id,
+            kind="person",
+            box=(0, 0, 0, 0),
+            height_px=tall,
+            fraction=1.0,
+            contrast=255.0,
+            place="road",
+            helmet=role.wears_helmet(_POSED_S),
+            vest=role.vest is not None,
+            bag=role.carries(_POSED_S),
+            head_px=figure.head[3],
+        )
         whole[role.id] = thing, figure.head, int(np.count_nonzero(figure.sprite.alpha > 127))
     things = [seen for thing, head, size in whole.values() if (seen := _left_of(thing, head, size, ids))]
     found = unknown(ROWS * COLUMNS)

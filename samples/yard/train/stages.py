@@ -166,9 +166,8 @@ def crowd_batch(step: int) -> VisionBatch:
         for place, turn in enumerate(turns(step, CROWDS_PER_STEP, CROWD_STEPS))
     ]
     crowds = [crowd_sight(seed, 1 + int(rng.random() < PAIRS), rng) for seed in seeds]
-    examples = [
-        whole(one, scale, rng, part_by_part) for one, scale in zip(crowds, (1.0, rng.uniform(0.4, 1)), strict=True)
-    ]
+    scales = 1.0, float(rng.uniform(0.4, 1))
+    examples = [whole(one, scale, rng, part_by_part) for one, scale in zip(crowds, scales, strict=True)]
     examples += [crowded_sheet(rng) for _ in range(CROWDED_SHEETS)]
     plain = _sights(step, 16, rng, EVENTFUL, rare=True)
     examples += [whole(one, scale, rng) for one, scale in zip(plain, _scales(PLAIN_SIGHTS, rng), strict=False)]
