@@ -1,6 +1,6 @@
 """Rebuild the yard's MLLM from nothing: `python -m samples.yard.train --work DIR --out DIR`.
 
-Stopped at any moment, the same command goes on where it was. Takes about four hours on two cores.
+Stopped at any moment, the same command goes on where it was. Takes about six hours on two cores.
 """
 
 import argparse
@@ -38,10 +38,11 @@ class Recipe:
     scenes: int = 7500
     moments: int = 3400
     rare: int = 1800
+    crowds: int = 2400
     overview: int = 1000
     episodes: int = 1100
     present: int = 1000
-    text: int = 1400
+    text: int = 2600
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""
@@ -96,6 +97,7 @@ def _vision(
         vision.forget_heads()
         _run(stages.moments(vision, recipe.moments), work)
         _run(stages.rare(vision, recipe.rare), work)
+        _run(stages.crowds(vision, recipe.crowds), work)
     overview = TaughtOverview(vision.visual, stages.SEED).to(device)
     _run(stages.overview(overview, recipe.overview, [seed for seed, _ in episodes]), work)
     return overview.visual.state_dict()
