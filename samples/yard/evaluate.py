@@ -105,7 +105,7 @@ def table(measured: Sequence[Measured]) -> Table:
     for name in measured[0].families:
         cells = [one.families[name].text() for one in measured]
         drawn.add_row(name, *cells, f"{100 * measured[0].families[name].majority:.1f}")
-    drawn.add_row("calibration error of watches", *(f"{100 * one.calibration_error:.1f}" for one in measured), "")
+    drawn.add_row("calibration error of watches", *(f"{one.calibration_error:.3f}" for one in measured), "")
     drawn.add_row("MLLM seconds per episode", *(f"{one.mllm_s:.2f}" for one in measured), "")
     return drawn
 

@@ -65,7 +65,9 @@ async def measure(url: str, bootstrap: str, seconds: float, folder: Path) -> dic
 
 def main(seconds: float) -> None:
     build_module.NullMLLM = lambda: NullMLLM(turning)  # type: ignore[assignment,misc]
-    bootstrap = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+    bootstrap = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if not bootstrap:
+        sys.exit("KAFKA_BOOTSTRAP_SERVERS is not set; expected host:port of a Kafka broker")
     with rtsp_camera() as camera, tempfile.TemporaryDirectory() as scratch:
         delays = asyncio.run(measure(camera.url, bootstrap, seconds, Path(scratch)))
     kafka, journal = delays["kafka"][WARM_UP:], delays["journal"][WARM_UP:]

@@ -14,8 +14,8 @@ def median(values: Sequence[float]) -> float:
 
 
 def p95(values: Sequence[float]) -> float:
-    """The 95th percentile, of at least two values."""
-    return statistics.quantiles(values, n=20, method="inclusive")[-1]
+    """The 95th percentile; of a single value, that one."""
+    return statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
 
 
 def tell(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], summary: dict[str, object]) -> None:
