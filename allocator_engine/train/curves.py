@@ -35,7 +35,7 @@ def draw(records: Sequence[Record], file: Path) -> None:
                 axes.plot(*smooth(drawn).T, label=name, color=f"C{number}")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
-        if len(names) > 1:
+        if len(names) > 1 and axes.lines:
             axes.legend(fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".partial")
