@@ -92,9 +92,9 @@ def test_a_watch_that_the_mllm_never_understands_is_named_once_and_opens_nothing
     assert ".watch." not in done.stdout
 
 
-# Once somebody in a vest and without a helmet walks by, once the barrier rises, and once a plate can be read.
+# Once somebody in a vest and with a bag walks by, once the barrier rises, and once a plate can be read.
 SEED, SECONDS = 800001, 32.0
-MEANT = ("no-helmet", "vest", "barrier-up", "any-plate")
+MEANT = ("carrying-bag", "vest", "barrier-up", "any-plate")
 STRANGE = "is the elephant dancing?"
 
 
