@@ -252,8 +252,10 @@ def test_of_a_thinned_context_the_cells_that_show_something_stay(packer):
             USUAL,
             np.random.default_rng(seed),
         )
-        pictures = len(packed.ends)
-        assert int(packed.is_vision.sum()) >= pictures * len(cells_of(person(), 8, 14))
+        left = {row.tobytes() for row in packed.vision.numpy()}
+        cells = list(cells_of(person(), 8, 14))
+        whole = [{row.tobytes() for row in one.vision[cells].astype(np.float32)} <= left for one in shown]
+        assert sum(whole) == len(packed.ends), "of every picture that the context holds, the cells of the person"
 
 
 def test_all_ways_to_ask_the_same_mean_the_same():
@@ -280,6 +282,8 @@ def test_meanings_are_learned_where_there_are_any():
     loss.backward()
     assert 0 <= right <= 1
     assert float(head.heads.weight.grad.abs().sum()) > 0
+    strange = [Question("condition", "watch", "is all well?", "no")]
+    assert float(head.loss(hidden[:1], torch.tensor([0]), strange)[0].detach()) == 0
 
 
 def test_notes_that_are_right_cost_less():
