@@ -7,7 +7,6 @@ from transformers import AutoTokenizer
 
 from samples.yard.facts import HEIGHT, WIDTH, FrameFacts, Thing
 from samples.yard.grammar import Question
-from samples.yard.questions_over_time import stamp
 from samples.yard.segments import told
 from samples.yard.shape import HIDDEN
 from samples.yard.train.episodes import Looked
@@ -30,7 +29,7 @@ def segment(index: int, *things: Thing, gate: bool = False) -> Looked:
 
 def past(*looked: Looked) -> Past:
     frames: list[FrameFacts] = told([one.facts for one in looked], 0.0)
-    return Past(looked, np.stack([truths(one.facts) for one in looked]), frames, [stamp(f) for f in frames[::2]])
+    return Past(looked, np.stack([truths(one.facts) for one in looked]), frames)
 
 
 def yes(text: str, answer: str = "yes") -> Question:
@@ -79,6 +78,10 @@ def test_a_plate_is_read_from_the_vehicle_that_carries_it():
 )
 def test_the_past_is_looked_for_at_the_ends_of_its_segments(text, answer, expected):
     assert [(point.place, point.ends) for point in points(yes(text, answer), past(*EPISODE))] == expected
+
+
+def test_the_past_knows_its_segments_by_the_times_that_are_written():
+    assert past(*EPISODE).stamps == ["0.2", "1.2", "2.2", "3.2"]
 
 
 def test_cells_of_a_thing_cover_it_at_any_size():

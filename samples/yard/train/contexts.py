@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import KINDS, Question, ask, ask_if
-from samples.yard.questions_over_time import stamp
 from samples.yard.segments import told
 from samples.yard.train.episodes import Looked, recall
 from samples.yard.train.notes import CONDITIONS, Truths, notes, truths
@@ -164,7 +163,6 @@ def packed_context(
     looked = [episode.looked[index] for index in chosen]
     frames = told([one.facts for one in looked], looked[0].pts_s[0])
     ends = np.cumsum([len(one.facts) for one in looked])
-    stamps = [stamp(frames[end - 1]) for end in ends]
     moments = sorted({len(looked), *rng.integers(1, len(looked) + 1, 2 + len(looked) // 8).tolist()})
     asked: list[Asked] = []
     for after in moments:
@@ -176,7 +174,7 @@ def packed_context(
             count = _ASKED_LAST if after == len(looked) else _ASKED_LATER
             questions += ask(shown, rng, kinds=_LATER_KINDS, count=count)
             questions += ask(shown, rng, kinds=("interval",), count=_INTERVALS if after == len(looked) else 1)
-        past = Past(looked[:after], episode.held[chosen[:after]], shown, stamps[:after])
+        past = Past(looked[:after], episode.held[chosen[:after]], shown)
         asked += [Asked(after, question, tuple(points(question, past))) for question in questions]
     times_s = [float(frames[end - 1].time_s) for end in ends]
     if not asked:
@@ -201,7 +199,7 @@ def packed_present(
     questions += _evenly(episode.held[last], frames, shares, _EVEN_PRESENT, rng)
     ends = np.cumsum([len(one.facts) for one in looked])
     times_s = [float(frames[end - 1].time_s) for end in ends]
-    past = Past(looked, episode.held[chosen], frames, [stamp(frames[end - 1]) for end in ends])
+    past = Past(looked, episode.held[chosen], frames)
     asked = [Asked(len(looked), question, tuple(points(question, past))) for question in questions]
     shown = _thinned(looked, rng) if rng.random() < _THINNED else None
     return packer.pack(looked, asked, notes(episode.held[chosen], times_s), shown)

@@ -20,11 +20,11 @@ from samples.yard.layout import BANDS, PERSON_PX, Layout, below_horizon
 from samples.yard.scene import Scene
 from samples.yard.script import BagRole, DogRole, Role, Script, Side, Track
 from samples.yard.stage import Stage
-from samples.yard.train.episodes import SAMPLE_FPS, SECONDS
+from samples.yard.train.episodes import SECONDS
 from samples.yard.train.pictures import Example
-from samples.yard.train.scenes import Sight
+from samples.yard.train.scenes import LATEST_S, Sight, moment
 from samples.yard.train.sheets import CELL, COLUMNS, ROWS, background, camera
-from samples.yard.train.targets import HEADS, Box, Pixels, Shown, Targets, coverage, targets, unknown
+from samples.yard.train.targets import GLOBAL_HEADS, Box, Pixels, Shown, Targets, coverage, targets, unknown
 
 _CROWDS_KEPT = 8
 _PEOPLE = ((3, 7), (6, 14), (2, 6))  # near, in the middle, far
@@ -108,11 +108,7 @@ def _crowd(seed: int) -> Crowd:
 
 def crowd_sight(seed: int, frames: int, rng: np.random.Generator) -> Sight:
     """A moment of the crowd of a seed: one frame, or two that follow each other."""
-    scene = _crowd(seed)
-    start_s = float(rng.uniform(0, SECONDS - 1 / SAMPLE_FPS))
-    times = [start_s + index / SAMPLE_FPS for index in range(frames)]
-    looks = tuple(scene.look(time_s) for time_s in times)
-    return Sight(looks, tuple(scene.plate_boxes(time_s) for time_s in times), (scene.gate_box, scene.barrier_box))
+    return moment(_crowd(seed), float(rng.uniform(0, LATEST_S)), frames)
 
 
 def part_by_part(
@@ -122,7 +118,7 @@ def part_by_part(
     a bag of those of the hands, as a cell of many people's legs can know nobody's hat. Nothing is asked of the picture.
     """
     found = targets(ids, facts, plates, ways, shown)
-    for name in list(HEADS)[list(HEADS).index("any") :]:
+    for name in GLOBAL_HEADS:
         found[name][:] = -1
     _dress(found["person"], ids, facts.things, shown)
     return found
@@ -136,9 +132,10 @@ def _dress(person: NDArray[np.int8], ids: Pixels, things: Sequence[Thing], shown
             continue
         told = thing.helmet if thing.head_px >= HEAD_PX else None
         worn = (told, None if thing.far else thing.vest, None if thing.far else thing.bag)
+        own = ids == thing.id
         for slot, (part, value) in enumerate(zip(_PARTS, worn, strict=True)):
             if value is not None:
-                cells = _cells_of(ids == thing.id, thing, part, shown)
+                cells = _cells_of(own, thing, part, shown)
                 clash = (person[:, slot] >= 0) & (person[:, slot] != value)
                 person[cells, slot] = np.where(clash[cells], _CLASH, value)
     person[person == _CLASH] = -1

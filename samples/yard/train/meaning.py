@@ -13,7 +13,7 @@ from torch.nn import functional
 from samples.yard.facts import VEHICLES
 from samples.yard.grammar import KINDS, Question
 from samples.yard.shape import HIDDEN
-from samples.yard.train.notes import CONDITIONS
+from samples.yard.train.notes import CONDITIONS, PLACES
 from samples.yard.truth import DOG, PERSON, Condition, Seen
 from samples.yard.wordings import AT, EVER, EVER_SEEN, IS, NEVER, NOBODY, SEE, WHEN, Wordings, clauses
 
@@ -71,7 +71,6 @@ def meaning(text: str) -> Meaning | None:
     return Meaning(known.tense, condition, time[0] if time and known.tense == "at" else None)
 
 
-_CONDITION_CLASS = {condition: index for index, condition in enumerate(CONDITIONS)}
 _SORTS: tuple[str, ...] = (*get_args(Tense), *KINDS)
 UNKNOWN = -1
 
@@ -79,7 +78,7 @@ UNKNOWN = -1
 def classes(question: Question) -> tuple[int, int]:
     """Which of CONDITIONS a question asks for, and what sort of question it is; UNKNOWN where it is of no class."""
     if (meant := meaning(question.text)) is not None:
-        return _CONDITION_CLASS.get(meant.condition, UNKNOWN), _SORTS.index(meant.tense)
+        return PLACES.get(meant.condition, UNKNOWN), _SORTS.index(meant.tense)
     return UNKNOWN, _SORTS.index(question.kind) if question.kind in KINDS else UNKNOWN
 
 

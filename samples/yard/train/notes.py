@@ -58,8 +58,11 @@ _NOTED: tuple[Condition, ...] = (
 CONDITIONS: tuple[Condition, ...] = tuple(dict.fromkeys(_NOTED))
 """Conditions of which is noted whether they hold now; the first ones are LASTING."""
 
+PLACES: dict[Condition, int] = {condition: place for place, condition in enumerate(CONDITIONS)}
+"""Where each of CONDITIONS stands among them."""
+
 _EVER = tuple(dict.fromkeys((*LASTING, *proposals.PAINTED)))
-_EVER_AT = [CONDITIONS.index(condition) for condition in _EVER]
+_EVER_AT = [PLACES[condition] for condition in _EVER]
 
 LAYERS = (2, 3)
 """After so many layers of the text part the notes of the present, and those of the past, must be there: what comes

@@ -108,7 +108,7 @@ class Packer:
         ids, is_vision = np.array(ids)[kept].tolist(), np.array(is_vision)[kept].tolist()
         where, ends = where[:, kept], moved[ends].tolist()
         written = [self._question(one.question) for one in asked]
-        pointing, glances, wanted = self._pointing(asked, [tokens for tokens, _ in written], moved, firsts, ends)
+        pointing, glances, wanted = self._pointing(asked, written, moved, firsts, ends)
         sees = [ends[one.after - 1] + 1 for one in asked]
         starts = [int(where[:, seen - 1].max()) + 1 for seen in sees]  # behind the mark that ends a picture
         lengths = torch.tensor([len(tokens) for tokens, _ in written])
@@ -159,7 +159,7 @@ class Packer:
     def _pointing(
         self,
         asked: Sequence[Asked],
-        written: Sequence[list[int]],
+        written: Sequence[tuple[list[int], list[int]]],
         moved: NDArray[np.int64],
         firsts: Sequence[int],
         ends: Sequence[int],
@@ -170,11 +170,12 @@ class Packer:
         glances: list[int] = []
         rows: list[NDArray[np.bool_]] = []
         start, length = 0, int(moved.max()) + 1
-        for one, ids in zip(asked, written, strict=True):
+        for one, (ids, targets) in zip(asked, written, strict=True):
+            prompt = ids[: targets.count(IGNORED) + 1]
             for point in one.points:
                 places = [int(moved[firsts[segment] + cell]) for segment, cell in point.cells]
                 places = [place for place in places if place != _LEFT_OUT] + [ends[index] for index in point.ends]
-                token = self._place(one.question, ids, point)
+                token = self._place(prompt, point)
                 if token is None or (point.cells and not places):
                     continue
                 row = np.zeros(length, bool)
@@ -186,12 +187,11 @@ class Packer:
         wanted = np.stack(rows) if rows else np.zeros((0, length), bool)
         return torch.tensor(tokens, dtype=torch.long), torch.tensor(glances, dtype=torch.long), torch.from_numpy(wanted)
 
-    def _place(self, question: Question, ids: Sequence[int], point: Point) -> int | None:
-        """Which of the question's tokens a point is about; None where it has no token of its own."""
-        asked = self.tokens(suffix(question.text, FAMILY).text)
+    def _place(self, prompt: Sequence[int], point: Point) -> int | None:
+        """The token that a point is about, counted from the first that asks; None where it has none of its own."""
         if point.glance != "glyph":
-            return len(asked) - 1 + point.place
-        texts = [str(self._words.decode([token])).strip() for token in asked]
+            return len(prompt) - 1 + point.place
+        texts = [str(self._words.decode([token])).strip() for token in prompt]
         behind = texts.index("plate") + 1
         written = [index for index in range(behind, len(texts)) if texts[index]][point.place]
         return written if len(texts[written]) == 1 else None

@@ -20,10 +20,11 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextAttention
 from samples.yard.facts import HEIGHT, VEHICLES, WIDTH, FrameFacts, Kind, Thing
 from samples.yard.grammar import Question
 from samples.yard.questions_now import nearest
+from samples.yard.questions_over_time import stamp
 from samples.yard.train.episodes import Looked
 from samples.yard.train.meaning import Meaning, meaning
-from samples.yard.train.notes import CONDITIONS, Truths
-from samples.yard.truth import PLATE, Condition, Seen, newest
+from samples.yard.train.notes import PLACES, Truths
+from samples.yard.truth import PLATE, Seen, newest
 
 Glance: TypeAlias = Literal["glyph", "now", "then"]
 
@@ -40,8 +41,8 @@ _NEAREST: Mapping[str, tuple[Kind, ...]] = {
     "kind_near_now": VEHICLES,
     "helmet_nearest_now": ("person",),
 }
+_SECOND_TIME = 3  # "2.0", " to", " ", "5.5": the fourth word
 _COVERED, _HELD = 0.15, 0.3  # part of a cell that a thing covers, or of the thing that lies in the cell
-
 
 GLANCES: tuple[Glance, ...] = tuple(POINTERS)
 
@@ -60,13 +61,17 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A context when a question is asked: its segments, what `held` in each (int8 `[S, CONDITIONS]`), their frames as
-    the context tells them, and each segment's time as it is written."""
+    """A context when a question is asked: its segments, what `held` in each (int8 `[S, CONDITIONS]`), and their frames
+    as the context tells them."""
 
     looked: Sequence[Looked]
     held: Truths
     told: Sequence[FrameFacts]
-    stamps: Sequence[str]
+
+    @property
+    def stamps(self) -> list[str]:
+        """Each segment's time as it is written."""
+        return [stamp(self.told[end - 1]) for end in np.cumsum([len(one.facts) for one in self.looked])]
 
 
 def points(question: Question, past: Past) -> list[Point]:
@@ -77,18 +82,15 @@ def points(question: Question, past: Past) -> list[Point]:
     if meant.tense == "now":
         if not isinstance(meant.condition, Seen):
             return []
-        found = [_at_cells("now", 0, past, meant.condition, question.answer == "yes")]
-        if meant.condition.plate is not None:
-            found += [_glyph(past, place, glyph) for place, glyph in enumerate(meant.condition.plate)]
-        return [point for point in found if point is not None]
+        found = _now(past, meant.condition, question.answer == "yes")
+        return found + [_glyph(past, place, glyph) for place, glyph in enumerate(meant.condition.plate or "")]
     return _then(question, meant, past)
 
 
 def _named(question: Question, past: Past) -> list[Point]:
     """Questions about the nearest thing, and about what a plate reads."""
     if question.kind == "plate_read_now":
-        found = [_at_cells("now", place, past, PLATE, True) for place in range(len(question.answer))]
-        return [point for point in found if point is not None]
+        return _now(past, PLATE, True, words=len(question.answer))
     kinds = _NEAREST.get(question.kind)
     if kinds is None:
         return []
@@ -100,14 +102,13 @@ def _named(question: Question, past: Past) -> list[Point]:
     return [Point("now", 0, tuple((index, cell) for cell in cells_of(thing, last.rows, last.columns)))]
 
 
-def _at_cells(glance: Glance, place: int, past: Past, condition: Seen, holds: bool) -> Point | None:
-    if not holds:
-        return Point(glance, place)
-    cells = tuple(_showing(past, lambda thing: condition.of(thing) is not False))
-    return Point(glance, place, cells) if cells else None
+def _now(past: Past, condition: Seen, holds: bool, words: int = 1) -> list[Point]:
+    """Where the answer's first `words` come from."""
+    cells = tuple(_showing(past, lambda thing: condition.of(thing) is not False)) if holds else ()
+    return [Point("now", place, cells) for place in range(words)] if bool(cells) == holds else []
 
 
-def _glyph(past: Past, place: int, glyph: str) -> Point | None:
+def _glyph(past: Past, place: int, glyph: str) -> Point:
     """A character of the plate that is asked for: where a plate has it at the same place."""
 
     def has(thing: Thing) -> bool:
@@ -135,26 +136,22 @@ def _showing(past: Past, wanted: Callable[[Thing], bool]) -> Iterator[tuple[int,
 
 
 def _then(question: Question, meant: Meaning, past: Past) -> list[Point]:
-    if meant.condition not in _PLACE:
+    if meant.condition not in PLACES:
         return []
-    true = past.held[:, _PLACE[meant.condition]] == 1
+    true, stamps = past.held[:, PLACES[meant.condition]] == 1, past.stamps
     if meant.tense == "when":
         began, ended = question.answer.split(" to ")
-        last = len(past.stamps) - 1 - past.stamps[::-1].index(ended)
+        last = len(stamps) - 1 - stamps[::-1].index(ended)
         # What lasted until then is known to be over in the segment behind it.
         return [
-            Point("then", 0, ends=(past.stamps.index(began),)),
-            Point("then", _SECOND_TIME, ends=(min(last + 1, len(past.stamps) - 1),)),
+            Point("then", 0, ends=(stamps.index(began),)),
+            Point("then", _SECOND_TIME, ends=(min(last + 1, len(stamps) - 1),)),
         ]
     happened = (question.answer == "yes") != (meant.tense == "never")
     if meant.tense == "at":
-        true = true & np.array([stamp == meant.time for stamp in past.stamps])
+        true = true & np.array([written == meant.time for written in stamps])
     ends = tuple(int(index) for index in true.nonzero()[0]) if happened else ()
     return [Point("then", 0, ends=ends)] if bool(ends) == happened else []
-
-
-_PLACE: dict[Condition, int] = {condition: index for index, condition in enumerate(CONDITIONS)}
-_SECOND_TIME = 3  # "2.0", " to", " ", "5.5": the fourth word
 
 
 def cells_of(thing: Thing, rows: int, columns: int) -> tuple[int, ...]:

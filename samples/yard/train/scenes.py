@@ -18,7 +18,9 @@ CROP_CELLS = ((3, 4), (4, 4), (4, 7))
 """Cells of a crop, small ones first: most of a larger one shows nothing."""
 
 _NEXT_S = 1 / SAMPLE_FPS  # between the frames of a two-frame segment
-_LATEST_S = SECONDS - _NEXT_S
+LATEST_S = SECONDS - _NEXT_S
+"""The last second from which two frames can be seen."""
+
 _SCENES_KEPT = 8
 
 
@@ -40,7 +42,12 @@ def sight(seed: int, frames: int, rng: np.random.Generator, eventful: float = 0.
     """A moment of the scene of a seed; with the probability `eventful` one at which something happens."""
     scene = _scene(seed)
     spans = happening(scene.script) if eventful and rng.random() < eventful else {}
-    start_s = _within(spans, rng) if spans else float(rng.uniform(0, _LATEST_S))
+    start_s = _within(spans, rng) if spans else float(rng.uniform(0, LATEST_S))
+    return moment(scene, start_s, frames)
+
+
+def moment(scene: Scene, start_s: float, frames: int) -> Sight:
+    """What a scene shows from `start_s` on: one frame, or two that follow each other."""
     times = [start_s + _NEXT_S * index for index in range(frames)]
     looks = tuple(scene.look(time_s) for time_s in times)
     return Sight(looks, tuple(scene.plate_boxes(time_s) for time_s in times), (scene.gate_box, scene.barrier_box))
@@ -53,7 +60,7 @@ def happening(script: Script) -> dict[str, list[Interval]]:
         if not (isinstance(role, VehicleRole) and role.parked):
             spans.setdefault(type(role).__name__, []).append(life(role))
     inside = {
-        kind: [(max(start, 0.0), min(end, _LATEST_S)) for start, end in found if start < _LATEST_S and end > 0]
+        kind: [(max(start, 0.0), min(end, LATEST_S)) for start, end in found if start < LATEST_S and end > 0]
         for kind, found in spans.items()
     }
     return {kind: found for kind, found in inside.items() if found}

@@ -90,9 +90,9 @@ def _sights(step: int, lot: int, rng: np.random.Generator, eventful: float = 0.0
     return [sight(seed, 1 + int(rng.random() < PAIRS), rng, eventful) for seed in seeds]
 
 
-def _scene_seeds(step: int, lot: int, rare: bool) -> list[int]:
+def _scene_seeds(step: int, lot: int, rare: bool, places: int = SCENES_PER_STEP, steps: int = SCENE_STEPS) -> list[int]:
     """Scenes of a stage's `lot` that change in turn: building one costs as much as ten pictures of it."""
-    changed = turns(step, SCENES_PER_STEP, SCENE_STEPS)
+    changed = turns(step, places, steps)
     return [_scene_seed((SEED, lot, index, turn), rare) for index, turn in enumerate(changed)]
 
 
@@ -126,7 +126,7 @@ def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
 
 
 def moment_batch(step: int) -> VisionBatch:
-    """Whole frames, most of them native, and crops; mostly of moments at which something happens."""
+    """Whole frames, two of them native, and crops; mostly of moments at which something happens."""
     rng = np.random.default_rng((SEED, 7, step))
     return _moments(_sights(step, 8, rng, EVENTFUL), step, rng)
 
@@ -161,10 +161,7 @@ def rare(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
 def crowd_batch(step: int) -> VisionBatch:
     """Crowded sheets and yards, beside moments of usual yards, and sheets of plates."""
     rng = np.random.default_rng((SEED, 15, step))
-    seeds = [
-        _scene_seed((SEED, 15, place, turn), False)
-        for place, turn in enumerate(turns(step, CROWDS_PER_STEP, CROWD_STEPS))
-    ]
+    seeds = _scene_seeds(step, 15, False, CROWDS_PER_STEP, CROWD_STEPS)
     crowds = [crowd_sight(seed, 1 + int(rng.random() < PAIRS), rng) for seed in seeds]
     scales = 1.0, float(rng.uniform(0.4, 1))
     examples = [whole(one, scale, rng, part_by_part) for one, scale in zip(crowds, scales, strict=True)]

@@ -67,6 +67,8 @@ HEADS: Mapping[str, Head] = {
 }
 """Local heads first, then (from "any") the global ones."""
 
+GLOBAL_HEADS = tuple(HEADS)[list(HEADS).index("any") :]
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
