@@ -5,11 +5,12 @@ a two-frame video of one temporal patch are encoded alike.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pipeline.mllm.card import Card
 from pipeline.mllm.patches import patch_grid, patches
@@ -26,18 +27,24 @@ class Encoded:
     levels: tuple[torch.Tensor, ...]
 
 
-@dataclass(slots=True)
-class EncoderOutput:
-    """What transformers takes in place of pixels: per picture, and per level and picture, its vision tokens."""
+@dataclass
+class EncoderOutput(BaseModelOutputWithPooling):
+    """What transformers takes in place of pixels, and hands back as an output of its own: per picture, and per level
+    and picture, its vision tokens."""
 
+    # Declared as one tensor, the encoders of these families put a sequence of them there.
+    pooler_output: Sequence[torch.Tensor] | None = None  # type: ignore[assignment]
+    deepstack_features: Sequence[Sequence[torch.Tensor]] | None = None
+
+
+class _Seen(Protocol):
     pooler_output: Sequence[torch.Tensor]
-    deepstack_features: Sequence[Sequence[torch.Tensor]] = field(default_factory=list)
 
 
 class _Sees(Protocol):
     def get_image_features(
         self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, return_dict: bool
-    ) -> EncoderOutput: ...
+    ) -> _Seen: ...
 
 
 class VisionEncoder:
@@ -78,4 +85,6 @@ def encoder_outputs(segments: Sequence[Segment], encoded: Sequence[Encoded]) -> 
 
 def _joined(encoded: Sequence[Encoded]) -> EncoderOutput:
     levels = zip(*(one.levels for one in encoded), strict=True)
-    return EncoderOutput([one.tokens for one in encoded], [list(level) for level in levels])
+    return EncoderOutput(
+        pooler_output=[one.tokens for one in encoded], deepstack_features=[list(level) for level in levels]
+    )
