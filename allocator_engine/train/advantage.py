@@ -66,7 +66,7 @@ def advantages(reward: Floats, cost: Floats, target: float, rules: AdvantageRule
     right = reward > rules.right_above
     total = better + rules.shaping * _shaping(reward, price, right, pivot(cost, target, rules), rules)
     total = total - rules.tax * price
-    return np.where(right, np.maximum(total, rules.right_floor), total)
+    return np.asarray(np.where(right, np.maximum(total, rules.right_floor), total))
 
 
 def _shaping(reward: Floats, cost: Floats, right: NDArray[np.bool_], middle: float, rules: AdvantageRules) -> Floats:

@@ -8,6 +8,7 @@ Positions are always given, so the model's own `rope_deltas` are neither read no
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 
 import numpy as np
 import torch
@@ -73,6 +74,8 @@ class Reader:
         self._pads = {pad: self._special(pad) for pad in (IMAGE_PAD, VIDEO_PAD)}
         kinds = getattr(model.config.get_text_config(), "layer_types", None) or []
         self.packs = all(kind == "full_attention" for kind in kinds)
+        # Newer versions of transformers have another name for it.
+        self._continues = "cache" if "cache" in signature(type(model).forward).parameters else "past_key_values"
         self.grammars = Grammars(tokenizer, model.config.get_text_config().vocab_size, self.end)
 
     def tokens(self, text: str) -> list[int]:
@@ -137,31 +140,27 @@ class Reader:
         fresh = iter(self.encode(anew))
         seen = [encoded.get(segment.content_id) or next(fresh) for segment in prompt.segments]
         where, position = positions(prompt.runs, prefix.position)
-        output = self._model(
+        logits = self._pass(
+            prefix.cache,
             input_ids=self._tensor([prompt.ids]),
             position_ids=torch.from_numpy(where).to(self._device).unsqueeze(1),
-            past_key_values=prefix.cache,
-            use_cache=True,
             logits_to_keep=1,
             mm_encoder_outputs=encoder_outputs(prompt.segments, seen),
         )
         prefix.tokens, prefix.position = prefix.tokens + len(prompt.ids), position
-        logits: torch.Tensor = output.logits[:, -1]
-        return logits
+        return logits[:, -1]
 
     def read_on(self, prefix: Prefix, tokens: Sequence[int]) -> torch.Tensor:
         """Read tokens of text into `prefix`; returns the logits `[vocabulary]` of what would come next."""
         where = torch.arange(prefix.position, prefix.position + len(tokens), device=self._device)
-        output = self._model(
+        logits = self._pass(
+            prefix.cache,
             input_ids=self._tensor([list(tokens)]),
             position_ids=where.expand(3, 1, -1),
-            past_key_values=prefix.cache,
-            use_cache=True,
             logits_to_keep=1,
         )
         prefix.tokens, prefix.position = prefix.tokens + len(tokens), prefix.position + len(tokens)
-        logits: torch.Tensor = output.logits[0, -1]
-        return logits
+        return logits[0, -1]
 
     def answer(self, prefix: Prefix, questions: Sequence[Sequence[int]]) -> list[LogOdds]:
         """What the model would answer to each question (token ids) after `prefix`, which stays as it is."""
@@ -182,16 +181,14 @@ class Reader:
         """Read more tokens of some questions of `row`; logits `[of those questions, vocabulary]` of what comes next."""
         where, mask = row.add(more)
         ends = self._tensor([len(tokens) for tokens in more.values()]).cumsum(0) - 1
-        output = self._model(
+        logits = self._pass(
+            row.branch.cache,
             input_ids=self._tensor([[token for tokens in more.values() for token in tokens]]),
             position_ids=self._tensor(where).expand(3, 1, -1),
             attention_mask=mask.to(self._device)[None, None],
-            past_key_values=row.branch.cache,
-            use_cache=True,
             logits_to_keep=ends,
         )
-        logits: torch.Tensor = output.logits[0]
-        return logits
+        return logits[0]
 
     def groups(self, questions: Sequence[Sequence[int]], growth: int = 0) -> Iterator[list[Sequence[int]]]:
         """The questions that are read in one pass each, when each may yet grow by so many tokens."""
@@ -212,14 +209,18 @@ class Reader:
         rows = [list(question) + [question[-1]] * (longest - len(question)) for question in questions]
         where = torch.arange(prefix.position, prefix.position + longest, device=self._device)
         kept, place = torch.unique(self._tensor(lengths) - 1, return_inverse=True)
-        output = self._model(
+        logits = self._pass(
+            cache.branched(prefix.cache, len(rows)),
             input_ids=self._tensor(rows),
             position_ids=where.expand(3, len(rows), -1),
-            past_key_values=cache.branched(prefix.cache, len(rows)),
-            use_cache=True,
             logits_to_keep=kept,
         )
-        logits: torch.Tensor = output.logits[torch.arange(len(rows), device=self._device), place]
+        return logits[torch.arange(len(rows), device=self._device), place]
+
+    def _pass(self, continued: DynamicCache, **given: object) -> torch.Tensor:
+        """The logits of one pass, which adds what it reads to the cache that it continues."""
+        output = self._model(**given, **{self._continues: continued}, use_cache=True)
+        logits: torch.Tensor = output.logits
         return logits
 
     def _log_odds(self, logits: torch.Tensor) -> list[LogOdds]:
