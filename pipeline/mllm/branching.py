@@ -8,7 +8,6 @@ Positions are always given, so the model's own `rope_deltas` are neither read no
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import signature
 
 import numpy as np
 import torch
@@ -74,8 +73,6 @@ class Reader:
         self._pads = {pad: self._special(pad) for pad in (IMAGE_PAD, VIDEO_PAD)}
         kinds = getattr(model.config.get_text_config(), "layer_types", None) or []
         self.packs = all(kind == "full_attention" for kind in kinds)
-        # Newer versions of transformers have another name for it.
-        self._continues = "cache" if "cache" in signature(type(model).forward).parameters else "past_key_values"
         self.grammars = Grammars(tokenizer, model.config.get_text_config().vocab_size, self.end)
 
     def tokens(self, text: str) -> list[int]:
@@ -219,7 +216,7 @@ class Reader:
 
     def _pass(self, continued: DynamicCache, **given: object) -> torch.Tensor:
         """The logits of one pass, which adds what it reads to the cache that it continues."""
-        output = self._model(**given, **{self._continues: continued}, use_cache=True)
+        output = self._model(**given, **cache.continuing(self._model, continued))
         logits: torch.Tensor = output.logits
         return logits
 

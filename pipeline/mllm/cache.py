@@ -7,9 +7,17 @@ state (linear attention) is really copied. So whatever becomes of a branch, what
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from transformers import DynamicCache
+
+
+def continuing(model: torch.nn.Module, cache: DynamicCache) -> dict[str, object]:
+    """What to give a transformers model beside its input, so that it goes on from `cache` and adds to it: the name of
+    that argument depends on the installed version."""
+    name = "cache" if "cache" in signature(type(model).forward).parameters else "past_key_values"
+    return {name: cache, "use_cache": True}
 
 
 @dataclass(slots=True)

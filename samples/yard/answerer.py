@@ -19,6 +19,7 @@ from allocator_engine.resize import Pixels
 from allocator_engine.train.reward import dense
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, RewardKind
 from pipeline.errors import ConfigError
+from pipeline.mllm.cache import continuing
 from pipeline.mllm.patches import patch_grid, patches
 from pipeline.mllm.positions import positions
 from pipeline.mllm.prompt import VISION_END, VISION_START, Text, looks, opening, suffix
@@ -148,7 +149,7 @@ class YardAnswerer:
         if len(prompt.vision):
             embedded = embedded.masked_scatter(prompt.seen[:, None], prompt.vision)
         cache = DynamicCache(config=self._model.config)
-        text(inputs_embeds=embedded[None], position_ids=prompt.where[:, None], past_key_values=cache, use_cache=True)
+        text(inputs_embeds=embedded[None], position_ids=prompt.where[:, None], **continuing(text, cache))
         written = [self._written(probe) for probe in probes]
         lengths = [len(ids) for ids, _ in written]
         ends = [prompt.ends[probe.asked_hop] for probe in probes]
@@ -160,8 +161,7 @@ class YardAnswerer:
             inputs_embeds=text.embed_tokens(torch.tensor([t for ids, _ in written for t in ids], device=device))[None],
             position_ids=where.to(device).expand(3, 1, -1),
             attention_mask=torch.cat([sees, own], dim=1)[None, None].to(device),
-            past_key_values=cache,
-            use_cache=True,
+            **continuing(text, cache),
         ).last_hidden_state[0]
         last = np.cumsum(lengths)
         spots = [range(end - len(answer), end) for end, (_, answer) in zip(last.tolist(), written, strict=True)]

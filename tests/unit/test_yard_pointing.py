@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, DynamicCache
 
+from pipeline.mllm.cache import continuing
 from samples.yard.facts import HEIGHT, WIDTH, FrameFacts, Thing
 from samples.yard.grammar import Question
 from samples.yard.segments import told
@@ -138,7 +139,8 @@ def test_the_attention_that_is_taught_is_the_one_the_layer_computes(packer):
     weights: list[torch.Tensor] = []
     hook = attending.register_forward_hook(lambda module, given, output: weights.append(output[1]))
     with torch.inference_mode(), asking({layer: attending}) as asked:
-        cache = text(input_ids=ids, use_cache=True).past_key_values
+        cache = DynamicCache(config=model.config)
+        text(input_ids=ids, **continuing(text, cache))
     hook.remove()
     last = ids.shape[1] - 1
     at = torch.tensor([0]), torch.tensor([last])

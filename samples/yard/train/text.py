@@ -11,6 +11,7 @@ from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 from transformers.cache_utils import DynamicLayer
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextAttention
 
+from pipeline.mllm.cache import continuing
 from samples.yard.train.meaning import MeaningHead
 from samples.yard.train.notes import LAYERS, NoteHeads
 from samples.yard.train.packing import IGNORED, Packed
@@ -56,8 +57,7 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
         text(
             inputs_embeds=embedded[None],
             position_ids=packed.context_positions[:, None],
-            past_key_values=cache,
-            use_cache=True,
+            **continuing(text, cache),
         )
     place, valid = _rows(packed.owner)
     cache.batch_repeat_interleave(len(place))
@@ -70,8 +70,7 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
             inputs_embeds=text.embed_tokens(packed.ids[place]),
             position_ids=packed.positions[place].expand(3, -1, -1),
             attention_mask=torch.cat([seen, own], dim=2)[:, None],
-            past_key_values=cache,
-            use_cache=True,
+            **continuing(text, cache),
         ).last_hidden_state[valid]
     answered = packed.targets != IGNORED
     meant = questions[0][valid][answered]
