@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.clock import SystemClock
 from pipeline.config import parse_site
+from pipeline.errors import ResadaptError
 from pipeline.service import Service
 from pipeline.types import Event
 
@@ -50,4 +51,7 @@ async def watch(url: str, mllm: str) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    asyncio.run(watch(given[0] if given else "synthetic:?seconds=20", given[1] if len(given) > 1 else "tiny"))
+    try:
+        asyncio.run(watch(given[0] if given else "synthetic:?seconds=20", given[1] if len(given) > 1 else "tiny"))
+    except ResadaptError as error:
+        sys.exit(str(error))

@@ -19,7 +19,8 @@ async def serve(seconds: float) -> int:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         status = await process.wait()
-        print((Path(folder) / "events.jsonl").read_text(), end="")
+        journal = Path(folder) / "events.jsonl"
+        print(journal.read_text() if journal.exists() else f"{seconds:g} s were too short to start; give it more\n", end="")
     return status
 
 
