@@ -20,7 +20,10 @@ async def serve(seconds: float) -> int:
             process.send_signal(signal.SIGTERM)
         status = await process.wait()
         journal = Path(folder) / "events.jsonl"
-        print(journal.read_text() if journal.exists() else f"{seconds:g} s were too short to start; give it more\n", end="")
+        print(
+            journal.read_text() if journal.exists() else f"{seconds:g} s were too short to start; give it more\n",
+            end="",
+        )
     return status
 
 
