@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, DynamicCache
 
 from pipeline.mllm.cache import continuing
 from samples.yard.facts import HEIGHT, WIDTH, FrameFacts, Thing
-from samples.yard.grammar import Question
+from samples.yard.grammar import Question, watch_questions
 from samples.yard.segments import told
 from samples.yard.shape import HIDDEN
 from samples.yard.train.episodes import Looked
@@ -46,6 +46,20 @@ def test_what_is_asked_about_now_is_looked_for_in_the_newest_second():
     ]
     assert points(yes("is a dog in view?", "no"), past(*EPISODE)) == [Point("now", 0)]
     assert points(yes("is the gate open?"), past(*EPISODE[:3])) == [], "no cell of its own is known"
+
+
+def test_what_somebody_wears_is_looked_for_where_it_is_worn():
+    tall = thing("person", 2, box=(100, 96, 32, 96), helmet=True, vest=True, bag=True, head_px=14.0)
+
+    def rows(slug: str) -> set[int]:
+        (watch,) = (watch for watch in watch_questions() if watch.slug == slug)
+        (point,) = points(yes(watch.text), past(segment(0, tall)))
+        return {cell // 14 for _, cell in point.cells}
+
+    assert rows("helmet") == {3}
+    assert rows("vest") == {3, 4}
+    assert rows("carrying-bag") == {4, 5}
+    assert rows("person") == {3, 4, 5}
 
 
 def test_each_character_of_a_plate_is_looked_for_at_its_place():

@@ -24,13 +24,10 @@ from samples.yard.train.episodes import SECONDS
 from samples.yard.train.pictures import Example
 from samples.yard.train.scenes import LATEST_S, Sight, moment
 from samples.yard.train.sheets import CELL, COLUMNS, ROWS, background, camera
-from samples.yard.train.targets import GLOBAL_HEADS, Box, Pixels, Shown, Targets, coverage, targets, unknown
+from samples.yard.train.targets import GLOBAL_HEADS, WORN, Box, Pixels, Shown, Targets, coverage, targets, unknown
 
 _CROWDS_KEPT = 8
 _PEOPLE = ((3, 7), (6, 14), (2, 6))  # near, in the middle, far
-_PARTS = ((0.0, 0.17), (0.17, 0.5), (0.45, 0.8))
-"""Where helmet, vest and carried bag are, from top to foot."""
-
 _TALL_PX = (48.0, 105.0)
 _POSED_S = 0.5  # when those of a sheet are drawn
 _ENOUGH = 0.25  # of a part that a cell must hold
@@ -126,14 +123,14 @@ def part_by_part(
 
 def _dress(person: NDArray[np.int8], ids: Pixels, things: Sequence[Thing], shown: Shown) -> None:
     """Set the targets of what `things` wear and carry, each in the cells that show it."""
-    person[:, : len(_PARTS)] = -1
+    person[:, : len(WORN)] = -1
     for thing in things:
         if thing.kind != "person" or not thing.visible:
             continue
         told = thing.helmet if thing.head_px >= HEAD_PX else None
         worn = (told, None if thing.far else thing.vest, None if thing.far else thing.bag)
         own = ids == thing.id
-        for slot, (part, value) in enumerate(zip(_PARTS, worn, strict=True)):
+        for slot, (part, value) in enumerate(zip(WORN.values(), worn, strict=True)):
             if value is not None:
                 cells = _cells_of(own, thing, part, shown)
                 clash = (person[:, slot] >= 0) & (person[:, slot] != value)

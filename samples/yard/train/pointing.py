@@ -24,7 +24,8 @@ from samples.yard.questions_over_time import stamp
 from samples.yard.train.episodes import Looked
 from samples.yard.train.meaning import Meaning, meaning
 from samples.yard.train.notes import PLACES, Truths
-from samples.yard.truth import PLATE, Seen, newest
+from samples.yard.train.targets import WORN
+from samples.yard.truth import PLATE, Seen, Trait, newest
 
 Glance: TypeAlias = Literal["glyph", "now", "then"]
 
@@ -36,10 +37,16 @@ POINTERS: Mapping[Glance, tuple[tuple[int, int], ...]] = {
 """(layer, head) that look: from a plate's character in the question to where it stands; from where an answer begins to
 what shows it now; and to the second in which it happened."""
 
-_NEAREST: Mapping[str, tuple[Kind, ...]] = {
-    "colour_near_now": VEHICLES,
-    "kind_near_now": VEHICLES,
-    "helmet_nearest_now": ("person",),
+_PARTS: Mapping[Trait, tuple[float, float]] = {
+    "helmet": WORN["helmet"],
+    "bare": WORN["helmet"],
+    "vest": WORN["vest"],
+    "carrying": WORN["bag"],
+}
+_NEAREST: Mapping[str, tuple[tuple[Kind, ...], Trait | None]] = {
+    "colour_near_now": (VEHICLES, None),
+    "kind_near_now": (VEHICLES, None),
+    "helmet_nearest_now": (("person",), "helmet"),
 }
 _SECOND_TIME = 3  # "2.0", " to", " ", "5.5": the fourth word
 _COVERED, _HELD = 0.15, 0.3  # part of a cell that a thing covers, or of the thing that lies in the cell
@@ -91,20 +98,20 @@ def _named(question: Question, past: Past) -> list[Point]:
     """Questions about the nearest thing, and about what a plate reads."""
     if question.kind == "plate_read_now":
         return _now(past, PLATE, True, words=len(question.answer))
-    kinds = _NEAREST.get(question.kind)
-    if kinds is None:
+    if question.kind not in _NEAREST:
         return []
+    kinds, trait = _NEAREST[question.kind]
     last = past.looked[-1]
     thing = nearest(last.facts[-1], kinds)
     if thing is None:
         return []
     index = len(past.looked) - 1
-    return [Point("now", 0, tuple((index, cell) for cell in cells_of(thing, last.rows, last.columns)))]
+    return [Point("now", 0, tuple((index, cell) for cell in cells_of(thing, last.rows, last.columns, trait)))]
 
 
 def _now(past: Past, condition: Seen, holds: bool, words: int = 1) -> list[Point]:
     """Where the answer's first `words` come from."""
-    cells = tuple(_showing(past, lambda thing: condition.of(thing) is not False)) if holds else ()
+    cells = tuple(_showing(past, lambda thing: condition.of(thing) is not False, condition.trait)) if holds else ()
     return [Point("now", place, cells) for place in range(words)] if bool(cells) == holds else []
 
 
@@ -117,8 +124,8 @@ def _glyph(past: Past, place: int, glyph: str) -> Point:
     return Point("glyph", place, tuple(_showing(past, has)))
 
 
-def _showing(past: Past, wanted: Callable[[Thing], bool]) -> Iterator[tuple[int, int]]:
-    """(segment, cell) of all wanted things in the newest second."""
+def _showing(past: Past, wanted: Callable[[Thing], bool], trait: Trait | None = None) -> Iterator[tuple[int, int]]:
+    """(segment, cell) of what shows the trait of all wanted things in the newest second."""
     shown = len(newest(past.told))
     for index in range(len(past.looked) - 1, -1, -1):
         if shown <= 0:
@@ -130,7 +137,7 @@ def _showing(past: Past, wanted: Callable[[Thing], bool]) -> Iterator[tuple[int,
             for frame in one.facts
             for thing in frame.things
             if wanted(thing)
-            for cell in cells_of(thing, one.rows, one.columns)
+            for cell in cells_of(thing, one.rows, one.columns, trait)
         }
         yield from ((index, cell) for cell in sorted(cells))
 
@@ -154,13 +161,16 @@ def _then(question: Question, meant: Meaning, past: Past) -> list[Point]:
     return [Point("then", 0, ends=ends)] if bool(ends) == happened else []
 
 
-def cells_of(thing: Thing, rows: int, columns: int) -> tuple[int, ...]:
-    """The cells of a picture of so many that show a thing."""
-    return _cells_in(thing.box, rows, columns)
+def cells_of(thing: Thing, rows: int, columns: int, trait: Trait | None = None) -> tuple[int, ...]:
+    """The cells of a picture of so many that show a thing, or only where its trait is seen: nobody's hat is known by
+    his feet."""
+    left, top, width, height = thing.box
+    start, end = _PARTS.get(trait, (0.0, 1.0)) if trait else (0.0, 1.0)
+    return _cells_in((left, top + start * height, width, (end - start) * height), rows, columns)
 
 
 @lru_cache(maxsize=65536)
-def _cells_in(box: tuple[int, int, int, int], rows: int, columns: int) -> tuple[int, ...]:
+def _cells_in(box: tuple[float, float, float, float], rows: int, columns: int) -> tuple[int, ...]:
     """Cells of which a box in native px covers enough, or that hold enough of it; at least the one with most of it."""
     left, top, width, height = box
     high, wide = HEIGHT / rows, WIDTH / columns

@@ -67,6 +67,9 @@ HEADS: Mapping[str, Head] = {
 }
 """Local heads first, then (from "any") the global ones."""
 
+WORN: Mapping[str, tuple[float, float]] = {"helmet": (0.0, 0.17), "vest": (0.17, 0.5), "bag": (0.45, 0.8)}
+"""Where a person wears or carries what the slots of "person" are about, from top (0) to foot (1)."""
+
 GLOBAL_HEADS = tuple(HEADS)[list(HEADS).index("any") :]
 
 
