@@ -1,8 +1,10 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +85,31 @@ def test_a_run_killed_between_two_saves_repeats_only_what_was_not_saved(tmp_path
     with pytest.raises(KeyboardInterrupt):
         run(dataclasses.replace(stage, loss=failing), tmp_path / "killed", save_every=4)
     assert run(line(), tmp_path / "killed", save_every=4) == whole
+
+
+def _beside(place: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=place, world_size=2)
+    stage = line()
+    run(stage, folder / "together", save_every=4)
+    torch.save(stage.module.state_dict(), folder / f"{place}.weights")
+    dist.destroy_process_group()
+
+
+def test_processes_that_train_together_learn_as_one_that_sees_all_of_their_batches(tmp_path):
+    torch.multiprocessing.spawn(_beside, (tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{place}.weights", weights_only=True) for place in (0, 1))
+    stage = line()
+
+    def both(step: int) -> torch.Tensor:
+        return torch.cat([stage.batch(2 * step), stage.batch(2 * step + 1)])
+
+    run(dataclasses.replace(stage, batch=both), tmp_path / "alone", save_every=4)
+    for name, weight in stage.module.state_dict().items():
+        assert torch.equal(first[name], second[name])
+        assert torch.allclose(first[name], weight, atol=1e-5)
+    assert sorted(path.name for path in (tmp_path / "together").iterdir()) == ["line.jsonl", "line.state"]
+    with pytest.raises(EngineMismatch, match=r"'line: a line, 2 processes'; expected 'line: a line'"):
+        run(line(), tmp_path / "together")
 
 
 def test_a_damaged_or_foreign_state_is_refused_by_name(tmp_path):

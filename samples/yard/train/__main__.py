@@ -1,6 +1,7 @@
 """Rebuild the yard's MLLM from nothing: `python -m samples.yard.train --work DIR --out DIR`.
 
-Stopped at any moment, the same command goes on where it was. Takes about six hours on two cores.
+Stopped at any moment, the same command goes on where it was. Takes about six hours on two cores. Several processes
+train together on larger batches: `torchrun --nproc-per-node 2 -m samples.yard.train ...`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pipeline.errors import ConfigError, EngineMismatch
 from samples.yard.checkpoint import TIMES, save, tokenizer, untrained, vision_weights
 from samples.yard.hashes import of_source, of_weights
 from samples.yard.shape import VISION_LAYERS
-from samples.yard.train import stages
+from samples.yard.train import stages, together
 from samples.yard.train.calibration import calibrate
 from samples.yard.train.overview import TaughtOverview, grown
 from samples.yard.train.packing import Packer
@@ -74,7 +75,8 @@ def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu", begin: Pat
     temperature = calibrate(model.mllm, Packer(words), apart)
     log.info("temperature %.3f", temperature)
     torch.nn.Module.to(model, "cpu")
-    save(model.mllm, words, out)
+    if together.place()[0] == 0:
+        save(model.mllm, words, out)
 
 
 def _vision(
@@ -132,6 +134,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(given.threads)
+    together.join()
     try:
         if not given.factor > 0:
             raise ConfigError(f"--factor is {given.factor}; expected more than 0")

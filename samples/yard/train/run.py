@@ -1,6 +1,7 @@
 """A stage of training that can be stopped at any moment and goes on as if it had not been.
 
-Every batch is a function of the stage and the step alone, so a run that resumes sees what it would have seen.
+Every batch is a function of the stage and the step alone, so a run that resumes sees what it would have seen. Where
+several processes train together, each takes its turn of the batches, and a step learns from one of each.
 """
 
 import json
@@ -16,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import EngineMismatch
+from samples.yard.train import together
 from samples.yard.train.muon import Muon
 
 B = TypeVar("B")
@@ -46,12 +48,13 @@ class Stage(Generic[B]):
 class _Batches(Dataset[B]):
     def __init__(self, batch: Callable[[int], B], first: int, last: int) -> None:
         self._batch, self._first, self._last = batch, first, last
+        self._place, self._processes = together.place()
 
     def __len__(self) -> int:
         return self._last - self._first
 
     def __getitem__(self, index: int) -> B:
-        return self._batch(self._first + index)
+        return self._batch((self._first + index) * self._processes + self._place)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -65,8 +68,9 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 def run(stage: Stage[B], work: Path, *, save_every: int = 200, stop_at: int | None = None) -> list[dict[str, float]]:
     """Train the stage's module to its last step (or `stop_at`) and return its curve, one entry per step.
 
-    The state is saved to `work/NAME.state` every `save_every` steps and at the end. Raises EngineMismatch for a state
-    that is damaged or belongs to another recipe.
+    The state is saved to `work/NAME.state` every `save_every` steps and at the end, by the first of the processes that
+    train together; the curve is of its own batches. Raises EngineMismatch for a state that is damaged or belongs to
+    another recipe.
     """
     work.mkdir(parents=True, exist_ok=True)
     file = work / f"{stage.name}.state"
@@ -80,12 +84,13 @@ def run(stage: Stage[B], work: Path, *, save_every: int = 200, stop_at: int | No
         loss, figures = stage.loss(batch)
         stage.module.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        together.average(stage.module)
         norm = torch.nn.utils.clip_grad_norm_(stage.module.parameters(), _CLIP)
         if torch.isfinite(norm):
             for optimizer in optimizers:
                 optimizer.step()
         curve.append({"step": step, "loss": float(loss.detach()), **figures})
-        if (step + 1) % save_every == 0 or step + 1 == last:
+        if together.place()[0] == 0 and ((step + 1) % save_every == 0 or step + 1 == last):
             _save(file, stage, optimizers, curve)
             _log(work / f"{stage.name}.jsonl", curve, save_every)
     return curve
@@ -127,9 +132,14 @@ def alone(_: int) -> None:
     cv2.setNumThreads(1)
 
 
+def _recipe(stage: Stage[B]) -> str:
+    _, processes = together.place()
+    return f"{stage.name}: {stage.recipe}" + (f", {processes} processes" if processes > 1 else "")
+
+
 def _save(file: Path, stage: Stage[B], optimizers: list[torch.optim.Optimizer], curve: list[dict[str, float]]) -> None:
     state = {
-        "recipe": f"{stage.name}: {stage.recipe}",
+        "recipe": _recipe(stage),
         "curve": curve,
         "module": stage.module.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
@@ -144,7 +154,7 @@ def _resume(file: Path, stage: Stage[B], optimizers: list[torch.optim.Optimizer]
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise EngineMismatch(f"{file} is damaged ({error}); delete it to begin this stage again") from error
-    ours = f"{stage.name}: {stage.recipe}"
+    ours = _recipe(stage)
     theirs = state.get("recipe") if isinstance(state, dict) else None
     if theirs != ours:
         raise EngineMismatch(f"{file} is of the recipe {theirs!r}; expected {ours!r}. Train into another folder")

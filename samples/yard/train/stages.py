@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from samples.yard.happenings import make_script
 from samples.yard.hashes import of_source
 from samples.yard.layout import make_layout
+from samples.yard.train import together
 from samples.yard.train.contexts import mixed_batch, present_batch
 from samples.yard.train.crowds import crowd_sight, crowded_sheet, part_by_part
 from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
@@ -192,13 +193,19 @@ def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> Stage[O
 
 
 def look(visual: Module, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
-    """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet. Returns their files."""
+    """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet. Returns their files.
+
+    Processes that train together share the work.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [(seed, turn) for seed, turn in wanted if not (folder / f"{seed}-{turn}.npz").exists()]
+    place, processes = together.place()
+    mine = wanted[place::processes]
+    missing = [(seed, turn) for seed, turn in mine if not (folder / f"{seed}-{turn}.npz").exists()]
     visual.eval()
     viewings = DataLoader(Viewings(missing), batch_size=None, num_workers=1, worker_init_fn=alone, prefetch_factor=2)
     for viewing in viewings:
         keep(folder / f"{viewing.name}.npz", encode(visual, viewing))
+    together.wait()
     return [folder / f"{seed}-{turn}.npz" for seed, turn in wanted]
 
 
