@@ -41,10 +41,9 @@ EPISODE = [segment(0), segment(1, DOG, gate=True), segment(2, DOG, PERSON, gate=
 
 
 def test_what_is_asked_about_now_is_looked_for_in_the_newest_second():
-    assert points(yes("is a dog in view?"), past(*EPISODE[:3])) == [
-        Point("now", 0, tuple((2, cell) for cell in cells_of(DOG, 8, 14)))
-    ]
-    assert points(yes("is a dog in view?", "no"), past(*EPISODE)) == [Point("now", 0)]
+    dog = tuple((2, cell) for cell in cells_of(DOG, 8, 14))
+    assert points(yes("is a dog in view?"), past(*EPISODE[:3])) == [Point("among", 0, dog), Point("now", 0, dog)]
+    assert points(yes("is a dog in view?", "no"), past(*EPISODE)) == [Point("among", 0), Point("now", 0)]
     assert points(yes("is the gate open?"), past(*EPISODE[:3])) == [], "no cell of its own is known"
 
 
@@ -53,13 +52,24 @@ def test_what_somebody_wears_is_looked_for_where_it_is_worn():
 
     def rows(slug: str) -> set[int]:
         (watch,) = (watch for watch in watch_questions() if watch.slug == slug)
-        (point,) = points(yes(watch.text), past(segment(0, tall)))
-        return {cell // 14 for _, cell in point.cells}
+        among, shown = points(yes(watch.text), past(segment(0, tall)))
+        assert among.cells == shown.cells
+        return {cell // 14 for _, cell in shown.cells}
 
     assert rows("helmet") == {3}
     assert rows("vest") == {3, 4}
     assert rows("carrying-bag") == {4, 5}
     assert rows("person") == {3, 4, 5}
+
+
+def test_all_that_may_be_meant_are_looked_at_before_those_that_are():
+    hats = [thing("person", id_, box=(64 * id_, 96, 32, 96), helmet=id_ == 1, head_px=14.0) for id_ in (1, 2)]
+    watches = {watch.slug: watch.text for watch in watch_questions()}
+    bare, nobody = (points(yes(watches["no-helmet"], answer), past(segment(0, *shown))) for answer, shown in
+                    (("yes", hats), ("no", hats[:1])))  # fmt: skip
+    heads = [tuple((0, cell) for cell in cells_of(hat, 8, 14, "bare")) for hat in hats]
+    assert [(point.glance, point.cells) for point in bare] == [("among", sum(heads, ())), ("now", heads[1])]
+    assert [(point.glance, point.cells) for point in nobody] == [("among", heads[0]), ("now", ())]
 
 
 def test_each_character_of_a_plate_is_looked_for_at_its_place():
@@ -68,13 +78,17 @@ def test_each_character_of_a_plate_is_looked_for_at_its_place():
         points(yes("is plate A3K in view?", "no"), past(*EPISODE)),
     )
     car = tuple((3, cell) for cell in cells_of(PLATED, 8, 14))
-    assert right == [Point("now", 0, car), *(Point("glyph", place, car) for place in range(3))]
-    assert wrong == [Point("now", 0), Point("glyph", 0, car), Point("glyph", 1), Point("glyph", 2, car)]
+    assert right[:2] == [Point("among", 0, car), Point("now", 0, car)]
+    assert right[2:] == [Point("glyph", place, car) for place in range(3)]
+    assert wrong[:2] == [Point("among", 0, car), Point("now", 0)]
+    assert wrong[2:] == [Point("glyph", 0, car), Point("glyph", 1), Point("glyph", 2, car)]
 
 
 def test_a_plate_is_read_from_the_vehicle_that_carries_it():
     found = points(Question("plate_read_now", "fine", "what does the plate read?", "A7K"), past(*EPISODE))
-    assert [(point.glance, point.place) for point in found] == [("now", 0), ("now", 1), ("now", 2)]
+    assert [(point.glance, point.place) for point in found] == [
+        (look, n) for look in ("among", "now") for n in range(3)
+    ]
     assert {point.cells for point in found} == {tuple((3, cell) for cell in cells_of(PLATED, 8, 14))}
 
 
@@ -125,10 +139,10 @@ def test_points_find_their_tokens_in_what_is_packed(packer):
             Asked(4, question, tuple(points(question, past(*EPISODE)))),
         ],
     )
-    assert [GLANCES[glance] for glance in packed.glances] == ["now", "now", "glyph", "glyph", "glyph"]
+    assert [GLANCES[glance] for glance in packed.glances] == ["now", "among", "now", "glyph", "glyph", "glyph"]
     texts = [packer._words.decode([token]).strip() for token in packed.ids[packed.pointing]]
-    assert texts == ["", "", "A", "7", "K"], "the first two stand at the end of the prompt, behind a line break"
-    assert packed.wanted.any(1).tolist() == [False, True, True, True, True]
+    assert texts == ["", "", "", "A", "7", "K"], "the first three stand at the end of the prompt, behind a line break"
+    assert packed.wanted.any(1).tolist() == [False, True, True, True, True, True]
     assert bool(packed.is_vision[packed.wanted.any(0)].all())
     assert int(packed.wanted[1].sum()) == 4
 
@@ -148,7 +162,7 @@ def test_the_attention_that_is_taught_is_the_one_the_layer_computes(packer):
     model = Qwen3VLForConditionalGeneration.from_pretrained(untrained_yard(), attn_implementation="eager").eval()
     text = model.model.language_model
     ids = torch.tensor([packer.tokens("is a dog in view now?")])
-    layer, head = POINTERS["then"][0]
+    layer, head = POINTERS["then"]
     attending = text.layers[layer].self_attn
     weights: list[torch.Tensor] = []
     hook = attending.register_forward_hook(lambda module, given, output: weights.append(output[1]))

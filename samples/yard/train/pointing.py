@@ -27,15 +27,12 @@ from samples.yard.train.notes import PLACES, Truths
 from samples.yard.train.targets import WORN
 from samples.yard.truth import PLATE, Seen, Trait, newest
 
-Glance: TypeAlias = Literal["glyph", "now", "then"]
+Glance: TypeAlias = Literal["glyph", "among", "now", "then"]
 
-POINTERS: Mapping[Glance, tuple[tuple[int, int], ...]] = {
-    "glyph": ((1, 0),),
-    "now": ((2, 0), (3, 1)),
-    "then": ((3, 0),),
-}
-"""(layer, head) that look: from a plate's character in the question to where it stands; from where an answer begins to
-what shows it now; and to the second in which it happened."""
+POINTERS: Mapping[Glance, tuple[int, int]] = {"glyph": (1, 0), "among": (2, 0), "now": (3, 1), "then": (3, 0)}
+"""(layer, head) that looks: from a plate's character in the question to where it stands; from where an answer begins to
+all that may be meant (every head, where a bare one is asked for), then to what shows it now; and to the second in which
+it happened."""
 
 _PARTS: Mapping[Trait, tuple[float, float]] = {
     "helmet": WORN["helmet"],
@@ -89,7 +86,7 @@ def points(question: Question, past: Past) -> list[Point]:
     if meant.tense == "now":
         if not isinstance(meant.condition, Seen):
             return []
-        found = _now(past, meant.condition, question.answer == "yes")
+        found = [*_among(past, meant.condition), *_now(past, meant.condition, question.answer == "yes")]
         return found + [_glyph(past, place, glyph) for place, glyph in enumerate(meant.condition.plate or "")]
     return _then(question, meant, past)
 
@@ -97,7 +94,8 @@ def points(question: Question, past: Past) -> list[Point]:
 def _named(question: Question, past: Past) -> list[Point]:
     """Questions about the nearest thing, and about what a plate reads."""
     if question.kind == "plate_read_now":
-        return _now(past, PLATE, True, words=len(question.answer))
+        words = len(question.answer)
+        return [*_among(past, PLATE, words), *_now(past, PLATE, True, words)]
     if question.kind not in _NEAREST:
         return []
     kinds, trait = _NEAREST[question.kind]
@@ -106,7 +104,16 @@ def _named(question: Question, past: Past) -> list[Point]:
     if thing is None:
         return []
     index = len(past.looked) - 1
-    return [Point("now", 0, tuple((index, cell) for cell in cells_of(thing, last.rows, last.columns, trait)))]
+    cells = tuple((index, cell) for cell in cells_of(thing, last.rows, last.columns, trait))
+    return [Point("among", 0, cells), Point("now", 0, cells)]
+
+
+def _among(past: Past, condition: Seen, words: int = 1) -> list[Point]:
+    """Where all are that the answer's first `words` may be about, whatever else is asked of them: of vehicles whose
+    plate matters, those that show one."""
+    kind = PLATE if condition.trait == "plate" else Seen(condition.kinds)
+    cells = tuple(_showing(past, lambda thing: kind.of(thing) is not False, condition.trait))
+    return [Point("among", place, cells) for place in range(words)]
 
 
 def _now(past: Past, condition: Seen, holds: bool, words: int = 1) -> list[Point]:

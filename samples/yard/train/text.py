@@ -64,7 +64,7 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
     owner = torch.where(valid, packed.owner[place], -1)
     own = torch.tril(owner[:, :, None] == owner[:, None, :])
     seen = torch.arange(len(packed.context_ids), device=own.device) < packed.sees[place][:, :, None]
-    attending = {layer: text.layers[layer].self_attn for heads in POINTERS.values() for layer, _ in heads}
+    attending = {layer: text.layers[layer].self_attn for layer, _ in POINTERS.values()}
     with tapped(tapping) as questions, asking(attending) as asked:
         hidden = text(
             inputs_embeds=text.embed_tokens(packed.ids[place]),
@@ -91,7 +91,7 @@ def _looks(
     most = may_see.shape[1]
     shown = functional.pad(packed.is_vision.index_fill(0, packed.ends, True), (0, most))
     found: dict[Glance, tuple[Tensor, float]] = {}
-    for index, (glance, heads) in enumerate(POINTERS.items()):
+    for index, (glance, (layer, head)) in enumerate(POINTERS.items()):
         chosen = packed.glances == index
         if not bool(chosen.any()):
             continue
@@ -99,14 +99,10 @@ def _looks(
         allowed, wanted = may_see[at], functional.pad(packed.wanted[chosen], (0, most))
         nowhere = ~wanted.any(dim=1)
         wanted = torch.where(nowhere[:, None], allowed & ~shown, wanted)
-        losses, rights = [], []
-        for layer, head in heads:
-            logits = attention(layers[layer], head, asked[layer], at, _keys(cache, layer))
-            share = log_share(logits, allowed, wanted)
-            # What is there and what is not weigh the same, however often either is asked for.
-            losses += [-share[part].mean() for part in (nowhere, ~nowhere) if bool(part.any())]
-            rights.append(float((share > _MOSTLY).float().mean()))
-        found[glance] = torch.stack(losses).mean(), sum(rights) / len(rights)
+        share = log_share(attention(layers[layer], head, asked[layer], at, _keys(cache, layer)), allowed, wanted)
+        # What is there and what is not weigh the same, however often either is asked for.
+        losses = [-share[part].mean() for part in (nowhere, ~nowhere) if bool(part.any())]
+        found[glance] = torch.stack(losses).mean(), float((share > _MOSTLY).float().mean())
     return found
 
 
