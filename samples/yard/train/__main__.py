@@ -1,6 +1,6 @@
 """Rebuild the yard's MLLM from nothing: `python -m samples.yard.train --work DIR --out DIR`.
 
-Stopped at any moment, the same command goes on where it was. Takes about six hours on two cores. Several processes
+Stopped at any moment, the same command goes on where it was. Takes about seven hours on two cores. Several processes
 train together on larger batches: `torchrun --nproc-per-node 2 -m samples.yard.train ...`.
 """
 
@@ -39,11 +39,11 @@ class Recipe:
     scenes: int = 7500
     moments: int = 3400
     rare: int = 1800
-    crowds: int = 2400
-    overview: int = 1000
+    crowds: int = 5000
+    overview: int = 1400
     episodes: int = 1100
     present: int = 1000
-    text: int = 2600
+    text: int = 3000
 
     def times(self, factor: float) -> "Recipe":
         """The same recipe, shorter or longer."""
