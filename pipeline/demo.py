@@ -30,7 +30,7 @@ from pipeline.types import Event
 from samples.yard.facts import HEIGHT, WIDTH
 from samples.yard.grammar import Watch
 from samples.yard.live import UNDERSTOOD, Camera, Totals, choose_watches, film, score, totals
-from samples.yard.matching import CLEAR_AT, OPEN_AT, WatchScore
+from samples.yard.matching import CLEAR_AT, CONFIRM, OPEN_AT, WatchScore
 from samples.yard.shape import grid
 
 SECONDS = (4.0, 600.0)
@@ -167,7 +167,8 @@ def _site(demo: Demo, cameras: tuple[Camera, ...], watches: tuple[Watch, ...], f
             },
             "streams": {camera.slug: {"url": str(camera.film), "realtime": True} for camera in cameras},
             "watches": {
-                watch.slug: {"question": watch.text, "open_at": OPEN_AT, "clear_at": CLEAR_AT} for watch in watches
+                watch.slug: {"question": watch.text, "open_at": OPEN_AT, "clear_at": CLEAR_AT, "confirm": list(CONFIRM)}
+                for watch in watches
             },
             "mllm": {"use": demo.mllm, "frames_per_segment": FRAMES_PER_SEGMENT},
             "engine": engine,

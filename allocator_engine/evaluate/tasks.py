@@ -69,8 +69,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A standing question, every time at which its condition holds, and the scores at which it opens and clears;
-    `split` as in Question."""
+    """A standing question, every time at which its condition holds, the scores at which it opens and clears, and how
+    many of how many last answers must say so; `split` as in Question."""
 
     slug: str
     text: str
@@ -78,6 +78,7 @@ class Watch:
     split: str = ""
     open_at: float = 0.7
     clear_at: float = 0.3
+    confirm: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, slots=True)

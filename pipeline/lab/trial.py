@@ -218,7 +218,7 @@ class _Exam:
         watches = [watch for task in tasks for watch in task.watches]
         self._mllm, self._tasks, self._clock = mllm, tasks, clock
         self._reader: MLLM = mllm if watches else NullMLLM(grid=mllm.info.grid)
-        standing = [WatchQuery(one.slug, one.text, one.open_at, one.clear_at) for one in watches]
+        standing = [WatchQuery(one.slug, one.text, one.open_at, one.clear_at, one.confirm) for one in watches]
         self.standing = _Standing(standing or [WatchQuery("", "is it so?")])
         self.info = mllm.info
         self.fault: MLLMUnavailable | None = None

@@ -8,9 +8,10 @@ from allocator_engine.evaluate.tasks import Span
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import Watch, watch_intervals
 
-OPEN_AT, CLEAR_AT = 0.4, 0.2
-"""Scores at which the yard's watches open and clear: its MLLM's scores are calibrated, so that 0.4 says two times in
-five, and what they watch for is rare. Chosen on the episodes apart that the temperature is fitted to."""
+OPEN_AT, CLEAR_AT, CONFIRM = 0.4, 0.2, (2, 2)
+"""Scores at which the yard's watches open and clear, and that it takes two hops in a row: its MLLM's scores are
+calibrated, so that 0.4 says two times in five, and what they watch for is rare. Chosen on the episodes apart that the
+temperature is fitted to."""
 
 
 @dataclass(frozen=True, slots=True)

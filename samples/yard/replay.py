@@ -25,7 +25,7 @@ from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
 from samples.yard.codec import Pixels, surveillance
 from samples.yard.facts import HEIGHT, WIDTH, FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, Question, Watch, ask, grade, holds, watches_for
-from samples.yard.matching import CLEAR_AT, OPEN_AT, WatchScore, match
+from samples.yard.matching import CLEAR_AT, CONFIRM, OPEN_AT, WatchScore, match
 from samples.yard.scene import Scene
 from samples.yard.segments import sampled_times_s, told
 
@@ -218,7 +218,7 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
     asking, journal = _Asking(mllm, facts, seed, watches), Journal()
     rules = FitRules(mllm.info.grid, setting.frames_per_segment)
     native = mllm.info.grid.tokens(HEIGHT, WIDTH)
-    queries = [WatchQuery(watch.slug, watch.text, OPEN_AT, CLEAR_AT) for watch in watches]
+    queries = [WatchQuery(watch.slug, watch.text, OPEN_AT, CLEAR_AT, CONFIRM) for watch in watches]
     clock = SystemClock()
     house = House(
         clock, _Standing(queries, asking), Ledger(clock), _allocator(setting, rules), rules, asking, journal, Metrics()

@@ -16,7 +16,7 @@ from samples.yard.bandit import HOP_S, SAMPLE_FPS, SECONDS, Film, film
 from samples.yard.distracted import distracted_watches
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, ask
-from samples.yard.matching import CLEAR_AT, OPEN_AT, spans
+from samples.yard.matching import CLEAR_AT, CONFIRM, OPEN_AT, spans
 from samples.yard.watches import watches_for
 
 WATCHES = 8
@@ -84,7 +84,7 @@ def _watching(name: str, clip: str, chosen: Sequence[watches.Watch], shown: Film
     flat = _flat(shown)
     times: dict[str, tuple[Span, ...]] = {watch.slug: spans(watch, flat) for watch in chosen}
     standing = tuple(
-        Watch(watch.slug, watch.text, times[watch.slug], watch.family, OPEN_AT, CLEAR_AT) for watch in chosen
+        Watch(watch.slug, watch.text, times[watch.slug], watch.family, OPEN_AT, CLEAR_AT, CONFIRM) for watch in chosen
     )
     deciding = tuple(one for watch in chosen for one in evidence.of_watch(times[watch.slug], watch, shown.facts))
     return Task(name, "watch_f1", "", clip, watches=standing, evidence=deciding)

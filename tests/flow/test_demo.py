@@ -13,7 +13,7 @@ import pytest
 from samples.yard.codec import write_video
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import watch_intervals, watch_questions
-from samples.yard.matching import CLEAR_AT, OPEN_AT, match
+from samples.yard.matching import CLEAR_AT, CONFIRM, OPEN_AT, match
 from samples.yard.scene import Scene
 from samples.yard.segments import sampled_times_s
 from tests.checkpoints import untrained_yard
@@ -108,7 +108,8 @@ def test_the_mllm_that_comes_along_sees_what_happens_in_its_yard(tmp_path):
         (interval,) = watch_intervals(facts, watch)
         assert 1 < interval.start_s < interval.end_s < SECONDS - 1, "it does not come and go; choose another seed"
     asked = {watch.slug: watch.text for watch in watches} | {"strange": STRANGE}
-    questions = {slug: {"question": text, "open_at": OPEN_AT, "clear_at": CLEAR_AT} for slug, text in asked.items()}
+    rules = {"open_at": OPEN_AT, "clear_at": CLEAR_AT, "confirm": list(CONFIRM)}
+    questions = {slug: {"question": text, **rules} for slug, text in asked.items()}
     site = {"defaults": {"allocator": "fixed"}, "watches": questions}
     (tmp_path / "site.yaml").write_text(json.dumps(site))
     done = resadapt("run", "yard.mp4", "-c", "site.yaml", "--json", cwd=tmp_path)
