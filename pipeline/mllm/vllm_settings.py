@@ -69,6 +69,13 @@ def advice(family: str, on_cpu: bool) -> str:
     return ""
 
 
+def _dtype(settings: Settings, on_cpu: bool) -> str:
+    if settings.dtype != "auto" or not on_cpu:
+        return settings.dtype
+    # vLLM has no other linear attention for a CPU.
+    return "bfloat16" if settings.grid.family in _STATEFUL else "float32"
+
+
 def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
     """The arguments of vLLM's `AsyncEngineArgs`.
 
@@ -80,7 +87,7 @@ def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
     most = max(1, settings.max_prompt_tokens // _LEAST_ITEM_TOKENS)
     told: dict[str, object] = {
         "model": settings.folder,
-        "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
+        "dtype": _dtype(settings, on_cpu),
         "seed": 0,
         "use_tqdm_on_load": False,
         "max_model_len": settings.max_prompt_tokens,

@@ -22,6 +22,7 @@ from kafka.errors import (
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
+    RequestTimedOutError,
     SaslAuthenticationFailedError,
     UnknownTopicOrPartitionError,
     UnsupportedSaslMechanismError,
@@ -222,7 +223,9 @@ class KafkaSink:
                 )
             if isinstance(error, InvalidReceiveError):
                 return "it does not speak plain Kafka, check security.protocol: it may want TLS"
-        others = [scrub(str(error)) for error in heard.errors if not isinstance(error, KafkaTimeoutError)]
+        # The last attempt is cut off when time is up, which says nothing of the broker.
+        late = (KafkaTimeoutError, RequestTimedOutError)
+        others = [scrub(str(error)) for error in heard.errors if not isinstance(error, late)]
         if others and all(text.endswith("socket disconnected") for text in others):
             if self._options["sasl_mechanism"]:
                 return "it hangs up during the login, as brokers do on a wrong user name or password"
