@@ -46,13 +46,13 @@ _GIB = 2**30
 class VllmMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen, through vLLM.
 
-    `dtype` is vLLM's name or "auto" (what the checkpoint says on a GPU; on the CPU float32, and bfloat16 where the
-    family keeps a running state). `kv_cache_gib` (GiB) is the size of the engine's cache; without it the engine
-    takes `gpu_memory` (0 to 1) of the GPU, or 2 GiB on a CPU. In at most `picture_cache_gib` (GiB) of host memory
-    it keeps pictures as they were sent: each travels once, unless it falls out there. Bounds: a prompt with its
-    answer has at most `max_prompt_tokens`; kept prefixes are counted on for at most `max_streams` streams, the
-    least recently used are not any more; with `max_queue` asks unfinished, another is refused with MLLMOverloaded;
-    an ask without an answer after `timeout_s` seconds is aborted and ends in MLLMTimeout.
+    `dtype` is vLLM's name or "auto" (what the checkpoint says on a GPU, float32 on the CPU). `kv_cache_gib` (GiB) is
+    the size of the engine's cache; without it the engine takes `gpu_memory` (0 to 1) of the GPU, or 2 GiB on a CPU. In
+    at most `picture_cache_gib` (GiB) of host memory it keeps pictures as they were sent: each travels once, unless it
+    falls out there. Bounds: a prompt with its answer has at most `max_prompt_tokens`; kept prefixes are counted on for
+    at most `max_streams` streams, the least recently used are not any more; with `max_queue` asks unfinished, another
+    is refused with MLLMOverloaded; an ask without an answer after `timeout_s` seconds is aborted and ends in
+    MLLMTimeout.
 
     An engine that dies is started again in the background, and so is one that hangs: after an ask that timed out it has
     another `timeout_s` to answer anybody anything, and is asked on meanwhile. What was asked of an engine that is lost

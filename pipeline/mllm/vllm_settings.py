@@ -63,17 +63,10 @@ def advice(family: str, on_cpu: bool) -> str:
     """What to do about an engine that starts and then does not answer, if something is known of it."""
     if on_cpu and family in _STATEFUL:
         return (
-            f"; on a CPU the linear attention of {family} wants AVX-512 BF16 or AMX, which this one may lack: use a"
+            f"; on a CPU vLLM has no linear attention in float32, which {family} needs to answer as it should: use a"
             " GPU, or transformers:PATH_OR_NAME"
         )
     return ""
-
-
-def _dtype(settings: Settings, on_cpu: bool) -> str:
-    if settings.dtype != "auto" or not on_cpu:
-        return settings.dtype
-    # vLLM has no other linear attention for a CPU.
-    return "bfloat16" if settings.grid.family in _STATEFUL else "float32"
 
 
 def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
@@ -87,7 +80,7 @@ def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
     most = max(1, settings.max_prompt_tokens // _LEAST_ITEM_TOKENS)
     told: dict[str, object] = {
         "model": settings.folder,
-        "dtype": _dtype(settings, on_cpu),
+        "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
         "seed": 0,
         "use_tqdm_on_load": False,
         "max_model_len": settings.max_prompt_tokens,

@@ -318,13 +318,12 @@ async def test_a_family_with_a_running_state_answers_alike_or_says_what_this_cpu
         async with started(tiny("qwen3_5")) as mllm:
             for count in (2, 5):
                 ours, theirs = await both(mllm, embedded, context(*mixed(mllm, count, FAR_S)))
-                assert ours == pytest.approx(theirs, abs=0.1), "bfloat16 on a CPU, beside float32"
+                assert ours == pytest.approx(theirs, abs=0.02)
     except EngineMismatch as error:
         lacking = str(error)
     finally:
         await embedded.close()
-    has = {"avx512_bf16", "amx_tile"} & set(Path("/proc/cpuinfo").read_text().split())
-    assert not lacking or ("wants AVX-512 BF16 or AMX" in lacking and not has)
+    assert not lacking or "use a GPU, or transformers:" in lacking
 
 
 def processes() -> list[psutil.Process]:
