@@ -5,8 +5,9 @@ state (linear attention) is really copied. So whatever becomes of a branch, what
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import signature
 
 import torch
@@ -16,8 +17,12 @@ from transformers import DynamicCache
 def continuing(model: torch.nn.Module, cache: DynamicCache) -> dict[str, object]:
     """What to give a transformers model beside its input, so that it goes on from `cache` and adds to it: the name of
     that argument depends on the installed version."""
-    name = "cache" if "cache" in signature(type(model).forward).parameters else "past_key_values"
-    return {name: cache, "use_cache": True}
+    return {_name(type(model).forward): cache, "use_cache": True}
+
+
+@lru_cache(maxsize=16)
+def _name(forward: Callable[..., object]) -> str:
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
 
 @dataclass(slots=True)

@@ -1,7 +1,4 @@
-"""Training in several processes at once, each with batches of its own, as `torchrun` starts them.
-
-Products of layers as narrow as these gain little from a second thread, and everything from a second process.
-"""
+"""Training in several processes at once, each with batches of its own, as `torchrun` starts them."""
 
 import os
 from collections.abc import Iterable
