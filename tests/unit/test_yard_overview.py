@@ -47,7 +47,7 @@ def batch(viewings):
 
 def test_upper_layers_begin_by_changing_nothing(batch):
     seeing = TaughtVision(1)
-    grown = TaughtOverview(seeing.visual, 1)
+    grown = TaughtOverview(seeing, 1)
     with torch.no_grad():
         seen, before = grown(batch)
         lower = tokens(seeing.visual, batch.patches, batch.grid_thw)
@@ -56,7 +56,7 @@ def test_upper_layers_begin_by_changing_nothing(batch):
 
 
 def test_only_upper_layers_learn(batch):
-    grown = TaughtOverview(TaughtVision(1).visual, 1)
+    grown = TaughtOverview(TaughtVision(1), 1)
     before = {name: weight.clone() for name, weight in grown.visual.state_dict().items()}
     optimizer = torch.optim.SGD([weight for weight in grown.parameters() if weight.requires_grad], lr=0.1)
     for _ in range(2):
@@ -80,7 +80,10 @@ def test_each_picture_comes_with_what_it_shows(batch):
     assert (batch.plate[large] >= 0).all()
     assert (batch.plate[~large] == -1).all()
     assert batch.holds.shape == (len(batch.cells), len(CONDITIONS))
-    assert set(batch.holds[:, CONDITIONS.index(GATE_OPEN)].tolist()) == {0}
+    drawn = taught.EPISODES_PER_STEP * taught.PICTURES_PER_EPISODE
+    assert set(batch.holds[:drawn, CONDITIONS.index(GATE_OPEN)].tolist()) == {0}
+    assert len(batch.holds) == drawn + taught.SHEETS_BESIDE + taught.CROWDED_SHEETS
+    assert (batch.holds[drawn:] == -1).all(), "of sheets nothing is asked"
     assert int(batch.cells.sum()) * 4 == len(batch.patches)
 
 
@@ -91,7 +94,7 @@ def test_a_batch_is_a_function_of_its_step(viewings):
 
 
 def test_what_each_cell_says_can_be_learned(batch):
-    grown = TaughtOverview(TaughtVision(1).visual, 1)
+    grown = TaughtOverview(TaughtVision(1), 1)
     optimizer = torch.optim.AdamW([weight for weight in grown.parameters() if weight.requires_grad], lr=3e-3)
     losses = []
     for _ in range(25):

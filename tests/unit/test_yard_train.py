@@ -19,7 +19,7 @@ from samples.yard.train.pictures import gather
 from samples.yard.train.run import Stage, learning_rate, run
 from samples.yard.train.scenes import happening, sight
 from samples.yard.train.sheets import sheet
-from samples.yard.train.targets import BLANK, HEADS, Shown, either, spell, targets
+from samples.yard.train.targets import BLANK, HEADS, Shown, Targets, either, spell, targets, unknown
 from samples.yard.train.vision import TaughtVision
 
 FRAME = (0, 0, 448, 256)
@@ -199,6 +199,21 @@ def test_two_frames_that_differ_leave_choices_open():
     both = either(dense(person()), dense())
     assert set(both["people"].ravel()) == {-1}
     assert set(both["any"][:, 3]) == {1}, "one of them shows a person"
+
+
+def test_who_is_in_a_cell_for_one_frame_only_is_still_described():
+    nobody, somebody, another = (targets_of(helmet) for helmet in (-1, 0, 1))
+    assert either(nobody, somebody)["person"][0, 0] == 0
+    assert either(another, nobody)["person"][0, 0] == 1
+    assert either(somebody, another)["person"][0, 0] == -1, "two people, of whom either may be meant"
+    assert either(somebody, somebody)["person"][0, 0] == 0
+
+
+def targets_of(helmet: int) -> Targets:
+    """Of one cell, with somebody whose helmet is known (0, 1), or nobody (-1)."""
+    found = unknown(1)
+    found["person"][:, 0] = helmet
+    return found
 
 
 def test_a_batch_holds_the_cells_of_all_pictures():

@@ -100,7 +100,7 @@ def _vision(
         _run(stages.moments(vision, recipe.moments), work)
         _run(stages.rare(vision, recipe.rare), work)
         _run(stages.crowds(vision, recipe.crowds), work)
-    overview = TaughtOverview(vision.visual, stages.SEED).to(device)
+    overview = TaughtOverview(vision, stages.SEED).to(device)
     _run(stages.overview(overview, recipe.overview, [seed for seed, _ in episodes]), work)
     return overview.visual.state_dict()
 

@@ -19,6 +19,7 @@ from samples.yard.segments import told
 from samples.yard.train.episodes import Looked, recall
 from samples.yard.train.notes import CONDITIONS, Truths, notes, truths
 from samples.yard.train.packing import Asked, Packed, Packer
+from samples.yard.train.plated import packed_plates, plates_of
 from samples.yard.train.pointing import Past, cells_of, points
 from samples.yard.truth import height, newest, now
 from samples.yard.watches import Watch, watches_for
@@ -40,6 +41,7 @@ _EVEN, _EVEN_PRESENT = (2, 2), (7, 9)  # conditions that hold, and that do not
 _INTERVALS = 4  # asked when all has been shown: they teach where in the past something lies
 _THINNED, _CELLS_SHOWN = 0.3, 10
 _LONG, _LONG_THINNED = 0.35, 0.75  # part of the contexts that are long where both kinds are mixed; of those, thinned
+_PLATED = 0.3  # part of the contexts that show plates alone, where an episode has some
 _DROPPING = 0.3  # part of the contexts of which frames are dropped
 _CACHED_FILES = 1500
 _LEAST_SHARE, _SHARES_FROM = 0.004, 120  # of the segments of so many episodes
@@ -123,7 +125,13 @@ def lesson_batch(
 
 def present_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
     """Many questions about the newest second of short contexts."""
-    return _filled(files, rng, WORK, lambda episode, shares: packed_present(episode, packer, shares, rng))
+    return _filled(
+        files,
+        rng,
+        WORK,
+        lambda episode, shares: packed_present(episode, packer, shares, rng),
+        lambda file: packed_plates(file, packer, rng),
+    )
 
 
 def mixed_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
@@ -135,7 +143,7 @@ def mixed_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator)
             return packed_present(episode, packer, shares, rng)
         return packed_context(episode, packer, _AS_LEARNED, shares, rng)
 
-    return _filled(files, rng, WORK, packed)
+    return _filled(files, rng, WORK, packed, lambda file: packed_plates(file, packer, rng))
 
 
 def _filled(
@@ -143,13 +151,17 @@ def _filled(
     rng: np.random.Generator,
     most: float,
     packed: Callable[[Remembered, NDArray[np.float64]], Packed | None],
+    plated: Callable[[Path], Packed] | None = None,
 ) -> list[Packed]:
     """What `packed` makes of episodes drawn from the files, None left out, until it costs `most` together. It is told
-    how often each of CONDITIONS holds."""
+    how often each of CONDITIONS holds. `plated` gets some of the episodes' pictures with plates."""
     shares = _shares(tuple(files[:_SHARES_FROM]))
     batch: list[Packed] = []
     while sum(map(work, batch)) < most:
-        if (found := packed(_remembered(files[int(rng.integers(len(files)))]), shares)) is not None:
+        file = files[int(rng.integers(len(files)))]
+        if plated and rng.random() < _PLATED and plates_of(file).exists():
+            batch.append(plated(plates_of(file)))
+        elif (found := packed(_remembered(file), shares)) is not None:
             batch.append(found)
     return batch
 

@@ -21,12 +21,15 @@ from samples.yard.facts import COLOURS, VEHICLES, FrameFacts
 from samples.yard.grammar import only_answer
 from samples.yard.shape import HIDDEN, NORMALISATION, SEEING_LAYERS, grid, vision_fields
 from samples.yard.train import episodes
+from samples.yard.train.crowds import crowded_sheet
 from samples.yard.train.notes import CONDITIONS, truths
 from samples.yard.train.pictures import turns
+from samples.yard.train.sheets import sheet
 from samples.yard.train.start import widen
 from samples.yard.train.tapping import tapped
 from samples.yard.train.targets import BLANK, PLATE_CHARACTERS, Pixels, spell
-from samples.yard.train.vision import balanced, embed_patches_by_product, even_loss, tokens
+from samples.yard.train.telling import TOLD, told_loss
+from samples.yard.train.vision import TaughtVision, balanced, embed_patches_by_product, even_loss, tokens
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "colour_near_now": COLOURS,
@@ -38,10 +41,14 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 """Kinds of questions whose answer each cell should know, and their answers."""
 
 EPISODES_PER_STEP, PICTURES_PER_EPISODE, STEPS_PER_EPISODE = 12, 3, 12
+SHEETS_BESIDE, CROWDED_SHEETS = 4, 3
+"""Pictures full of what cells must go on to know."""
 
 _CHARACTERS = PLATE_CHARACTERS * (BLANK + 1)
 _READABLE_CELLS = 6  # rows of cells below which a picture is too small for any plate
-_KEPT_WEIGHT = 0.5
+_KEPT_WEIGHT, _TOLD_WEIGHT = 0.5, 1.0
+
+_NOTHING_KNOWN = tuple(np.full(count, -1, np.int8) for count in (len(CONDITIONS), len(CHOICES), PLATE_CHARACTERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +73,20 @@ class Overview:
 
 
 class TaughtOverview(nn.Module):
-    """The whole vision part, grown on a finished lower one that stays as it is; heads for what a picture shows, and one
-    that recalls from each token what the lower part alone would have said of its cell."""
+    """The whole vision part, grown on a finished lower one that stays as it is; heads for what a picture shows, and two
+    that recall from each token what the lower part alone knew of its cell: all of it, and what its heads said."""
 
-    def __init__(self, seeing: nn.Module, seed: int) -> None:
+    def __init__(self, seeing: TaughtVision, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.visual = grown(seeing)
+            self.visual = grown(seeing.visual)
             choices = sum(map(len, CHOICES.values()))
             self.heads = nn.Linear(HIDDEN, len(CONDITIONS) + choices + _CHARACTERS)
             self.recalling_heads = nn.Linear(HIDDEN, HIDDEN)
-        self.before = copy.deepcopy(seeing.get_submodule("merger"))
+            self.telling_heads = nn.Linear(HIDDEN, TOLD)
+        self.before = copy.deepcopy(seeing.visual.get_submodule("merger"))
+        self.lower_heads = copy.deepcopy(seeing.heads)
         for name, weight in self.named_parameters():
             weight.requires_grad_(_is_upper(name))
         embed_patches_by_product(self.visual)
@@ -92,7 +101,7 @@ class TaughtOverview(nn.Module):
 def _is_upper(name: str) -> bool:
     part, *rest = name.split(".")
     if part != "visual":
-        return part != "before"
+        return part not in ("before", "lower_heads")
     return rest[0] == "merger" or (rest[0] == "blocks" and int(rest[1]) >= SEEING_LAYERS)
 
 
@@ -121,8 +130,9 @@ def overview_loss(model: TaughtOverview, batch: Overview) -> tuple[Tensor, Mappi
         target.repeat_interleave(batch.cells, dim=0) for target in (batch.holds, batch.choices, batch.plate)
     )
     kept = functional.mse_loss(model.recalling_heads(seen), functional.layer_norm(before, (HIDDEN,)))
-    losses = [even_loss(said, holds), _KEPT_WEIGHT * kept]
-    figures = {"kept": float(kept.detach()), "holds loss": float(losses[0].detach())}
+    told = told_loss(model.telling_heads(seen), model.lower_heads(before))
+    losses = [even_loss(said, holds), _KEPT_WEIGHT * kept, _TOLD_WEIGHT * told]
+    figures = {"kept": float(kept.detach()), "told": float(told.detach()), "holds loss": float(losses[0].detach())}
     decided = holds >= 0
     figures["holds"] = balanced(said[decided] > 0, holds[decided] > 0)
     parts = [*chosen.split([len(answers) for answers in CHOICES.values()], dim=1), *spelled.chunk(PLATE_CHARACTERS, 1)]
@@ -154,7 +164,8 @@ def _shown(pixels: Pixels, facts: tuple[FrameFacts, ...]) -> tuple[NDArray[np.in
 
 
 def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) -> Overview:
-    """Pictures of episodes that change in turn: to render one costs as much as to learn from it for some steps."""
+    """Pictures of episodes that change in turn, as to render one costs as much as to learn from it for some steps; and
+    sheets, of which nothing is asked but what their cells know."""
     changed = turns(step, EPISODES_PER_STEP, STEPS_PER_EPISODE)
     chosen = [_viewed(seeds[(turn * EPISODES_PER_STEP + place) % len(seeds)]) for place, turn in enumerate(changed)]
     pixels: list[Pixels] = []
@@ -163,6 +174,9 @@ def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) ->
         for index in _drawn(viewing, rng):
             pixels.append(viewing.pixels[index])
             shown.append(known[index])
+    beside = [sheet(rng) for _ in range(SHEETS_BESIDE)] + [crowded_sheet(rng) for _ in range(CROWDED_SHEETS)]
+    pixels += [example.pixels for example in beside]
+    shown += [_NOTHING_KNOWN] * len(beside)
     the_grid = grid()
     sizes = [patch_grid(one.shape[1], one.shape[2], the_grid) for one in pixels]
     holds, choices, plate = (torch.from_numpy(np.stack(values).astype(np.int64)) for values in zip(*shown, strict=True))

@@ -31,7 +31,7 @@ def sheet(rng: np.random.Generator, hardness: float = 1.0) -> Example:
     anywhere = rng.random() < hardness
     for middle in _anywhere(rng) if anywhere else _rows(rng, hardness):
         text = random_plate(rng)
-        plate = _painted(text, rng.uniform(smallest, smallest + 6 * hardness), rng, hardness)
+        plate = painted(text, rng.uniform(smallest, smallest + 6 * hardness), rng, hardness)
         box = _box(middle, plate)
         place = np.s_[box[1] : box[1] + box[3], box[0] : box[0] + box[2]]
         if taken[place].any():
@@ -80,7 +80,8 @@ def random_plate(rng: np.random.Generator) -> str:
     return "".join(rng.choice(list(GLYPHS), rng.integers(2, PLATE_CHARACTERS + 1)))
 
 
-def _painted(text: str, glyph_px: float, rng: np.random.Generator, hardness: float) -> Pixels:
+def painted(text: str, glyph_px: float, rng: np.random.Generator, hardness: float) -> Pixels:
+    """A plate with `text`, cleaner the less `hardness` (0 to 1) it has: uint8 `[height, width, 3]` RGB."""
     light, dark = 240 - hardness * rng.uniform(0, 90), hardness * rng.uniform(0, 70)
     paper = (int(light), int(light), int(light * (1 - hardness * rng.uniform(0, 0.4))))
     return draw_plate(text, glyph_px, paper, (int(dark),) * 3)

@@ -25,6 +25,7 @@ from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
 from samples.yard.train.overview import Overview, TaughtOverview, overview_batch, overview_loss
 from samples.yard.train.packing import Packed, Packer
 from samples.yard.train.pictures import VisionBatch, gather, turns
+from samples.yard.train.plated import plated, plates_of
 from samples.yard.train.run import Stage, alone
 from samples.yard.train.scenes import CROP_CELLS, Sight, crop, happening, sight, whole
 from samples.yard.train.sheets import sheet
@@ -193,7 +194,8 @@ def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> Stage[O
 
 
 def look(visual: Module, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
-    """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet. Returns their files.
+    """Keep what the vision part sees of episodes (seed, turn) that `folder` does not hold yet, and of pictures of them
+    with plates. Returns the episodes' files.
 
     Processes that train together share the work.
     """
@@ -204,7 +206,11 @@ def look(visual: Module, wanted: Sequence[tuple[int, int]], folder: Path) -> lis
     visual.eval()
     viewings = DataLoader(Viewings(missing), batch_size=None, num_workers=1, worker_init_fn=alone, prefetch_factor=2)
     for viewing in viewings:
-        keep(folder / f"{viewing.name}.npz", encode(visual, viewing))
+        file = folder / f"{viewing.name}.npz"
+        rng = np.random.default_rng((SEED, 17, *map(int, viewing.name.split("-"))))
+        if (stuck := plated(viewing, rng)) is not None:
+            keep(plates_of(file), encode(visual, stuck))
+        keep(file, encode(visual, viewing))
     together.wait()
     return [folder / f"{seed}-{turn}.npz" for seed, turn in wanted]
 

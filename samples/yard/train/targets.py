@@ -70,6 +70,8 @@ HEADS: Mapping[str, Head] = {
 WORN: Mapping[str, tuple[float, float]] = {"helmet": (0.0, 0.17), "vest": (0.17, 0.5), "bag": (0.45, 0.8)}
 """Where a person wears or carries what the slots of "person" are about, from top (0) to foot (1)."""
 
+_LIKE = ("colour", "person", "plate")  # said of things, so a frame without them says nothing
+
 GLOBAL_HEADS = tuple(HEADS)[list(HEADS).index("any") :]
 
 
@@ -268,12 +270,15 @@ def _reads(found: Targets) -> NDArray[np.int8]:
 
 
 def either(first: Targets, second: Targets) -> Targets:
-    """Targets of a two-frame segment: yes if either frame says yes, and a choice only where both agree."""
-    return {
-        name: np.where(
-            first[name] == second[name],
-            first[name],
-            np.where(np.maximum(first[name], second[name]) == 1, 1, -1) if HEADS[name].classes == 2 else -1,
-        ).astype(np.int8)
-        for name in HEADS
-    }
+    """Targets of a two-frame segment: yes if either frame says yes, and a choice only where both agree. What a thing is
+    like, also where only one frame shows it: who walks on is in a cell for one frame only."""
+    found: Targets = {}
+    for name, head in HEADS.items():
+        one, other = first[name], second[name]
+        differing = np.full_like(one, -1)
+        if name in _LIKE:
+            differing = np.where(one == -1, other, np.where(other == -1, one, -1))
+        elif head.classes == 2:
+            differing = np.where(np.maximum(one, other) == 1, 1, -1)
+        found[name] = np.where(one == other, one, differing).astype(np.int8)
+    return found

@@ -1,0 +1,132 @@
+"""Pictures of the yard with plates stuck on, and questions about them.
+
+An episode shows a legible plate in one segment of a hundred: too few for the text part to learn seventy-five pairs of
+a character and its place. These show one to four plates each, beside whatever else the yard shows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samples.yard import proposals
+from samples.yard.facts import GLYPH_PX, HEIGHT, FrameFacts, Thing
+from samples.yard.grammar import Question, ask
+from samples.yard.segments import told
+from samples.yard.train.episodes import Looked, Viewing, recall
+from samples.yard.train.notes import CONDITIONS
+from samples.yard.train.packing import Asked, Packed, Packer
+from samples.yard.train.pointing import Past, points
+from samples.yard.train.sheets import camera, painted, random_plate
+from samples.yard.train.targets import Box, Pixels
+from samples.yard.truth import Seen, newest, now
+from samples.yard.watches import plate_watch
+
+PICTURES_PER_EPISODE = 6
+
+_LEAST_PX = 6 * 32  # height of a picture below which no plate can be read
+_COUNTS, _CHANCES = (1, 2, 3, 4), (0.45, 0.3, 0.15, 0.1)
+_LARGEST_PX = 20.0
+_TRIES = 20
+_FIRST_ID = 200
+_STANDS, _MOVES_PX = 0.5, (32, 6)  # part of the two-frame pictures in which nothing moves; else how far at most
+_BEFORE = 2  # segments before the one asked about, at most
+_NEAR_MISSES, _TEXTS, _READS = 3, 4, 3  # questions; the near misses are of each plate
+_CACHED_FILES = 1500
+
+
+def plated(viewing: Viewing, rng: np.random.Generator) -> Viewing | None:
+    """Some large pictures of an episode that show no plate, with plates stuck on; the facts tell of those alone. None
+    where there is no such picture."""
+    fit = [
+        index
+        for index, (pixels, facts) in enumerate(zip(viewing.pixels, viewing.facts, strict=True))
+        if pixels.shape[1] >= _LEAST_PX and not any(thing.plate_px for frame in facts for thing in frame.things)
+    ]
+    if not fit:
+        return None
+    drawn = rng.choice(fit, min(len(fit), PICTURES_PER_EPISODE), replace=False)
+    chosen = [(index, *_stuck(viewing.pixels[index], viewing.facts[index], rng)) for index in sorted(drawn.tolist())]
+    return Viewing(
+        viewing.name,
+        tuple(pixels for _, pixels, _ in chosen),
+        tuple(viewing.pts_s[index] for index, _, _ in chosen),
+        tuple(facts for _, _, facts in chosen),
+    )
+
+
+def _stuck(
+    pixels: Pixels, facts: Sequence[FrameFacts], rng: np.random.Generator
+) -> tuple[Pixels, tuple[FrameFacts, ...]]:
+    """The frames with plates on them."""
+    pixels, scale = pixels.copy(), pixels.shape[1] / HEIGHT
+    things: list[list[Thing]] = [[] for _ in facts]
+    taken = np.zeros(pixels.shape[1:3], bool)
+    hardness = rng.uniform(0.3, 1.0)
+    for number in range(rng.choice(_COUNTS, p=_CHANCES)):
+        text, glyph_px = random_plate(rng), float(np.exp(rng.uniform(np.log(GLYPH_PX), np.log(_LARGEST_PX))))
+        plate = painted(text, glyph_px * scale, rng, hardness)
+        for frame, box in enumerate(_boxes(plate, len(facts), taken, rng)):
+            left, top, width, height = box
+            pixels[frame, top : top + height, left : left + width] = plate
+            native = (round(left / scale), round(top / scale), round(width / scale), round(height / scale))
+            things[frame].append(_thing(_FIRST_ID + number, native, text, glyph_px))
+    seen, quality = int(rng.integers(2**31)), hardness * rng.uniform(0, 0.6)
+    taken_by = np.stack([camera(one, np.random.default_rng(seen), quality) for one in pixels])
+    return taken_by, tuple(replace(one, things=tuple(stuck)) for one, stuck in zip(facts, things, strict=True))
+
+
+def _boxes(plate: Pixels, frames: int, taken: NDArray[np.bool_], rng: np.random.Generator) -> list[Box]:
+    """Where a plate is in each frame, in px of the picture: nowhere where none was; none if no such place was found."""
+    height, width = plate.shape[:2]
+    for _ in range(_TRIES):
+        moved = np.zeros(2) if rng.random() < _STANDS else rng.uniform(-1, 1, 2) * _MOVES_PX
+        first = rng.uniform(0, (taken.shape[1] - width, taken.shape[0] - height))
+        corners = [(first + moved * frame).round().astype(int) for frame in range(frames)]
+        inside = all(0 <= x <= taken.shape[1] - width and 0 <= y <= taken.shape[0] - height for x, y in corners)
+        if inside and not any(taken[y : y + height, x : x + width].any() for x, y in corners):
+            for x, y in corners:
+                taken[y : y + height, x : x + width] = True
+            return [(int(x), int(y), width, height) for x, y in corners]
+    return []
+
+
+def _thing(id_: int, box: Box, plate: str, glyph_px: float) -> Thing:
+    return Thing(id_, "car", box, 60.0, 1.0, 255.0, "road", plate=plate, plate_px=glyph_px)
+
+
+def plates_of(file: Path) -> Path:
+    """Where the pictures with plates are kept beside an episode's file."""
+    return file.with_name(f"{file.stem}-plates.npz")
+
+
+@lru_cache(maxsize=_CACHED_FILES)
+def _recalled(file: Path) -> tuple[Looked, ...]:
+    return tuple(recall(file))
+
+
+def packed_plates(file: Path, packer: Packer, rng: np.random.Generator) -> Packed:
+    """A few such pictures in a row, and questions about the plates of the newest."""
+    kept = _recalled(file)
+    last = int(rng.integers(len(kept)))
+    looked = kept[max(0, last - int(rng.integers(0, _BEFORE + 1))) : last + 1]
+    frames = told([one.facts for one in looked], looked[0].pts_s[0])
+    nothing_held = np.full((len(looked), len(CONDITIONS)), -1, np.int8)
+    past = Past(looked, nothing_held, frames)
+    asked = [Asked(len(looked), question, tuple(points(question, past))) for question in _questions(frames, rng)]
+    return packer.pack(looked, asked)
+
+
+def _questions(frames: Sequence[FrameFacts], rng: np.random.Generator) -> Iterator[Question]:
+    proposed = [condition for _ in range(_NEAR_MISSES) for condition in proposals.plates(newest(frames), rng)]
+    there = [condition for condition in proposed if now(condition, frames)]
+    for condition in [*dict.fromkeys(there), *dict.fromkeys(proposed)]:
+        if isinstance(condition, Seen) and condition.plate and (value := now(condition, frames)) is not None:
+            yield Question("standing", "watch", plate_watch(condition.plate).text, "yes" if value else "no")
+    yield from ask(frames, rng, kinds=("plate_text_now",), count=_TEXTS)
+    for _ in range(_READS):
+        yield from ask(frames, rng, kinds=("plate_read_now",))
+    yield from ask(frames, rng, kinds=("plate_any_now",))
