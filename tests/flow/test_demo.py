@@ -94,7 +94,7 @@ def test_a_watch_that_the_mllm_never_understands_is_named_once_and_opens_nothing
 
 # Once somebody in a vest and with a bag walks by, once the barrier rises, and once a plate can be read.
 SEED, SECONDS = 800001, 32.0
-MEANT = ("carrying-bag", "vest", "barrier-up", "any-plate")
+MEANT = ("no-helmet", "vest", "barrier-up", "dock-occupied", "any-plate")
 STRANGE = "is the elephant dancing?"
 
 

@@ -18,7 +18,7 @@ QUIET = FrameFacts(0.0, "day", False, False, True)
 CAR = Thing(7, "car", (96, 96, 96, 64), 64.0, 1.0, 60.0, "road", colour="red", plate="A7K", plate_px=14.0)
 
 
-def viewing(facts: FrameFacts = QUIET, cells: tuple[int, int] = (8, 14), pictures: int = 9) -> Viewing:
+def viewing(facts: FrameFacts = QUIET, cells: tuple[int, int] = (8, 14), pictures: int = 20) -> Viewing:
     shape = (2, cells[0] * 32, cells[1] * 32, 3)
     pairs = [(float(second), second + 0.5) for second in range(pictures)]
     return Viewing(
