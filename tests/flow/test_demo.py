@@ -92,7 +92,8 @@ def test_a_watch_that_the_mllm_never_understands_is_named_once_and_opens_nothing
     assert ".watch." not in done.stdout
 
 
-# Once somebody in a vest and with a bag walks by, once the barrier rises, and once a plate can be read.
+# Once somebody in a vest walks by and shows a bare head, once the barrier rises, once a truck stands at the dock, and
+# once a plate can be read.
 SEED, SECONDS = 800001, 32.0
 MEANT = ("no-helmet", "vest", "barrier-up", "dock-occupied", "any-plate")
 STRANGE = "is the elephant dancing?"

@@ -8,10 +8,10 @@ import pytest
 from samples.yard.checkpoint import tokenizer
 from samples.yard.facts import FrameFacts, Thing
 from samples.yard.shape import HIDDEN
-from samples.yard.train.contexts import mixed_batch
+from samples.yard.train.contexts import mixed_batch, packed_plates, remembered
 from samples.yard.train.episodes import Looked, Viewing, keep
 from samples.yard.train.packing import Packer
-from samples.yard.train.plated import PICTURES_PER_EPISODE, packed_plates, plated, plates_of
+from samples.yard.train.plated import PICTURES_PER_EPISODE, plated, plates_of
 from samples.yard.truth import PLATE
 
 QUIET = FrameFacts(0.0, "day", False, False, True)
@@ -78,7 +78,7 @@ def file(tmp_path):
 
 def test_plates_that_are_there_are_asked_for_and_near_misses_of_them(file):
     packer, rng = Packer(tokenizer()), np.random.default_rng(3)
-    drawn = [packed_plates(plates_of(file), packer, rng) for _ in range(8)]
+    drawn = [packed_plates(remembered(plates_of(file)), packer, rng) for _ in range(8)]
     questions = [question for packed in drawn for question in packed.questions]
     assert {question.answer for question in questions if question.kind == "standing"} == {"yes", "no"}
     assert {"plate_text_now", "plate_read_now", "plate_any_now"} <= {question.kind for question in questions}

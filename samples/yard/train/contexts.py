@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import KINDS, Question, ask, ask_if
+from samples.yard.proposals import plates
 from samples.yard.segments import told
 from samples.yard.train.episodes import Looked, recall
 from samples.yard.train.notes import CONDITIONS, Truths, notes, truths
 from samples.yard.train.packing import Asked, Packed, Packer
-from samples.yard.train.plated import packed_plates, plates_of
+from samples.yard.train.plated import plates_of
 from samples.yard.train.pointing import Past, cells_of, points
-from samples.yard.truth import height, newest, now
-from samples.yard.watches import Watch, watches_for
+from samples.yard.truth import Seen, height, newest, now
+from samples.yard.watches import Watch, plate_watch, watches_for
 
 NOW_KINDS = tuple(kind for kind in KINDS if kind == "unknown" or kind.endswith("_now"))
 """What can be said of the newest moment: taught before questions about the past."""
@@ -42,8 +43,9 @@ _INTERVALS = 4  # asked when all has been shown: they teach where in the past so
 _THINNED, _CELLS_SHOWN = 0.3, 10
 _LONG, _LONG_THINNED = 0.35, 0.75  # part of the contexts that are long where both kinds are mixed; of those, thinned
 _PLATED = 0.3  # part of the contexts that show plates alone, where an episode has some
+_NEAR_MISSES, _TEXTS, _READS = 3, 4, 3  # questions about plates; the near misses are of each
 _DROPPING = 0.3  # part of the contexts of which frames are dropped
-_CACHED_FILES = 1500
+_CACHED_FILES = 3000
 _LEAST_SHARE, _SHARES_FROM = 0.004, 120  # of the segments of so many episodes
 
 
@@ -72,7 +74,8 @@ _AS_LEARNED = Lesson(64, _LONG_THINNED)
 
 
 @lru_cache(maxsize=_CACHED_FILES)
-def _remembered(file: Path) -> Remembered:
+def remembered(file: Path) -> Remembered:
+    """What a file holds, read once."""
     looked = tuple(recall(file))
     frames = [frame for one in looked for frame in one.facts]
     watches = watches_for(frames, np.random.default_rng(len(looked)), WATCHES)
@@ -125,13 +128,7 @@ def lesson_batch(
 
 def present_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
     """Many questions about the newest second of short contexts."""
-    return _filled(
-        files,
-        rng,
-        WORK,
-        lambda episode, shares: packed_present(episode, packer, shares, rng),
-        lambda file: packed_plates(file, packer, rng),
-    )
+    return _filled(files, rng, WORK, lambda episode, shares: packed_present(episode, packer, shares, rng), packer)
 
 
 def mixed_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator) -> list[Packed]:
@@ -143,7 +140,7 @@ def mixed_batch(files: Sequence[Path], packer: Packer, rng: np.random.Generator)
             return packed_present(episode, packer, shares, rng)
         return packed_context(episode, packer, _AS_LEARNED, shares, rng)
 
-    return _filled(files, rng, WORK, packed, lambda file: packed_plates(file, packer, rng))
+    return _filled(files, rng, WORK, packed, packer)
 
 
 def _filled(
@@ -151,17 +148,18 @@ def _filled(
     rng: np.random.Generator,
     most: float,
     packed: Callable[[Remembered, NDArray[np.float64]], Packed | None],
-    plated: Callable[[Path], Packed] | None = None,
+    plated: Packer | None = None,
 ) -> list[Packed]:
     """What `packed` makes of episodes drawn from the files, None left out, until it costs `most` together. It is told
-    how often each of CONDITIONS holds. `plated` gets some of the episodes' pictures with plates."""
+    how often each of CONDITIONS holds. With `plated`, some contexts are an episode's pictures with
+    plates, packed by that."""
     shares = _shares(tuple(files[:_SHARES_FROM]))
     batch: list[Packed] = []
     while sum(map(work, batch)) < most:
         file = files[int(rng.integers(len(files)))]
         if plated and rng.random() < _PLATED and plates_of(file).exists():
-            batch.append(plated(plates_of(file)))
-        elif (found := packed(_remembered(file), shares)) is not None:
+            batch.append(packed_plates(remembered(plates_of(file)), plated, rng))
+        elif (found := packed(remembered(file), shares)) is not None:
             batch.append(found)
     return batch
 
@@ -217,6 +215,29 @@ def packed_present(
     return packer.pack(looked, asked, notes(episode.held[chosen], times_s), shown)
 
 
+def packed_plates(episode: Remembered, packer: Packer, rng: np.random.Generator) -> Packed:
+    """A few of an episode's pictures with plates in a row, and questions about the plates of the newest."""
+    last = int(rng.integers(len(episode.looked)))
+    first = max(0, last - int(rng.integers(0, _BEFORE + 1)))
+    looked = episode.looked[first : last + 1]
+    frames = told([one.facts for one in looked], looked[0].pts_s[0])
+    past = Past(looked, episode.held[first : last + 1], frames)
+    asked = [Asked(len(looked), question, tuple(points(question, past))) for question in _of_plates(frames, rng)]
+    return packer.pack(looked, asked)
+
+
+def _of_plates(frames: Sequence[FrameFacts], rng: np.random.Generator) -> list[Question]:
+    """Only of plates: the facts of these pictures tell of nothing else. Those that are there are asked for twice."""
+    proposed = [condition for _ in range(_NEAR_MISSES) for condition in plates(newest(frames), rng)]
+    texts = [condition.plate for condition in proposed if isinstance(condition, Seen) and condition.plate]
+    there = [text for text in texts if now(plate_watch(text).condition, frames)]
+    questions = watched([plate_watch(text) for text in [*dict.fromkeys(there), *dict.fromkeys(texts)]], frames)
+    questions += ask(frames, rng, kinds=("plate_text_now",), count=_TEXTS)
+    for _ in range(_READS):
+        questions += ask(frames, rng, kinds=("plate_read_now",))
+    return questions + ask(frames, rng, kinds=("plate_any_now",))
+
+
 def _evenly(
     held: Truths,
     frames: Sequence[FrameFacts],
@@ -238,7 +259,7 @@ def _evenly(
 def _shares(files: tuple[Path, ...]) -> NDArray[np.float64]:
     """In which part of the segments of episodes each of CONDITIONS holds, at least _LEAST_SHARE and at most the rest:
     float64 `[CONDITIONS]`."""
-    held = np.concatenate([_remembered(file).held for file in files])
+    held = np.concatenate([remembered(file).held for file in files])
     return np.asarray((held == 1).mean(axis=0).clip(_LEAST_SHARE, 1 - _LEAST_SHARE))
 
 

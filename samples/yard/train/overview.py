@@ -27,7 +27,7 @@ from samples.yard.train.pictures import turns
 from samples.yard.train.sheets import sheet
 from samples.yard.train.start import widen
 from samples.yard.train.tapping import tapped
-from samples.yard.train.targets import BLANK, PLATE_CHARACTERS, Pixels, spell
+from samples.yard.train.targets import BLANK, PLATE_CHARACTERS, READABLE_CELLS, Pixels, spell
 from samples.yard.train.telling import TOLD, told_loss
 from samples.yard.train.vision import TaughtVision, balanced, embed_patches_by_product, even_loss, tokens
 
@@ -45,7 +45,6 @@ SHEETS_BESIDE, CROWDED_SHEETS = 4, 3
 """Pictures full of what cells must go on to know."""
 
 _CHARACTERS = PLATE_CHARACTERS * (BLANK + 1)
-_READABLE_CELLS = 6  # rows of cells below which a picture is too small for any plate
 _KEPT_WEIGHT, _TOLD_WEIGHT = 0.5, 1.0
 
 _NOTHING_KNOWN = tuple(np.full(count, -1, np.int8) for count in (len(CONDITIONS), len(CHOICES), PLATE_CHARACTERS))
@@ -157,7 +156,7 @@ def _viewed(seed: int) -> tuple[episodes.Viewing, tuple[tuple[NDArray[np.int8], 
 def _shown(pixels: Pixels, facts: tuple[FrameFacts, ...]) -> tuple[NDArray[np.int8], ...]:
     answers = [only_answer(kind, facts) for kind in CHOICES]
     choices = [-1 if said is None else CHOICES[kind].index(said) for kind, said in zip(CHOICES, answers, strict=True)]
-    large = pixels.shape[1] >= _READABLE_CELLS * grid().cell_px
+    large = pixels.shape[1] >= READABLE_CELLS * grid().cell_px
     plate = only_answer("plate_read_now", facts) if large else None
     spelled = np.full(PLATE_CHARACTERS, -1, np.int8) if plate is None else spell(plate)
     return truths(facts), np.array(choices, np.int8), spelled

@@ -1,41 +1,29 @@
-"""Pictures of the yard with plates stuck on, and questions about them.
+"""Pictures of the yard with plates stuck on.
 
 An episode shows a legible plate in one segment of a hundred: too few for the text part to learn seventy-five pairs of
 a character and its place. These show one to four plates each, beside whatever else the yard shows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.yard import proposals
 from samples.yard.facts import GLYPH_PX, HEIGHT, FrameFacts, Thing
-from samples.yard.grammar import Question, ask
-from samples.yard.segments import told
-from samples.yard.train.episodes import Looked, Viewing, recall
-from samples.yard.train.notes import CONDITIONS
-from samples.yard.train.packing import Asked, Packed, Packer
-from samples.yard.train.pointing import Past, points
+from samples.yard.shape import grid
+from samples.yard.train.episodes import Viewing
 from samples.yard.train.sheets import camera, painted, random_plate
-from samples.yard.train.targets import Box, Pixels
-from samples.yard.truth import Seen, newest, now
-from samples.yard.watches import plate_watch
+from samples.yard.train.targets import READABLE_CELLS, Box, Pixels
 
 PICTURES_PER_EPISODE = 6
 
-_LEAST_PX = 6 * 32  # height of a picture below which no plate can be read
 _COUNTS, _CHANCES = (1, 2, 3, 4), (0.45, 0.3, 0.15, 0.1)
 _LARGEST_PX = 20.0
 _TRIES = 20
 _FIRST_ID = 200
 _STANDS, _MOVES_PX = 0.5, (32, 6)  # part of the two-frame pictures in which nothing moves; else how far at most
-_BEFORE = 2  # segments before the one asked about, at most
-_NEAR_MISSES, _TEXTS, _READS = 3, 4, 3  # questions; the near misses are of each plate
-_CACHED_FILES = 1500
 
 
 def plated(viewing: Viewing, rng: np.random.Generator) -> Viewing | None:
@@ -44,7 +32,8 @@ def plated(viewing: Viewing, rng: np.random.Generator) -> Viewing | None:
     fit = [
         index
         for index, (pixels, facts) in enumerate(zip(viewing.pixels, viewing.facts, strict=True))
-        if pixels.shape[1] >= _LEAST_PX and not any(thing.plate_px for frame in facts for thing in frame.things)
+        if pixels.shape[1] >= READABLE_CELLS * grid().cell_px
+        and not any(thing.plate_px for frame in facts for thing in frame.things)
     ]
     if not fit:
         return None
@@ -101,32 +90,3 @@ def _thing(id_: int, box: Box, plate: str, glyph_px: float) -> Thing:
 def plates_of(file: Path) -> Path:
     """Where the pictures with plates are kept beside an episode's file."""
     return file.with_name(f"{file.stem}-plates.npz")
-
-
-@lru_cache(maxsize=_CACHED_FILES)
-def _recalled(file: Path) -> tuple[Looked, ...]:
-    return tuple(recall(file))
-
-
-def packed_plates(file: Path, packer: Packer, rng: np.random.Generator) -> Packed:
-    """A few such pictures in a row, and questions about the plates of the newest."""
-    kept = _recalled(file)
-    last = int(rng.integers(len(kept)))
-    looked = kept[max(0, last - int(rng.integers(0, _BEFORE + 1))) : last + 1]
-    frames = told([one.facts for one in looked], looked[0].pts_s[0])
-    nothing_held = np.full((len(looked), len(CONDITIONS)), -1, np.int8)
-    past = Past(looked, nothing_held, frames)
-    asked = [Asked(len(looked), question, tuple(points(question, past))) for question in _questions(frames, rng)]
-    return packer.pack(looked, asked)
-
-
-def _questions(frames: Sequence[FrameFacts], rng: np.random.Generator) -> Iterator[Question]:
-    proposed = [condition for _ in range(_NEAR_MISSES) for condition in proposals.plates(newest(frames), rng)]
-    there = [condition for condition in proposed if now(condition, frames)]
-    for condition in [*dict.fromkeys(there), *dict.fromkeys(proposed)]:
-        if isinstance(condition, Seen) and condition.plate and (value := now(condition, frames)) is not None:
-            yield Question("standing", "watch", plate_watch(condition.plate).text, "yes" if value else "no")
-    yield from ask(frames, rng, kinds=("plate_text_now",), count=_TEXTS)
-    for _ in range(_READS):
-        yield from ask(frames, rng, kinds=("plate_read_now",))
-    yield from ask(frames, rng, kinds=("plate_any_now",))

@@ -205,10 +205,9 @@ def look(visual: Module, wanted: Sequence[tuple[int, int]], folder: Path) -> lis
     missing = [(seed, turn) for seed, turn in mine if not (folder / f"{seed}-{turn}.npz").exists()]
     visual.eval()
     viewings = DataLoader(Viewings(missing), batch_size=None, num_workers=1, worker_init_fn=alone, prefetch_factor=2)
-    for viewing in viewings:
+    for episode, viewing in zip(missing, viewings, strict=True):
         file = folder / f"{viewing.name}.npz"
-        rng = np.random.default_rng((SEED, 17, *map(int, viewing.name.split("-"))))
-        if (stuck := plated(viewing, rng)) is not None:
+        if (stuck := plated(viewing, np.random.default_rng((SEED, 17, *episode)))) is not None:
             keep(plates_of(file), encode(visual, stuck))
         keep(file, encode(visual, viewing))
     together.wait()

@@ -22,6 +22,9 @@ Targets = dict[str, NDArray[np.int8]]
 PLATE_CHARACTERS = 3
 BLANK = len(GLYPHS)
 
+READABLE_CELLS = 6
+"""Rows of cells below which a picture is too small for any plate."""
+
 _PLACES = ("dock", "bays", "road")
 _MOST = 4  # counts end at "four or more"
 _OWNS_CELL = 0.08  # part of a cell that a thing must cover

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from samples.yard.facts import KINDS, VEHICLES
 from samples.yard.train.targets import HEADS
+from samples.yard.train.vision import evenly
 
 _SAID_OF: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "kind": ("", ()),
@@ -25,8 +25,6 @@ _SAID_OF: Mapping[str, tuple[str, tuple[int, ...]]] = {
 TOLD = sum(HEADS[name].outputs for name in _SAID_OF)
 """Outputs of all of them."""
 
-_LEAST = 1.0  # cells that a mean is taken over, so that a picture of none counts for nothing
-
 
 def told_loss(repeated: Tensor, lower: Tensor) -> Tensor:
     """How far `repeated` `[cells, TOLD]` is from what the lower part's heads say, `lower` `[cells, outputs]`, both
@@ -37,25 +35,15 @@ def told_loss(repeated: Tensor, lower: Tensor) -> Tensor:
     for (name, (other, slots)), part in zip(_SAID_OF.items(), parts, strict=True):
         matters = said[other][:, list(slots)].sigmoid().amax(1) if other else torch.ones_like(part[:, 0])
         if HEADS[name].classes == 2:
-            losses.append(_even(part, said[name], matters))
+            yes = said[name].sigmoid() * matters[:, None]
+            losses.append(evenly(part, yes, matters[:, None] - yes))
         else:
             shape = -1, HEADS[name].slots, HEADS[name].classes
             losses.append(_choice(part.reshape(shape), said[name].reshape(shape), matters))
     return torch.stack(losses).mean()
 
 
-def _even(part: Tensor, said: Tensor, matters: Tensor) -> Tensor:
-    """As `even_loss`: in each slot the yeses together weigh as much as the noes."""
-    yes = said.sigmoid() * matters[:, None]
-    no = matters[:, None] - yes
-    sides = [
-        (share * functional.softplus(value)).sum(0) / share.sum(0).clamp(min=_LEAST)
-        for share, value in ((yes, -part), (no, part))
-    ]
-    return torch.stack(sides).mean()
-
-
 def _choice(part: Tensor, said: Tensor, matters: Tensor) -> Tensor:
     """Cross entropy between choices `[cells, slots, classes]`."""
     each = -(said.softmax(2) * part.log_softmax(2)).sum(2).mean(1)
-    return (each * matters).sum() / matters.sum().clamp(min=_LEAST)
+    return (each * matters).sum() / matters.sum().clamp(min=1)

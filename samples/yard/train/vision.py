@@ -104,11 +104,16 @@ def _yes_no_loss(values: Tensor, target: Tensor, rare: bool) -> Tensor:
 
 def even_loss(values: Tensor, target: Tensor) -> Tensor:
     """Mean over slots of the mean of the yeses' and of the noes' mean cross entropy; a slot may lack either."""
-    each = functional.softplus(torch.where(target == 1, -values, values))
-    sums = [((each * (target == state)).sum(0), (target == state).sum(0)) for state in (0, 1)]
-    means = torch.stack([total / count.clamp(min=1) for total, count in sums])
-    present = torch.stack([count > 0 for _, count in sums])
-    return means[present].sum() / (2 * means.shape[1])
+    return evenly(values, (target == 1).to(values.dtype), (target == 0).to(values.dtype))
+
+
+def evenly(values: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """As `even_loss`, where each of `values` `[cells, slots]` counts as so much of a yes and of a no."""
+    sides = [
+        (share * functional.softplus(value)).sum(0) / share.sum(0).clamp(min=1)
+        for share, value in ((yes, -values), (no, values))
+    ]
+    return torch.stack(sides).mean()
 
 
 def balanced(said: Tensor, true: Tensor) -> float:
