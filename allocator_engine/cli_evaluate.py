@@ -27,6 +27,9 @@ T = TypeVar("T", bound=str)
 SECONDS = (2.0, 600.0)
 """Shortest and longest episode of the yard."""
 
+MOST_WATCHES = 8
+"""Watches of an episode of the yard."""
+
 _CACHE_TOKENS = 4_000_000
 _COLUMNS = ("watch_f1", "watch_f1 coarse", "watch_f1 fine", "qa", "grounding", "image")
 
@@ -43,6 +46,7 @@ def evaluate(
     resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of an episode of the yard.")] = 32.0,
+    watches: Annotated[int, typer.Option(help="Watches of the yard that stand together, 1 to 8.")] = MOST_WATCHES,
     jobs: Annotated[int, typer.Option(help="Processes at work; each loads the MLLM.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
 ) -> None:
@@ -54,6 +58,8 @@ def evaluate(
         raise ConfigError(f"--jobs is {jobs}; expected 1 or more")
     if not SECONDS[0] <= seconds <= SECONDS[1]:
         raise ConfigError(f"--seconds is {seconds:g}; expected {SECONDS[0]:g} to {SECONDS[1]:g}")
+    if not 1 <= watches <= MOST_WATCHES:
+        raise ConfigError(f"--watches is {watches}; expected 1 to {MOST_WATCHES}")
     if engine is None and (SHIPPED / FILE_NAME).exists():
         engine = SHIPPED
     comparison = Comparison(
@@ -65,6 +71,7 @@ def evaluate(
         families=_some("--families", families, FAMILIES),
         engine=engine,
         mllm=_mllm(mllm, device),
+        watches=watches,
     )
     try:
         with Progress(console=console, transient=True) as progress:
@@ -150,7 +157,8 @@ def _report(comparison: "Comparison", found: Frontier, picture: Path | None, as_
         wide = Console(width=200)
         wide.print(points_table(found.points))
         wide.print(differences_table(found.differences))
-    about = {"tasks": comparison.tasks, "seeds": f"{comparison.seeds.start}:{comparison.seeds.stop}"}
+    seeds = f"{comparison.seeds.start}:{comparison.seeds.stop}"
+    about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches}
     typer.echo(json.dumps({**about, "hashes": comparison.hashes(), **found.as_json()}, allow_nan=False))
 
 

@@ -104,7 +104,7 @@ class StreamNetwork(nn.Module):
         self.nothing_asked = nn.Parameter(torch.randn(width) * 0.02)
         self.readers = nn.ModuleList(Reader(width, shape.heads) for _ in range(shape.readers))
         self.weight = nn.Linear(width, 1)
-        self.foresee = nn.Linear(width, 1)  # training only: whether the MLLM would say yes
+        self.foresee = nn.Linear(width, 2)  # training only: whether a query holds, and whether it turns
         self.summary_norm = nn.LayerNorm(4 * width)
         self.head = nn.Sequential(
             nn.Linear(4 * width + _GRANT_FEATURES, shape.head_width),

@@ -24,7 +24,7 @@ from allocator_engine.encode import scales
 from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.model.policy import entropy, log_prob, sample
 from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
-from allocator_engine.train.first_policy import LEVELS, imitation, needed
+from allocator_engine.train.first_policy import LEVELS, forgone, needed, turns
 from allocator_engine.train.learner import Learner, weight_groups
 from allocator_engine.train.progress import Progress, Record, means
 from allocator_engine.train.regular import RegularRules, likeness, regulariser
@@ -39,8 +39,9 @@ _Loss: TypeAlias = Callable[[], tuple[Tensor, dict[str, float]]]
 class CapoConfig:
     """Every option of a training. Seconds are clip seconds; rates and weights are of AdamW.
 
-    The first `grounding_steps` ask the MLLM nothing: the network learns which queries hold in which frames, which it
-    goes on learning with `answer_weight` afterwards, and with `imitation_weight` to spend where that changes.
+    The first `grounding_steps` ask the MLLM nothing and have a `grounding_rate` of their own: the network learns which
+    queries hold and turn in which frames, which it goes on learning with `answer_weight` afterwards, and with
+    `worth_weight` to spend where they turn.
     `untold` is the part of the prompts whose queries are withheld, so that an allocation without queries is learned
     too. `credit_s` is how far back a question credits what was saved or wasted before its evidence came.
     """
@@ -60,11 +61,12 @@ class CapoConfig:
     advantage: AdvantageRules = AdvantageRules()
     regular: RegularRules = RegularRules()
     answer_weight: float = 0.1
-    imitation_weight: float = 4.0
+    worth_weight: float = 2.0
     entropy_weight: float = 0.0
     clip: tuple[float, float] = (0.2, 0.28)
     dual_clip: float = 10.0
     learning_rate: float = 5e-4
+    grounding_rate: float = 1.5e-3
     last_rate: float = 0.1
     warm_up: int = 20
     weight_decay: float = 0.01
@@ -148,10 +150,14 @@ def train(
 
 
 def learning_rate(step: int, config: CapoConfig) -> float:
-    """A linear warm-up, then a cosine down to `last_rate` of the peak."""
+    """Of each phase: a linear warm-up, then a cosine down to `last_rate` of its peak."""
+    grounded = min(config.grounding_steps, config.steps)
+    peak, steps = config.grounding_rate, grounded
+    if step >= grounded:
+        peak, steps, step = config.learning_rate, config.steps - grounded, step - grounded
     warm = min(1.0, (step + 1) / max(1, config.warm_up))
-    fall = (1 + math.cos(math.pi * step / max(1, config.steps))) / 2
-    return config.learning_rate * warm * (config.last_rate + (1 - config.last_rate) * fall)
+    fall = (1 + math.cos(math.pi * step / max(1, steps))) / 2
+    return peak * warm * (config.last_rate + (1 - config.last_rate) * fall)
 
 
 def _step(step: int, config: CapoConfig, learner: Learner, outside: Outside, progress: Progress) -> Record:
@@ -221,7 +227,7 @@ def _per_frame(episode: Episode, watched: Watched, advantage: Floats, credit_s: 
 
 def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor, dict[str, float]]:
     """PPO's clipped loss per frame, the regularisers, and what the queries' own tokens say of their answers."""
-    meaning, holds = learner.understand(rolled.watched, rolled.told)
+    meaning, foreseen = learner.understand(rolled.watched, rolled.told)
     mean, concentration = learner.decide(meaning.expand(config.group, -1, -1), rolled.levels)
     ratio = torch.exp(log_prob(mean, concentration, rolled.actions) - rolled.old)
     clipped = ratio.clamp(1 - config.clip[0], 1 + config.clip[1])
@@ -233,8 +239,9 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
     regular, figures = regulariser(mean, concentration, alike, pts_s, config.regular)
     spread = entropy(mean, concentration).mean()
     loss = regular - gain.mean() - config.entropy_weight * spread
-    if rolled.told and config.answer_weight and holds is not None:
-        loss = loss + config.answer_weight * _foreseen(holds, rolled.watched, rolled.episode)
+    if rolled.told and config.answer_weight and foreseen is not None:
+        holds = rolled.episode.holds[: len(rolled.told)]
+        loss = loss + config.answer_weight * _foreseen(foreseen, rolled.watched, holds)
     figures |= {
         "entropy": float(spread.detach()),
         "scale": float(mean.detach().mean()),
@@ -248,29 +255,46 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
 def _grounding_loss(
     episode: Episode, config: CapoConfig, learner: Learner, prompt: tuple[int, int]
 ) -> tuple[Tensor, dict[str, float]]:
-    """What holds in each frame, and a first policy that looks where something does, for grants of every size."""
+    """What holds and what turns in each frame, and a first policy that spends where it does, for grants of every size.
+
+    Of a prompt that tells no queries, any that are known might stand.
+    """
     watched = learner.watch(episode)
-    meaning, holds = learner.understand(watched, episode.standing)
-    if holds is None:
-        raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
     rng = np.random.default_rng((config.seed, *prompt))
+    told = () if rng.random() < config.untold else episode.standing
+    known = (*episode.standing, *episode.beside)
+    meaning, foreseen = learner.understand(watched, told, known[len(told) :])
+    if foreseen is None:
+        raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
     hop_of = watched.hop_of
     level = torch.from_numpy(rng.uniform(*LEVELS, len(episode.hops))[hop_of]).float().to(meaning.device)[None]
-    need = torch.from_numpy(needed(episode.holds)[hop_of]).to(meaning.device)[None]
-    imitated = imitation(learner.decide(meaning, level)[0], need, level)
-    foreseen = _foreseen(holds, watched, episode)
-    figures = {"imitation": float(imitated.detach()), "foreseen": float(foreseen.detach())}
-    return foreseen + config.imitation_weight * imitated, figures
+    turning = turns(episode.holds)
+    of_told = needed(turning[: len(told)]) if told else needed(turning) * len(episode.standing) / max(1, len(known))
+    need = torch.from_numpy(of_told[hop_of]).to(meaning.device)[None]
+    lost = forgone(learner.decide(meaning, level)[0], need, level)
+    holding, turned = _foreseen(foreseen, watched, episode.holds), _foreseen_turns(foreseen, watched, turning)
+    figures = {"forgone": float(lost.detach()), "holds": float(holding.detach()), "turns": float(turned.detach())}
+    return holding + turned + config.worth_weight * lost, figures
 
 
-def _foreseen(holds: Tensor, watched: Watched, episode: Episode) -> Tensor:
-    """Cross entropy of whether each standing query holds at the end of each hop, where that is known."""
-    said = holds[[max(hop.stop - 1, 0) for hop in watched.hops]]
-    truth = torch.from_numpy(episode.holds.T.astype(np.float32)).to(said.device)
-    known = truth >= 0
+def _foreseen(foreseen: Tensor, watched: Watched, holds: NDArray[np.int8]) -> Tensor:
+    """Cross entropy of whether each query holds at the end of each hop, where that is known."""
+    said = foreseen[[max(hop.stop - 1, 0) for hop in watched.hops], :, 0]
+    return _cross_entropy(said, holds.T)
+
+
+def _foreseen_turns(foreseen: Tensor, watched: Watched, turning: NDArray[np.int8]) -> Tensor:
+    """Cross entropy of whether each query turns in each frame's hop, where that is known."""
+    return _cross_entropy(foreseen[:, :, 1], turning.T[watched.hop_of])
+
+
+def _cross_entropy(said: Tensor, truth: NDArray[np.int8]) -> Tensor:
+    """Of logits against 1 and 0, where the truth is not -1."""
+    wanted = torch.from_numpy(truth.astype(np.float32)).to(said.device)
+    known = wanted >= 0
     if not bool(known.any()):
         return said.sum() * 0
-    return functional.binary_cross_entropy_with_logits(said[known], truth[known])
+    return functional.binary_cross_entropy_with_logits(said[known], wanted[known])
 
 
 def _update(

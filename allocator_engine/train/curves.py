@@ -10,6 +10,8 @@ from allocator_engine.errors import EngineMissing
 from allocator_engine.train.progress import Record
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("first policy: cross entropy of what holds and turns, nats", ("holds", "turns")),
+    ("first policy: worth forgone, turns", ("forgone",)),
     ("reward", ("reward",)),
     ("cost, part of native tokens", ("cost", "target", "pivot")),
     ("vision tokens per episode", ("tokens",)),
@@ -26,8 +28,8 @@ def draw(records: Sequence[Record], file: Path) -> None:
         from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore] # an extra
     except ImportError as error:
         raise EngineMissing(f"curves need matplotlib ({error}); pip install 'resadapt-stream[train]'") from error
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(3, 2).flat, PANELS, strict=True):
         for number, name in enumerate(names):
             drawn = np.array([(record["step"], record[name]) for record in records if name in record], np.float64)
             if len(drawn):

@@ -26,9 +26,12 @@ class Learner(nn.Module, ABC):
         """What the network will be shown of an episode: made once, however often the episode is played."""
 
     @abstractmethod
-    def understand(self, watched: Watched, told: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """What each frame means to the queries: `[1, frames, features]`; and logits `[frames, queries]` of whether each
-        query holds once the frame is shown, None from a network that does not say."""
+    def understand(
+        self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()
+    ) -> tuple[Tensor, Tensor | None]:
+        """What each frame means to the queries that are told: `[1, frames, features]`; and, of these and of those
+        `beside`, logits `[frames, queries, 2]` of whether each holds once the frame is shown and whether it turns
+        about then, None from a network that does not say."""
 
     @abstractmethod
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,9 +52,13 @@ class StreamLearner(Learner):
     def watch(self, episode: Episode) -> Watched:
         return Watched.of(episode)
 
-    def understand(self, watched: Watched, told: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        summary, tokens = self.network.read(perceive(self.network, watched), *self._embedded(told))
-        return summary, self.network.foresee(tokens[0, :, 1:])[..., 0]
+    def understand(
+        self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()
+    ) -> tuple[Tensor, Tensor | None]:
+        queries, asked = self._embedded((*told, *beside))
+        asked[:, len(told) :] = 0
+        summary, tokens = self.network.read(perceive(self.network, watched), queries, asked)
+        return summary, self.network.foresee(tokens[0, :, 1:])
 
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         return self.network.decide(meaning, level)

@@ -41,7 +41,7 @@ class PaperLearner(Learner):
         features = self._features.frames([picture for hop in episode.hops for picture in hop.pictures])
         return Featured(plain.thumbnails, plain.elapsed_s, plain.pts_s, plain.hops, features)
 
-    def understand(self, watched: Watched, told: Sequence[str]) -> tuple[Tensor, None]:
+    def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> tuple[Tensor, None]:
         assert isinstance(watched, Featured)
         return self.head.understand(watched.features, self._words(tuple(told)))[None], None
 

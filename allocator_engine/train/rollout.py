@@ -46,7 +46,8 @@ class Probe:
 class Episode:
     """One prompt: hops in order, the `standing` queries that the Allocator is told of, the probes it is graded by.
 
-    `holds` int8 `[standing, hops]` says what is known of each standing query as each hop ends: 1 yes, 0 no, -1 unknown.
+    `holds` int8 `[standing + beside, hops]` says what is known of each query as each hop ends: 1 yes, 0 no, -1 unknown;
+    of those `beside` nobody is told, but what they would have been about can be learned from.
     """
 
     name: str
@@ -54,12 +55,12 @@ class Episode:
     standing: tuple[str, ...]
     probes: tuple[Probe, ...]
     holds: NDArray[np.int8] = field(compare=False, repr=False)
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.holds.shape != (len(self.standing), len(self.hops)):
-            raise ValueError(
-                f"holds of {self.name} is {self.holds.shape}; expected {(len(self.standing), len(self.hops))}"
-            )
+        expected = len(self.standing) + len(self.beside), len(self.hops)
+        if self.holds.shape != expected:
+            raise ValueError(f"holds of {self.name} is {self.holds.shape}; expected {expected}")
         if late := [
             probe.text for probe in self.probes if not 0 <= probe.since_hop <= probe.asked_hop < len(self.hops)
         ]:

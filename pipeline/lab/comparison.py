@@ -19,7 +19,7 @@ from pipeline.lab.crew import Crew
 from pipeline.lab.examiner import Setup
 from pipeline.lab.video_tasks import VideoTasks
 from samples.yard.hashes import of_source
-from samples.yard.tasks import YardTasks
+from samples.yard.tasks import WATCHES, YardTasks
 
 YARDS = ("yard", "yard-distracted")
 """Tasks that are made from seeds; any other name is a file's."""
@@ -36,8 +36,8 @@ _WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is compared: tasks (of YARDS, or a video-QA file), the yard's seeds and seconds of an episode, who allocates
-    at which shares of the native tokens, and who answers."""
+    """What is compared: tasks (of YARDS, or a video-QA file), the yard's seeds, seconds of an episode and watches that
+    stand together, who allocates at which shares of the native tokens, and who answers."""
 
     tasks: str
     seeds: range
@@ -47,11 +47,13 @@ class Comparison:
     families: tuple[Family, ...]
     engine: Path | None
     mllm: MLLMConfig
+    watches: int = WATCHES
 
     def source(self) -> Callable[[], TaskSource]:
         """What opens the tasks, in any process."""
         if self.tasks in YARDS:
-            return partial(YardTasks, self.seeds, self.seconds, self.families, self.tasks == "yard-distracted")
+            distracted = self.tasks == "yard-distracted"
+            return partial(YardTasks, self.seeds, self.seconds, self.families, distracted, self.watches)
         return partial(VideoTasks, Path(self.tasks), self.families)
 
     def hashes(self) -> dict[str, str]:

@@ -64,11 +64,11 @@ class YardClips:
     steps, with another part and other queries each time.
 
     `past` of the episodes ask about all that was shown; the others have watches, asked at moments when they hold and
-    when they do not, and questions about the newest second.
+    when they do not, and questions about the newest second. The scene's other watches are known beside.
     """
 
     hops: int = 12
-    reuse: int = 4
+    reuse: int = 12
     past: float = 0.3
 
     def episode(self, step: int, index: int) -> Episode:
@@ -76,14 +76,18 @@ class YardClips:
         seed = int(np.random.default_rng((_SEED, step // self.reuse, index)).integers(TRAINING_SEEDS))
         rng = np.random.default_rng((_SEED, 1, step, index))
         shown = _cut(film(seed), self.hops, rng)
-        rows = _past_rows(shown, rng) if rng.random() < self.past else _watch_rows(shown, rng)
-        rows = rows or _watch_rows(shown, rng)
-        texts = tuple(dict.fromkeys(row[0] for row in rows))
-        known = np.full((len(texts), len(shown.hops)), -1, np.int8)
-        for text, truths, _ in rows:
-            known[texts.index(text)] = truths
+        watching = _watch_rows(shown, rng)
+        past = _past_rows(shown, rng) if rng.random() < self.past else []
+        count = round(float(np.exp(rng.uniform(0, np.log(_MOST_WATCHES + 0.5)))))
+        hop = int(rng.integers(2, len(shown.hops)))
+        present = _question_rows(shown, hop, hop, rng, _PRESENT, int(rng.integers(0, 3)))
+        rows, beside = (past, watching) if past else ([*watching[:count], *present], watching[count:])
+        known = {text: truths for text, truths, _ in (*beside, *rows)}
+        texts = tuple(dict.fromkeys(text for text, _, _ in rows))
+        others = tuple(text for text in known if text not in texts)
         probes = tuple(probe for _, _, asked in rows for probe in asked)
-        return Episode(f"yard-{seed}", shown.hops, texts, probes, known)
+        holds = np.stack([known[text] for text in (*texts, *others)])
+        return Episode(f"yard-{seed}", shown.hops, texts, probes, holds, others)
 
 
 def _cut(whole: Film, least: int, rng: np.random.Generator) -> Film:
@@ -98,16 +102,13 @@ Row = tuple[str, NDArray[np.int8], list[Probe]]
 
 
 def _watch_rows(shown: Film, rng: np.random.Generator) -> list[Row]:
-    count = round(float(np.exp(rng.uniform(0, np.log(_MOST_WATCHES + 0.5)))))
-    everything = shown.until(len(shown.hops) - 1)
-    drawn = list(watches_for(everything, rng, _MOST_WATCHES))
-    rows = [_watch_row(shown, drawn[i], rng) for i in rng.permutation(len(drawn))[:count]]
-    hop = int(rng.integers(2, len(shown.hops)))
-    return [*rows, *_question_rows(shown, hop, hop, rng, _PRESENT, int(rng.integers(0, 3)))]
+    told_by_hop = [shown.until(hop) for hop in range(len(shown.hops))]
+    drawn = list(watches_for(told_by_hop[-1], rng, _MOST_WATCHES))
+    return [_watch_row(told_by_hop, drawn[i], rng) for i in rng.permutation(len(drawn))]
 
 
-def _watch_row(shown: Film, watch: Watch, rng: np.random.Generator) -> Row:
-    truths = [holds(watch, shown.until(hop)) for hop in range(len(shown.hops))]
+def _watch_row(told_by_hop: Sequence[Sequence[FrameFacts]], watch: Watch, rng: np.random.Generator) -> Row:
+    truths = [holds(watch, frames) for frames in told_by_hop]
     known = np.array([-1 if truth is None else int(truth) for truth in truths], np.int8)
     text = watch.text if rng.random() < 0.5 else _reworded(watch, rng)
     hops = moments(known, _MOMENTS, rng)

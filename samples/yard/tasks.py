@@ -35,12 +35,17 @@ _AS_WATCHES, _AS_QUESTIONS, _AS_PICTURES = 8, 9, 10  # what draws are for
 
 @dataclass(frozen=True, slots=True)
 class YardTasks:
-    """A TaskSource of seeds. `distracted`: only watches that are decided by what hardly moves (see `distracted`)."""
+    """A TaskSource of seeds. `distracted`: only watches that are decided by what hardly moves (see `distracted`).
+
+    Of an episode's watches so many stand `together`; there is a task for each such part of them. Fewer of them share
+    the budget, then, and their truth is the same.
+    """
 
     seeds: range
     seconds: float = SECONDS
     families: Collection[Family] = FAMILIES
     distracted: bool = False
+    together: int = WATCHES
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -51,12 +56,11 @@ class YardTasks:
         shown = film(seed, self.seconds)
         clip = f"yard-{seed} {self.seconds:g} s"
         if self.distracted:
-            chosen = distracted_watches(_flat(shown))
-            tasks = [_watching(f"{clip} distracted", clip, chosen, shown)] if chosen else []
+            tasks = self._watching(f"{clip} distracted", clip, distracted_watches(_flat(shown)), shown)
         else:
             chosen = watches_for(_flat(shown), np.random.default_rng((seed, _AS_WATCHES)), WATCHES)
             rng = np.random.default_rng((seed, _AS_QUESTIONS))
-            tasks = [_watching(f"{clip} watches", clip, chosen, shown), *_asking(clip, shown, rng)]
+            tasks = [*self._watching(f"{clip} watches", clip, chosen, shown), *_asking(clip, shown, rng)]
             tasks += _pictures(clip, shown, np.random.default_rng((seed, _AS_PICTURES)))
         return tuple(replace(task, episode=clip) for task in tasks if task.family in self.families)
 
@@ -73,6 +77,12 @@ class YardTasks:
             return shown
         picture = shown[int(moment)].pictures[-1]
         return (ClipHop(0.0, 1 / SAMPLE_FPS, (0.0,), (picture,)),)
+
+    def _watching(self, name: str, clip: str, chosen: Sequence[watches.Watch], shown: Film) -> list[Task]:
+        """A task for as many watches as stand together."""
+        parts = [chosen[first : first + self.together] for first in range(0, len(chosen), self.together)]
+        names = [f"{name} {'+'.join(watch.slug for watch in part)}" if len(parts) > 1 else name for part in parts]
+        return [_watching(one, clip, part, shown) for one, part in zip(names, parts, strict=True)]
 
 
 def _flat(shown: Film) -> list[FrameFacts]:

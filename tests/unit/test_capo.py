@@ -63,7 +63,7 @@ class Oracle:
 OUTSIDE = Outside(Marked(), Oracle(), bucket, RULES)
 CONFIG = CapoConfig(
     "marked",
-    steps=45,
+    steps=55,
     prompts_per_step=6,
     prompts_per_update=6,
     group=8,

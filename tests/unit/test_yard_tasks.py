@@ -64,6 +64,15 @@ def test_families_that_are_not_wanted_are_left_out():
     assert {task.family for task in tasks} <= {"grounding"}
 
 
+def test_watches_that_do_not_stand_together_are_the_same_in_tasks_of_their_own(source):
+    (all_at_once,) = (task for task in source.tasks(0) if task.watches)
+    apart = YardTasks(range(800_003, 800_004), 8.0, ("watch_f1",), together=3).tasks(0)
+    assert [len(task.watches) for task in apart] == [3, 3, 2]
+    assert tuple(watch for task in apart for watch in task.watches) == all_at_once.watches
+    assert {(task.clip, task.episode) for task in apart} == {(all_at_once.clip, all_at_once.episode)}
+    assert len({task.name for task in apart}) == 3
+
+
 def test_evidence_of_a_watch_is_the_clearer_of_its_first_two_hops():
     facts = frames(8, lambda t: [placed(1, "dog", 50, high=10 if t < 4.5 else 30)] if t >= 4 else [])
     found = evidence.of_watch([Span(4.0, 4.0, 8.0), Span(6.0, None, 7.0)], WATCHES["dog"], hops(facts))
