@@ -1,6 +1,7 @@
 """The oracle: it knows which hops decide what will be asked, and spends on those. An upper line, not an allocator.
 
-The best schedule of scales that a token bucket allows, by dynamic programming over the bucket's level.
+For watches all that the bucket has goes to the hops in which one begins or ceases to hold, and nothing to others. For
+questions it is the best schedule of scales that a token bucket allows, by dynamic programming over the bucket's level.
 """
 
 from collections.abc import Sequence
@@ -69,6 +70,12 @@ def schedule(
         level -= int(np.ceil(costs[index][option] / unit - 1e-9))
         level = min(LEVELS, level + (refills[index + 1] if index + 1 < len(hops) else 0))
     return tuple(scales)
+
+
+def on_turns(hops: int, evidence: Sequence[Evidence]) -> tuple[float, ...]:
+    """The scale of each hop while watches stand: native where they turn, as far as it is paid for, or nothing."""
+    turns = {one.hop for one in evidence}
+    return tuple(float(hop in turns) for hop in range(hops))
 
 
 def _worth(hop: int, costs: NDArray[np.int64], evidence: Sequence[Evidence]) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from allocator_engine.encode import scales
 from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.model.policy import entropy, log_prob, sample
 from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
-from allocator_engine.train.first_policy import LEVELS, forgone, needed, turns
+from allocator_engine.train.first_policy import LEVELS, imitation, turns
 from allocator_engine.train.learner import Learner, weight_groups
 from allocator_engine.train.progress import Progress, Record, means
 from allocator_engine.train.regular import RegularRules, likeness, regulariser
@@ -41,7 +41,7 @@ class CapoConfig:
 
     The first `grounding_steps` ask the MLLM nothing and have a `grounding_rate` of their own: the network learns which
     queries hold and turn in which frames, which it goes on learning with `answer_weight` afterwards, and with
-    `worth_weight` to spend where they turn.
+    `imitation_weight` to spend where they turn.
     `untold` is the part of the prompts whose queries are withheld, so that an allocation without queries is learned
     too. `credit_s` is how far back a question credits what was saved or wasted before its evidence came.
     """
@@ -61,7 +61,7 @@ class CapoConfig:
     advantage: AdvantageRules = AdvantageRules()
     regular: RegularRules = RegularRules()
     answer_weight: float = 0.1
-    worth_weight: float = 2.0
+    imitation_weight: float = 2.0
     entropy_weight: float = 0.0
     clip: tuple[float, float] = (0.2, 0.28)
     dual_clip: float = 10.0
@@ -268,24 +268,19 @@ def _grounding_loss(
         raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
     hop_of = watched.hop_of
     level = torch.from_numpy(rng.uniform(*LEVELS, len(episode.hops))[hop_of]).float().to(meaning.device)[None]
-    turning = turns(episode.holds)
-    of_told = needed(turning[: len(told)]) if told else needed(turning) * len(episode.standing) / max(1, len(known))
-    need = torch.from_numpy(of_told[hop_of]).to(meaning.device)[None]
-    lost = forgone(learner.decide(meaning, level)[0], need, level)
-    holding, turned = _foreseen(foreseen, watched, episode.holds), _foreseen_turns(foreseen, watched, turning)
-    figures = {"forgone": float(lost.detach()), "holds": float(holding.detach()), "turns": float(turned.detach())}
-    return holding + turned + config.worth_weight * lost, figures
+    likely = torch.sigmoid(foreseen[:, :, 1].detach())
+    of_told = likely[:, : len(told)] if told else likely * len(episode.standing) / max(1, len(known))
+    imitated = imitation(learner.decide(meaning, level)[0], of_told.sum(dim=1)[None], level)
+    holding = _foreseen(foreseen, watched, episode.holds)
+    turned = _cross_entropy(foreseen[:, :, 1], turns(episode.holds).T[hop_of])
+    figures = {"imitation": float(imitated.detach()), "holds": float(holding.detach()), "turns": float(turned.detach())}
+    return holding + turned + config.imitation_weight * imitated, figures
 
 
 def _foreseen(foreseen: Tensor, watched: Watched, holds: NDArray[np.int8]) -> Tensor:
     """Cross entropy of whether each query holds at the end of each hop, where that is known."""
     said = foreseen[[max(hop.stop - 1, 0) for hop in watched.hops], :, 0]
     return _cross_entropy(said, holds.T)
-
-
-def _foreseen_turns(foreseen: Tensor, watched: Watched, turning: NDArray[np.int8]) -> Tensor:
-    """Cross entropy of whether each query turns in each frame's hop, where that is known."""
-    return _cross_entropy(foreseen[:, :, 1], turning.T[watched.hop_of])
 
 
 def _cross_entropy(said: Tensor, truth: NDArray[np.int8]) -> Tensor:

@@ -11,7 +11,7 @@ from allocator_engine.train.progress import Record
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("first policy: cross entropy of what holds and turns, nats", ("holds", "turns")),
-    ("first policy: worth forgone, turns", ("forgone",)),
+    ("first policy: cross entropy against the best scale, nats", ("imitation",)),
     ("reward", ("reward",)),
     ("cost, part of native tokens", ("cost", "target", "pivot")),
     ("vision tokens per episode", ("tokens",)),

@@ -1,21 +1,23 @@
 """Where the policy begins: it spends where standing queries are expected to turn, as far as tokens are worth it there.
 
-Taught from what is known of the queries while nothing is asked of the MLLM. Not by imitating decisions: of a turn that
-is only likely, the mean of two decisions would be neither. What is maximised is the expected worth of what is shown,
-less its tokens at a price that falls as the bucket fills: the network then leaves out what is not worth its price, and
-shows what is the larger, the surer it is. It is a start; what is really worth its tokens, CAPO finds out from answers.
+Taught while nothing is asked of the MLLM. The network says how likely each query turns; what that is worth at a price
+that falls as the bucket fills has one best scale, and that is what the policy is taught. So it leaves out what is not
+worth its price, and shows what is the larger, the surer it is. Taught from the truth instead, it would answer a turn
+that is only likely with the mean of two decisions, which is neither. It is a start; what is really worth its tokens,
+CAPO finds out from answers.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 LEVELS = (-5.0, 2.0)
 """Grants that the first policy is taught for: log2 of granted over native tokens of a hop."""
 
-_HALF = 0.2  # the share of native tokens at which a turn is told about half as well as at most
-_PRICE = 0.4  # of a hop's native tokens, in turns, where the grant just pays for them
+_HALF = 0.2  # the share of its native tokens at which a turn is told about half as well as at most
+_PRICE, _RISE = 0.3, 2.0  # of a hop's native tokens in turns where the grant just pays for them; log2 of it per level
 
 
 def turns(holds: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -35,28 +37,28 @@ def turns(holds: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.where(lately, 1, np.where(steady, 0, -1)).astype(np.int8)
 
 
-def needed(turning: NDArray[np.int8]) -> NDArray[np.float32]:
-    """How many queries turn in each hop: float32 `[hops]`, NaN where that is known of none. `turning` as `turns` has
-    it."""
-    known = (turning >= 0).any(axis=0)
-    return np.where(known, (turning == 1).sum(axis=0), np.nan).astype(np.float32)
+def worth(share: Tensor, need: Tensor, level: Tensor) -> Tensor:
+    """What it is worth to show frames at shares (0 to 1) of their native tokens, in turns; of the arguments' shape.
 
-
-def worth(scale: Tensor, need: Tensor, level: Tensor) -> Tensor:
-    """What it is worth to show frames at linear scales (0 to 1), of the arguments' shape, in turns that are told.
-
-    `need` is how many queries turn there, `level` the grant. A turn shown at a share x of its native tokens is told to
+    `need` is how many queries are expected to turn there, `level` the grant. A turn shown at a share x is told to
     x (1 + h) / (x + h): more and more of it, at a falling rate.
     """
-    share = scale.square()
-    told = need * share * (1 + _HALF) / (share + _HALF)
-    return told - _PRICE * torch.exp2(-level) * share
+    return need * share * (1 + _HALF) / (share + _HALF) - _price(level) * share
 
 
-def forgone(scale: Tensor, need: Tensor, level: Tensor) -> Tensor:
-    """The loss: the mean of `-worth` over frames whose need is known."""
-    known = ~torch.isnan(need)
-    if not bool(known.any()):
-        return scale.sum() * 0
-    lost: Tensor = -worth(scale[known], need[known], level[known]).mean()
+def best_scale(need: Tensor, level: Tensor) -> Tensor:
+    """The linear scale whose share of tokens is worth most, where the worth of one more token is its price."""
+    share = torch.sqrt(need * _HALF * (1 + _HALF) / _price(level)) - _HALF
+    return share.clamp(0.0, 1.0).sqrt()
+
+
+def imitation(mean: Tensor, need: Tensor, level: Tensor) -> Tensor:
+    """Cross entropy of the policy's means (0 to 1) against the best scales, less what it is at the least: 0 where they
+    are equal, and with a full gradient also where a mean is close to 0."""
+    best = best_scale(need, level)
+    lost: Tensor = functional.binary_cross_entropy(mean, best) - functional.binary_cross_entropy(best, best)
     return lost
+
+
+def _price(level: Tensor) -> Tensor:
+    return _PRICE * torch.exp2(-_RISE * level)

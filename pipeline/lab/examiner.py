@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from allocator_engine.evaluate.baselines import Baseline, Fewer, Random, Scheduled, Video, native
 from allocator_engine.evaluate.equal import Purse, purse
-from allocator_engine.evaluate.oracle import Cost, schedule
+from allocator_engine.evaluate.oracle import Cost, on_turns, schedule
 from allocator_engine.evaluate.run import ALLOCATORS, Pass, Show, Spending
 from allocator_engine.evaluate.tasks import Outcome, Task, TaskSource
 from allocator_engine.fit import Allocation
@@ -162,6 +162,8 @@ class Examiner:
         return makers[name]()
 
     def _schedule(self, task: Task, hops: Sequence[Hop], pocket: Purse) -> tuple[float, ...]:
+        if task.watches:
+            return on_turns(len(hops), task.evidence)
         costs = [Cost(hop.end_s, tuple(_sizes(hop))) for hop in hops]
         return schedule(costs, task.evidence, pocket, hops[0].start_s, self._table.rules)
 

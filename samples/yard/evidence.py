@@ -24,7 +24,7 @@ from samples.yard.truth import (
     Trait,
     runs,
 )
-from samples.yard.watches import Watch, watch_questions
+from samples.yard.watches import watch_questions
 from samples.yard.wordings import EVENTS, clauses
 
 Hops = Sequence[Sequence[FrameFacts]]
@@ -72,14 +72,11 @@ def needed(condition: Condition, frame: FrameFacts) -> float | None:
     return min(shown)
 
 
-def of_watch(spans: Sequence[Span], watch: Watch, hops: Hops) -> tuple[Evidence, ...]:
-    """Each event is decided in the hop in which it certainly began, or in the next one."""
-    return tuple(
-        best
-        for span in spans
-        if span.certain_s is not None
-        if (best := _best(watch.condition, hops, range(_hop(span.certain_s), _hop(span.certain_s) + 2)))
-    )
+def of_watch(spans: Sequence[Span], hops: int) -> tuple[Evidence, ...]:
+    """What a watch turns on: the hops in which its condition certainly begins and in which it ends, and the next ones,
+    in which that is seen whole. Each is worth being shown as large as can be."""
+    turns = {_hop(s) for span in spans if span.certain_s is not None for s in (span.certain_s, span.until_s)}
+    return tuple(Evidence(hop, 1.0) for hop in sorted(turns | {turn + 1 for turn in turns}) if hop < hops)
 
 
 def of_present(question: Question, hop: int) -> Evidence:

@@ -96,7 +96,7 @@ def _watching(name: str, clip: str, chosen: Sequence[watches.Watch], shown: Film
     standing = tuple(
         Watch(watch.slug, watch.text, times[watch.slug], watch.family, OPEN_AT, CLEAR_AT, CONFIRM) for watch in chosen
     )
-    deciding = tuple(one for watch in chosen for one in evidence.of_watch(times[watch.slug], watch, shown.facts))
+    deciding = tuple(one for watch in chosen for one in evidence.of_watch(times[watch.slug], len(shown.hops)))
     return Task(name, "watch_f1", "", clip, watches=standing, evidence=deciding)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from allocator_engine.evaluate.baselines import Fewer, Random, Scheduled, Video, native
 from allocator_engine.evaluate.equal import Purse
-from allocator_engine.evaluate.oracle import Cost, schedule
+from allocator_engine.evaluate.oracle import Cost, on_turns, schedule
 from allocator_engine.evaluate.tasks import Evidence
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
@@ -76,6 +76,11 @@ def planned(evidence: list[Evidence], rate: float, hops: int = 20, burst: int = 
 
 def tokens(scales: tuple[float, ...]) -> list[int]:
     return [Scheduled(RULES, [scale]).allocate(0, YARD, 10**6).tokens for scale in scales]
+
+
+def test_the_oracle_shows_watches_their_turns_alone():
+    assert on_turns(5, (Evidence(1, 1.0), Evidence(2, 1.0), Evidence(2, 1.0))) == (0.0, 1.0, 1.0, 0.0, 0.0)
+    assert on_turns(2, ()) == (0.0, 0.0)
 
 
 def test_the_oracle_saves_up_for_what_decides():

@@ -73,10 +73,9 @@ def test_watches_that_do_not_stand_together_are_the_same_in_tasks_of_their_own(s
     assert len({task.name for task in apart}) == 3
 
 
-def test_evidence_of_a_watch_is_the_clearer_of_its_first_two_hops():
-    facts = frames(8, lambda t: [placed(1, "dog", 50, high=10 if t < 4.5 else 30)] if t >= 4 else [])
-    found = evidence.of_watch([Span(4.0, 4.0, 8.0), Span(6.0, None, 7.0)], WATCHES["dog"], hops(facts))
-    assert found == (Evidence(4, pytest.approx(1.3 * 9 / 30)),)
+def test_evidence_of_a_watch_is_where_it_begins_and_ends():
+    spans = [Span(3.5, 4.0, 8.0), Span(6.0, None, 7.0), Span(14.5, 14.5, 16.0)]
+    assert [one.hop for one in evidence.of_watch(spans, 16)] == [4, 5, 8, 9, 14, 15]
 
 
 def test_evidence_of_a_question_is_where_it_is_decided():
