@@ -162,7 +162,7 @@ def _learner(options: Options, recipe: "Recipe") -> "Learner":
     torch.manual_seed(options.seed)
     network = StreamNetwork(recipe.shape)
     encoder = PretrainedEncoder(options.encoder) if options.encoder else QueryEncoder()
-    return StreamLearner(network, encoder).to(device)
+    return StreamLearner(network, encoder, recipe.slots).to(device)
 
 
 def _run(

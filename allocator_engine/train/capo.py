@@ -40,8 +40,8 @@ class CapoConfig:
     """Every option of a training. Seconds are clip seconds; rates and weights are of AdamW.
 
     The first `grounding_steps` ask the MLLM nothing and have a `grounding_rate` of their own: the network learns which
-    queries hold and turn in which frames, which it goes on learning with `answer_weight` afterwards, and with
-    `imitation_weight` to spend where they turn.
+    queries hold and turn in which frames, which it goes on learning with `answer_weight` afterwards, with
+    `cells_weight` what each cell shows, and with `imitation_weight` to spend where queries turn.
     `untold` is the part of the prompts whose queries are withheld, so that an allocation without queries is learned
     too. `credit_s` is how far back a question credits what was saved or wasted before its evidence came.
     """
@@ -62,6 +62,7 @@ class CapoConfig:
     regular: RegularRules = RegularRules()
     answer_weight: float = 0.1
     imitation_weight: float = 2.0
+    cells_weight: float = 1.0
     entropy_weight: float = 0.0
     clip: tuple[float, float] = (0.2, 0.28)
     dual_clip: float = 10.0
@@ -186,7 +187,7 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
     variants: list[list[Allocation]] = [[] for _ in purses]
     levels, actions, old = [], [], []
     with torch.no_grad():
-        meaning, _ = learner.understand(watched, told)
+        meaning = learner.understand(watched, told).meaning
         for index, (hop, frames) in enumerate(zip(episode.hops, watched.hops, strict=True)):
             meant = meaning[:, frames].expand(config.group, -1, -1)
             level = torch.tensor([[purse.level(index, hop)] for purse in purses], device=meant.device)
@@ -227,8 +228,8 @@ def _per_frame(episode: Episode, watched: Watched, advantage: Floats, credit_s: 
 
 def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor, dict[str, float]]:
     """PPO's clipped loss per frame, the regularisers, and what the queries' own tokens say of their answers."""
-    meaning, foreseen = learner.understand(rolled.watched, rolled.told)
-    mean, concentration = learner.decide(meaning.expand(config.group, -1, -1), rolled.levels)
+    understood = learner.understand(rolled.watched, rolled.told)
+    mean, concentration = learner.decide(understood.meaning.expand(config.group, -1, -1), rolled.levels)
     ratio = torch.exp(log_prob(mean, concentration, rolled.actions) - rolled.old)
     clipped = ratio.clamp(1 - config.clip[0], 1 + config.clip[1])
     gain = torch.minimum(ratio * rolled.advantage, clipped * rolled.advantage)
@@ -239,9 +240,9 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
     regular, figures = regulariser(mean, concentration, alike, pts_s, config.regular)
     spread = entropy(mean, concentration).mean()
     loss = regular - gain.mean() - config.entropy_weight * spread
-    if rolled.told and config.answer_weight and foreseen is not None:
+    if rolled.told and config.answer_weight and understood.foreseen is not None:
         holds = rolled.episode.holds[: len(rolled.told)]
-        loss = loss + config.answer_weight * _foreseen(foreseen, rolled.watched, holds)
+        loss = loss + config.answer_weight * _foreseen(understood.foreseen, rolled.watched, holds)
     figures |= {
         "entropy": float(spread.detach()),
         "scale": float(mean.detach().mean()),
@@ -255,7 +256,8 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
 def _grounding_loss(
     episode: Episode, config: CapoConfig, learner: Learner, prompt: tuple[int, int]
 ) -> tuple[Tensor, dict[str, float]]:
-    """What holds and what turns in each frame, and a first policy that spends where it does, for grants of every size.
+    """What each cell shows where that is known, what holds and what turns in each frame, and a first policy that spends
+    where something turns, for grants of every size.
 
     Of a prompt that tells no queries, any that are known might stand.
     """
@@ -263,7 +265,8 @@ def _grounding_loss(
     rng = np.random.default_rng((config.seed, *prompt))
     told = () if rng.random() < config.untold else episode.standing
     known = (*episode.standing, *episode.beside)
-    meaning, foreseen = learner.understand(watched, told, known[len(told) :])
+    understood = learner.understand(watched, told, known[len(told) :])
+    meaning, foreseen = understood.meaning, understood.foreseen
     if foreseen is None:
         raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
     hop_of = watched.hop_of
@@ -274,7 +277,12 @@ def _grounding_loss(
     holding = _foreseen(foreseen, watched, episode.holds)
     turned = _cross_entropy(foreseen[:, :, 1], turns(episode.holds).T[hop_of])
     figures = {"imitation": float(imitated.detach()), "holds": float(holding.detach()), "turns": float(turned.detach())}
-    return holding + turned + config.imitation_weight * imitated, figures
+    loss = holding + turned + config.imitation_weight * imitated
+    if understood.cells is not None and episode.cells is not None:
+        shows = _balanced(understood.cells, episode.cells)
+        figures["cells"] = float(shows.detach())
+        loss = loss + config.cells_weight * shows
+    return loss, figures
 
 
 def _foreseen(foreseen: Tensor, watched: Watched, holds: NDArray[np.int8]) -> Tensor:
@@ -290,6 +298,15 @@ def _cross_entropy(said: Tensor, truth: NDArray[np.int8]) -> Tensor:
     if not bool(known.any()):
         return said.sum() * 0
     return functional.binary_cross_entropy_with_logits(said[known], wanted[known])
+
+
+def _balanced(said: Tensor, truth: NDArray[np.int8]) -> Tensor:
+    """Cross entropy of what cells show, `[frames, 112, slots]`: of each slot the yeses weigh as much as the noes."""
+    wanted = torch.from_numpy(truth).to(said.device)
+    each = functional.binary_cross_entropy_with_logits(said, wanted.clamp(min=0).float(), reduction="none")
+    sides = [(each * side).sum(dim=(0, 1)) / side.sum(dim=(0, 1)).clamp(min=1) for side in (wanted == 1, wanted == 0)]
+    both: Tensor = (sides[0] + sides[1]).mean() / 2
+    return both
 
 
 def _update(

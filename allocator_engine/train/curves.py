@@ -10,7 +10,7 @@ from allocator_engine.errors import EngineMissing
 from allocator_engine.train.progress import Record
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("first policy: cross entropy of what holds and turns, nats", ("holds", "turns")),
+    ("first policy: cross entropy of what holds, turns, and cells show, nats", ("holds", "turns", "cells")),
     ("first policy: cross entropy against the best scale, nats", ("imitation",)),
     ("reward", ("reward",)),
     ("cost, part of native tokens", ("cost", "target", "pivot")),

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,20 @@ from allocator_engine.model.query import QueryEncoder, SentenceEncoder
 from allocator_engine.spec import QUERY_FEATURES
 from allocator_engine.train.rollout import Episode
 from allocator_engine.train.watched import Watched, perceive
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What a network makes of an episode's frames: `meaning` to the queries it is told, `[1, frames, features]`.
+
+    From a network that says so: of the queries that are told and those beside, `foreseen`, logits `[frames, queries,
+    2]` of whether each holds once the frame is shown and whether it turns about then; and `cells`, logits `[frames,
+    112, slots]` of what each cell shows.
+    """
+
+    meaning: Tensor
+    foreseen: Tensor | None = None
+    cells: Tensor | None = None
 
 
 class Learner(nn.Module, ABC):
@@ -26,12 +41,8 @@ class Learner(nn.Module, ABC):
         """What the network will be shown of an episode: made once, however often the episode is played."""
 
     @abstractmethod
-    def understand(
-        self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()
-    ) -> tuple[Tensor, Tensor | None]:
-        """What each frame means to the queries that are told: `[1, frames, features]`; and, of these and of those
-        `beside`, logits `[frames, queries, 2]` of whether each holds once the frame is shown and whether it turns
-        about then, None from a network that does not say."""
+    def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> Understood:
+        """What the frames mean to the queries that are told, and what can be said of them and of those beside."""
 
     @abstractmethod
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,11 +51,12 @@ class Learner(nn.Module, ABC):
 
 
 class StreamLearner(Learner):
-    """The configuration `stream`, and its query encoder if that can be trained."""
+    """The configuration `stream`, and its query encoder if that can be trained. Of cells it says `slots` things."""
 
-    def __init__(self, network: StreamNetwork, encoder: SentenceEncoder) -> None:
+    def __init__(self, network: StreamNetwork, encoder: SentenceEncoder, slots: int = 0) -> None:
         super().__init__()
         self.network = network
+        self.shows = nn.Linear(network.shape.width, slots) if slots else None  # training only
         self.words = encoder if isinstance(encoder, QueryEncoder) else None
         self.encoder = encoder
         self.about = f"{network.shape} {encoder.about}"
@@ -52,13 +64,12 @@ class StreamLearner(Learner):
     def watch(self, episode: Episode) -> Watched:
         return Watched.of(episode)
 
-    def understand(
-        self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()
-    ) -> tuple[Tensor, Tensor | None]:
+    def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> Understood:
+        cells = perceive(self.network, watched)
         queries, asked = self._embedded((*told, *beside))
         asked[:, len(told) :] = 0
-        summary, tokens = self.network.read(perceive(self.network, watched), queries, asked)
-        return summary, self.network.foresee(tokens[0, :, 1:])
+        summary, tokens = self.network.read(cells, queries, asked)
+        return Understood(summary, self.network.foresee(tokens[0, :, 1:]), self.shows(cells[0]) if self.shows else None)
 
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         return self.network.decide(meaning, level)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from allocator_engine.model.paper import PaperHead
 from allocator_engine.model.paper_features import SmolFeatures
-from allocator_engine.train.learner import Learner
+from allocator_engine.train.learner import Learner, Understood
 from allocator_engine.train.rollout import Episode
 from allocator_engine.train.watched import Watched
 
@@ -41,9 +41,9 @@ class PaperLearner(Learner):
         features = self._features.frames([picture for hop in episode.hops for picture in hop.pictures])
         return Featured(plain.thumbnails, plain.elapsed_s, plain.pts_s, plain.hops, features)
 
-    def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> tuple[Tensor, None]:
+    def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> Understood:
         assert isinstance(watched, Featured)
-        return self.head.understand(watched.features, self._words(tuple(told)))[None], None
+        return Understood(self.head.understand(watched.features, self._words(tuple(told)))[None])
 
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         return self.head.decide(meaning, level.to(torch.float32))

@@ -47,7 +47,8 @@ class Episode:
     """One prompt: hops in order, the `standing` queries that the Allocator is told of, the probes it is graded by.
 
     `holds` int8 `[standing + beside, hops]` says what is known of each query as each hop ends: 1 yes, 0 no, -1 unknown;
-    of those `beside` nobody is told, but what they would have been about can be learned from.
+    of those `beside` nobody is told, but what they would have been about can be learned from. So can `cells`, int8
+    `[frames, 112, slots]`: whether each cell shows what the slots stand for, likewise; None where nobody knows.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Episode:
     probes: tuple[Probe, ...]
     holds: NDArray[np.int8] = field(compare=False, repr=False)
     beside: tuple[str, ...] = ()
+    cells: NDArray[np.int8] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         expected = len(self.standing) + len(self.beside), len(self.hops)

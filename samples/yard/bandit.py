@@ -1,7 +1,7 @@
 """The yard as the Allocator's training sees it: episodes with standing queries, and questions about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
 from pipeline.sources.synthetic import ArrayPicture
+from samples.yard.cells import cells
 from samples.yard.codec import surveillance
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, Question, ask, holds, watches_for
@@ -32,10 +33,11 @@ _PRESENT = tuple(kind for kind in CARD_FAMILY if kind in KINDS)
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A scene as its camera gives it, hop by hop, and the facts of each hop's frames."""
+    """A scene as its camera gives it, hop by hop: the facts of each hop's frames, and what their cells show."""
 
     hops: tuple[ClipHop, ...]
     facts: tuple[tuple[FrameFacts, ...], ...]
+    cells: tuple[NDArray[np.int8], ...] = field(repr=False, compare=False)
 
     def until(self, hop: int) -> list[FrameFacts]:
         """The facts of all frames up to the end of a hop, as a context that shows them in pairs tells them."""
@@ -49,13 +51,15 @@ def film(seed: int, seconds: float = SECONDS) -> Film:
     looked = [scene.look(time_s) for time_s in sampled_times_s(seconds, SAMPLE_FPS)]
     pictures = [ArrayPicture(pixels) for pixels in surveillance([one.pixels for one in looked], SAMPLE_FPS, seed=seed)]
     facts = [one.facts for one in looked]
-    hops, each = [], []
+    shown = cells(scene, looked)
+    hops, each, parts = [], [], []
     for start_s in np.arange(0.0, seconds, HOP_S).tolist():
         chosen = [i for i, frame in enumerate(facts) if start_s <= frame.time_s < start_s + HOP_S]
         pts_s = tuple(facts[i].time_s for i in chosen)
         hops.append(ClipHop(start_s, start_s + HOP_S, pts_s, tuple(pictures[i] for i in chosen)))
         each.append(tuple(facts[i] for i in chosen))
-    return Film(tuple(hops), tuple(each))
+        parts.append(shown[chosen])
+    return Film(tuple(hops), tuple(each), tuple(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +91,15 @@ class YardClips:
         others = tuple(text for text in known if text not in texts)
         probes = tuple(probe for _, _, asked in rows for probe in asked)
         holds = np.stack([known[text] for text in (*texts, *others)])
-        return Episode(f"yard-{seed}", shown.hops, texts, probes, holds, others)
+        return Episode(f"yard-{seed}", shown.hops, texts, probes, holds, others, np.concatenate(shown.cells))
 
 
 def _cut(whole: Film, least: int, rng: np.random.Generator) -> Film:
     """A run of at least `least` hops."""
     length = int(rng.integers(least, len(whole.hops) + 1))
     first = int(rng.integers(0, len(whole.hops) - length + 1))
-    return Film(whole.hops[first : first + length], whole.facts[first : first + length])
+    part = slice(first, first + length)
+    return Film(whole.hops[part], whole.facts[part], whole.cells[part])
 
 
 Row = tuple[str, NDArray[np.int8], list[Probe]]

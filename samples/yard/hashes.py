@@ -24,7 +24,19 @@ PARTS = {
 }
 """The modules behind each hash."""
 
-APART = ("__init__", "shape", "checkpoint", "hashes", "evaluate", "report", "live", "world", "bandit", "answerer")
+APART = (
+    "__init__",
+    "shape",
+    "checkpoint",
+    "hashes",
+    "evaluate",
+    "report",
+    "live",
+    "world",
+    "bandit",
+    "cells",
+    "answerer",
+)
 """Modules on which no figure depends, or whose outcome (the weights) has a hash of its own."""
 
 

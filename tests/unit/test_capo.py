@@ -91,6 +91,46 @@ def test_it_learns_to_spend_on_the_frame_that_decides(tmp_path):
     assert np.mean([r["cost"] for r in records[-8:]]) <= 0.2
 
 
+class Known(Marked):
+    """The same, and known beside: which cells are bright, and a query of which nobody is told."""
+
+    def episode(self, step: int, index: int) -> Episode:
+        plain = super().episode(step, index)
+        bright = [
+            hop.pictures[0].render(64, 112).reshape(8, 8, 14, 8, 3).mean(axis=(1, 3, 4)) > 180 for hop in plain.hops
+        ]
+        cells = np.stack(bright).reshape(HOPS, -1, 1).astype(np.int8)
+        holds = np.concatenate([plain.holds, 1 - plain.holds])
+        return dataclasses.replace(plain, holds=holds, beside=("is the light off?",), cells=cells)
+
+
+def test_the_first_policy_learns_what_cells_show_and_what_turns_and_spends_there(tmp_path):
+    outside = dataclasses.replace(OUTSIDE, clips=Known())
+    config = dataclasses.replace(CONFIG, steps=60, grounding_steps=60, grounding_rate=4e-3)
+    torch.manual_seed(0)
+    learner = StreamLearner(StreamNetwork(SMALL), QueryEncoder(64, 16), slots=1)
+    records = train(config, learner, outside, tmp_path)
+    for figure in ("cells", "holds", "turns"):
+        first, last = (np.mean([record[figure] for record in part]) for part in (records[:3], records[-3:]))
+        assert last < 0.7 * first, figure
+    episode = outside.clips.episode(99, 0)
+    understood = learner.understand(learner.watch(episode), episode.standing, episode.beside)
+    assert understood.foreseen.shape == (HOPS, 2, 2)
+    assert understood.cells.shape == (HOPS, 112, 1)
+    scales = learner.decide(understood.meaning, torch.full((1, HOPS), -1.0))[0][0].tolist()
+    decisive = int(episode.probes[0].truth)
+    assert scales[decisive] > max(scales[1:decisive], default=0) + 0.1
+
+
+def test_what_is_beside_changes_no_decision():
+    episode, learner = Known().episode(0, 0), begin()
+    watched = learner.watch(episode)
+    alone, together = (learner.understand(watched, episode.standing, beside) for beside in ((), episode.beside))
+    assert torch.allclose(alone.meaning, together.meaning, atol=1e-6)
+    assert torch.allclose(alone.foreseen[:, 0], together.foreseen[:, 0], atol=1e-6)
+    assert alone.cells is None, "nobody said of which things to learn"
+
+
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2, grounding_steps=1)
     whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
