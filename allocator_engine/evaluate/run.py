@@ -11,8 +11,10 @@ from allocator_engine.evaluate.tasks import Family, Outcome, Task
 
 T = TypeVar("T")
 
-ALLOCATORS = ("learned", "learned-no-text", "fixed", "fewer", "random", "motion", "video", "oracle")
-"""`learned-no-text` is the learned one, told of no queries."""
+LEARNED = ("learned", "learned-no-text", "learned-reworded")
+"""The learned allocator as it is, told of no queries, and told of watches in words that training never used."""
+
+ALLOCATORS = (*LEARNED, "fixed", "fewer", "random", "motion", "video", "oracle")
 
 _PORTION = 256
 """Dry passes that are made at a time; what they came to is written down before the next ones."""

@@ -95,7 +95,7 @@ class Task:
     """One clip, what stands while it is shown, and what is asked.
 
     `episode` is what is drawn again for intervals: tasks of one episode are not independent. The Allocator is told of
-    the watches, or else of the questions.
+    the watches, or else of the questions; `reworded` are the same in words that no training used, where there are any.
     """
 
     name: str
@@ -105,6 +105,7 @@ class Task:
     questions: tuple[Question, ...] = ()
     watches: tuple[Watch, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    reworded: tuple[str, ...] = ()
 
     @property
     def standing(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from allocator_engine.errors import EngineError
 from allocator_engine.evaluate.frontier import Frontier, frontier
 from allocator_engine.evaluate.records import Records
-from allocator_engine.evaluate.run import Evaluation, Spending, Told
+from allocator_engine.evaluate.run import LEARNED, Evaluation, Spending, Told
 from allocator_engine.evaluate.tasks import Family, Outcome, TaskSource
 from allocator_engine.manifest import FILE_NAME
 from pipeline.build import YARD
@@ -82,7 +82,7 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
     spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
     spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
     outcomes = Records(Outcome, kept / f"asked-{asked}.jsonl" if kept else None)
-    marks = {name: hashes["engine"] for name in ("learned", "learned-no-text") if "engine" in hashes}
+    marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
     source = comparison.source()
     count = _count(source)
     with Crew(Setup(source, comparison.mllm, comparison.engine), jobs) as crew:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from allocator_engine.evaluate.baselines import Baseline, Fewer, Random, Scheduled, Video, native
 from allocator_engine.evaluate.equal import Purse, purse
 from allocator_engine.evaluate.oracle import Cost, on_turns, schedule
-from allocator_engine.evaluate.run import ALLOCATORS, Pass, Show, Spending
+from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, Pass, Show, Spending
 from allocator_engine.evaluate.tasks import Outcome, Task, TaskSource
 from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture
@@ -38,7 +38,7 @@ KEPT_PICTURES = 32_768
 
 _SMALL_PX = 112 * 112  # renderings up to this area are what allocators look at
 _KEPT_PASSES = 4096
-_TOLD = ("learned", "oracle")  # whose allocations depend on what stands
+_TOLD = ("learned", "learned-reworded", "oracle")  # whose allocations depend on what stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +145,11 @@ class Examiner:
 
     def _allocator(self, name: str, task: Task, hops: Sequence[Hop], pocket: Purse) -> Allocator:
         rules = self._table.rules
-        if name in ("learned", "learned-no-text"):
+        if name in LEARNED:
             if self._learned is None:
                 raise ConfigError(f"the allocator {name} needs an engine; name one with --engine")
-            return self._learned if name == "learned" else _Unasked(self._learned)
+            others = {"learned-no-text": (), "learned-reworded": task.reworded or task.standing}
+            return _ToldOf(self._learned, name, others[name]) if name in others else self._learned
         makers: dict[str, Callable[[], Allocator]] = {
             "fixed": lambda: FixedAllocator(rules),
             "motion": lambda: MotionAllocator(rules),
@@ -223,18 +224,17 @@ class _Baselined:
         """See Allocator."""
 
 
-class _Unasked:
-    """An allocator that is told of no queries."""
+class _ToldOf:
+    """An allocator that is told of other queries than those that stand."""
 
-    name = "learned-no-text"
-
-    def __init__(self, allocator: Allocator) -> None:
-        self._allocator = allocator
+    def __init__(self, allocator: Allocator, name: str, texts: Sequence[str]) -> None:
+        self.name, self._allocator = name, allocator
+        self._queries = [WatchQuery(str(place), text) for place, text in enumerate(texts)]
         self.forget, self.close = allocator.forget, allocator.close
 
     async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
         """See Allocator."""
-        return await self._allocator.allocate(hop, (), grant)
+        return await self._allocator.allocate(hop, self._queries, grant)
 
 
 def _sizes(hop: Hop) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from samples.yard.facts import FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, ask
 from samples.yard.matching import CLEAR_AT, CONFIRM, OPEN_AT, spans
 from samples.yard.watches import watches_for
+from samples.yard.wordings import IS, clauses
 
 WATCHES = 8
 PRESENT, PAST, INTERVALS = 3, 5, 4
@@ -97,7 +98,15 @@ def _watching(name: str, clip: str, chosen: Sequence[watches.Watch], shown: Film
         Watch(watch.slug, watch.text, times[watch.slug], watch.family, OPEN_AT, CLEAR_AT, CONFIRM) for watch in chosen
     )
     deciding = tuple(one for watch in chosen for one in evidence.of_watch(times[watch.slug], len(shown.hops)))
-    return Task(name, "watch_f1", "", clip, watches=standing, evidence=deciding)
+    reworded = tuple(_reworded(watch, place) for place, watch in enumerate(chosen))
+    return Task(name, "watch_f1", "", clip, watches=standing, evidence=deciding, reworded=reworded)
+
+
+def _reworded(watch: watches.Watch, place: int) -> str:
+    """A watch in a wording that is held out of training; which one depends on its `place` among the others."""
+    _, held_out = IS
+    said = clauses(watch.condition)
+    return held_out[place % len(held_out)].format(**said[place % len(said)])
 
 
 def _asking(clip: str, shown: Film, rng: np.random.Generator) -> list[Task]:

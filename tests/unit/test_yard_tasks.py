@@ -11,6 +11,7 @@ from samples.yard.grammar import Question as Asked
 from samples.yard.tasks import YardTasks
 from samples.yard.truth import GATE_OPEN
 from samples.yard.watches import watch_questions
+from samples.yard.wordings import IS, clauses
 from tests.unit.yard_facts import thing
 
 WATCHES = {watch.slug: watch for watch in watch_questions()}
@@ -62,6 +63,15 @@ def test_a_single_picture_is_a_clip_of_one_frame(source):
 def test_families_that_are_not_wanted_are_left_out():
     tasks = YardTasks(range(800_003, 800_004), 8.0, families=("grounding",)).tasks(0)
     assert {task.family for task in tasks} <= {"grounding"}
+
+
+def test_watches_are_reworded_in_words_that_training_never_uses(source):
+    (task,) = (task for task in source.tasks(0) if task.watches)
+    assert len(task.reworded) == len(task.watches)
+    used = {
+        wording.format(**said) for watch in watch_questions() for said in clauses(watch.condition) for wording in IS[0]
+    }
+    assert not set(task.reworded) & {*used, *task.standing}
 
 
 def test_watches_that_do_not_stand_together_are_the_same_in_tasks_of_their_own(source):
