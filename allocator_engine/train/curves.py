@@ -10,14 +10,14 @@ from allocator_engine.errors import EngineMissing
 from allocator_engine.train.progress import Record
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("first policy: cross entropy of what holds, turns, and cells show, nats", ("holds", "turns", "cells")),
-    ("first policy: cross entropy against the best scale, nats", ("imitation",)),
+    ("cross entropy of what queries and cells show, nats", ("holds", "turns", "cells")),
+    ("first policy: cross entropy against the best scale", ("imitation",)),
     ("reward", ("reward",)),
     ("cost, part of native tokens", ("cost", "target", "pivot")),
     ("vision tokens per episode", ("tokens",)),
     ("entropy of the policy, nats", ("entropy",)),
 )
-"""What is drawn: a title, and the figures of the log below it."""
+"""What is drawn: a title, and the figures of the log below it; not what is not in the log."""
 
 _SMOOTH = 20  # of how many points a drawn one is the mean, at most
 
@@ -28,8 +28,11 @@ def draw(records: Sequence[Record], file: Path) -> None:
         from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore] # an extra
     except ImportError as error:
         raise EngineMissing(f"curves need matplotlib ({error}); pip install 'resadapt-stream[train]'") from error
-    figure = Figure(figsize=(9, 7.5), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(3, 2).flat, PANELS, strict=True):
+    logged = {name for record in records for name in record}
+    panels = [panel for panel in PANELS if logged.intersection(panel[1])] or PANELS[-1:]
+    rows = (len(panels) + 1) // 2
+    figure = Figure(figsize=(9, 2.5 * rows), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(rows, 2, squeeze=False).flat, panels, strict=False):
         for number, name in enumerate(names):
             drawn = np.array([(record["step"], record[name]) for record in records if name in record], np.float64)
             if len(drawn):
