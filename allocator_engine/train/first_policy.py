@@ -17,7 +17,9 @@ LEVELS = (-5.0, 2.0)
 """Grants that the first policy is taught for: log2 of granted over native tokens of a hop."""
 
 _HALF = 0.2  # the share of its native tokens at which a turn is told about half as well as at most
-_PRICE, _RISE = 0.6, 1.0  # of a hop's native tokens in turns where the grant just pays for them; log2 of it per level
+# Of a hop's native tokens, in turns, where the grant just pays for them; and how much log2 of it rises per level that the
+# grant falls: if it rose faster, the first hop of a turn would leave too little for the second, which confirms it.
+_PRICE, _RISE = 0.6, 1.0
 
 
 def turns(holds: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -127,7 +127,8 @@ def main() -> None:
     scale_plot(PICTURES / "accuracy-by-scale.png", scales)
     card = YARD / "README.md"
     columns = [setting for name, setting in settings.items() if not name.startswith("scale ")]
-    text = fill(card.read_text(encoding="utf-8"), accuracy_table(columns), summaries[0].hashes, summaries[0].seeds)
+    seeds = "; ".join(f"{summary.seeds} ({', '.join(summary.settings)})" for summary in summaries)
+    text = fill(card.read_text(encoding="utf-8"), accuracy_table(columns), summaries[0].hashes, seeds)
     card.write_text(text, encoding="utf-8")
 
 
