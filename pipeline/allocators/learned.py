@@ -38,6 +38,9 @@ Embed = Callable[[Sequence[str]], Floats]
 MAX_QUESTIONS = 4096
 """Embeddings that are kept, of all streams together; the one unused for longest goes first."""
 
+FIRST_HOPS = 2
+"""Hops with which a stream begins: the answer to the second confirms that to the first."""
+
 log = structlog.get_logger()
 
 
@@ -47,6 +50,7 @@ class _Past:
 
     memory: Floats = field(default_factory=empty_memory)
     last_s: float | None = None
+    shown: int = 0
 
 
 class LearnedAllocator:
@@ -54,6 +58,9 @@ class LearnedAllocator:
 
     Of a hop's queries the first 256 are heard (they come in order of priority). A hop of more than 16 frames is shown
     in parts. After a failure the stream's memory starts anew, since it may be what the engine failed on.
+
+    The engine spends on what changes. What a stream begins with has to be known first, so that its first hops are shown
+    as large as their grants allow.
     """
 
     name = "learned"
@@ -81,7 +88,12 @@ class LearnedAllocator:
         except EngineFailed as error:
             self.forget(hop.stream_id)
             raise AllocationFailed(str(error)) from error
-        return fit(sizes, proposed, grant, self._rules)
+        past = self._pasts.get(hop.stream_id, _Past())
+        if past.shown < FIRST_HOPS:
+            proposed = [1.0] * len(sizes)
+        allocation = fit(sizes, proposed, grant, self._rules)
+        past.shown += bool(allocation.segments)
+        return allocation
 
     def forget(self, stream_id: str) -> None:
         self._pasts.pop(stream_id, None)

@@ -18,7 +18,7 @@ from allocator_engine.runtime import load, torch_engine
 from allocator_engine.spec import STREAM, EngineSpec
 from pipeline.allocators.batcher import Batcher, Batching, groups
 from pipeline.allocators.fixed import fixed_scale
-from pipeline.allocators.learned import LearnedAllocator, open_learned
+from pipeline.allocators.learned import FIRST_HOPS, LearnedAllocator, open_learned
 from pipeline.clock import ManualClock, SystemClock
 from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
 from pipeline.loop import allocate
@@ -44,8 +44,22 @@ def real():
     return open_learned(engine(), RULES, SystemClock())
 
 
+async def test_what_a_stream_begins_with_is_shown_twice_whatever_the_engine_says():
+    allocator = learned()
+    sizes = []
+    for second, grant in enumerate((112, 0, 28, 112)):
+        allocation = await allocator.allocate(hop(float(second), plain(0)), QUERIES, grant)
+        sizes.append([(s.height, s.width) for s in allocation.segments])
+    assert sizes == [[(256, 448)], [], [(128, 224)], []], "a hop that nothing was granted for does not count"
+    allocator.forget("yard")
+    assert (await allocator.allocate(hop(9.0, plain(0)), QUERIES, 112)).tokens == 112, "it begins again"
+
+
 async def test_frames_get_the_scales_that_the_engine_proposes():
-    allocation = await learned().allocate(hop(0.0, plain(255), plain(128), plain(0)), QUERIES, 10_000)
+    allocator = learned()
+    for second in range(FIRST_HOPS):
+        await allocator.allocate(hop(float(second), plain(255)), QUERIES, 10_000)
+    allocation = await allocator.allocate(hop(9.0, plain(255), plain(128), plain(0)), QUERIES, 10_000)
     assert [(s.frames, s.height, s.width) for s in allocation.segments] == [((0,), 256, 448), ((1,), 128, 224)]
 
 
