@@ -17,7 +17,7 @@ LEVELS = (-5.0, 2.0)
 """Grants that the first policy is taught for: log2 of granted over native tokens of a hop."""
 
 _HALF = 0.2  # the share of its native tokens at which a turn is told about half as well as at most
-# Of a hop's native tokens, in turns, where the grant just pays for them; and how much log2 of it rises per level that the
+# Of a hop's native tokens, in turns, where the grant just pays for them; and how much its log2 rises per level that the
 # grant falls: if it rose faster, the first hop of a turn would leave too little for the second, which confirms it.
 _PRICE, _RISE = 0.6, 1.0
 
