@@ -78,7 +78,7 @@ def train(
     with _material(options, chosen) as material:
         for remark in material.remarks:
             console.print(escape(remark), highlight=False, soft_wrap=True)
-        learner = _learner(options, chosen)
+        learner = _learner(options, chosen, material.slots)
         records = _run(chosen, learner, material, work, stop_at, console)
     notes = {
         "recipe": chosen.config.name,
@@ -141,7 +141,7 @@ def _material(options: Options, recipe: "Recipe") -> "AbstractContextManager[Mat
     return training.qa(options.data, site, options.work, prompts)
 
 
-def _learner(options: Options, recipe: "Recipe") -> "Learner":
+def _learner(options: Options, recipe: "Recipe", slots: int) -> "Learner":
     """What is trained, with its first weights, on its device."""
     import torch
 
@@ -162,7 +162,7 @@ def _learner(options: Options, recipe: "Recipe") -> "Learner":
     torch.manual_seed(options.seed)
     network = StreamNetwork(recipe.shape)
     encoder = PretrainedEncoder(options.encoder) if options.encoder else QueryEncoder()
-    return StreamLearner(network, encoder, recipe.slots).to(device)
+    return StreamLearner(network, encoder, slots).to(device)
 
 
 def _run(

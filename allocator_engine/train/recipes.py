@@ -12,17 +12,16 @@ from allocator_engine.train.regular import RegularRules
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is trained, and how. Of every cell of its episodes `slots` things are known."""
+    """What is trained, and how."""
 
     config: CapoConfig
     shape: Shape = Shape()
-    slots: int = 0
 
 
 def yard() -> Recipe:
     """The yard: rewards are probabilities of right answers. The engine that comes along is its grounding alone."""
     # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look.
-    return Recipe(CapoConfig("yard", grounding_steps=900, steps=1040, advantage=AdvantageRules(spread=0.02)), slots=19)
+    return Recipe(CapoConfig("yard", grounding_steps=900, steps=1040, advantage=AdvantageRules(spread=0.02)))
 
 
 def site() -> Recipe:

@@ -33,11 +33,13 @@ _WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a training works with; `notes` say what was learned from, `remarks` are for people."""
+    """What a training works with; `notes` say what was learned from, `remarks` are for people. Of every cell of its
+    episodes `slots` things are known."""
 
     outside: Outside
     notes: Mapping[str, str]
     remarks: tuple[str, ...] = ()
+    slots: int = 0
 
 
 @contextmanager
@@ -46,6 +48,7 @@ def yard(prompts_per_step: int, threads: int, device: str) -> Iterator[Material]
     process of their own. Raises ConfigError where the weights of that MLLM are missing."""
     from samples.yard.answerer import YardAnswerer
     from samples.yard.bandit import YardClips
+    from samples.yard.cells import SLOTS
     from samples.yard.hashes import of_file, of_source
     from samples.yard.shape import grid
 
@@ -54,7 +57,7 @@ def yard(prompts_per_step: int, threads: int, device: str) -> Iterator[Material]
     notes |= {"mllm": of_file(YARD / "model.safetensors"), "mllm_name": "yard"}
     rules = FitRules(grid(), frames_per_segment=2)
     with Ahead(clips, prompts_per_step) as ahead:
-        yield Material(Outside(ahead, answerer, bucket, rules, threads, f"{clips} {notes}"), notes)
+        yield Material(Outside(ahead, answerer, bucket, rules, threads, f"{clips} {notes}"), notes, slots=SLOTS)
 
 
 @contextmanager

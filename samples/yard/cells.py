@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from samples.yard.facts import COLOURS, HEIGHT, KINDS, WIDTH
 from samples.yard.scene import Look, Scene
+from samples.yard.train.episodes import COLUMNS, ROWS
 from samples.yard.train.targets import Shown, Targets, targets
 
-ROWS, COLUMNS = 8, 14
 SLOTS = len(KINDS) + len(COLOURS) + 4 + 2
 """Kinds of things, colours, helmet, vest, bag and being far, open gate, raised barrier."""
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from samples.yard.cells import COLUMNS, ROWS, SLOTS, cells
+from samples.yard.cells import SLOTS, cells
 from samples.yard.facts import COLOURS, HEIGHT, KINDS, WIDTH
 from samples.yard.scene import Scene
+from samples.yard.train.episodes import COLUMNS, ROWS
 
 SEED = 800_003
 
