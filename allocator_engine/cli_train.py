@@ -160,7 +160,7 @@ def _learner(options: Options, recipe: "Recipe", slots: int) -> "Learner":
     from allocator_engine.model.sentence import PretrainedEncoder
 
     torch.manual_seed(options.seed)
-    network = StreamNetwork(recipe.shape)
+    network = StreamNetwork(replace(recipe.shape, foresees=recipe.config.grounding_steps > 0))
     encoder = PretrainedEncoder(options.encoder) if options.encoder else QueryEncoder()
     return StreamLearner(network, encoder, slots).to(device)
 

@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 class View:
     """One stream's newest hop as an engine is shown it.
 
-    `thumbnails` uint8 `[frames, 64, 112, 3]` RGB, `elapsed_s` float32 `[frames]`, `queries` float32 `[queries, 128]`
+    `thumbnails` uint8 `[frames, 128, 224, 3]` RGB, `elapsed_s` float32 `[frames]`, `queries` float32 `[queries, 128]`
     (none is fine), `grant` as `grant_level` gives it, `memory` float32 `[112, 64]`.
     """
 
@@ -51,7 +51,7 @@ def empty_memory() -> Floats:
 
 
 def thumbnails(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """What an engine sees of pictures: uint8 `[frames, 64, 112, 3]`, RGB, the aspect not kept."""
+    """What an engine sees of pictures: uint8 `[frames, 128, 224, 3]`, RGB, the aspect not kept."""
     if not pictures:
         return np.zeros((0, *THUMBNAIL, 3), np.uint8)
     return np.stack([picture.render(*THUMBNAIL) for picture in pictures])

@@ -64,11 +64,14 @@ def _check(specs: tuple[TensorSpec, ...], tensors: Mapping[str, NDArray[np.gener
         spec.check(tensors[spec.name])
 
 
-THUMBNAIL = (64, 112)
+THUMBNAIL = (128, 224)
 """Height and width in px of what `STREAM` sees of a frame; the aspect is not kept."""
 
-CELLS, CELL_FEATURES = 112, 64
-"""Cells of a thumbnail (8 x 14, row by row), and what the memory holds of each."""
+CELL_ROWS, CELL_COLUMNS = 8, 14
+"""Cells of a thumbnail, 16 px high and wide."""
+
+CELLS, CELL_FEATURES = CELL_ROWS * CELL_COLUMNS, 64
+"""How many cells there are, row by row, and what the memory holds of each."""
 
 QUERY_FEATURES = 128
 """Length of a question's embedding."""

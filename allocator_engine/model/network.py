@@ -1,8 +1,9 @@
 """The network of the configuration `stream`: thumbnails, memory and queries in, a Beta policy per frame out.
 
 A frame becomes 8 x 14 cells. Each cell is compared with what the memory holds of it, the cells of a frame are mixed,
-every query reads the cells that concern it, and the set of readings, with the grant, decides the frame's scale.
-Nothing crosses frames but the memory, so a stream may be shown hop by hop or at once: the decisions are the same.
+every query reads the cells that concern it and says how likely it is to turn (to begin or cease to hold). The scale
+that is worth most for that, at a price that the grant sets, is corrected by what the set of readings means. Nothing
+crosses frames but the memory, so a stream may be shown hop by hop or at once: the decisions are the same.
 """
 
 from dataclasses import dataclass
@@ -13,35 +14,38 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allocator_engine.model.recall import FEATURES, RECALLED, Recall
-from allocator_engine.spec import CELLS, QUERY_FEATURES
-
-ROWS, COLUMNS = 8, 14
+from allocator_engine.model.worth import best_share, worth_of_turns
+from allocator_engine.spec import CELL_COLUMNS, CELL_ROWS, CELLS, QUERY_FEATURES
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Widths of the network. `remembers` and `listens` off make it blind to its memory or to the queries."""
+    """Widths of the network. `remembers` and `listens` off make it blind to its memory or to the queries; with
+    `foresees` off, where nothing is taught what turns, the policy begins close to Beta(1, 1), which tries every scale.
+    """
 
-    stem: tuple[int, int, int] = (24, 48, 64)
-    width: int = 96
+    stem: tuple[int, int, int] = (32, 64, 96)
+    width: int = 128
     heads: int = 4
     mixers: int = 2
     readers: int = 2
     head_width: int = 256
     remembers: bool = True
     listens: bool = True
+    foresees: bool = True
 
 
 class Stem(nn.Module):
-    """Thumbnails to cells: three convolutions of stride 2."""
+    """Thumbnails to cells: patches of 4 x 4 px, and two convolutions of stride 2."""
 
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise((3, *widths)))
+        halving = (nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList([nn.Conv2d(3, widths[0], 4, stride=4), *halving])
         self.norm = nn.LayerNorm(widths[-1])
 
     def forward(self, thumbnails: Tensor) -> Tensor:
-        """Float32 `[frames, 112, features]` of uint8 `[frames, 64, 112, 3]`."""
+        """Float32 `[frames, 112, features]` of uint8 `[frames, 128, 224, 3]`."""
         x = (thumbnails.float() / 127.5 - 1.0).permute(0, 3, 1, 2)
         for index, layer in enumerate(self.layers):
             x = layer(functional.gelu(x) if index else x)
@@ -60,7 +64,9 @@ class Mixer(nn.Module):
 
     def forward(self, cells: Tensor) -> Tensor:
         """`[frames, 112, width]` to the same."""
-        near = self.near(torch.unflatten(cells.transpose(1, 2), 2, (ROWS, COLUMNS))).flatten(2).transpose(1, 2)
+        near = (
+            self.near(torch.unflatten(cells.transpose(1, 2), 2, (CELL_ROWS, CELL_COLUMNS))).flatten(2).transpose(1, 2)
+        )
         mixed: Tensor = cells + self.out(self.norm(near))
         return mixed
 
@@ -104,7 +110,7 @@ class StreamNetwork(nn.Module):
         self.nothing_asked = nn.Parameter(torch.randn(width) * 0.02)
         self.readers = nn.ModuleList(Reader(width, shape.heads) for _ in range(shape.readers))
         self.weight = nn.Linear(width, 1)
-        self.foresee = nn.Linear(width, 2)  # training only: whether a query holds, and whether it turns
+        self.foresee = nn.Linear(width, 2)  # whether a query holds, and whether it turns
         self.summary_norm = nn.LayerNorm(4 * width)
         self.head = nn.Sequential(
             nn.Linear(4 * width + _GRANT_FEATURES, shape.head_width),
@@ -113,13 +119,9 @@ class StreamNetwork(nn.Module):
             nn.GELU(),
             nn.Linear(shape.head_width, 2),
         )
-        self._begin_uniform()
-
-    def _begin_uniform(self) -> None:
-        """Every frame begins close to Beta(1, 1), where both outputs have their full gradient."""
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
-        nn.init.orthogonal_(last.weight, gain=0.05)
+        nn.init.zeros_(last.weight)  # nothing is corrected before answers tell what to correct
         nn.init.zeros_(last.bias)
 
     def forward(
@@ -134,8 +136,8 @@ class StreamNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of `STREAM` for its inputs."""
         cells, next_memory = self.perceive(thumbnails, present, elapsed_s, memory)
-        summary, _ = self.read(cells, queries, asked)
-        mean, concentration = self.decide(summary, grant[:, None].expand(-1, summary.shape[1]))
+        meaning, _ = self.read(cells, queries, asked)
+        mean, concentration = self.decide(meaning, grant[:, None].expand(-1, meaning.shape[1]))
         return mean, concentration, next_memory
 
     def perceive(self, thumbnails: Tensor, present: Tensor, elapsed_s: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,8 +153,10 @@ class StreamNetwork(nn.Module):
         return mixed.unflatten(0, (thumbnails.shape[0], thumbnails.shape[1])), next_memory
 
     def read(self, cells: Tensor, queries: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        """What the frames mean to the set of queries: `[batch, frames, features]`; and of each query alone, behind the
-        null query, `[batch, frames, 1 + queries, width]`."""
+        """What the frames mean to the set of queries: `[batch, frames, features]`, the last of them what their turns
+        are worth; and logits of each query alone, behind the null query, `[batch, frames, 1 + queries, 2]`:
+        whether it holds once the frame is shown, and whether it turns about then. The null query stands for any; only
+        its turns mean something."""
         batch, frames = cells.shape[0], cells.shape[1]
         if not self.shape.listens:
             asked = asked * 0
@@ -169,14 +173,25 @@ class StreamNetwork(nn.Module):
         most = (tokens + silence).amax(dim=2)
         everywhere = cells.sum(dim=2) / CELLS  # not mean(): the ONNX exporter would name it like our output
         summary = torch.cat([(weights * tokens).sum(dim=2), most, tokens[:, :, 0], everywhere], dim=2)
-        return self.summary_norm(summary), tokens
+        foreseen = self.foresee(tokens)
+        # What turns is taught from the truth, not from rewards: those correct what is made of it.
+        holds, turns = torch.sigmoid(foreseen.detach()).unbind(dim=3)
+        each = worth_of_turns(turns, holds)
+        # Where nothing is asked it is as if one query stood that nobody knows, which begins as often as it ends.
+        unknown = worth_of_turns(turns[:, :, 0], torch.full_like(turns[:, :, 0], 0.5))
+        expected = (asked[:, None] * each[:, :, 1:]).sum(dim=2) + (1 - asked.amax(dim=1))[:, None] * unknown
+        return torch.cat([self.summary_norm(summary), expected[:, :, None]], dim=2), foreseen
 
-    def decide(self, summary: Tensor, grant: Tensor) -> tuple[Tensor, Tensor]:
+    def decide(self, meaning: Tensor, grant: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and concentration `[batch, frames]` of the policy for a `grant` level `[batch, frames]`."""
+        summary, expected = meaning[:, :, :-1], meaning[:, :, -1]
         share = torch.exp2(grant)
         told = torch.stack([grant / 4 + 1, share.clamp(max=1.0), share.clamp(max=1.0).sqrt()], dim=2)
         outputs = self.head(torch.cat([summary, told], dim=2))
-        mean = _LEAST_MEAN + (1 - 2 * _LEAST_MEAN) * torch.sigmoid(outputs[:, :, 0])
+        scale = best_share(expected, grant).sqrt() if self.shape.foresees else torch.full_like(grant, 0.5)
+        # In logits, so that a correction has its full gradient also where the best scale is none, or native.
+        corrected = torch.sigmoid(torch.logit(scale, eps=_LEAST_MEAN) + outputs[:, :, 0])
+        mean = _LEAST_MEAN + (1 - 2 * _LEAST_MEAN) * corrected
         concentration = _LEAST_CONCENTRATION + functional.softplus(outputs[:, :, 1] - 1.0)
         # Near 0 and 1 a flat policy would put all of its density on the very end, and never look elsewhere.
         needed = _LEAST_SHAPE / torch.minimum(mean, 1 - mean)

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from allocator_engine.encode import scales
 from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.model.policy import entropy, log_prob, sample
 from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
-from allocator_engine.train.first_policy import LEVELS, imitation, turns
+from allocator_engine.train.grounding import foreseen_losses, grounding_loss, told_of
 from allocator_engine.train.learner import Learner, weight_groups
 from allocator_engine.train.progress import Progress, Record, means
 from allocator_engine.train.regular import RegularRules, likeness, regulariser
@@ -39,11 +38,12 @@ _Loss: TypeAlias = Callable[[], tuple[Tensor, dict[str, float]]]
 class CapoConfig:
     """Every option of a training. Seconds are clip seconds; rates and weights are of AdamW.
 
-    The first `grounding_steps` ask the MLLM nothing and have a `grounding_rate` of their own: the network learns which
-    queries hold and turn in which frames, which it goes on learning with `answer_weight` afterwards, with
-    `cells_weight` what each cell shows, and with `imitation_weight` to spend where queries turn.
-    `untold` is the part of the prompts whose queries are withheld, so that an allocation without queries is learned
-    too. `credit_s` is how far back a question credits what was saved or wasted before its evidence came.
+    The first `grounding_steps` allocate nothing and have a `grounding_rate` of their own: the network learns which
+    queries hold and turn in which frames, which it goes on learning with `answer_weight` afterwards, and with
+    `cells_weight` what each cell shows. With them the policy begins by spending where queries turn (see `model.worth`).
+    `untold` is the part of the prompts of the other steps whose queries are withheld, so that an allocation without
+    queries is learned too. `credit_s` is how far back a question credits what was saved or wasted before its evidence
+    came.
     """
 
     name: str
@@ -61,7 +61,6 @@ class CapoConfig:
     advantage: AdvantageRules = AdvantageRules()
     regular: RegularRules = RegularRules()
     answer_weight: float = 0.1
-    imitation_weight: float = 2.0
     cells_weight: float = 1.0
     entropy_weight: float = 0.0
     clip: tuple[float, float] = (0.2, 0.28)
@@ -165,7 +164,7 @@ def _step(step: int, config: CapoConfig, learner: Learner, outside: Outside, pro
     episodes = [outside.clips.episode(step, index) for index in range(config.prompts_per_step)]
     if step < config.grounding_steps:
         grounding: list[_Loss] = [
-            partial(_grounding_loss, episode, config, learner, (step, index)) for index, episode in enumerate(episodes)
+            partial(grounding_loss, episode, learner, config.cells_weight) for episode in episodes
         ]
         return {"step": step, "phase": "grounding", **_update(grounding, config, learner, progress)}
     prompts = [(step, index) for index in range(len(episodes))]
@@ -202,7 +201,7 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
             old.append(log_prob(mean, concentration, action))
     cost = np.array([purse.spent / purse.native for purse in purses])
     reward = outside.answerer.rewards(episode, variants)
-    worth = _per_frame(episode, watched, advantages(reward, cost, target, config.advantage), config.credit_s)
+    advantage = _per_frame(episode, watched, advantages(reward, cost, target, config.advantage), config.credit_s)
     return Rollout(
         episode,
         watched,
@@ -211,7 +210,7 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
         torch.cat(levels, dim=1),
         torch.cat(actions, dim=1),
         torch.cat(old, dim=1),
-        torch.from_numpy(worth).float().to(meaning.device),
+        torch.from_numpy(advantage).float().to(meaning.device),
         reward,
         cost,
         float(np.mean([purse.spent for purse in purses])),
@@ -227,8 +226,9 @@ def _per_frame(episode: Episode, watched: Watched, advantage: Floats, credit_s: 
 
 
 def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor, dict[str, float]]:
-    """PPO's clipped loss per frame, the regularisers, and what the queries' own tokens say of their answers."""
-    understood = learner.understand(rolled.watched, rolled.told)
+    """PPO's clipped loss per frame, the regularisers, and what is still learned of what holds and turns."""
+    beside = rolled.episode.known[len(rolled.told) :]
+    understood = learner.understand(rolled.watched, rolled.told, beside)
     mean, concentration = learner.decide(understood.meaning.expand(config.group, -1, -1), rolled.levels)
     ratio = torch.exp(log_prob(mean, concentration, rolled.actions) - rolled.old)
     clipped = ratio.clamp(1 - config.clip[0], 1 + config.clip[1])
@@ -240,9 +240,10 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
     regular, figures = regulariser(mean, concentration, alike, pts_s, config.regular)
     spread = entropy(mean, concentration).mean()
     loss = regular - gain.mean() - config.entropy_weight * spread
-    if rolled.told and config.answer_weight and understood.foreseen is not None:
-        holds = rolled.episode.holds[: len(rolled.told)]
-        loss = loss + config.answer_weight * _foreseen(understood.foreseen, rolled.watched, holds)
+    if config.answer_weight and understood.foreseen is not None:
+        foresight = foreseen_losses(understood.foreseen, rolled.watched, rolled.episode.holds)
+        loss = loss + config.answer_weight * sum(foresight.values())
+        figures |= told_of(foresight)
     figures |= {
         "entropy": float(spread.detach()),
         "scale": float(mean.detach().mean()),
@@ -251,62 +252,6 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
         "clipped": float((ratio.detach() != clipped.detach()).float().mean()),
     }
     return loss, figures
-
-
-def _grounding_loss(
-    episode: Episode, config: CapoConfig, learner: Learner, prompt: tuple[int, int]
-) -> tuple[Tensor, dict[str, float]]:
-    """What each cell shows where that is known, what holds and what turns in each frame, and a first policy that spends
-    where something turns, for grants of every size.
-
-    Of a prompt that tells no queries, any that are known might stand.
-    """
-    watched = learner.watch(episode)
-    rng = np.random.default_rng((config.seed, *prompt))
-    told = () if rng.random() < config.untold else episode.standing
-    known = (*episode.standing, *episode.beside)
-    understood = learner.understand(watched, told, known[len(told) :])
-    meaning, foreseen = understood.meaning, understood.foreseen
-    if foreseen is None:
-        raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
-    hop_of = watched.hop_of
-    level = torch.from_numpy(rng.uniform(*LEVELS, len(episode.hops))[hop_of]).float().to(meaning.device)[None]
-    likely = torch.sigmoid(foreseen[:, :, 1].detach())
-    of_told = likely[:, : len(told)] if told else likely * len(episode.standing) / max(1, len(known))
-    imitated = imitation(learner.decide(meaning, level)[0], of_told.sum(dim=1)[None], level)
-    holding = _foreseen(foreseen, watched, episode.holds)
-    turned = _cross_entropy(foreseen[:, :, 1], turns(episode.holds).T[hop_of])
-    figures = {"imitation": float(imitated.detach()), "holds": float(holding.detach()), "turns": float(turned.detach())}
-    loss = holding + turned + config.imitation_weight * imitated
-    if understood.cells is not None and episode.cells is not None:
-        shows = _balanced(understood.cells, episode.cells)
-        figures["cells"] = float(shows.detach())
-        loss = loss + config.cells_weight * shows
-    return loss, figures
-
-
-def _foreseen(foreseen: Tensor, watched: Watched, holds: NDArray[np.int8]) -> Tensor:
-    """Cross entropy of whether each query holds at the end of each hop, where that is known."""
-    said = foreseen[[max(hop.stop - 1, 0) for hop in watched.hops], :, 0]
-    return _cross_entropy(said, holds.T)
-
-
-def _cross_entropy(said: Tensor, truth: NDArray[np.int8]) -> Tensor:
-    """Of logits against 1 and 0, where the truth is not -1."""
-    wanted = torch.from_numpy(truth.astype(np.float32)).to(said.device)
-    known = wanted >= 0
-    if not bool(known.any()):
-        return said.sum() * 0
-    return functional.binary_cross_entropy_with_logits(said[known], wanted[known])
-
-
-def _balanced(said: Tensor, truth: NDArray[np.int8]) -> Tensor:
-    """Cross entropy of what cells show, `[frames, 112, slots]`: of each slot the yeses weigh as much as the noes."""
-    wanted = torch.from_numpy(truth).to(said.device)
-    each = functional.binary_cross_entropy_with_logits(said, wanted.clamp(min=0).float(), reduction="none")
-    sides = [(each * side).sum(dim=(0, 1)) / side.sum(dim=(0, 1)).clamp(min=1) for side in (wanted == 1, wanted == 0)]
-    both: Tensor = (sides[0] + sides[1]).mean() / 2
-    return both
 
 
 def _update(

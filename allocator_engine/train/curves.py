@@ -10,8 +10,7 @@ from allocator_engine.errors import EngineMissing
 from allocator_engine.train.progress import Record
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("cross entropy of what queries and cells show, nats", ("holds", "turns", "cells")),
-    ("first policy: cross entropy against the best scale", ("imitation",)),
+    ("cross entropy of what queries and cells show, nats", ("holds", "turns", "any_turns", "cells")),
     ("reward", ("reward",)),
     ("cost, part of native tokens", ("cost", "target", "pivot")),
     ("vision tokens per episode", ("tokens",)),
@@ -32,7 +31,10 @@ def draw(records: Sequence[Record], file: Path) -> None:
     panels = [panel for panel in PANELS if logged.intersection(panel[1])] or PANELS[-1:]
     rows = (len(panels) + 1) // 2
     figure = Figure(figsize=(9, 2.5 * rows), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(rows, 2, squeeze=False).flat, panels, strict=False):
+    grid = figure.subplots(rows, 2, squeeze=False).flat
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, names) in zip(grid, panels, strict=False):
         for number, name in enumerate(names):
             drawn = np.array([(record["step"], record[name]) for record in records if name in record], np.float64)
             if len(drawn):

@@ -18,9 +18,9 @@ from allocator_engine.train.watched import Watched, perceive
 class Understood:
     """What a network makes of an episode's frames: `meaning` to the queries it is told, `[1, frames, features]`.
 
-    From a network that says so: of the queries that are told and those beside, `foreseen`, logits `[frames, queries,
-    2]` of whether each holds once the frame is shown and whether it turns about then; and `cells`, logits `[frames,
-    112, slots]` of what each cell shows.
+    From a network that says so: `foreseen`, logits `[frames, 1 + queries, 2]` of whether each query, told or beside,
+    holds once the frame is shown and whether it turns about then, behind those of any query, of which only the turns
+    mean something; and `cells`, logits `[frames, 112, slots]` of what each cell shows.
     """
 
     meaning: Tensor
@@ -68,8 +68,8 @@ class StreamLearner(Learner):
         cells = perceive(self.network, watched)
         queries, asked = self._embedded((*told, *beside))
         asked[:, len(told) :] = 0
-        summary, tokens = self.network.read(cells, queries, asked)
-        return Understood(summary, self.network.foresee(tokens[0, :, 1:]), self.shows(cells[0]) if self.shows else None)
+        meaning, foreseen = self.network.read(cells, queries, asked)
+        return Understood(meaning, foreseen[0], self.shows(cells[0]) if self.shows else None)
 
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         return self.network.decide(meaning, level)

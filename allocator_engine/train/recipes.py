@@ -21,12 +21,14 @@ class Recipe:
 def yard() -> Recipe:
     """The yard: rewards are probabilities of right answers. The engine that comes along is its grounding alone."""
     # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look.
-    return Recipe(CapoConfig("yard", grounding_steps=900, steps=1040, advantage=AdvantageRules(spread=0.02)))
+    return Recipe(CapoConfig("yard", grounding_steps=1200, steps=1340, advantage=AdvantageRules(spread=0.02)))
 
 
 def site() -> Recipe:
-    """A site's own recordings, without labels: rewards are agreement with the MLLM's full-resolution answers."""
-    return Recipe(CapoConfig("site", steps=300, learning_rate=2e-4, advantage=AdvantageRules(spread=0.02)))
+    """A site's own recordings, without labels: what holds and turns is what the MLLM itself says of native pictures,
+    and rewards are agreement with that."""
+    advantage = AdvantageRules(spread=0.02)
+    return Recipe(CapoConfig("site", grounding_steps=200, steps=500, learning_rate=2e-4, advantage=advantage))
 
 
 def qa() -> Recipe:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-_CELL_PX = 8
+from allocator_engine.spec import CELL_COLUMNS, CELL_ROWS
+
 _MOST_CHANGED = 6  # cells of a frame: a person who walks by changes a few
 
 
@@ -36,11 +37,12 @@ class RegularRules:
 def likeness(thumbnails: NDArray[np.uint8], rules: RegularRules) -> NDArray[np.float32]:
     """How much each frame repeats the one before it, 0 to 1: float32 `[frames]`, 0 for the first.
 
-    `thumbnails` uint8 `[frames, 64, 112, 3]`. Judged by pixels, not by learned features, so that it stays what it is.
+    `thumbnails` uint8 `[frames, 128, 224, 3]`. Judged by pixels, not by learned features, so that it stays what it is.
     """
     frames, height, width, _ = thumbnails.shape
     grey = thumbnails.mean(axis=3) / 255
-    cells = grey.reshape(frames, height // _CELL_PX, _CELL_PX, width // _CELL_PX, _CELL_PX).mean(axis=(2, 4))
+    parts = frames, CELL_ROWS, height // CELL_ROWS, CELL_COLUMNS, width // CELL_COLUMNS
+    cells = grey.reshape(parts).mean(axis=(2, 4))
     moved = np.sort(np.abs(np.diff(cells.reshape(frames, -1), axis=0)), axis=1)[:, -_MOST_CHANGED:].mean(axis=1)
     alike = 1 / (1 + np.exp(np.clip((moved - rules.change) / rules.softness, -50, 50)))
     return np.asarray(np.concatenate([[0.0], alike]), np.float32)

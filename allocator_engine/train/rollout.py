@@ -59,8 +59,13 @@ class Episode:
     beside: tuple[str, ...] = ()
     cells: NDArray[np.int8] | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The queries of `holds`."""
+        return (*self.standing, *self.beside)
+
     def __post_init__(self) -> None:
-        expected = len(self.standing) + len(self.beside), len(self.hops)
+        expected = len(self.known), len(self.hops)
         if self.holds.shape != expected:
             raise ValueError(f"holds of {self.name} is {self.holds.shape}; expected {expected}")
         if late := [

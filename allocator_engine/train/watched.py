@@ -17,7 +17,7 @@ from allocator_engine.train.rollout import Episode
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """`thumbnails` uint8 `[frames, 64, 112, 3]`, `elapsed_s` and `pts_s` `[frames]`, and the frames of each hop."""
+    """`thumbnails` uint8 `[frames, 128, 224, 3]`, `elapsed_s` and `pts_s` `[frames]`, and the frames of each hop."""
 
     thumbnails: NDArray[np.uint8]
     elapsed_s: NDArray[np.float32]

@@ -24,7 +24,8 @@ SECONDS, SAMPLE_FPS, HOP_S = 32.0, 2.0, 1.0
 
 _SEED = 5
 _FILMS = 16  # scenes kept in memory, 22 MB each
-_MOST_WATCHES = 8
+_MOST_WATCHES = 8  # that stand
+_KNOWN_WATCHES = 64  # more than make sense in any scene
 _MOMENTS = 8  # per watch at which it is asked
 _FORMS: dict[str, Form] = {"yes": "yes_no", "no": "yes_no"}
 _PAST = tuple(kind for kind in KINDS if kind not in CARD_FAMILY and not kind.endswith("_now") and kind != "unknown")
@@ -68,11 +69,12 @@ class YardClips:
     steps, with another part and other queries each time.
 
     `past` of the episodes ask about all that was shown; the others have watches, asked at moments when they hold and
-    when they do not, and questions about the newest second. The scene's other watches are known beside.
+    when they do not, and questions about the newest second. All other watches that make sense in the scene are
+    known beside: a picture costs more than what is known of it.
     """
 
     hops: int = 12
-    reuse: int = 12
+    reuse: int = 4
     past: float = 0.3
 
     def episode(self, step: int, index: int) -> Episode:
@@ -108,8 +110,9 @@ Row = tuple[str, NDArray[np.int8], list[Probe]]
 
 def _watch_rows(shown: Film, rng: np.random.Generator) -> list[Row]:
     told_by_hop = [shown.until(hop) for hop in range(len(shown.hops))]
-    drawn = list(watches_for(told_by_hop[-1], rng, _MOST_WATCHES))
-    return [_watch_row(told_by_hop, drawn[i], rng) for i in rng.permutation(len(drawn))]
+    drawn = watches_for(told_by_hop[-1], rng, _KNOWN_WATCHES)
+    order = [*rng.permutation(min(_MOST_WATCHES, len(drawn))), *range(_MOST_WATCHES, len(drawn))]
+    return [_watch_row(told_by_hop, drawn[i], rng) for i in order]
 
 
 def _watch_row(told_by_hop: Sequence[Sequence[FrameFacts]], watch: Watch, rng: np.random.Generator) -> Row:

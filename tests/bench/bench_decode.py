@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from allocator_engine.spec import THUMBNAIL
 from pipeline.clock import SystemClock
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Sampler
@@ -20,7 +21,7 @@ SECONDS = 20
 
 async def sample_and_render(path: Path) -> None:
     async for frame in AvSource(str(path), name="bench", clock=SystemClock()).frames(Sampler(2.0)):
-        frame.picture.render(64, 112)
+        frame.picture.render(*THUMBNAIL)
         frame.picture.render(256, 448)
 
 

@@ -46,7 +46,7 @@ def own(tmp_path):
 def view(frames=2, queries=1, light=100):
     asked = np.zeros((queries, QUERY_FEATURES), np.float32)
     asked[:, 0] = 1
-    seen = np.full((frames, 64, 112, 3), light, np.uint8)
+    seen = np.full((frames, 128, 224, 3), light, np.uint8)
     return View(seen, np.full(frames, 0.5, np.float32), asked, -2.0, empty_memory())
 
 
@@ -83,7 +83,7 @@ def test_a_hop_is_answered_the_same_alone_and_in_company(onnx):
 
 
 def test_black_frames_without_a_question_are_answered(onnx):
-    dark = View(np.zeros((1, 64, 112, 3), np.uint8), np.zeros(1, np.float32), no_queries(), -8.0, empty_memory())
+    dark = View(np.zeros((1, 128, 224, 3), np.uint8), np.zeros(1, np.float32), no_queries(), -8.0, empty_memory())
     assert 0 <= onnx.run(batch([dark]))["mean"][0, 0] <= 1
 
 

@@ -88,7 +88,7 @@ def test_a_site_learns_without_labels_and_asks_about_native_pictures_once(run, t
     (footage / "broken.mp4").write_bytes(b"no video")
     truncate(write(footage / "cut.mp4", steady(2.0)), 0.5)
     sound_only(footage / "sound.mp4")
-    code, said = run(*site(footage, f"transformers:{tiny()}"))
+    code, said = run(*site(footage, f"transformers:{tiny()}", steps=3))
     assert code == 0, said
     for name in ("broken.mp4", "cut.mp4", "sound.mp4"):
         assert f"skipped {footage / name}" in said
@@ -96,10 +96,13 @@ def test_a_site_learns_without_labels_and_asks_about_native_pictures_once(run, t
     assert "answers at random" in said
     native = (tmp_path / "work" / "native.jsonl").read_text()
     assert len(native.splitlines()) in (6, 12), "an answer per second of the clip and watch"
-    assert [record["reward_kind"] for record in logged(tmp_path / "work")] == ["dense", "dense"]
+    records = logged(tmp_path / "work")
+    assert [record["phase"] for record in records] == ["grounding", "capo", "capo"]
+    assert [record["reward_kind"] for record in records[1:]] == ["dense", "dense"]
+    assert records[0]["turns"] > 0, "what the MLLM itself says of each second is learned to be foreseen"
     assert load(tmp_path / "out" / "allocator.safetensors").notes["mllm_name"] == f"transformers:{tiny()}"
     (tmp_path / "work" / "capo.state").unlink()
-    assert run(*site(footage, f"transformers:{tiny()}"))[0] == 0
+    assert run(*site(footage, f"transformers:{tiny()}", steps=3))[0] == 0
     assert (tmp_path / "work" / "native.jsonl").read_text() == native
 
 

@@ -27,7 +27,7 @@ GRID = GRIDS["qwen3_vl"]
 def view(frames: int, queries: int) -> View:
     rng = np.random.default_rng(frames)
     return View(
-        rng.integers(0, 256, (frames, 64, 112, 3)).astype(np.uint8),
+        rng.integers(0, 256, (frames, 128, 224, 3)).astype(np.uint8),
         np.ones(frames, np.float32),
         rng.normal(size=(queries, 128)).astype(np.float32),
         -1.5,
@@ -89,9 +89,9 @@ def test_native_tokens_are_what_fit_spends_with_an_endless_grant(frames, per_seg
 def test_thumbnails_are_rendered_at_one_size_whatever_the_aspect():
     pictures = [ArrayPicture(np.full((720, 1280, 3), 7, np.uint8)), ArrayPicture(np.full((90, 30, 3), 9, np.uint8))]
     found = thumbnails(pictures)
-    assert found.shape == (2, 64, 112, 3)
+    assert found.shape == (2, 128, 224, 3)
     assert set(found[0].ravel()) == {7}
-    assert thumbnails([]).shape == (0, 64, 112, 3)
+    assert thumbnails([]).shape == (0, 128, 224, 3)
 
 
 def test_means_are_scales_and_nan_stays_nan():

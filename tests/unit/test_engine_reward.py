@@ -143,8 +143,8 @@ def test_rows_become_episodes_each_once_per_epoch(tmp_path):
 
 def test_a_repeated_frame_is_asked_to_be_smaller_and_a_changed_one_is_not():
     rules = RegularRules(similarity=1.0, refresh=0.0, concentration=0.0)
-    still = np.full((3, 64, 112, 3), 90, np.uint8)
-    still[2, :24, :16] = 250
+    still = np.full((3, 128, 224, 3), 90, np.uint8)
+    still[2, :48, :32] = 250
     alike = likeness(still, rules)
     assert alike.tolist() == pytest.approx([0, 0.95, 0], abs=0.01)
     mean = torch.tensor([[0.5, 0.5, 0.5]], requires_grad=True)

@@ -1,0 +1,66 @@
+"""What the network is taught of pictures and queries, allocating nothing: what cells show, what holds, what turns."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from allocator_engine.train.learner import Learner
+from allocator_engine.train.rollout import Episode
+from allocator_engine.train.turns import any_turns, turns
+from allocator_engine.train.watched import Watched
+
+
+def grounding_loss(episode: Episode, learner: Learner, cells_weight: float) -> tuple[Tensor, dict[str, float]]:
+    """What each cell shows where that is known, and what holds and turns in each frame; and the parts of that.
+
+    Raises ValueError for a network that does not say such things.
+    """
+    watched = learner.watch(episode)
+    understood = learner.understand(watched, (), episode.known)
+    if understood.foreseen is None:
+        raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
+    losses = foreseen_losses(understood.foreseen, watched, episode.holds)
+    loss = torch.stack([*losses.values()]).sum()
+    if understood.cells is not None and episode.cells is not None:
+        losses["cells"] = _balanced(understood.cells, episode.cells)
+        loss = loss + cells_weight * losses["cells"]
+    return loss, told_of(losses)
+
+
+def foreseen_losses(foreseen: Tensor, watched: Watched, holds: NDArray[np.int8]) -> dict[str, Tensor]:
+    """Cross entropies of whether each query holds at the end of each hop, and of whether it, and any of them, turns in
+    each frame, where those are known. `foreseen` as a network understands it, `holds` int8 `[queries, hops]`."""
+    ends = [max(hop.stop - 1, 0) for hop in watched.hops]
+    turned, hop_of = turns(holds), watched.hop_of
+    return {
+        "holds": _cross_entropy(foreseen[ends, 1:, 0], holds.T),
+        "turns": _cross_entropy(foreseen[:, 1:, 1], turned.T[hop_of]),
+        "any_turns": _cross_entropy(foreseen[:, :1, 1], any_turns(turned).T[hop_of]),
+    }
+
+
+def told_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """Losses as figures of the log."""
+    return {name: float(loss.detach()) for name, loss in losses.items()}
+
+
+def _cross_entropy(said: Tensor, truth: NDArray[np.int8] | NDArray[np.float32]) -> Tensor:
+    """Of logits against 0 to 1, where the truth is not -1."""
+    wanted = torch.from_numpy(truth.astype(np.float32)).to(said.device)
+    known = wanted >= 0
+    if not bool(known.any()):
+        return said.sum() * 0
+    return functional.binary_cross_entropy_with_logits(said[known], wanted[known])
+
+
+def _balanced(said: Tensor, truth: NDArray[np.int8]) -> Tensor:
+    """Cross entropy of what cells show, `[frames, 112, slots]`: of each slot the yeses weigh as much as the noes."""
+    wanted = torch.from_numpy(truth).to(said.device)
+    each = functional.binary_cross_entropy_with_logits(said, wanted.clamp(min=0).float(), reduction="none")
+    sides = [(each * side).sum(dim=(0, 1)) / side.sum(dim=(0, 1)).clamp(min=1) for side in (wanted == 1, wanted == 0)]
+    both: Tensor = (sides[0] + sides[1]).mean() / 2
+    return both
