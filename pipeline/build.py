@@ -76,7 +76,8 @@ YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 
 LEARNED_BY_DEFAULT = False
 """Whether the engine that comes along allocates where no allocator is named and the MLLM is the one it was trained for.
-It must beat `motion` and its own no-text ablation for that. It beats the latter only; its card says by how much."""
+It must beat `motion` and its own no-text ablation for that where what moves is not what is asked, which it does, and
+spend what it is given, which it does not yet; its card says how much it leaves."""
 
 MakeAllocator = Callable[[FitRules, Told], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""

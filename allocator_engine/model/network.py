@@ -64,9 +64,8 @@ class Mixer(nn.Module):
 
     def forward(self, cells: Tensor) -> Tensor:
         """`[frames, 112, width]` to the same."""
-        near = (
-            self.near(torch.unflatten(cells.transpose(1, 2), 2, (CELL_ROWS, CELL_COLUMNS))).flatten(2).transpose(1, 2)
-        )
+        laid_out = torch.unflatten(cells.transpose(1, 2), 2, (CELL_ROWS, CELL_COLUMNS))
+        near = self.near(laid_out).flatten(2).transpose(1, 2)
         mixed: Tensor = cells + self.out(self.norm(near))
         return mixed
 
