@@ -18,8 +18,8 @@ TOLERANCES = {"onnxruntime": 5e-4, "tensorrt": 2e-2, "half": 2e-2}
 """How far each way of computing may be from the network: in single precision half of what `fit` counts scales in, in
 half precision 2 % of native."""
 
-_COMPARED = ("mean", "next_memory")
-"""Outputs in a comparison. How sure the policy is matters to training only, which runs the network itself."""
+_WEIGHTS = {"concentration": 0.25}
+"""Of the outputs in a comparison. How sure the policy is matters to training only; serving takes the mean."""
 
 HOPS = 6
 """Golden hops, one after the other, each of a batch of streams."""
@@ -61,16 +61,15 @@ def _view(rng: np.random.Generator, frames: int, queries: int, memory: NDArray[n
 def parity(reference: Engine, candidate: Engine, tolerance: float, hops: int = HOPS) -> Parity:
     """How far `candidate` is from `reference` on golden hops; what the reference remembers is what both go on with.
 
-    Frames that are padding are not compared.
+    Frames that are padding are not compared, and a concentration counts for a quarter.
     """
     largest, memories = 0.0, None
     for step in range(hops):
         tensors = golden(step, memories)
         expected, found = reference.run(tensors), candidate.run(tensors)
         shown = np.asarray(tensors["present"]) > 0
-        for name in _COMPARED:
-            value = expected[name]
-            apart = np.abs(found[name] - value) / np.maximum(1.0, np.abs(value))
+        for name, value in expected.items():
+            apart = np.abs(found[name] - value) / np.maximum(1.0, np.abs(value)) * _WEIGHTS.get(name, 1.0)
             largest = max(largest, float(np.max(apart[shown] if value.shape == shown.shape else apart)))
         memories = expected["next_memory"]
     return Parity(largest, tolerance, hops)

@@ -17,9 +17,9 @@ def turns(holds: NDArray[np.int8]) -> NDArray[np.int8]:
     earlier = np.concatenate([np.full_like(latest[:, :1], -1), latest[:, :-1]], axis=1)
     before = np.take_along_axis(holds, np.maximum(earlier, 0), axis=1)
     told = known & (earlier >= 0)
+    turned = told & (holds != before)
     # What a stream begins with is known by nobody before, and no turn.
     told[:, :1] = known[:, :1] & (known.sum(axis=1, keepdims=True) > 1)
-    turned = told & (earlier >= 0) & (holds != before)
     lately = turned.copy()
     lately[:, 1:] |= turned[:, :-1]
     return np.where(lately, 1, np.where(told, 0, -1)).astype(np.int8)

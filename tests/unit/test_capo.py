@@ -13,7 +13,7 @@ from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
 from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.query import QueryEncoder
-from allocator_engine.spec import THUMBNAIL
+from allocator_engine.spec import CELL_COLUMNS, CELL_ROWS, THUMBNAIL
 from allocator_engine.train.advantage import AdvantageRules
 from allocator_engine.train.capo import CapoConfig, Outside, play, train
 from allocator_engine.train.learner import StreamLearner
@@ -97,8 +97,8 @@ class Known(Marked):
 
     def episode(self, step: int, index: int) -> Episode:
         plain = super().episode(step, index)
-        rows, columns = THUMBNAIL[0] // 8, THUMBNAIL[1] // 14
-        seen = [hop.pictures[0].render(*THUMBNAIL).reshape(8, rows, 14, columns, 3) for hop in plain.hops]
+        parts = CELL_ROWS, THUMBNAIL[0] // CELL_ROWS, CELL_COLUMNS, THUMBNAIL[1] // CELL_COLUMNS, 3
+        seen = [hop.pictures[0].render(*THUMBNAIL).reshape(parts) for hop in plain.hops]
         bright = [cells.mean(axis=(1, 3, 4)) > 180 for cells in seen]
         cells = np.stack(bright).reshape(HOPS, -1, 1).astype(np.int8)
         holds = np.concatenate([plain.holds, 1 - plain.holds])

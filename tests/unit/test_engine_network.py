@@ -156,13 +156,17 @@ def test_a_new_network_spends_what_its_foresight_is_worth_with_a_healthy_gradien
     assert abs(float(gradient[0])) > 0.01
 
 
-def test_a_network_that_is_not_taught_to_foresee_begins_close_to_uniform():
+def test_a_network_that_is_not_taught_to_foresee_begins_close_to_uniform_with_a_healthy_gradient():
     fresh = StreamNetwork(Shape(foresees=False))
     for grant in (-8.0, 0.0):
         shown = [torch.from_numpy(batch([view(grant=grant)])[spec.name]) for spec in STREAM.inputs]
         mean, concentration, _ = fresh(*shown)
         assert torch.allclose(mean, torch.full_like(mean, 0.5), atol=0.01)
         assert torch.allclose(concentration, torch.full_like(concentration, 2.0), atol=0.5)
+    log_prob(mean, concentration, torch.full_like(mean, 0.1)).sum().backward()
+    gradient = fresh.head[-1].bias.grad
+    assert gradient is not None
+    assert (gradient.abs() > 0.05).all()
 
 
 def test_what_nobody_asks_for_is_worth_what_any_query_would_be():
