@@ -47,6 +47,7 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of an episode of the yard.")] = 32.0,
     watches: Annotated[int, typer.Option(help="Watches of the yard that stand together, 1 to 8.")] = MOST_WATCHES,
+    match: Annotated[bool, typer.Option(help="Raise the rate of who saves until all have spent the same.")] = True,
     jobs: Annotated[int, typer.Option(help="Processes at work; each loads the MLLM.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
 ) -> None:
@@ -72,6 +73,7 @@ def evaluate(
         engine=engine,
         mllm=_mllm(mllm, device),
         watches=watches,
+        match=match,
     )
     try:
         with Progress(console=console, transient=True) as progress:
@@ -155,19 +157,20 @@ def _report(comparison: "Comparison", found: Frontier, picture: Path | None, as_
             console.print(escape(str(error)), highlight=False, soft_wrap=True)
     if not as_json:
         wide = Console(width=200)
-        wide.print(points_table(found.points))
+        wide.print(points_table(found.points, comparison.match))
         wide.print(differences_table(found.differences))
     seeds = f"{comparison.seeds.start}:{comparison.seeds.stop}"
-    about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches}
+    about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "match": comparison.match}
     typer.echo(json.dumps({**about, "hashes": comparison.hashes(), **found.as_json()}, allow_nan=False))
 
 
-def points_table(points: Sequence[Point]) -> Table:
+def points_table(points: Sequence[Point], match: bool = True) -> Table:
     """A row for each allocator at each budget; shares and figures in per cent, with their intervals."""
-    table = Table(title="At equal realised tokens", title_justify="left", caption="* does not spend that much")
+    title = "At equal realised tokens" if match else "At equal rates"
+    table = Table(title=title, title_justify="left", caption="* does not spend that much")
     table.add_column("budget")
     table.add_column("allocator")
-    costs = ("realised", "frames", "tokens/s", "MLLM s", "ms/frame", "onset p50", "p95")
+    costs = ("at rate", "realised", "frames", "tokens/s", "MLLM s", "ms/frame", "onset p50", "p95")
     for name in (*_COLUMNS, *costs):
         table.add_column(name, justify="right")
     for before, point in zip((None, *points), points, strict=False):
@@ -178,6 +181,7 @@ def points_table(points: Sequence[Point]) -> Table:
             f"{point.budget:g}",
             point.allocator,
             *(_percent(figures.get(name)) for name in _COLUMNS),
+            f"{100 * point.at_rate:.1f}",
             f"{100 * point.realised:.1f}{'*' if point.missed else ''}",
             f"{100 * point.shown:.0f}",
             f"{point.tokens_per_s:.1f}",

@@ -32,8 +32,9 @@ class Point:
 
     `realised` is the share of the native tokens that was spent; `missed` are the families in which that is not the
     budget, within the tolerance. `splits` are by "family split". What it cost is of the clips in which watches stand,
-    if there are any: share of the frames that were `shown`, vision tokens per second of the clips, seconds of the MLLM
-    per clip, milliseconds of the allocator per frame. Onset delays are in seconds.
+    if there are any: share of the native tokens that is spent `at_rate`, the budget's own; of the frames that were
+    `shown`; vision tokens per second of the clips, seconds of the MLLM per clip, milliseconds of the allocator per
+    frame. Onset delays are in seconds.
     """
 
     allocator: str
@@ -43,6 +44,7 @@ class Point:
     missed: tuple[Family, ...]
     figures: Mapping[Family, Estimate]
     splits: Mapping[str, Estimate]
+    at_rate: float
     shown: float
     tokens_per_s: float
     mllm_s: float
@@ -52,7 +54,7 @@ class Point:
 
     def as_json(self) -> dict[str, object]:
         """By name; a family without tasks is null."""
-        cost = ("shown", "tokens_per_s", "mllm_s", "allocator_ms", "onset_p50_s", "onset_p95_s")
+        cost = ("at_rate", "shown", "tokens_per_s", "mllm_s", "allocator_ms", "onset_p50_s", "onset_p95_s")
         said: dict[str, object] = {
             "allocator": self.allocator,
             "budget": self.budget,
@@ -183,6 +185,7 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
         missed=tuple(cell.family for cell in cells if not cell.reached),
         figures=figures,
         splits=splits,
+        at_rate=streams[0].at_rate,
         shown=sum(one.shown for one in spent) / frames,
         tokens_per_s=sum(one.tokens for one in spent) / sum(one.clip_s for one in spent),
         mllm_s=sum(outcome.mllm_s for outcome in outcomes) / len(outcomes),

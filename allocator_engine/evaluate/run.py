@@ -69,7 +69,10 @@ class Bench(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One allocator at one budget in one family: what was spent on each task, and its outcome."""
+    """One allocator at one budget in one family: what was spent on each task, and its outcome.
+
+    `at_rate` is the share of the native tokens that it spends at the budget's own rate, whatever rate was taken.
+    """
 
     allocator: str
     budget: float
@@ -77,11 +80,12 @@ class Cell:
     tasks: tuple[Task, ...]
     spendings: tuple[Spending, ...]
     outcomes: tuple[Outcome, ...]
+    at_rate: float
 
     @property
     def realised(self) -> float:
         """Share of the native tokens that was spent."""
-        return sum(one.tokens for one in self.spendings) / max(1, sum(one.native for one in self.spendings))
+        return _share(self.spendings)
 
     @property
     def reached(self) -> bool:
@@ -96,6 +100,7 @@ Told = Callable[[str, int, int], None]
 class Evaluation:
     """Cells from tasks: `episodes` are the tasks of each episode, of the families that are wanted.
 
+    With `match` the rate of who saves is raised until the budget is spent; without, all have the budget's own rate.
     `marks` say of allocators what their decisions depend on besides their name, so that records of another are not
     taken for theirs.
     """
@@ -108,9 +113,10 @@ class Evaluation:
         outcomes: Records[Outcome],
         told: Told = lambda what, done, of: None,
         marks: Mapping[str, str] = MappingProxyType({}),
+        match: bool = True,
     ) -> None:
         self._bench, self._spendings, self._outcomes, self._told = bench, spendings, outcomes, told
-        self._marks = marks
+        self._marks, self._match = marks, match
         self._tasks = [(index, task) for index, tasks in enumerate(episodes) for task in tasks]
         self._by_name: Mapping[str, Task] = {task.name: task for _, task in self._tasks}
 
@@ -127,20 +133,25 @@ class Evaluation:
 
     def _matched(self, allocator: str, budget: float, family: Family) -> list[Pass]:
         """The dry pass of each task, at the rates at which all of them together spend the budget."""
-        chosen = [(index, task.name) for index, task in self._tasks if task.family == family]
 
         def passes(step: int) -> list[Pass]:
-            return [Pass(index, name, allocator, budget, step) for index, name in chosen]
+            return self._passes(allocator, budget, family, step)
 
         def tokens(step: int) -> list[int]:
             return [one.tokens for one in self._spent(passes(step))]
 
         wanted = [budget * one.native for one in self._spent(passes(0))]
+        if not self._match:
+            return passes(0)
         low, high = bracket(sum(wanted), lambda step: sum(tokens(step)))
         if low == high:
             return passes(low)
         ups = diffuse(tokens(low), tokens(high), wanted)
         return [above if up else below for below, above, up in zip(passes(low), passes(high), ups, strict=True)]
+
+    def _passes(self, allocator: str, budget: float, family: Family, step: int) -> list[Pass]:
+        chosen = [(index, task.name) for index, task in self._tasks if task.family == family]
+        return [Pass(index, name, allocator, budget, step) for index, name in chosen]
 
     def _spent(self, passes: Sequence[Pass]) -> list[Spending]:
         """What these passes come to; those that nobody has made yet are made."""
@@ -173,7 +184,13 @@ class Evaluation:
         outcomes = tuple(
             self._outcomes[_answered(task.name, one.digest)] for task, one in zip(tasks, spendings, strict=True)
         )
-        return Cell(allocator, budget, family, tasks, spendings, outcomes)
+        at_rate = _share(self._spent(self._passes(allocator, budget, family, 0)))
+        return Cell(allocator, budget, family, tasks, spendings, outcomes, at_rate)
+
+
+def _share(spendings: Sequence[Spending]) -> float:
+    """Of the native tokens that was spent."""
+    return sum(one.tokens for one in spendings) / max(1, sum(one.native for one in spendings))
 
 
 def _answered(task: str, digest: str) -> str:

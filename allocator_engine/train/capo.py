@@ -241,7 +241,7 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
     spread = entropy(mean, concentration).mean()
     loss = regular - gain.mean() - config.entropy_weight * spread
     if config.answer_weight and understood.foreseen is not None:
-        foresight = foreseen_losses(understood.foreseen, rolled.watched, rolled.episode.holds)
+        foresight = foreseen_losses(understood.foreseen, rolled.watched, rolled.episode)
         loss = loss + config.answer_weight * sum(foresight.values())
         figures |= told_of(foresight)
     figures |= {

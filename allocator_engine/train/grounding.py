@@ -23,7 +23,7 @@ def grounding_loss(episode: Episode, learner: Learner, cells_weight: float) -> t
     understood = learner.understand(watched, (), episode.known)
     if understood.foreseen is None:
         raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
-    losses = foreseen_losses(understood.foreseen, watched, episode.holds)
+    losses = foreseen_losses(understood.foreseen, watched, episode)
     loss = torch.stack([*losses.values()]).sum()
     if understood.cells is not None and episode.cells is not None:
         losses["cells"] = _balanced(understood.cells, episode.cells)
@@ -31,13 +31,13 @@ def grounding_loss(episode: Episode, learner: Learner, cells_weight: float) -> t
     return loss, told_of(losses)
 
 
-def foreseen_losses(foreseen: Tensor, watched: Watched, holds: NDArray[np.int8]) -> dict[str, Tensor]:
-    """Cross entropies of whether each query holds at the end of each hop, and of whether it, and any of them, turns in
-    each frame, where those are known. `foreseen` as a network understands it, `holds` int8 `[queries, hops]`."""
+def foreseen_losses(foreseen: Tensor, watched: Watched, episode: Episode) -> dict[str, Tensor]:
+    """Cross entropies of whether each known query holds at the end of each hop, and of whether it, and any of them,
+    turns or is decided in each frame, where those are known. `foreseen` as a network understands it."""
     ends = [max(hop.stop - 1, 0) for hop in watched.hops]
-    turned, hop_of = turns(holds), watched.hop_of
+    turned, hop_of = turns(episode.holds) if episode.decided is None else episode.decided, watched.hop_of
     return {
-        "holds": _cross_entropy(foreseen[ends, 1:, 0], holds.T),
+        "holds": _cross_entropy(foreseen[ends, 1:, 0], episode.holds.T),
         "turns": _cross_entropy(foreseen[:, 1:, 1], turned.T[hop_of]),
         "any_turns": _cross_entropy(foreseen[:, :1, 1], any_turns(turned).T[hop_of]),
     }

@@ -21,7 +21,7 @@ class Recipe:
 def yard() -> Recipe:
     """The yard: rewards are probabilities of right answers. The engine that comes along is its grounding alone."""
     # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look.
-    return Recipe(CapoConfig("yard", grounding_steps=1200, steps=1340, advantage=AdvantageRules(spread=0.02)))
+    return Recipe(CapoConfig("yard", grounding_steps=1500, steps=1640, advantage=AdvantageRules(spread=0.02)))
 
 
 def site() -> Recipe:

@@ -47,8 +47,9 @@ class Episode:
     """One prompt: hops in order, the `standing` queries that the Allocator is told of, the probes it is graded by.
 
     `holds` int8 `[standing + beside, hops]` says what is known of each query as each hop ends: 1 yes, 0 no, -1 unknown;
-    of those `beside` nobody is told, but what they would have been about can be learned from. So can `cells`, int8
-    `[frames, 112, slots]`: whether each cell shows what the slots stand for, likewise; None where nobody knows.
+    of those `beside` nobody is told, but what they would have been about can be learned from. `decided`, likewise, says
+    which hops decide each query; None: those in which it turns. So can `cells`, int8 `[frames, 112, slots]`, be learned
+    from: whether each cell shows what the slots stand for; None where nobody knows.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Episode:
     holds: NDArray[np.int8] = field(compare=False, repr=False)
     beside: tuple[str, ...] = ()
     cells: NDArray[np.int8] | None = field(default=None, compare=False, repr=False)
+    decided: NDArray[np.int8] | None = field(default=None, compare=False, repr=False)
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -66,8 +68,9 @@ class Episode:
 
     def __post_init__(self) -> None:
         expected = len(self.known), len(self.hops)
-        if self.holds.shape != expected:
-            raise ValueError(f"holds of {self.name} is {self.holds.shape}; expected {expected}")
+        for name, told in (("holds", self.holds), ("decided", self.decided)):
+            if told is not None and told.shape != expected:
+                raise ValueError(f"{name} of {self.name} is {told.shape}; expected {expected}")
         if late := [
             probe.text for probe in self.probes if not 0 <= probe.since_hop <= probe.asked_hop < len(self.hops)
         ]:

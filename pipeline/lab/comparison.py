@@ -37,7 +37,8 @@ _WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What is compared: tasks (of YARDS, or a video-QA file), the yard's seeds, seconds of an episode and watches that
-    stand together, who allocates at which shares of the native tokens, and who answers."""
+    stand together, who allocates at which shares of the native tokens, and who answers. With `match` all spend alike,
+    without it they are given alike."""
 
     tasks: str
     seeds: range
@@ -48,6 +49,7 @@ class Comparison:
     engine: Path | None
     mllm: MLLMConfig
     watches: int = WATCHES
+    match: bool = True
 
     def source(self) -> Callable[[], TaskSource]:
         """What opens the tasks, in any process."""
@@ -94,7 +96,7 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
             raise ConfigError(
                 f"{comparison.tasks} has no tasks of {', '.join(comparison.families)} in these episodes; take more"
             )
-        evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks)
+        evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.match)
         return frontier(evaluation.cells(comparison.allocators, comparison.budgets))
 
 

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
+from allocator_engine.train.turns import turns
 from pipeline.sources.synthetic import ArrayPicture
 from samples.yard.cells import cells
 from samples.yard.codec import surveillance
+from samples.yard.evidence import of_past
 from samples.yard.facts import FrameFacts
 from samples.yard.grammar import CARD_FAMILY, KINDS, Question, ask, holds, watches_for
 from samples.yard.scene import Scene
@@ -69,8 +71,8 @@ class YardClips:
     steps, with another part and other queries each time.
 
     `past` of the episodes ask about all that was shown; the others have watches, asked at moments when they hold and
-    when they do not, and questions about the newest second. All other watches that make sense in the scene are
-    known beside: a picture costs more than what is known of it.
+    when they do not, and questions about the newest second. All other watches that make sense in the scene, or such
+    questions, are known beside: a picture costs more than what is known of it.
     """
 
     hops: int = 12
@@ -83,17 +85,23 @@ class YardClips:
         rng = np.random.default_rng((_SEED, 1, step, index))
         shown = _cut(film(seed), self.hops, rng)
         watching = _watch_rows(shown, rng)
-        past = _past_rows(shown, rng) if rng.random() < self.past else []
+        past = _past_rows(shown, rng)
         count = round(float(np.exp(rng.uniform(0, np.log(_MOST_WATCHES + 0.5)))))
         hop = int(rng.integers(2, len(shown.hops)))
         present = _question_rows(shown, hop, hop, rng, _PRESENT, int(rng.integers(0, 3)))
-        rows, beside = (past, watching) if past else ([*watching[:count], *present], watching[count:])
-        known = {text: truths for text, truths, _ in (*beside, *rows)}
-        texts = tuple(dict.fromkeys(text for text, _, _ in rows))
+        if past and rng.random() < self.past:
+            rows, beside = past, watching
+        else:
+            rows, beside = [*watching[:count], *present], [*watching[count:], *past]
+        known = {row.text: row for row in (*beside, *rows)}
+        texts = tuple(dict.fromkeys(row.text for row in rows))
         others = tuple(text for text in known if text not in texts)
-        probes = tuple(probe for _, _, asked in rows for probe in asked)
-        holds = np.stack([known[text] for text in (*texts, *others)])
-        return Episode(f"yard-{seed}", shown.hops, texts, probes, holds, others, np.concatenate(shown.cells))
+        probes = tuple(probe for row in rows for probe in row.probes)
+        holds, decided = (
+            np.stack([getattr(known[text], name) for text in (*texts, *others)]) for name in ("holds", "decided")
+        )
+        cells = np.concatenate(shown.cells)
+        return Episode(f"yard-{seed}", shown.hops, texts, probes, holds, others, cells, decided)
 
 
 def _cut(whole: Film, least: int, rng: np.random.Generator) -> Film:
@@ -104,23 +112,30 @@ def _cut(whole: Film, least: int, rng: np.random.Generator) -> Film:
     return Film(whole.hops[part], whole.facts[part], whole.cells[part])
 
 
-Row = tuple[str, NDArray[np.int8], list[Probe]]
-"""A standing query, what is known of it as each hop ends, and the times it is asked."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A query, what is known of it as each hop ends, the hops that decide it, and the times it is asked."""
+
+    text: str
+    holds: NDArray[np.int8]
+    decided: NDArray[np.int8]
+    probes: list[Probe]
 
 
-def _watch_rows(shown: Film, rng: np.random.Generator) -> list[Row]:
+def _watch_rows(shown: Film, rng: np.random.Generator) -> list[_Row]:
     told_by_hop = [shown.until(hop) for hop in range(len(shown.hops))]
     drawn = watches_for(told_by_hop[-1], rng, _KNOWN_WATCHES)
     order = [*rng.permutation(min(_MOST_WATCHES, len(drawn))), *range(_MOST_WATCHES, len(drawn))]
     return [_watch_row(told_by_hop, drawn[i], rng) for i in order]
 
 
-def _watch_row(told_by_hop: Sequence[Sequence[FrameFacts]], watch: Watch, rng: np.random.Generator) -> Row:
+def _watch_row(told_by_hop: Sequence[Sequence[FrameFacts]], watch: Watch, rng: np.random.Generator) -> _Row:
     truths = [holds(watch, frames) for frames in told_by_hop]
     known = np.array([-1 if truth is None else int(truth) for truth in truths], np.int8)
     text = watch.text if rng.random() < 0.5 else _reworded(watch, rng)
     hops = moments(known, _MOMENTS, rng)
-    return text, known, [Probe(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in hops]
+    probes = [Probe(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in hops]
+    return _Row(text, known, turns(known[None])[0], probes)
 
 
 def _reworded(watch: Watch, rng: np.random.Generator) -> str:
@@ -129,22 +144,28 @@ def _reworded(watch: Watch, rng: np.random.Generator) -> str:
     return text[:1].upper() + text[1:] if rng.random() < 0.3 else text
 
 
-def _past_rows(shown: Film, rng: np.random.Generator) -> list[Row]:
+def _past_rows(shown: Film, rng: np.random.Generator) -> list[_Row]:
     last = len(shown.hops) - 1
     return _question_rows(shown, last, 0, rng, _PAST, int(rng.integers(1, _MOST_WATCHES + 1)))
 
 
 def _question_rows(
     shown: Film, hop: int, since: int, rng: np.random.Generator, kinds: Sequence[str], count: int
-) -> list[Row]:
+) -> list[_Row]:
     if not count:
         return []
     return [_question_row(shown, one, hop, since) for one in ask(shown.until(hop), rng, kinds=kinds, count=count)]
 
 
-def _question_row(shown: Film, question: Question, hop: int, since: int) -> Row:
+def _question_row(shown: Film, question: Question, hop: int, since: int) -> _Row:
+    """Of a question about the past it is known which hops decide it: they show what it asks about."""
     known = np.full(len(shown.hops), -1, np.int8)
-    if question.answer in ("yes", "no") and since == hop:
-        known[hop] = question.answer == "yes"
     form = "interval" if question.family == "grounding" else _FORMS.get(question.answer, "word")
-    return question.text, known, [Probe(question.text, question.answer, form, hop, since)]
+    probes = [Probe(question.text, question.answer, form, hop, since)]
+    if since < hop:
+        deciding = [one.hop for one in of_past(question, shown.facts)]
+        known[deciding] = 1
+        return _Row(question.text, known, (known == 1).astype(np.int8), probes)
+    if question.answer in ("yes", "no"):
+        known[hop] = question.answer == "yes"
+    return _Row(question.text, known, np.full_like(known, -1), probes)

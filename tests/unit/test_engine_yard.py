@@ -5,6 +5,7 @@ import pytest
 
 from allocator_engine.fit import Allocation, FitRules, fit
 from allocator_engine.train.reward import check
+from allocator_engine.train.turns import turns
 from pipeline.build import YARD
 from pipeline.errors import ConfigError
 from samples.yard.bandit import SECONDS, YardClips
@@ -42,6 +43,17 @@ def test_every_probe_can_be_graded_and_is_of_a_standing_query(episodes):
             assert probe.text in episode.standing
             known = episode.holds[episode.standing.index(probe.text), probe.asked_hop]
             assert known == -1 or known == (probe.truth == "yes")
+
+
+def test_a_question_about_the_past_is_decided_where_what_it_asks_about_is_shown_and_a_watch_where_it_turns(episodes):
+    found = []
+    for episode in episodes:
+        for holds, decided in zip(episode.holds, episode.decided, strict=True):
+            shown_there = bool((holds != 0).all() and (decided == (holds == 1)).all())
+            found.append(shown_there and (decided == 1).any())
+            assert shown_there or (decided == turns(holds[None])[0]).all()
+    assert any(found)
+    assert not all(found)
 
 
 def test_the_mllm_grades_every_allocation_and_says_nothing_of_what_was_not_shown(episodes):

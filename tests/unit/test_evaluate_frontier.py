@@ -22,7 +22,7 @@ def asked(episode: int, split: str = "fine") -> Task:
 def cell(allocator: str, rights: list[float], budget: float = 0.1, tokens: int = 10, split: str = "fine") -> Cell:
     tasks = tuple(asked(episode, split) for episode in range(len(rights)))
     outcomes = tuple(Outcome((right,), (), 0.5) for right in rights)
-    return Cell(allocator, budget, "qa", tasks, (spending(tokens),) * len(rights), outcomes)
+    return Cell(allocator, budget, "qa", tasks, (spending(tokens),) * len(rights), outcomes, 0.03)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_frontier_has_points_and_the_differences_of_the_learned_one():
 
 def test_a_family_of_which_nothing_happened_has_no_figure():
     watch = Task("t", "watch_f1", "0", "clip", watches=(Watch("a", "a?", ()),))
-    quiet = Cell("fixed", 0.1, "watch_f1", (watch,), (spending(),), (Outcome((), (Events(0, 0, 0),), 0.0),))
+    quiet = Cell("fixed", 0.1, "watch_f1", (watch,), (spending(),), (Outcome((), (Events(0, 0, 0),), 0.0),), 0.1)
     point = frontier([quiet]).points[0]
     assert not point.figures
     assert point.onset_p50_s is None

@@ -63,6 +63,15 @@ def test_realised_tokens_are_equal_where_they_can_be():
     assert realised["shy"] == (0.05, False)
 
 
+def test_what_is_spent_at_the_rate_itself_is_said_and_can_be_compared():
+    for match in (True, False):
+        lazy, steps = evaluation(Counting(), match=match).cells(["lazy", "steps"], [0.15])[::2]
+        assert (lazy.at_rate, steps.at_rate) == pytest.approx((0.12, 0.1))
+        if not match:
+            assert (lazy.realised, steps.realised) == (lazy.at_rate, steps.at_rate)
+            assert not lazy.reached
+
+
 def test_equal_allocations_of_a_clip_are_shown_once_for_all_that_is_asked():
     bench = Counting()
     evaluation(bench).cells(["fixed", "other", "another"], [0.1, 1.0])
