@@ -70,7 +70,8 @@ def parity(reference: Engine, candidate: Engine, tolerance: float, hops: int = H
         shown = np.asarray(tensors["present"]) > 0
         for name, value in expected.items():
             apart = np.abs(found[name] - value) / np.maximum(1.0, np.abs(value)) * _WEIGHTS.get(name, 1.0)
-            largest = max(largest, float(np.max(apart[shown] if value.shape == shown.shape else apart)))
+            most = np.max(apart[shown] if value.shape == shown.shape else apart)
+            largest = float(np.maximum(largest, most))  # unlike max(), it keeps what is not a number
         memories = expected["next_memory"]
     return Parity(largest, tolerance, hops)
 

@@ -74,11 +74,6 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 """The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
 
-LEARNED_BY_DEFAULT = False
-"""Whether the engine that comes along allocates where no allocator is named and the MLLM is the one it was trained for.
-It must beat `motion` and its own no-text ablation for that where what moves is not what is asked, which it does, and
-spend what it is given, which it does not yet; its card says how much it leaves."""
-
 MakeAllocator = Callable[[FitRules, Told], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
 
@@ -107,7 +102,7 @@ def allocator_name(site: SiteConfig) -> str:
     for its MLLM; else `motion`."""
     if site.defaults.allocator or site.engine.path:
         return site.defaults.allocator or "learned"
-    shipped = LEARNED_BY_DEFAULT and (SHIPPED / FILE_NAME).exists()
+    shipped = (SHIPPED / FILE_NAME).exists()
     return "learned" if shipped and engine_knows(site) else "motion"
 
 

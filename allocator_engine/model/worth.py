@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-HALF = 0.2
-"""The share of its native tokens at which a turn is told about half as well as at most."""
+HALF = 0.5
+"""At this share of its native tokens a turn is told half as well as by any number of them. Were it smaller, hops that
+hardly turn would be shown too, so small that what they show is mistaken."""
 
 ENDING = 0.3
 """What it is worth to tell that a query ceased to hold, in beginnings: only the next event hangs on it."""
 
-_PRICE = 0.6  # of a hop's native tokens, in beginnings, where the grant just pays for them
+_PRICE = 0.1  # of a hop's native tokens, in beginnings, where the grant just pays for them
 _SOFT = 0.01  # the share is rounded off where it leaves 0: the scale, its root, would rise at once there
 
 

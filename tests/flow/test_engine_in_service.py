@@ -153,7 +153,6 @@ def shipped(tmp_path, monkeypatch):
     folder = shutil.copytree(engine(), tmp_path / "shipped")
     monkeypatch.setattr(build, "SHIPPED", folder)
     monkeypatch.setattr(build, "YARD", untrained_yard())
-    monkeypatch.setattr(build, "LEARNED_BY_DEFAULT", True)
     weights = sha256_of(untrained_yard() / "model.safetensors")
     write(replace(read(folder), trained_on={"mllm": weights[:12]}), folder / "engine.json")
     return folder
@@ -196,11 +195,6 @@ def test_an_engine_of_another_mllm_is_used_with_a_warning(shipped, use, known, c
     build.build_allocator(site, SystemClock())
     assert build.engine_knows(site) == known
     assert ("engine_not_known_to_be_for_this_mllm" in capsys.readouterr().out) == (not known)
-
-
-def test_one_switch_keeps_the_engine_that_comes_along_from_being_the_default(shipped, monkeypatch):
-    monkeypatch.setattr(build, "LEARNED_BY_DEFAULT", False)
-    assert allocator_name(parse_site({})) == "motion"
 
 
 def test_without_an_engine_the_default_is_motion_and_learned_is_refused_with_what_to_do(tmp_path, monkeypatch):

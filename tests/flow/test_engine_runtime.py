@@ -56,10 +56,27 @@ def test_onnx_runtime_answers_as_the_network(plain, onnx):
     assert found.hops == read(engine()).parity["onnxruntime"].hops
 
 
+class NotANumber:
+    """An engine that answers NaN in the first hop."""
+
+    spec = STREAM
+
+    def __init__(self):
+        self.calls = 0
+
+    def run(self, tensors):
+        self.calls += 1
+        hops, frames = tensors["present"].shape
+        said = np.full((hops, frames), np.nan if self.calls == 1 else 0.5, np.float32)
+        return {"mean": said, "concentration": said, "next_memory": tensors["memory"]}
+
+
 def test_parity_can_fail(plain):
     other = torch_engine(untrained(seed=1).network, STREAM)
     with pytest.raises(ParityError, match=r"expected at most 0\.0005"):
         require_parity(parity(plain, other, tolerance=5e-4), "another network")
+    with pytest.raises(ParityError, match="differs from the network by nan"):
+        require_parity(parity(plain, NotANumber(), tolerance=5e-4), "a broken engine")
 
 
 def test_half_precision_moves_a_scale_by_little(plain):

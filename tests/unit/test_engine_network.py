@@ -38,7 +38,7 @@ def view(frames: int = 2, queries: int = 3, seed: int = 0, **changes) -> View:
         rng.integers(0, 256, (frames, 128, 224, 3)).astype(np.uint8),
         np.full(frames, 0.5, np.float32),
         embedded.astype(np.float32),
-        -0.5,  # where what a new network foresees is worth a part of a hop's tokens
+        -3.0,  # where what a new network foresees is worth a part of a hop's tokens
         empty_memory(),
     )
     return dataclasses.replace(made, **changes)

@@ -22,14 +22,14 @@ def test_the_best_share_is_worth_most_of_all():
 
 
 def test_shares_grow_with_the_chance_of_a_turn_and_what_is_not_worth_its_price_is_left_out():
-    shares = [best(expected, -1.0) for expected in (0.0, 0.02, 0.3, 0.5, 1.0, 2.0)]
+    shares = [best(expected, -1.0) for expected in (0.0, 0.03, 0.1, 0.15, 0.2, 0.3)]
     assert shares[:2] == pytest.approx([0.0, 0.0], abs=1e-3)
     assert shares[2:] == sorted(set(shares[2:]))
 
 
 def test_what_little_there_is_goes_to_what_is_sure():
-    assert best(0.3, 2.0) > best(0.3, 0.0) > best(0.3, -1.0)
-    assert best(0.3, -3.0) < 1e-3 < 0.1 < best(8.0, -3.0)
+    assert best(0.05, 2.0) > best(0.05, 0.0) > best(0.05, -1.0)
+    assert best(0.2, -3.0) < 1e-3 < 0.1 < best(8.0, -3.0)
 
 
 def test_a_beginning_is_worth_more_than_an_end():
