@@ -93,15 +93,20 @@ class YardClips:
             rows, beside = past, watching
         else:
             rows, beside = [*watching[:count], *present], [*watching[count:], *past]
-        known = {row.text: row for row in (*beside, *rows)}
+        by_text = {row.text: row for row in (*beside, *rows)}
         texts = tuple(dict.fromkeys(row.text for row in rows))
-        others = tuple(text for text in known if text not in texts)
-        probes = tuple(probe for row in rows for probe in row.probes)
-        holds, decided = (
-            np.stack([getattr(known[text], name) for text in (*texts, *others)]) for name in ("holds", "decided")
+        others = tuple(text for text in by_text if text not in texts)
+        known = [by_text[text] for text in (*texts, *others)]
+        return Episode(
+            name=f"yard-{seed}",
+            hops=shown.hops,
+            standing=texts,
+            probes=tuple(probe for row in rows for probe in row.probes),
+            holds=np.stack([row.holds for row in known]),
+            beside=others,
+            cells=np.concatenate(shown.cells),
+            decided=np.stack([row.decided for row in known]),
         )
-        cells = np.concatenate(shown.cells)
-        return Episode(f"yard-{seed}", shown.hops, texts, probes, holds, others, cells, decided)
 
 
 def _cut(whole: Film, least: int, rng: np.random.Generator) -> Film:
