@@ -1,4 +1,4 @@
-"""`resadapt-allocator evaluate`: allocators compared at equal realised tokens, as table, plot and JSON."""
+"""`resadapt-allocator evaluate`: allocators compared at equal realised tokens or rates, as table, plot and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from allocator_engine.errors import EngineFailed, EngineMissing
 from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, Point
-from allocator_engine.evaluate.run import ALLOCATORS
+from allocator_engine.evaluate.run import ALLOCATORS, Equal
 from allocator_engine.evaluate.tasks import FAMILIES
 from allocator_engine.manifest import FILE_NAME, SHIPPED
 from pipeline.errors import ConfigError
@@ -31,6 +31,7 @@ MOST_WATCHES = 8
 """Watches of an episode of the yard."""
 
 _CACHE_TOKENS = 4_000_000
+_AT: dict[Equal, str] = {"tokens": "At equal realised tokens", "rates": "At equal rates"}
 _COLUMNS = ("watch_f1", "watch_f1 coarse", "watch_f1 fine", "qa", "grounding", "image")
 
 
@@ -47,11 +48,11 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of an episode of the yard.")] = 32.0,
     watches: Annotated[int, typer.Option(help="Watches of the yard that stand together, 1 to 8.")] = MOST_WATCHES,
-    match: Annotated[bool, typer.Option(help="Raise the rate of who saves until all have spent the same.")] = True,
+    equal: Annotated[str, typer.Option(help="tokens: all spend the same; rates: all are granted the same.")] = "tokens",
     jobs: Annotated[int, typer.Option(help="Processes at work; each loads the MLLM.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
 ) -> None:
-    """Compare allocators at equal realised tokens: accuracy by budget, with paired 95 % intervals over episodes."""
+    """Compare allocators at equal tokens (or rates): accuracy by budget, with paired 95 % intervals over episodes."""
     from pipeline.lab.comparison import Comparison, compare  # loads torch
 
     console = Console(stderr=True)
@@ -73,7 +74,7 @@ def evaluate(
         engine=engine,
         mllm=_mllm(mllm, device),
         watches=watches,
-        match=match,
+        equal=_equal(equal),
     )
     try:
         with Progress(console=console, transient=True) as progress:
@@ -81,7 +82,8 @@ def evaluate(
     except ConnectionError as error:
         again = "the same command goes on where it was" if resume else "with --resume FOLDER it could be gone on with"
         raise EngineFailed(f"{error}; {again}") from error
-    _report(comparison, found, plot or (resume / "frontier.png" if resume else None), as_json, console)
+    drawn = "frontier.png" if comparison.equal == "tokens" else "frontier_at_rates.png"
+    _report(comparison, found, plot or (resume / drawn if resume else None), as_json, console)
 
 
 def _allocators(text: str | None, engine: Path | None, console: Console) -> tuple[str, ...]:
@@ -101,6 +103,13 @@ def _some(option: str, text: str | None, known: Sequence[T]) -> tuple[T, ...]:
     if strange := [name for name in names if name not in known]:
         raise ConfigError(f"{option} names {strange[0]!r}; expected some of {', '.join(known)}")
     return tuple(one for one in known if one in names)
+
+
+def _equal(text: str) -> Equal:
+    for known in _AT:
+        if text == known:
+            return known
+    raise ConfigError(f"--equal is {text!r}; expected one of {', '.join(_AT)}")
 
 
 def _seeds(text: str) -> range:
@@ -157,17 +166,17 @@ def _report(comparison: "Comparison", found: Frontier, picture: Path | None, as_
             console.print(escape(str(error)), highlight=False, soft_wrap=True)
     if not as_json:
         wide = Console(width=200)
-        wide.print(points_table(found.points, comparison.match))
-        wide.print(differences_table(found.differences))
+        wide.print(points_table(found.points, comparison.equal))
+        wide.print(differences_table(found.differences, comparison.equal))
     seeds = f"{comparison.seeds.start}:{comparison.seeds.stop}"
-    about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "match": comparison.match}
+    about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "equal": comparison.equal}
     typer.echo(json.dumps({**about, "hashes": comparison.hashes(), **found.as_json()}, allow_nan=False))
 
 
-def points_table(points: Sequence[Point], match: bool = True) -> Table:
+def points_table(points: Sequence[Point], equal: Equal) -> Table:
     """A row for each allocator at each budget; shares and figures in per cent, with their intervals."""
-    title = "At equal realised tokens" if match else "At equal rates"
-    table = Table(title=title, title_justify="left", caption="* does not spend that much")
+    caption = "* does not spend that much" if equal == "tokens" else "* spends another share than the budget"
+    table = Table(title=_AT[equal], title_justify="left", caption=caption)
     table.add_column("budget")
     table.add_column("allocator")
     costs = ("at rate", "realised", "frames", "tokens/s", "MLLM s", "ms/frame", "onset p50", "p95")
@@ -195,10 +204,10 @@ def points_table(points: Sequence[Point], match: bool = True) -> Table:
     return table
 
 
-def differences_table(differences: Sequence[Difference]) -> Table:
+def differences_table(differences: Sequence[Difference], equal: Equal) -> Table:
     """How much better the first allocator is than each other: families across, in points."""
     first = differences[0].allocator if differences else ""
-    table = Table(title=f"{first} minus the others, episode by episode", title_justify="left")
+    table = Table(title=f"{first} minus the others, episode by episode, {_AT[equal].lower()}", title_justify="left")
     table.add_column("budget")
     table.add_column("minus")
     for name in _COLUMNS:

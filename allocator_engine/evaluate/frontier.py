@@ -31,20 +31,20 @@ class Point:
     """One allocator at one budget.
 
     `realised` is the share of the native tokens that was spent; `missed` are the families in which that is not the
-    budget, within the tolerance. `splits` are by "family split". What it cost is of the clips in which watches stand,
-    if there are any: share of the native tokens that is spent `at_rate`, the budget's own; of the frames that were
-    `shown`; vision tokens per second of the clips, seconds of the MLLM per clip, milliseconds of the allocator per
+    budget, within the tolerance; `at_rate` is the share that is spent at the budget's own rate. `splits` are by "family
+    split". What it cost is of the clips in which watches stand, if there are any: share of the frames that were
+    `shown`, vision tokens per second of the clips, seconds of the MLLM per clip, milliseconds of the allocator per
     frame. Onset delays are in seconds.
     """
 
     allocator: str
     budget: float
     realised: float
+    at_rate: float
     realised_by_family: Mapping[Family, float]
     missed: tuple[Family, ...]
     figures: Mapping[Family, Estimate]
     splits: Mapping[str, Estimate]
-    at_rate: float
     shown: float
     tokens_per_s: float
     mllm_s: float
@@ -54,11 +54,12 @@ class Point:
 
     def as_json(self) -> dict[str, object]:
         """By name; a family without tasks is null."""
-        cost = ("at_rate", "shown", "tokens_per_s", "mllm_s", "allocator_ms", "onset_p50_s", "onset_p95_s")
+        cost = ("shown", "tokens_per_s", "mllm_s", "allocator_ms", "onset_p50_s", "onset_p95_s")
         said: dict[str, object] = {
             "allocator": self.allocator,
             "budget": self.budget,
             "realised": self.realised,
+            "at_rate": self.at_rate,
             "reached": not self.missed,
         }
         for family in FAMILIES:
@@ -171,7 +172,7 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
         for split in _splits(cell):
             if estimate := draws.estimate(draws.column([cell], split)):
                 splits[f"{cell.family} {split}"] = estimate
-    everything = [one for cell in cells for one in cell.spendings]
+    natives = [cell.native for cell in cells]
     streams = [cell for cell in cells if cell.family == "watch_f1"] or cells
     spent = [one for cell in streams for one in cell.spendings]
     outcomes = [outcome for cell in streams for outcome in cell.outcomes]
@@ -180,12 +181,12 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
     return Point(
         allocator=cells[0].allocator,
         budget=cells[0].budget,
-        realised=sum(one.tokens for one in everything) / max(1, sum(one.native for one in everything)),
+        realised=_mean([cell.realised for cell in cells], natives),
+        at_rate=_mean([cell.at_rate for cell in cells], natives),
         realised_by_family={cell.family: cell.realised for cell in cells},
         missed=tuple(cell.family for cell in cells if not cell.reached),
         figures=figures,
         splits=splits,
-        at_rate=streams[0].at_rate,
         shown=sum(one.shown for one in spent) / frames,
         tokens_per_s=sum(one.tokens for one in spent) / sum(one.clip_s for one in spent),
         mllm_s=sum(outcome.mllm_s for outcome in outcomes) / len(outcomes),
@@ -193,6 +194,11 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
         onset_p50_s=float(np.percentile(delays_s, 50)) if delays_s else None,
         onset_p95_s=float(np.percentile(delays_s, 95)) if delays_s else None,
     )
+
+
+def _mean(shares: Sequence[float], natives: Sequence[int]) -> float:
+    """Share of all native tokens, from those of parts."""
+    return sum(share * native for share, native in zip(shares, natives, strict=True)) / max(1, sum(natives))
 
 
 def _splits(cell: Cell) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from allocator_engine.evaluate.equal import TOLERANCE, bracket, diffuse
 from allocator_engine.evaluate.records import Records
@@ -15,6 +15,9 @@ LEARNED = ("learned", "learned-no-text", "learned-reworded")
 """The learned allocator as it is, told of no queries, and told of watches in words that training never used."""
 
 ALLOCATORS = (*LEARNED, "fixed", "fewer", "random", "motion", "video", "oracle")
+
+Equal: TypeAlias = Literal["tokens", "rates"]
+"""What allocators are compared at: all spend the same, or all are granted the same."""
 
 _PORTION = 256
 """Dry passes that are made at a time; what they came to is written down before the next ones."""
@@ -83,6 +86,11 @@ class Cell:
     at_rate: float
 
     @property
+    def native(self) -> int:
+        """Vision tokens of its tasks at native size."""
+        return sum(one.native for one in self.spendings)
+
+    @property
     def realised(self) -> float:
         """Share of the native tokens that was spent."""
         return _share(self.spendings)
@@ -100,7 +108,7 @@ Told = Callable[[str, int, int], None]
 class Evaluation:
     """Cells from tasks: `episodes` are the tasks of each episode, of the families that are wanted.
 
-    With `match` the rate of who saves is raised until the budget is spent; without, all have the budget's own rate.
+    At equal tokens the rate of who saves is raised until the budget is spent; at equal rates it is the budget's own.
     `marks` say of allocators what their decisions depend on besides their name, so that records of another are not
     taken for theirs.
     """
@@ -113,10 +121,10 @@ class Evaluation:
         outcomes: Records[Outcome],
         told: Told = lambda what, done, of: None,
         marks: Mapping[str, str] = MappingProxyType({}),
-        match: bool = True,
+        equal: Equal = "tokens",
     ) -> None:
         self._bench, self._spendings, self._outcomes, self._told = bench, spendings, outcomes, told
-        self._marks, self._match = marks, match
+        self._marks, self._equal = marks, equal
         self._tasks = [(index, task) for index, tasks in enumerate(episodes) for task in tasks]
         self._by_name: Mapping[str, Task] = {task.name: task for _, task in self._tasks}
 
@@ -126,8 +134,9 @@ class Evaluation:
         wanted = [(name, budget, family) for budget in budgets for name in allocators for family in families]
         matched: list[list[Pass]] = []
         for done, one in enumerate(wanted, start=1):
-            matched.append(self._matched(*one))
-            self._told("matching tokens", done, len(wanted))
+            matched.append(self._matched(*one) if self._equal == "tokens" else self._passes(*one, 0))
+            self._spent(matched[-1])
+            self._told("allocating", done, len(wanted))
         self._show([dry for passes in matched for dry in passes])
         return [self._cell(*one, passes) for one, passes in zip(wanted, matched, strict=True)]
 
@@ -141,8 +150,6 @@ class Evaluation:
             return [one.tokens for one in self._spent(passes(step))]
 
         wanted = [budget * one.native for one in self._spent(passes(0))]
-        if not self._match:
-            return passes(0)
         low, high = bracket(sum(wanted), lambda step: sum(tokens(step)))
         if low == high:
             return passes(low)
@@ -189,7 +196,7 @@ class Evaluation:
 
 
 def _share(spendings: Sequence[Spending]) -> float:
-    """Of the native tokens that was spent."""
+    """Share of the native tokens that was spent."""
     return sum(one.tokens for one in spendings) / max(1, sum(one.native for one in spendings))
 
 

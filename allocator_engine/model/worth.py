@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 HALF = 0.5
-"""At this share of its native tokens a turn is told half as well as by any number of them. Were it smaller, hops that
-hardly turn would be shown too, so small that what they show is mistaken."""
+"""At this share of its native tokens a turn is told three quarters as well as at native size. Were it smaller, hops
+that hardly turn would be shown too, so small that what they show is mistaken."""
 
 ENDING = 0.3
 """What it is worth to tell that a query ceased to hold, in beginnings: only the next event hangs on it."""

@@ -1,4 +1,7 @@
-"""What the network is taught of pictures and queries, allocating nothing: what cells show, what holds, what turns."""
+"""What the network is taught of pictures and queries, allocating nothing: what cells show, what holds, what turns.
+
+Where a question about the past is decided counts as a turn: it is worth the same look.
+"""
 
 from collections.abc import Mapping
 
@@ -35,11 +38,12 @@ def foreseen_losses(foreseen: Tensor, watched: Watched, episode: Episode) -> dic
     """Cross entropies of whether each known query holds at the end of each hop, and of whether it, and any of them,
     turns or is decided in each frame, where those are known. `foreseen` as a network understands it."""
     ends = [max(hop.stop - 1, 0) for hop in watched.hops]
-    turned, hop_of = turns(episode.holds) if episode.decided is None else episode.decided, watched.hop_of
+    decided = turns(episode.holds) if episode.decided is None else episode.decided
+    hop_of = watched.hop_of
     return {
         "holds": _cross_entropy(foreseen[ends, 1:, 0], episode.holds.T),
-        "turns": _cross_entropy(foreseen[:, 1:, 1], turned.T[hop_of]),
-        "any_turns": _cross_entropy(foreseen[:, :1, 1], any_turns(turned).T[hop_of]),
+        "turns": _cross_entropy(foreseen[:, 1:, 1], decided.T[hop_of]),
+        "any_turns": _cross_entropy(foreseen[:, :1, 1], any_turns(decided).T[hop_of]),
     }
 
 

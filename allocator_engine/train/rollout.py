@@ -47,9 +47,10 @@ class Episode:
     """One prompt: hops in order, the `standing` queries that the Allocator is told of, the probes it is graded by.
 
     `holds` int8 `[standing + beside, hops]` says what is known of each query as each hop ends: 1 yes, 0 no, -1 unknown;
-    of those `beside` nobody is told, but what they would have been about can be learned from. `decided`, likewise, says
-    which hops decide each query; None: those in which it turns. So can `cells`, int8 `[frames, 112, slots]`, be learned
-    from: whether each cell shows what the slots stand for; None where nobody knows.
+    of those `beside` nobody is told, but what they would have been about can be learned from. So can `cells`, int8
+    `[frames, 112, slots]`: whether each cell shows what the slots stand for, likewise; None where nobody knows.
+    `decided`, of the shape of `holds`, says which hops decide each query, likewise; None: those in which it turns.
+    A question about the past is decided by hops that show what it asks about; it "holds" there, whatever the answer.
     """
 
     name: str

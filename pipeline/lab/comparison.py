@@ -9,7 +9,7 @@ from pathlib import Path
 from allocator_engine.errors import EngineError
 from allocator_engine.evaluate.frontier import Frontier, frontier
 from allocator_engine.evaluate.records import Records
-from allocator_engine.evaluate.run import LEARNED, Evaluation, Spending, Told
+from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, Spending, Told
 from allocator_engine.evaluate.tasks import Family, Outcome, TaskSource
 from allocator_engine.manifest import FILE_NAME
 from pipeline.build import YARD
@@ -37,8 +37,7 @@ _WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What is compared: tasks (of YARDS, or a video-QA file), the yard's seeds, seconds of an episode and watches that
-    stand together, who allocates at which shares of the native tokens, and who answers. With `match` all spend alike,
-    without it they are given alike."""
+    stand together, who allocates at which shares of the native tokens, what is equal for all, and who answers."""
 
     tasks: str
     seeds: range
@@ -49,7 +48,7 @@ class Comparison:
     engine: Path | None
     mllm: MLLMConfig
     watches: int = WATCHES
-    match: bool = True
+    equal: Equal = "tokens"
 
     def source(self) -> Callable[[], TaskSource]:
         """What opens the tasks, in any process."""
@@ -96,7 +95,7 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
             raise ConfigError(
                 f"{comparison.tasks} has no tasks of {', '.join(comparison.families)} in these episodes; take more"
             )
-        evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.match)
+        evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.equal)
         return frontier(evaluation.cells(comparison.allocators, comparison.budgets))
 
 

@@ -71,8 +71,8 @@ class YardClips:
     steps, with another part and other queries each time.
 
     `past` of the episodes ask about all that was shown; the others have watches, asked at moments when they hold and
-    when they do not, and questions about the newest second. All other watches that make sense in the scene, or such
-    questions, are known beside: a picture costs more than what is known of it.
+    when they do not, and questions about the newest second. What is not asked is known beside, the other watches that
+    make sense in the scene and questions about the past: a picture costs more than what is known of it.
     """
 
     hops: int = 12

@@ -121,6 +121,17 @@ def test_the_command_prints_the_frontier_and_goes_on_from_what_it_kept(tmp_path)
     assert (tmp_path / "frontier.png").stat().st_size > 10_000
 
 
+def test_at_equal_rates_each_spends_what_it_wants(tmp_path):
+    command = ("--seeds", f"{SEED}:{SEED + 1}", "--seconds", "4", "--mllm", str(untrained_yard()), "--json")
+    command += ("--budgets", "0.3", "--families", "watch_f1", "--allocators", "motion", "--resume", str(tmp_path))
+    tokens, rates = run(*command), run(*command, "--equal", "rates")
+    assert (tokens["equal"], rates["equal"]) == ("tokens", "rates")
+    assert rates["points"][0]["realised"] == rates["points"][0]["at_rate"] == tokens["points"][0]["at_rate"]
+    assert {file.name for file in tmp_path.glob("*.png")} == {"frontier.png", "frontier_at_rates.png"}
+    refused = CliRunner().invoke(app, ["evaluate", "--equal", "money"])
+    assert refused.exit_code != 0
+
+
 def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
     write_video(tmp_path / "clip.mp4", Scene(SEED, 3.0))
     rows = [

@@ -106,6 +106,16 @@ def test_the_frontier_has_points_and_the_differences_of_the_learned_one():
     assert said["points"][0]["realised"] == said["points"][0]["realised_by_family"]["qa"] == 0.1
     assert [point["reached"] for point in said["points"]] == [True, True, True, False]
     assert said["points"][0]["allocator_ms"] == pytest.approx(0.5)
+    assert said["points"][0]["at_rate"] == pytest.approx(0.03)
+
+
+def test_what_is_spent_is_of_all_families_together():
+    watching = Task("t", "watch_f1", "0", "clip", watches=(Watch("a", "a?", ()),))
+    outcome = Outcome((), (Events(0, 0, 0),), 0.0)
+    watched = Cell("learned", 0.1, "watch_f1", (watching,), (spending(30),), (outcome,), 0.2)
+    point = frontier([watched, cell("learned", [1.0, 1.0, 0.0])]).points[0]
+    assert point.realised == pytest.approx((30 + 3 * 10) / 400)
+    assert point.at_rate == pytest.approx((0.2 + 3 * 0.03) / 4)
 
 
 def test_a_family_of_which_nothing_happened_has_no_figure():

@@ -64,12 +64,11 @@ def test_realised_tokens_are_equal_where_they_can_be():
 
 
 def test_what_is_spent_at_the_rate_itself_is_said_and_can_be_compared():
-    for match in (True, False):
-        lazy, steps = evaluation(Counting(), match=match).cells(["lazy", "steps"], [0.15])[::2]
+    for equal in ("tokens", "rates"):
+        lazy, steps = evaluation(Counting(), equal=equal).cells(["lazy", "steps"], [0.15])[::2]
         assert (lazy.at_rate, steps.at_rate) == pytest.approx((0.12, 0.1))
-        if not match:
-            assert (lazy.realised, steps.realised) == (lazy.at_rate, steps.at_rate)
-            assert not lazy.reached
+        assert (lazy.realised == lazy.at_rate) == (equal == "rates")
+        assert lazy.reached == (equal == "tokens")
 
 
 def test_equal_allocations_of_a_clip_are_shown_once_for_all_that_is_asked():
