@@ -76,7 +76,7 @@ def run(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file with defaults.")] = None,
     sink: Annotated[list[str] | None, typer.Option(help="jsonl:PATH, kafka://HOST:PORT/TOPIC or http(s)://...")] = None,
     allocator: Annotated[
-        str | None, typer.Option(help="learned, motion or fixed; see defaults.allocator of a site file.")
+        str | None, typer.Option(help="learned (the default with an engine for the MLLM), motion (else) or fixed.")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Of the allocator learned: its engine.json or folder.")] = None,
     rate: Annotated[float | None, typer.Option(help="Vision tokens per second of stream.")] = None,
@@ -109,7 +109,9 @@ def demo(
     seconds: Annotated[float, typer.Option(help="How long the cameras play, 4 to 600.")] = 60.0,
     seed: Annotated[int, typer.Option(help="Which yards: this seed's and its neighbour's.")] = 800001,
     json_lines: Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout, a summary last.")] = False,
-    allocator: Annotated[str | None, typer.Option(help="learned, motion or fixed.")] = None,
+    allocator: Annotated[
+        str | None, typer.Option(help="learned (the default with an engine for the MLLM), fixed (else) or motion.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="Of the allocator learned; see run.")] = None,
     budget: Annotated[float | None, typer.Option(help="Share of the native vision tokens, such as 0.1.")] = None,
     mllm: Annotated[str, typer.Option(help="Who answers; see run.")] = "yard",
