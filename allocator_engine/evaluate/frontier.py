@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator_engine.evaluate.run import Cell
+from allocator_engine.evaluate.run import Cell, share
 from allocator_engine.evaluate.tasks import FAMILIES, Family, Parts, parts
 
 RESAMPLES = 2000
@@ -172,7 +172,6 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
         for split in _splits(cell):
             if estimate := draws.estimate(draws.column([cell], split)):
                 splits[f"{cell.family} {split}"] = estimate
-    natives = [cell.native for cell in cells]
     streams = [cell for cell in cells if cell.family == "watch_f1"] or cells
     spent = [one for cell in streams for one in cell.spendings]
     outcomes = [outcome for cell in streams for outcome in cell.outcomes]
@@ -181,8 +180,8 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
     return Point(
         allocator=cells[0].allocator,
         budget=cells[0].budget,
-        realised=_mean([cell.realised for cell in cells], natives),
-        at_rate=_mean([cell.at_rate for cell in cells], natives),
+        realised=share([one for cell in cells for one in cell.spendings]),
+        at_rate=share([one for cell in cells for one in cell.unmatched]),
         realised_by_family={cell.family: cell.realised for cell in cells},
         missed=tuple(cell.family for cell in cells if not cell.reached),
         figures=figures,
@@ -194,11 +193,6 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
         onset_p50_s=float(np.percentile(delays_s, 50)) if delays_s else None,
         onset_p95_s=float(np.percentile(delays_s, 95)) if delays_s else None,
     )
-
-
-def _mean(shares: Sequence[float], natives: Sequence[int]) -> float:
-    """Share of all native tokens, from those of parts."""
-    return sum(share * native for share, native in zip(shares, natives, strict=True)) / max(1, sum(natives))
 
 
 def _splits(cell: Cell) -> list[str]:

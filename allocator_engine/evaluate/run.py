@@ -72,10 +72,8 @@ class Bench(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One allocator at one budget in one family: what was spent on each task, and its outcome.
-
-    `at_rate` is the share of the native tokens that it spends at the budget's own rate, whatever rate was taken.
-    """
+    """One allocator at one budget in one family: what was spent on each task, and its outcome; and what is spent
+    `unmatched`, at the budget's own rate, whatever rate was taken."""
 
     allocator: str
     budget: float
@@ -83,17 +81,17 @@ class Cell:
     tasks: tuple[Task, ...]
     spendings: tuple[Spending, ...]
     outcomes: tuple[Outcome, ...]
-    at_rate: float
-
-    @property
-    def native(self) -> int:
-        """Vision tokens of its tasks at native size."""
-        return sum(one.native for one in self.spendings)
+    unmatched: tuple[Spending, ...]
 
     @property
     def realised(self) -> float:
         """Share of the native tokens that was spent."""
-        return _share(self.spendings)
+        return share(self.spendings)
+
+    @property
+    def at_rate(self) -> float:
+        """The same at the budget's own rate."""
+        return share(self.unmatched)
 
     @property
     def reached(self) -> bool:
@@ -134,14 +132,13 @@ class Evaluation:
         wanted = [(name, budget, family) for budget in budgets for name in allocators for family in families]
         matched: list[list[Pass]] = []
         for done, one in enumerate(wanted, start=1):
-            matched.append(self._matched(*one) if self._equal == "tokens" else self._passes(*one, 0))
-            self._spent(matched[-1])
+            matched.append(self._matched(*one))
             self._told("allocating", done, len(wanted))
         self._show([dry for passes in matched for dry in passes])
         return [self._cell(*one, passes) for one, passes in zip(wanted, matched, strict=True)]
 
     def _matched(self, allocator: str, budget: float, family: Family) -> list[Pass]:
-        """The dry pass of each task, at the rates at which all of them together spend the budget."""
+        """The dry pass of each task, made: at the rates at which all together spend the budget, or at its own rate."""
 
         def passes(step: int) -> list[Pass]:
             return self._passes(allocator, budget, family, step)
@@ -149,7 +146,10 @@ class Evaluation:
         def tokens(step: int) -> list[int]:
             return [one.tokens for one in self._spent(passes(step))]
 
-        wanted = [budget * one.native for one in self._spent(passes(0))]
+        own = self._spent(passes(0))
+        if self._equal == "rates":
+            return passes(0)
+        wanted = [budget * one.native for one in own]
         low, high = bracket(sum(wanted), lambda step: sum(tokens(step)))
         if low == high:
             return passes(low)
@@ -191,11 +191,11 @@ class Evaluation:
         outcomes = tuple(
             self._outcomes[_answered(task.name, one.digest)] for task, one in zip(tasks, spendings, strict=True)
         )
-        at_rate = _share(self._spent(self._passes(allocator, budget, family, 0)))
-        return Cell(allocator, budget, family, tasks, spendings, outcomes, at_rate)
+        unmatched = tuple(self._spent(self._passes(allocator, budget, family, 0)))
+        return Cell(allocator, budget, family, tasks, spendings, outcomes, unmatched)
 
 
-def _share(spendings: Sequence[Spending]) -> float:
+def share(spendings: Sequence[Spending]) -> float:
     """Share of the native tokens that was spent."""
     return sum(one.tokens for one in spendings) / max(1, sum(one.native for one in spendings))
 

@@ -22,7 +22,8 @@ def asked(episode: int, split: str = "fine") -> Task:
 def cell(allocator: str, rights: list[float], budget: float = 0.1, tokens: int = 10, split: str = "fine") -> Cell:
     tasks = tuple(asked(episode, split) for episode in range(len(rights)))
     outcomes = tuple(Outcome((right,), (), 0.5) for right in rights)
-    return Cell(allocator, budget, "qa", tasks, (spending(tokens),) * len(rights), outcomes, 0.03)
+    spent, unmatched = ((spending(one),) * len(rights) for one in (tokens, 3))
+    return Cell(allocator, budget, "qa", tasks, spent, outcomes, unmatched)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_the_frontier_has_points_and_the_differences_of_the_learned_one():
 def test_what_is_spent_is_of_all_families_together():
     watching = Task("t", "watch_f1", "0", "clip", watches=(Watch("a", "a?", ()),))
     outcome = Outcome((), (Events(0, 0, 0),), 0.0)
-    watched = Cell("learned", 0.1, "watch_f1", (watching,), (spending(30),), (outcome,), 0.2)
+    watched = Cell("learned", 0.1, "watch_f1", (watching,), (spending(30),), (outcome,), (spending(20),))
     point = frontier([watched, cell("learned", [1.0, 1.0, 0.0])]).points[0]
     assert point.realised == pytest.approx((30 + 3 * 10) / 400)
     assert point.at_rate == pytest.approx((0.2 + 3 * 0.03) / 4)
@@ -120,7 +121,8 @@ def test_what_is_spent_is_of_all_families_together():
 
 def test_a_family_of_which_nothing_happened_has_no_figure():
     watch = Task("t", "watch_f1", "0", "clip", watches=(Watch("a", "a?", ()),))
-    quiet = Cell("fixed", 0.1, "watch_f1", (watch,), (spending(),), (Outcome((), (Events(0, 0, 0),), 0.0),), 0.1)
+    outcome = Outcome((), (Events(0, 0, 0),), 0.0)
+    quiet = Cell("fixed", 0.1, "watch_f1", (watch,), (spending(),), (outcome,), (spending(),))
     point = frontier([quiet]).points[0]
     assert not point.figures
     assert point.onset_p50_s is None
