@@ -1,14 +1,14 @@
 """Is an engine what it claims to be, and does it fit this machine? Parity with the network, hashes, versions, GPU."""
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator_engine.encode import View, batch, empty_memory
+from allocator_engine.encode import View, batch, empty_memory, nothing_read
 from allocator_engine.errors import EngineError, ParityError
 from allocator_engine.manifest import Artifact, Manifest, Parity, manifest_path, read, require_spec, verified
 from allocator_engine.runtime import AUTO, Engine, load, plan_fault
@@ -36,18 +36,18 @@ class Finding:
     detail: str
 
 
-def golden(step: int, memories: NDArray[np.float32] | None = None, seed: int = 0) -> dict[str, NDArray[np.generic]]:
+def golden(step: int, before: Mapping[str, NDArray[np.float32]] | None = None) -> dict[str, NDArray[np.generic]]:
     """Inputs of `STREAM`: the golden hop number `step` of five streams, one of them black, with 1 to 4 frames and 0 to
-    9 queries each. `memories` are what the engine gave for the step before."""
-    rng = np.random.default_rng((seed, step))
-    views = [
-        _view(rng, frames, queries, empty_memory() if memories is None else memories[stream], black=stream == 2)
-        for stream, (frames, queries) in enumerate(_SHAPES)
-    ]
-    return batch(views)
+    9 queries each. `before` is what the engine gave for the step before."""
+    rng = np.random.default_rng((0, step))
+    views = [_view(rng, frames, queries, black=stream == 2) for stream, (frames, queries) in enumerate(_SHAPES)]
+    tensors = batch(views)
+    if before is not None:
+        tensors |= {"memory": before["next_memory"], "readings": before["next_readings"]}
+    return tensors
 
 
-def _view(rng: np.random.Generator, frames: int, queries: int, memory: NDArray[np.float32], black: bool) -> View:
+def _view(rng: np.random.Generator, frames: int, queries: int, black: bool) -> View:
     rows, columns = THUMBNAIL[0] // CELL_ROWS, THUMBNAIL[1] // CELL_COLUMNS
     coarse = rng.integers(0, 256, (frames, CELL_ROWS, CELL_COLUMNS, 3), dtype=np.uint8)
     shown = coarse.repeat(rows, axis=1).repeat(columns, axis=2) * np.uint8(not black)
@@ -55,7 +55,8 @@ def _view(rng: np.random.Generator, frames: int, queries: int, memory: NDArray[n
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     elapsed_s = rng.choice([0.04, 0.5, 1.0], frames).astype(np.float32)
     elapsed_s[:1] = rng.choice([0.0, 0.5, 60.0])  # a stream begins, goes on, or comes back
-    return View(shown, elapsed_s, asked, float(rng.uniform(*GRANT_RANGE)), memory)
+    grant = float(rng.uniform(*GRANT_RANGE))
+    return View(shown, elapsed_s, asked, grant, empty_memory(), nothing_read(queries))
 
 
 def parity(reference: Engine, candidate: Engine, tolerance: float, hops: int = HOPS) -> Parity:
@@ -63,16 +64,15 @@ def parity(reference: Engine, candidate: Engine, tolerance: float, hops: int = H
 
     Frames that are padding are not compared, and a concentration counts for a quarter.
     """
-    largest, memories = 0.0, None
+    largest, expected = 0.0, None
     for step in range(hops):
-        tensors = golden(step, memories)
+        tensors = golden(step, expected)
         expected, found = reference.run(tensors), candidate.run(tensors)
         shown = np.asarray(tensors["present"]) > 0
         for name, value in expected.items():
             apart = np.abs(found[name] - value) / np.maximum(1.0, np.abs(value)) * _WEIGHTS.get(name, 1.0)
             most = np.max(apart[shown] if value.shape == shown.shape else apart)
             largest = float(np.maximum(largest, most))  # unlike max(), it keeps what is not a number
-        memories = expected["next_memory"]
     return Parity(largest, tolerance, hops)
 
 
@@ -117,7 +117,7 @@ def condition_of(engine: Path, backend: str = AUTO) -> str:
 def crowd(hops: int, frames: int = 2, queries: int = 6) -> dict[str, NDArray[np.generic]]:
     """Inputs of `STREAM` for a measurement: so many hops of so many frames and queries each."""
     rng = np.random.default_rng(0)
-    return batch([_view(rng, frames, queries, empty_memory(), black=False) for _ in range(hops)])
+    return batch([_view(rng, frames, queries, black=False) for _ in range(hops)])
 
 
 def _trial(what: str, attempt: Callable[[], str]) -> Finding:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from allocator_engine.fit import FitRules, fit
 from allocator_engine.resize import Picture
 from allocator_engine.spec import (
-    CELL_FEATURES,
     CELLS,
     GRANT_RANGE,
     MAX_ELAPSED_S,
+    MEMORY_FEATURES,
     QUERY_FEATURES,
     STREAM,
     THUMBNAIL,
@@ -30,7 +30,7 @@ class View:
     """One stream's newest hop as an engine is shown it.
 
     `thumbnails` uint8 `[frames, 128, 224, 3]` RGB, `elapsed_s` float32 `[frames]`, `queries` float32 `[queries, 128]`
-    (none is fine), `grant` as `grant_level` gives it, `memory` float32 `[112, 64]`.
+    (none is fine), `grant` as `grant_level` gives it, `memory` float32 `[112, 64]`, `readings` float32 `[queries, 64]`.
     """
 
     thumbnails: NDArray[np.uint8]
@@ -38,6 +38,7 @@ class View:
     queries: Floats
     grant: float
     memory: Floats
+    readings: Floats
 
 
 def no_queries() -> Floats:
@@ -47,7 +48,12 @@ def no_queries() -> Floats:
 
 def empty_memory() -> Floats:
     """What an engine remembers of a stream that it has never seen: float32 `[112, 64]`."""
-    return np.zeros((CELLS, CELL_FEATURES), np.float32)
+    return np.zeros((CELLS, MEMORY_FEATURES), np.float32)
+
+
+def nothing_read(queries: int = 1) -> Floats:
+    """What queries have read that an engine has never been asked: float32 `[queries, 64]`."""
+    return np.zeros((queries, MEMORY_FEATURES), np.float32)
 
 
 def thumbnails(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
@@ -95,10 +101,11 @@ def batch(views: Sequence[View]) -> dict[str, NDArray[np.generic]]:
     thumbs = np.zeros((hops, frames, *THUMBNAIL, 3), np.uint8)
     present, elapsed = np.zeros((hops, frames), np.float32), np.zeros((hops, frames), np.float32)
     embedded, asked = np.zeros((hops, queries, QUERY_FEATURES), np.float32), np.zeros((hops, queries), np.float32)
+    readings = np.zeros((hops, queries, MEMORY_FEATURES), np.float32)
     for index, view in enumerate(views):
         shown, told = slice(len(view.thumbnails)), slice(len(view.queries))
         thumbs[index, shown], elapsed[index, shown], present[index, shown] = view.thumbnails, view.elapsed_s, 1
-        embedded[index, told], asked[index, told] = view.queries, 1
+        embedded[index, told], readings[index, told], asked[index, told] = view.queries, view.readings, 1
     return {
         "thumbnails": thumbs,
         "present": present,
@@ -107,6 +114,7 @@ def batch(views: Sequence[View]) -> dict[str, NDArray[np.generic]]:
         "asked": asked,
         "grant": np.array([view.grant for view in views], np.float32),
         "memory": np.stack([view.memory for view in views]),
+        "readings": readings,
     }
 
 
@@ -122,7 +130,8 @@ def _check(view: View) -> None:
         ("thumbnails", view.thumbnails, np.uint8, (frames, *THUMBNAIL, 3)),
         ("elapsed_s", view.elapsed_s, np.float32, (frames,)),
         ("queries", view.queries, np.float32, (len(view.queries), QUERY_FEATURES)),
-        ("memory", view.memory, np.float32, (CELLS, CELL_FEATURES)),
+        ("memory", view.memory, np.float32, (CELLS, MEMORY_FEATURES)),
+        ("readings", view.readings, np.float32, (len(view.queries), MEMORY_FEATURES)),
     ):
         if array.dtype != dtype or array.shape != shape:
             raise ValueError(

@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -204,12 +204,11 @@ def versions(opset: int) -> dict[str, str]:
 
 def _difference(found: EngineSpec, expected: EngineSpec) -> str:
     for part in ("inputs", "outputs"):
-        pair = zip(_by_name(getattr(found, part)), _by_name(getattr(expected, part)), strict=False)
-        for one, other in pair:
-            if one != other:
-                return f"it has {_told(one)} where {_told(other)} is expected"
-        if len(getattr(found, part)) != len(getattr(expected, part)):
-            return f"it has {len(getattr(found, part))} {part} where {len(getattr(expected, part))} are expected"
+        given = {tensor.name: tensor for tensor in getattr(found, part)}
+        wanted = {tensor.name: tensor for tensor in getattr(expected, part)}
+        for name in sorted({*given, *wanted}):
+            if given.get(name) != wanted.get(name):
+                return f"its {part} have {_told(given.get(name))} where {_told(wanted.get(name))} is expected"
     for one_field in fields(found):
         mine, theirs = getattr(found, one_field.name), getattr(expected, one_field.name)
         if mine != theirs:
@@ -217,9 +216,5 @@ def _difference(found: EngineSpec, expected: EngineSpec) -> str:
     raise AssertionError("the specs are equal")
 
 
-def _by_name(tensors: Iterable[TensorSpec]) -> list[TensorSpec]:
-    return sorted(tensors, key=lambda tensor: tensor.name)
-
-
-def _told(tensor: TensorSpec) -> str:
-    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}"
+def _told(tensor: TensorSpec | None) -> str:
+    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}" if tensor else "nothing"

@@ -28,6 +28,8 @@ Floats = NDArray[np.float32]
 LIMITS: Mapping[str, int] = {"batch": 64, "frames": 16, "queries": 256}
 """Most hops, frames of a hop and queries of one call. A plan is built for exactly these."""
 
+_OF_QUERIES = ("queries", "asked", "readings", "next_readings")  # tensors whose second axis is theirs
+
 AUTO = "auto"
 """The name of the best backend that works here."""
 
@@ -114,7 +116,7 @@ def load(manifest: Path, backend: str = AUTO, device: str = "cpu") -> LoadedEngi
 
 def axes(tensor: TensorSpec) -> dict[int, str]:
     """Names of a tensor's axes whose size may differ: batch, then frames or queries."""
-    second = "queries" if tensor.name in ("queries", "asked") else "frames"
+    second = "queries" if tensor.name in _OF_QUERIES else "frames"
     return {axis: ("batch", second)[axis] for axis, size in enumerate(tensor.shape) if size is None}
 
 

@@ -70,8 +70,11 @@ THUMBNAIL = (128, 224)
 CELL_ROWS, CELL_COLUMNS = 8, 14
 """Cells of a thumbnail, 16 px high and wide."""
 
-CELLS, CELL_FEATURES = CELL_ROWS * CELL_COLUMNS, 64
-"""How many cells there are, row by row, and what the memory holds of each."""
+CELLS = CELL_ROWS * CELL_COLUMNS
+"""How many cells there are, row by row."""
+
+MEMORY_FEATURES = 64
+"""What an engine remembers of each cell, and of what each query has read."""
 
 QUERY_FEATURES = 128
 """Length of a question's embedding."""
@@ -82,7 +85,8 @@ GRANT_RANGE = (-8.0, 2.0)
 MAX_ELAPSED_S = 60.0
 """Longest gap in seconds between two sampled frames that an engine is told of."""
 
-_MEMORY = (None, CELLS, CELL_FEATURES)
+_MEMORY = (None, CELLS, MEMORY_FEATURES)
+_READINGS = (None, None, MEMORY_FEATURES)
 
 STREAM = EngineSpec(
     thumbnail=THUMBNAIL,
@@ -94,11 +98,13 @@ STREAM = EngineSpec(
         TensorSpec("asked", "float32", (None, None)),  # 1 for a query, 0 for padding; all 0: the query-free prior
         TensorSpec("grant", "float32", (None,)),  # log2 of granted over native tokens of the hop, in GRANT_RANGE
         TensorSpec("memory", "float32", _MEMORY),  # zeros when a stream begins
+        TensorSpec("readings", "float32", _READINGS),  # what each query has read; zeros for one that is new
     ),
     outputs=(
         TensorSpec("mean", "float32", (None, None)),  # of the Beta policy, 0 to 1: where in scale_range
         TensorSpec("concentration", "float32", (None, None)),  # alpha + beta of the Beta policy
         TensorSpec("next_memory", "float32", _MEMORY),
+        TensorSpec("next_readings", "float32", _READINGS),
     ),
     scale_range=(0.0, 1.0),
 )

@@ -57,7 +57,12 @@ class Bright:
         self.fault(tensors)
         mean = tensors["thumbnails"].mean((2, 3, 4)).astype(np.float32) / 255
         frames = tensors["present"].sum(1)[:, None, None]
-        return {"mean": mean, "concentration": np.full_like(mean, 2), "next_memory": tensors["memory"] + frames}
+        return {
+            "mean": mean,
+            "concentration": np.full_like(mean, 2),
+            "next_memory": tensors["memory"] + frames,
+            "next_readings": tensors["readings"] + frames,
+        }
 
 
 def directions(questions: Sequence[str]) -> np.ndarray:

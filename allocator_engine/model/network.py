@@ -1,9 +1,10 @@
 """The network of the configuration `stream`: thumbnails, memory and queries in, a Beta policy per frame out.
 
 A frame becomes 8 x 14 cells. Each cell is compared with what the memory holds of it, the cells of a frame are mixed,
-every query reads the cells that concern it and says how likely it is to turn (to begin or cease to hold). The scale
-that is worth most for that, at a price that the grant sets, is corrected by what the set of readings means. Nothing
-crosses frames but the memory, so a stream may be shown hop by hop or at once: the decisions are the same.
+every query reads the cells that concern it, and what it reads is compared with what it has read before: that says how
+likely it is to turn (to begin or cease to hold). The scale that is worth most for that, at a price that the grant sets,
+is corrected by what the set of readings means. Nothing crosses frames but the two memories, of cells and of readings,
+so a stream may be shown hop by hop or at once: the decisions are the same.
 """
 
 from dataclasses import dataclass
@@ -108,6 +109,9 @@ class StreamNetwork(nn.Module):
         self.ask = nn.Linear(QUERY_FEATURES, width)
         self.nothing_asked = nn.Parameter(torch.randn(width) * 0.02)
         self.readers = nn.ModuleList(Reader(width, shape.heads) for _ in range(shape.readers))
+        self.read_norm = nn.LayerNorm(width)
+        self.reread = Recall(width)
+        self.since = nn.Sequential(nn.Linear(width + RECALLED + FEATURES, width), nn.GELU(), nn.Linear(width, width))
         self.weight = nn.Linear(width, 1)
         self.foresee = nn.Linear(width, 2)  # whether a query holds, and whether it turns
         self.summary_norm = nn.LayerNorm(4 * width)
@@ -132,12 +136,13 @@ class StreamNetwork(nn.Module):
         asked: Tensor,
         grant: Tensor,
         memory: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        readings: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The outputs of `STREAM` for its inputs."""
         cells, next_memory = self.perceive(thumbnails, present, elapsed_s, memory)
-        meaning, _ = self.read(cells, queries, asked)
+        meaning, _, next_readings = self.read(cells, present, elapsed_s, queries, asked, readings)
         mean, concentration = self.decide(meaning, grant[:, None].expand(-1, meaning.shape[1]))
-        return mean, concentration, next_memory
+        return mean, concentration, next_memory, next_readings
 
     def perceive(self, thumbnails: Tensor, present: Tensor, elapsed_s: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """What each frame shows, against what is remembered: `[batch, frames, 112, width]`, and the next memory."""
@@ -151,14 +156,18 @@ class StreamNetwork(nn.Module):
             mixed = mixer(mixed)
         return mixed.unflatten(0, (thumbnails.shape[0], thumbnails.shape[1])), next_memory
 
-    def read(self, cells: Tensor, queries: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    def read(
+        self, cells: Tensor, present: Tensor, elapsed_s: Tensor, queries: Tensor, asked: Tensor, readings: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What the frames mean to the set of queries: `[batch, frames, features]`, the last of them what their turns
-        are worth; and logits of each query alone, behind the null query, `[batch, frames, 1 + queries, 2]`:
-        whether it holds once the frame is shown, and whether it turns about then. The null query stands for any; only
-        its turns mean something."""
+        are worth; logits of each query alone, behind the null query, `[batch, frames, 1 + queries, 2]`: whether it
+        holds once the frame is shown, and whether it turns about then; and the next readings. The null query stands for
+        any; only its turns mean something, and what it reads is not remembered."""
         batch, frames = cells.shape[0], cells.shape[1]
         if not self.shape.listens:
             asked = asked * 0
+        if not self.shape.remembers:
+            readings = readings * 0
         null = self.nothing_asked.expand(batch, 1, -1)
         tokens = torch.cat([null, self.ask(queries * QUERY_FEATURES**0.5)], dim=1)
         tokens = tokens[:, None].expand(-1, frames, -1, -1).flatten(0, 1)
@@ -166,6 +175,10 @@ class StreamNetwork(nn.Module):
         for reader in self.readers:
             tokens = reader(tokens, flat)
         tokens = torch.unflatten(tokens, 0, (batch, frames))
+        read = self.read_norm(tokens[:, :, 1:])
+        features, recalled, next_readings = self.reread(read, present, elapsed_s, readings)
+        since = self.since(torch.cat([read, features, recalled], dim=3))
+        tokens = torch.cat([tokens[:, :, :1], tokens[:, :, 1:] + since], dim=2)
         heard = torch.cat([torch.ones_like(asked[:, :1]), asked], dim=1)[:, None, :, None]
         silence = (heard - 1.0) * _SILENT
         weights = torch.softmax(self.weight(tokens) + silence, dim=2)
@@ -179,7 +192,7 @@ class StreamNetwork(nn.Module):
         # Where nothing is asked it is as if one query stood that nobody knows, which begins as often as it ends.
         unknown = worth_of_turns(turns[:, :, 0], torch.full_like(turns[:, :, 0], 0.5))
         expected = (asked[:, None] * each[:, :, 1:]).sum(dim=2) + (1 - asked.amax(dim=1))[:, None] * unknown
-        return torch.cat([self.summary_norm(summary), expected[:, :, None]], dim=2), foreseen
+        return torch.cat([self.summary_norm(summary), expected[:, :, None]], dim=2), foreseen, next_readings
 
     def decide(self, meaning: Tensor, grant: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and concentration `[batch, frames]` of the policy for a `grant` level `[batch, frames]`."""

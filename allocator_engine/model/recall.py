@@ -1,24 +1,24 @@
-"""The memory of a stream: leaky averages of what each cell showed, over a moment up to a minute.
+"""The memory of a stream: leaky averages of what each cell showed and each query read, over a moment up to a minute.
 
-The memory of a cell is four averages of 15 features, with time constants of 0.5, 3, 15 and 60 seconds, and how much has
-been seen for each of them (0 to 1, the same in every cell). Nothing else is remembered, and everything in it fades.
+The memory of a place (a cell, or a query) is four averages of 15 features, with time constants of 0.5, 3, 15 and 60
+seconds, and how much has been seen for each of them (0 to 1). Nothing else is remembered, and everything in it fades.
 """
 
 import torch
 from torch import Tensor, nn
 
-from allocator_engine.spec import CELL_FEATURES
+from allocator_engine.spec import MEMORY_FEATURES
 
 SPANS_S = (0.5, 3.0, 15.0, 60.0)
 """Time constants of the averages, in seconds."""
 
 FEATURES = 15
-"""Features of a cell that are averaged."""
+"""Features of a place that are averaged."""
 
 RECALLED = 2 * FEATURES * len(SPANS_S) + len(SPANS_S) + 1
-"""Features of a cell that the comparison with the memory gives."""
+"""Features of a place that the comparison with the memory gives."""
 
-assert (FEATURES + 1) * len(SPANS_S) == CELL_FEATURES
+assert (FEATURES + 1) * len(SPANS_S) == MEMORY_FEATURES
 
 _LEAST_S = 0.1  # a frame stands for at least this long, also the first of a stream
 _LEAST_SEEN = 1e-4
@@ -37,8 +37,8 @@ class Recall(nn.Module):
     def forward(
         self, seen: Tensor, present: Tensor, elapsed_s: Tensor, memory: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features `[batch, frames, 112, 15]` of `seen` `[batch, frames, 112, width]`, what the memory says of them
-        `[batch, frames, 112, RECALLED]`, and the next memory."""
+        """Features `[batch, frames, places, 15]` of `seen` `[batch, frames, places, width]`, what the memory says of
+        them `[batch, frames, places, RECALLED]`, and the next memory `[batch, places, MEMORY_FEATURES]`."""
         features = torch.tanh(self.features(seen))
         before, after = self._weights(present, elapsed_s)
         # Each average is linear in what was seen: one product over all frames instead of a loop.
@@ -67,7 +67,7 @@ class Recall(nn.Module):
         return before, torch.exp(-ages_s[..., None] / self.spans_s) * written
 
     def _compared(self, features: Tensor, earlier: Tensor, elapsed_s: Tensor) -> Tensor:
-        """How features `[batch, frames, 112, 15]` differ from the averages `[batch, frames, 112, spans, 16]`."""
+        """How features `[batch, frames, places, 15]` differ from the averages `[batch, frames, places, spans, 16]`."""
         amount = earlier[..., FEATURES:]
         known = (amount > _LEAST_SEEN).to(features.dtype)
         change = (features[:, :, :, None] - earlier[..., :FEATURES] / amount.clamp(min=_LEAST_SEEN)) * known

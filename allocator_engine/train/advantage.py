@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _NO_BUDGET = 1e-9
+_LEAST_COST = 1 / 64  # of the target: who spends less has saved no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,11 @@ class AdvantageRules:
     blown up. An answer above `right_above` is right. Shaping weighs `shaping`; costs are compared with a pivot,
     `pivot_mix` parts the group's mean and the rest the target, in steps of `temperature` pivots (0.375 of a pivot of
     0.4 is the reference's 0.15). `tax` is taken per unit of cost. `sign` "code" pushes wrong answers towards spending
-    more, "paper" towards spending less. Without `shaped` the cost is only taxed, by `plain_tax`: the ablation.
+    more, "paper" towards spending less. `right_floor` is the least advantage of a right answer. Without `shaped` the
+    cost is only taxed, by `plain_tax`: the ablation.
+
+    `twice` is what twice the tokens bring, as a reward, and so what an allocation earns by sparing half of them: a
+    bucket keeps them for later, which a group that is asked now would not notice.
     """
 
     spread: float = 1e-4
@@ -36,6 +41,7 @@ class AdvantageRules:
     wrong_weight: float = 1.3
     least_right: float = 0.05
     tax: float = 0.05
+    twice: float = 0.0
     right_floor: float = 1e-3
     sign: Literal["code", "paper"] = "code"
     shaped: bool = True
@@ -59,8 +65,9 @@ def advantages(reward: Floats, cost: Floats, target: float, rules: AdvantageRule
         raise ValueError("rewards or costs are not finite; expected numbers")
     if len(cost) < 2:
         return np.zeros_like(reward)
-    better = (reward - reward.mean(axis=0)) / np.maximum(reward.std(axis=0), rules.spread)
     price = cost[:, None]
+    kept = reward - rules.twice * np.log2(np.maximum(price, max(_LEAST_COST * target, _NO_BUDGET)))
+    better = (kept - kept.mean(axis=0)) / np.maximum(kept.std(axis=0), rules.spread)
     if not rules.shaped:
         return np.asarray(better - rules.plain_tax * price)
     right = reward > rules.right_above

@@ -11,7 +11,7 @@ from allocator_engine.model.network import StreamNetwork
 from allocator_engine.model.query import QueryEncoder, SentenceEncoder
 from allocator_engine.spec import QUERY_FEATURES
 from allocator_engine.train.rollout import Episode
-from allocator_engine.train.watched import Watched, perceive
+from allocator_engine.train.watched import Watched, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,9 @@ class StreamLearner(Learner):
         return Watched.of(episode)
 
     def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> Understood:
-        cells = perceive(self.network, watched)
         queries, asked = self._embedded((*told, *beside))
         asked[:, len(told) :] = 0
-        meaning, foreseen = self.network.read(cells, queries, asked)
+        cells, meaning, foreseen = read(self.network, watched, queries, asked)
         return Understood(meaning, foreseen[0], self.shows(cells[0]) if self.shows else None)
 
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:

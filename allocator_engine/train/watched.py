@@ -11,7 +11,7 @@ from torch import Tensor
 
 from allocator_engine.encode import elapsed_s, thumbnails
 from allocator_engine.model.network import StreamNetwork
-from allocator_engine.spec import CELL_FEATURES, CELLS
+from allocator_engine.spec import CELLS, MEMORY_FEATURES
 from allocator_engine.train.rollout import Episode
 
 
@@ -42,8 +42,9 @@ class Watched:
         return np.repeat(np.arange(len(self.hops)), [hop.stop - hop.start for hop in self.hops])
 
 
-def perceive(network: StreamNetwork, watched: Watched) -> Tensor:
-    """What the network sees in every frame: `[1, frames, 112, width]`.
+def read(network: StreamNetwork, watched: Watched, queries: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the network sees in every frame, `[1, frames, 112, width]`, what that means to the queries, and what it says
+    of each (see `StreamNetwork.read`).
 
     In one call, because a network that is shown an episode at once sees what it would hop by hop; one without memory
     is shown each hop as if it were the first.
@@ -51,13 +52,17 @@ def perceive(network: StreamNetwork, watched: Watched) -> Tensor:
     device = network.place.device
     shown = torch.from_numpy(watched.thumbnails).to(device)
     elapsed = torch.from_numpy(watched.elapsed_s).to(device)
+    memory = torch.zeros(1, CELLS, MEMORY_FEATURES, device=device)
+    readings = torch.zeros(1, queries.shape[1], MEMORY_FEATURES, device=device)
     parts = [slice(0, len(shown))] if network.shape.remembers else _runs(watched.hops)
-    cells = []
+    found = []
     for part in parts:
-        memory = torch.zeros(1, CELLS, CELL_FEATURES, device=device)
-        present = torch.ones_like(elapsed[None, part])
-        cells.append(network.perceive(shown[None, part], present, elapsed[None, part], memory)[0])
-    return torch.cat(cells, dim=1)
+        present, elapsed_s = torch.ones_like(elapsed[None, part]), elapsed[None, part]
+        cells, _ = network.perceive(shown[None, part], present, elapsed_s, memory)
+        meaning, foreseen, _ = network.read(cells, present, elapsed_s, queries, asked, readings)
+        found.append((cells, meaning, foreseen))
+    cells, meaning, foreseen = (torch.cat(values, dim=1) for values in zip(*found, strict=True))
+    return cells, meaning, foreseen
 
 
 def _runs(hops: Sequence[slice]) -> list[slice]:

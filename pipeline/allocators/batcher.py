@@ -28,11 +28,12 @@ Told = Callable[[int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What an engine says of one hop: `mean` float32 `[frames]` of the policy, `memory` float32 `[112, 64]` from now
-    on."""
+    """What an engine says of one hop: `mean` float32 `[frames]` of the policy, and from now on `memory` float32
+    `[112, 64]` and `readings` float32 `[queries, 64]`."""
 
     mean: NDArray[np.float32]
     memory: NDArray[np.float32]
+    readings: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,13 @@ class Batcher:
 def propose(engine: Engine, views: Sequence[View]) -> list[Proposal]:
     """One engine call for hops of several streams."""
     outputs = engine.run(batch(views))
-    means, memories = outputs["mean"], outputs["next_memory"]
+    means, memories, readings = outputs["mean"], outputs["next_memory"], outputs["next_readings"]
     return [
-        Proposal(means[index, : len(view.thumbnails)].copy(), memories[index].copy())
+        Proposal(
+            means[index, : len(view.thumbnails)].copy(),
+            memories[index].copy(),
+            readings[index, : len(view.queries)].copy(),
+        )
         for index, view in enumerate(views)
     ]
 

@@ -17,6 +17,7 @@ from allocator_engine.encode import (
     grant_level,
     native_tokens,
     no_queries,
+    nothing_read,
     scales,
     thumbnails,
 )
@@ -46,11 +47,17 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Past:
-    """What is remembered of a stream."""
+    """What is remembered of a stream, and what each of the last hop's questions has read of it."""
 
     memory: Floats = field(default_factory=empty_memory)
+    readings: dict[str, Floats] = field(default_factory=dict)
     last_s: float | None = None
     shown: int = 0
+
+    def read_by(self, questions: Sequence[str]) -> Floats:
+        """Float32 `[questions, 64]`; a new question has read nothing."""
+        new = nothing_read(1)[0]
+        return np.stack([self.readings.get(question, new) for question in questions]) if questions else nothing_read(0)
 
 
 class LearnedAllocator:
@@ -103,7 +110,8 @@ class LearnedAllocator:
 
     async def _propose(self, hop: Hop, queries: Sequence[WatchQuery], level: float) -> list[float]:
         """A scale for every frame of the hop."""
-        vectors = await self._questions.vectors([query.question for query in queries[: LIMITS["queries"]]])
+        questions = list(dict.fromkeys(query.question for query in queries[: LIMITS["queries"]]))
+        vectors = await self._questions.vectors(questions)
         # A stream that is forgotten meanwhile keeps nothing of this hop: it then has another past, or none.
         past = self._pasts.setdefault(hop.stream_id, _Past())
         proposed: list[float] = []
@@ -111,8 +119,11 @@ class LearnedAllocator:
             frames = hop.frames[begin : begin + LIMITS["frames"]]
             seen = await asyncio.to_thread(_look, frames)
             times_s = [frame.pts_s for frame in frames]
-            proposal = await self._batcher.ask(View(seen, elapsed_s(times_s, past.last_s), vectors, level, past.memory))
+            readings = past.read_by(questions)
+            view = View(seen, elapsed_s(times_s, past.last_s), vectors, level, past.memory, readings)
+            proposal = await self._batcher.ask(view)
             past.memory, past.last_s = proposal.memory, times_s[-1]
+            past.readings = dict(zip(questions, proposal.readings, strict=True))
             proposed += scales(proposal.mean).tolist()
         return proposed
 
@@ -125,18 +136,17 @@ class _Questions:
         self._kept: OrderedDict[str, Floats] = OrderedDict()
 
     async def vectors(self, questions: Sequence[str]) -> Floats:
-        """Float32 `[questions, 128]`, equal questions once. Raises EngineFailed if the encoder's answer is no use."""
-        distinct = list(dict.fromkeys(questions))
-        new = [question for question in distinct if question not in self._kept]
-        known = {question: self._kept[question] for question in distinct if question in self._kept}
+        """Float32 `[questions, 128]` of distinct questions. Raises EngineFailed if the encoder's answer is no use."""
+        new = [question for question in questions if question not in self._kept]
+        known = {question: self._kept[question] for question in questions if question in self._kept}
         if new:
             known |= zip(new, await asyncio.to_thread(self._made, new), strict=True)
-        for question in distinct:
+        for question in questions:
             self._kept[question] = known[question]
             self._kept.move_to_end(question)
         while len(self._kept) > MAX_QUESTIONS:
             self._kept.popitem(last=False)
-        return np.stack([known[question] for question in distinct]) if distinct else no_queries()
+        return np.stack([known[question] for question in questions]) if questions else no_queries()
 
     def _made(self, questions: list[str]) -> Floats:
         made = np.asarray(self._embed(questions), np.float32)

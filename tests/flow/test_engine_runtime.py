@@ -16,7 +16,7 @@ from allocator_engine.bench import WARM_UP, compare
 from allocator_engine.check import crowd, examine, golden, parity, require_parity
 from allocator_engine.cli import app
 from allocator_engine.compile import compile_plan, to_half
-from allocator_engine.encode import View, batch, empty_memory, no_queries
+from allocator_engine.encode import View, batch, empty_memory, no_queries, nothing_read
 from allocator_engine.errors import EngineFailed, EngineMismatch, EngineMissing, ParityError
 from allocator_engine.export import export
 from allocator_engine.manifest import Artifact, Plan, artifact_of, read, sha256_of, write
@@ -47,7 +47,7 @@ def view(frames=2, queries=1, light=100):
     asked = np.zeros((queries, QUERY_FEATURES), np.float32)
     asked[:, 0] = 1
     seen = np.full((frames, 128, 224, 3), light, np.uint8)
-    return View(seen, np.full(frames, 0.5, np.float32), asked, -2.0, empty_memory())
+    return View(seen, np.full(frames, 0.5, np.float32), asked, -2.0, empty_memory(), nothing_read(queries))
 
 
 def test_onnx_runtime_answers_as_the_network(plain, onnx):
@@ -68,7 +68,8 @@ class NotANumber:
         self.calls += 1
         hops, frames = tensors["present"].shape
         said = np.full((hops, frames), np.nan if self.calls == 1 else 0.5, np.float32)
-        return {"mean": said, "concentration": said, "next_memory": tensors["memory"]}
+        kept = {"next_memory": tensors["memory"], "next_readings": tensors["readings"]}
+        return {"mean": said, "concentration": said, **kept}
 
 
 def test_parity_can_fail(plain):
@@ -89,6 +90,7 @@ def test_any_batch_any_frames_and_any_queries_fit_one_file(frames, queries, hops
     outputs = onnx.run(crowd(hops, frames, queries))
     assert outputs["mean"].shape == (hops, frames)
     assert outputs["next_memory"].shape == (hops, 112, 64)
+    assert outputs["next_readings"].shape == (hops, max(queries, 1), 64)
 
 
 def test_a_hop_is_answered_the_same_alone_and_in_company(onnx):
@@ -97,10 +99,12 @@ def test_a_hop_is_answered_the_same_alone_and_in_company(onnx):
     together = onnx.run(batch([view(5, 9, 30), one]))
     np.testing.assert_allclose(alone["mean"][0], together["mean"][1, :2], atol=1e-5)
     np.testing.assert_allclose(alone["next_memory"][0], together["next_memory"][1], atol=1e-5)
+    np.testing.assert_allclose(alone["next_readings"][0], together["next_readings"][1, :3], atol=1e-5)
 
 
 def test_black_frames_without_a_question_are_answered(onnx):
-    dark = View(np.zeros((1, 128, 224, 3), np.uint8), np.zeros(1, np.float32), no_queries(), -8.0, empty_memory())
+    black, begins = np.zeros((1, 128, 224, 3), np.uint8), np.zeros(1, np.float32)
+    dark = View(black, begins, no_queries(), -8.0, empty_memory(), nothing_read(0))
     assert 0 <= onnx.run(batch([dark]))["mean"][0, 0] <= 1
 
 

@@ -77,6 +77,20 @@ async def test_the_engine_is_shown_the_hop_the_questions_the_grant_and_what_it_r
     assert second["thumbnails"][0, 0, 0, 0].tolist() == [30, 30, 30]
 
 
+async def test_what_a_question_has_read_follows_it():
+    engine_ = Bright()
+    allocator = learned(engine_)
+    new = WatchQuery("bus", "is there a bus by the gate?")
+    asked = ((QUERIES[0],), QUERIES[::-1], (new, QUERIES[1]), ())
+    for second, queries in enumerate(asked):
+        await allocator.allocate(hop(float(second), plain(1), plain(2)), queries, 100)
+    read = [tensors["readings"][0, :, 0].tolist() for tensors in engine_.seen]
+    assert read == [[0], [0, 2], [0, 2], [0]], "a new question has read nothing, nor has padding"
+    allocator.forget("yard")
+    await allocator.allocate(hop(9.0, plain(1)), QUERIES, 100)
+    assert not engine_.seen[-1]["readings"].any()
+
+
 async def test_streams_do_not_share_a_memory_and_a_forgotten_one_starts_anew():
     engine_ = Bright()
     allocator = learned(engine_)
@@ -126,7 +140,8 @@ async def test_a_long_hop_is_shown_in_parts_that_remember_each_other():
     engine_ = Bright()
     allocation = await learned(engine_).allocate(hop(0.0, *[plain(255)] * 40), QUERIES, 10_000)
     assert [tensors["thumbnails"].shape[1] for tensors in engine_.seen] == [16, 16, 8]
-    assert [float(tensors["memory"].max()) for tensors in engine_.seen] == [0, 16, 32]
+    for kept in ("memory", "readings"):
+        assert [float(tensors[kept].max()) for tensors in engine_.seen] == [0, 16, 32]
     assert len(allocation.segments) == 40
 
 

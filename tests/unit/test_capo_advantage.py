@@ -73,6 +73,15 @@ def test_steps_are_counted_in_pivots_so_that_small_budgets_are_told_apart():
     assert large == pytest.approx(small)
 
 
+def test_what_is_saved_is_worth_what_it_brings_later():
+    saved = one([0.5, 0.5], [0.1, 0.2], twice=0.05, spread=0.1, shaping=0.0, tax=0.0, right_floor=-9.0)
+    assert saved == pytest.approx([0.25, -0.25]), "half of 0.05 from the mean, in spreads of 0.1"
+    made_up_for = one([0.50, 0.55], [0.1, 0.2], twice=0.05, shaping=0.0, tax=0.0, right_floor=-9.0)
+    assert made_up_for == pytest.approx([0.0, 0.0], abs=1e-9)
+    idle = one([0.0, 0.0], [0.0, 1e-9], twice=0.05, shaping=0.0, tax=0.0)
+    assert idle.tolist() == [0.0, 0.0], "next to nothing is as good as nothing"
+
+
 def test_every_question_is_judged_in_its_own_group():
     reward = np.array([[1.0, 0.0], [0.0, 1.0]])
     cost = np.array([0.4, 0.4])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from allocator_engine.encode import (
     grant_level,
     native_tokens,
     no_queries,
+    nothing_read,
     scales,
     thumbnails,
 )
@@ -32,6 +34,7 @@ def view(frames: int, queries: int) -> View:
         rng.normal(size=(queries, 128)).astype(np.float32),
         -1.5,
         empty_memory(),
+        nothing_read(queries),
     )
 
 
@@ -56,9 +59,11 @@ def test_a_single_hop_and_one_without_queries_are_batches_too():
 def test_wrong_arrays_are_refused_by_name():
     good = view(2, 1)
     with pytest.raises(ValueError, match=r"elapsed_s of a hop is float32\[3\]; expected float32\[2\]"):
-        batch([View(good.thumbnails, np.zeros(3, np.float32), good.queries, 0.0, good.memory)])
+        batch([replace(good, elapsed_s=np.zeros(3, np.float32))])
     with pytest.raises(ValueError, match=r"queries of a hop is float64"):
-        batch([View(good.thumbnails, good.elapsed_s, good.queries.astype(np.float64), 0.0, good.memory)])
+        batch([replace(good, queries=good.queries.astype(np.float64))])
+    with pytest.raises(ValueError, match=r"readings of a hop is float32\[2, 64\]; expected float32\[1, 64\]"):
+        batch([replace(good, readings=nothing_read(2))])
     with pytest.raises(ValueError, match="at least one"):
         batch([])
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator_engine.encode import View, batch, empty_memory
+from allocator_engine.encode import View, batch, empty_memory, nothing_read
 from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.model.checkpoint import Checkpoint, load, save
 from allocator_engine.model.network import Shape, StreamNetwork
@@ -40,6 +40,7 @@ def view(frames: int = 2, queries: int = 3, seed: int = 0, **changes) -> View:
         embedded.astype(np.float32),
         -3.0,  # where what a new network foresees is worth a part of a hop's tokens
         empty_memory(),
+        nothing_read(queries),
     )
     return dataclasses.replace(made, **changes)
 
@@ -82,26 +83,38 @@ def test_later_frames_never_change_an_earlier_decision():
 def test_a_stream_shown_hop_by_hop_is_decided_as_if_shown_at_once():
     whole = view(frames=7, elapsed_s=np.array([0, 0.5, 0.4, 3, 0.5, 60, 0.5], np.float32))
     at_once = run(whole)
-    memory, means = empty_memory(), []
+    before, means = whole, []
     for hop in (slice(0, 2), slice(2, 3), slice(3, 7)):
-        part = dataclasses.replace(
-            whole, thumbnails=whole.thumbnails[hop], elapsed_s=whole.elapsed_s[hop], memory=memory
-        )
-        found = run(part)
+        found = run(dataclasses.replace(before, thumbnails=whole.thumbnails[hop], elapsed_s=whole.elapsed_s[hop]))
         means.append(found["mean"][0])
-        memory = found["next_memory"][0]
+        before = dataclasses.replace(before, memory=found["next_memory"][0], readings=found["next_readings"][0])
     assert close(np.concatenate(means), at_once["mean"][0])
-    assert close(memory, at_once["next_memory"][0])
+    assert close(before.memory, at_once["next_memory"][0])
+    assert close(before.readings, at_once["next_readings"][0])
 
 
-def test_the_memory_matters_and_stays_bounded():
-    memory = empty_memory()
+@pytest.mark.parametrize("kind", ["memory", "readings"])
+def test_what_is_remembered_matters_and_stays_bounded(kind):
+    past = view()
     for seed in range(30):
-        memory = run(view(seed=seed, memory=memory))["next_memory"][0]
-    assert np.abs(memory).max() <= 1
-    assert not close(run(view())["mean"], run(view(memory=memory))["mean"])
+        past = view(seed=seed, **{kind: run(past)[f"next_{kind}"][0]})
+    remembered = {kind: getattr(past, kind)}
+    assert np.abs(remembered[kind]).max() <= 1
+    assert not close(run(view())["mean"], run(view(**remembered))["mean"])
     forgetful = decisive(remembers=False)
-    assert close(run(view(), network=forgetful)["mean"], run(view(memory=memory), network=forgetful)["mean"])
+    assert close(run(view(), network=forgetful)["mean"], run(view(**remembered), network=forgetful)["mean"])
+
+
+def test_what_a_query_has_read_is_its_own():
+    one, other = view(seed=1), view(seed=2)
+    together = dataclasses.replace(
+        one,
+        queries=np.concatenate([one.queries, other.queries]),
+        readings=np.concatenate([one.readings, other.readings]),
+    )
+    found = run(together)["next_readings"][0]
+    assert close(found[:3], run(one)["next_readings"][0])
+    assert not close(found[3:], found[:3])
 
 
 @pytest.mark.parametrize("queries", [0, 1, 200])
@@ -146,7 +159,7 @@ def test_a_new_network_spends_what_its_foresight_is_worth_with_a_healthy_gradien
         fresh.foresee.weight.zero_()
         fresh.foresee.bias.fill_(turning)
     shown = view(grant=0.0, queries=2)
-    mean, concentration, _ = fresh(*(torch.from_numpy(batch([shown])[spec.name]) for spec in STREAM.inputs))
+    mean, concentration, *_ = fresh(*(torch.from_numpy(batch([shown])[spec.name]) for spec in STREAM.inputs))
     likely = torch.sigmoid(torch.tensor(turning))
     best = best_share(2 * worth_of_turns(likely, likely), torch.tensor(0.0)).sqrt()
     assert torch.allclose(mean, best.expand_as(mean), atol=5e-3)
@@ -160,7 +173,7 @@ def test_a_network_that_is_not_taught_to_foresee_begins_close_to_uniform_with_a_
     fresh = StreamNetwork(Shape(foresees=False))
     for grant in (-8.0, 0.0):
         shown = [torch.from_numpy(batch([view(grant=grant)])[spec.name]) for spec in STREAM.inputs]
-        mean, concentration, _ = fresh(*shown)
+        mean, concentration, *_ = fresh(*shown)
         assert torch.allclose(mean, torch.full_like(mean, 0.5), atol=0.01)
         assert torch.allclose(concentration, torch.full_like(concentration, 2.0), atol=0.5)
     log_prob(mean, concentration, torch.full_like(mean, 0.1)).sum().backward()
@@ -173,7 +186,7 @@ def test_what_nobody_asks_for_is_worth_what_any_query_would_be():
     shown = [torch.from_numpy(batch([view(queries=0)])[spec.name]) for spec in STREAM.inputs]
     with torch.no_grad():
         cells, _ = NETWORK.perceive(shown[0], shown[1], shown[2], shown[6])
-        meaning, foreseen = NETWORK.read(cells, shown[3], shown[4])
+        meaning, foreseen, _ = NETWORK.read(cells, shown[1], shown[2], shown[3], shown[4], shown[7])
     expected = worth_of_turns(torch.sigmoid(foreseen[:, :, 0, 1]), torch.tensor(0.5))
     assert torch.allclose(meaning[:, :, -1], expected)
 
