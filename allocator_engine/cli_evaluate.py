@@ -42,6 +42,9 @@ def evaluate(
     allocators: Annotated[str | None, typer.Option(help=f"Some of {', '.join(ALLOCATORS)}; all by default.")] = None,
     families: Annotated[str | None, typer.Option(help=f"Some of {', '.join(FAMILIES)}; all by default.")] = None,
     engine: Annotated[Path | None, typer.Option(help="engine.json of `learned`, or its folder.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="NAME=ENGINE: another engine, compared as `learned:NAME`. Repeatable.")
+    ] = None,
     mllm: Annotated[str, typer.Option(help="Who answers: a folder, or as for `resadapt run`.")] = "yard",
     device: Annotated[str, typer.Option(help="Where it computes: auto, cpu, cuda.")] = "auto",
     resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
@@ -75,6 +78,7 @@ def evaluate(
         mllm=_mllm(mllm, device),
         watches=watches,
         equal=_equal(equal),
+        against=_against(against or ()),
     )
     try:
         with Progress(console=console, transient=True) as progress:
@@ -95,6 +99,20 @@ def _allocators(text: str | None, engine: Path | None, console: Console) -> tupl
     if unable:
         console.print(f"without {' and '.join(unable)}: no engine comes along; name one with --engine", highlight=False)
     return tuple(name for name in chosen if name not in unable)
+
+
+def _against(texts: Sequence[str]) -> dict[str, Path]:
+    """Engines by the names of their allocators."""
+    engines: dict[str, Path] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        allocator = f"learned:{name}"
+        if not name or not path:
+            raise ConfigError(f"--against is {text!r}; expected NAME=ENGINE, such as before=old/engine.json")
+        if allocator in engines:
+            raise ConfigError(f"--against names {name!r} twice; give each engine a name of its own")
+        engines[allocator] = Path(path)
+    return engines
 
 
 def _some(option: str, text: str | None, known: Sequence[T]) -> tuple[T, ...]:

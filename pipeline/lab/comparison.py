@@ -1,8 +1,8 @@
 """A comparison of allocators, composed: tasks by name, examiners, what was found before, and what figures hang on."""
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,8 @@ _WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What is compared: tasks (of YARDS, or a video-QA file), the yard's seeds, seconds of an episode and watches that
-    stand together, who allocates at which shares of the native tokens, what is equal for all, and who answers."""
+    stand together, who allocates at which shares of the native tokens, what is equal for all, and who answers. The
+    allocators `learned...` are those of `engine`; each engine of `against` is one more, by its name."""
 
     tasks: str
     seeds: range
@@ -49,6 +50,7 @@ class Comparison:
     mllm: MLLMConfig
     watches: int = WATCHES
     equal: Equal = "tokens"
+    against: Mapping[str, Path] = field(default_factory=dict)
 
     def source(self) -> Callable[[], TaskSource]:
         """What opens the tasks, in any process."""
@@ -63,13 +65,14 @@ class Comparison:
         use = self.mllm.use
         folder = YARD if use == "yard" else Path(use.partition(":")[2])
         weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
-        engine = {"engine": _hash([_manifest(self.engine)])} if self.engine else {}
+        engines = {"engine": self.engine, **self.against} if self.engine else self.against
         return {
             "tasks": tasks,
             "mllm": _hash([use, *weights]),
             "answers": _hash(_ROOT / name for name in _ANSWERS),
             "spending": _hash([use, str(self.mllm.min_tokens_per_segment), *(_ROOT / name for name in _SPENDING)]),
-        } | engine
+            **{name: _hash([_manifest(engine)]) for name, engine in engines.items()},
+        }
 
 
 def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) -> Frontier:
@@ -84,9 +87,11 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
     spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
     outcomes = Records(Outcome, kept / f"asked-{asked}.jsonl" if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
+    marks |= {name: hashes[name] for name in comparison.against}
+    own = {"learned": comparison.engine} if comparison.engine else {}
     source = comparison.source()
     count = _count(source)
-    with Crew(Setup(source, comparison.mllm, comparison.engine), jobs) as crew:
+    with Crew(Setup(source, comparison.mllm, {**own, **comparison.against}), jobs) as crew:
         episodes = []
         for tasks in crew.tasks(range(count)):
             episodes.append(tasks)
@@ -96,7 +101,7 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
                 f"{comparison.tasks} has no tasks of {', '.join(comparison.families)} in these episodes; take more"
             )
         evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.equal)
-        return frontier(evaluation.cells(comparison.allocators, comparison.budgets))
+        return frontier(evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets))
 
 
 def _count(source: Callable[[], TaskSource]) -> int:

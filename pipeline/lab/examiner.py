@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +38,17 @@ KEPT_PICTURES = 32_768
 
 _SMALL_PX = 112 * 112  # renderings up to this area are what allocators look at
 _KEPT_PASSES = 4096
-_TOLD = ("learned", "learned-reworded", "oracle")  # whose allocations depend on what stands
+_TOLD = ("learned-reworded", "oracle")  # whose allocations depend on what stands, as those of engines do
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What an examiner needs, so that several processes can each have one: tasks, the MLLM, and the engine of the
-    learned allocator, if there is one."""
+    """What an examiner needs, so that several processes can each have one: tasks, the MLLM, and the engine of each
+    allocator that is one, by its name."""
 
     open_source: Callable[[], TaskSource]
     mllm: MLLMConfig
-    engine: Path | None = None
+    engines: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Examiner:
@@ -61,10 +61,10 @@ class Examiner:
         self._runner.run(self._mllm.start())
         rules = build_fit_rules(setup.mllm, self._mllm.info)
         self._table = Table(self._clock, rules, Metrics())
-        self._learned = None
-        if setup.engine is not None:
-            engine, embed = open_engine(setup.engine)
-            self._learned = LearnedAllocator(engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1))
+        self._engines: dict[str, LearnedAllocator] = {}
+        for name, file in setup.engines.items():
+            engine, embed = open_engine(file)
+            self._engines[name] = LearnedAllocator(engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1))
         self._tasks: dict[int, Mapping[str, Task]] = {}
         self._clips: OrderedDict[str, tuple[Hop, ...]] = OrderedDict()
         self._pictures = 0
@@ -109,7 +109,8 @@ class Examiner:
         """The spending and the allocations of a dry pass. Tasks of a clip share it unless the allocator is told what
         they ask."""
         task = self._known(dry.index)[dry.task]
-        key = (task.clip, task.name if dry.allocator in _TOLD else "", dry.allocator, dry.budget, dry.step)
+        hears = dry.allocator in _TOLD or dry.allocator in self._engines
+        key = (task.clip, task.name if hears else "", dry.allocator, dry.budget, dry.step)
         if key not in self._passes:
             self._passes[key] = self._run(task, dry)
         self._passes.move_to_end(key)
@@ -145,11 +146,12 @@ class Examiner:
 
     def _allocator(self, name: str, task: Task, hops: Sequence[Hop], pocket: Purse) -> Allocator:
         rules = self._table.rules
-        if name in LEARNED:
-            if self._learned is None:
+        others = {"learned-no-text": (), "learned-reworded": task.reworded or task.standing}
+        if name in self._engines or name in LEARNED:
+            engine = self._engines.get("learned" if name in others else name)
+            if engine is None:
                 raise ConfigError(f"the allocator {name} needs an engine; name one with --engine")
-            others = {"learned-no-text": (), "learned-reworded": task.reworded or task.standing}
-            return _ToldOf(self._learned, name, others[name]) if name in others else self._learned
+            return _ToldOf(engine, name, others[name]) if name in others else engine
         makers: dict[str, Callable[[], Allocator]] = {
             "fixed": lambda: FixedAllocator(rules),
             "motion": lambda: MotionAllocator(rules),

@@ -44,12 +44,15 @@ def source() -> YardTasks:
 @pytest.fixture(scope="module")
 def examiner():
     config = MLLMConfig(use=f"transformers:{untrained_yard()}", min_tokens_per_segment=1)
-    checkpoint = untrained()
     with pytest.MonkeyPatch.context() as patch:
         # The network itself: exporting it takes longer than all that is tested here.
-        opened = (torch_engine(checkpoint.network, STREAM), checkpoint.encoder.embed)
-        patch.setattr("pipeline.lab.examiner.open_engine", lambda path: opened)
-        made = Examiner(Setup(partial(YardTasks, range(SEED, SEED + 1), SECONDS), config, Path("engine.json")))
+        opened = {
+            f"{name}.json": (torch_engine(checkpoint.network, STREAM), checkpoint.encoder.embed)
+            for name, checkpoint in (("learned", untrained()), ("learned:other", untrained(seed=1)))
+        }
+        patch.setattr("pipeline.lab.examiner.open_engine", lambda path: opened[path.name])
+        engines = {name: Path(f"{name}.json") for name in ("learned", "learned:other")}
+        made = Examiner(Setup(partial(YardTasks, range(SEED, SEED + 1), SECONDS), config, engines))
     yield made
     made.close()
 
@@ -81,13 +84,15 @@ async def test_nothing_is_kept_back_in_a_context_that_never_restarts(source):
 def test_allocators_by_name_stay_inside_the_bucket_and_only_some_hear_the_questions(examiner):
     watches, questions = (task.name for task in examiner.tasks(0) if task.family in ("watch_f1", "qa"))
     hearing = set()
-    for name in ALLOCATORS:
+    for name in (*ALLOCATORS, "learned:other"):
         for budget in (0.25, 1.0):
             found = [examiner.spend(Pass(0, task, name, budget, 0)) for task in (watches, questions)]
             assert all(one.native == NATIVE and one.tokens <= budget * NATIVE + 1 for one in found), name
             if len({one.digest for one in found}) > 1:
                 hearing.add(name)
-    assert hearing == {"learned", "learned-reworded", "oracle"}
+    assert hearing == {"learned", "learned:other", "learned-reworded", "oracle"}
+    one, other = (examiner.spend(Pass(0, watches, name, 0.25, 0)) for name in ("learned", "learned:other"))
+    assert one.digest != other.digest, "each has its own engine"
 
 
 def test_equal_allocations_have_equal_outcomes_however_they_are_asked_together(examiner):
@@ -160,6 +165,9 @@ def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
         (("--seconds", "1"), "expected 2 to 600"),
         (("--tasks", "nowhere.jsonl", "--allocators", "fixed"), "nowhere.jsonl"),
         (("--mllm", "nobody", "--allocators", "fixed"), "expected yard"),
+        (("--against", "old/engine.json"), "expected NAME=ENGINE"),
+        (("--against", "old=a", "--against", "old=b"), "names 'old' twice"),
+        (("--against", "old=nowhere", "--allocators", "fixed"), "there is no file nowhere"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_refused_by_name(arguments, message):
