@@ -20,6 +20,10 @@ from allocator_engine.spec import (
     EngineSpec,
 )
 
+FIRST_HOPS = 2
+"""Hops with which a stream begins, shown as large as their grants allow: what is there at all has to be known first,
+and the answer to the second confirms that to the first."""
+
 _UNBOUNDED = 2**62  # a grant that pays for everything
 
 Floats = NDArray[np.float32]

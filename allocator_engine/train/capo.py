@@ -100,7 +100,8 @@ class Outside:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One prompt played M times: `levels`, `actions`, `old` log-probabilities and `advantage` `[M, frames]`."""
+    """One prompt played M times: `levels`, `actions`, `old` log-probabilities and `advantage` `[M, frames]`, which is 0
+    where actions change nothing."""
 
     episode: Episode
     watched: Watched
@@ -184,7 +185,7 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
     watched = learner.watch(episode)
     purses = [Purse(episode, target, config.purse, outside.rules, outside.new_bucket) for _ in range(config.group)]
     variants: list[list[Allocation]] = [[] for _ in purses]
-    levels, actions, old = [], [], []
+    levels, actions, old, free = [], [], [], []
     with torch.no_grad():
         meaning = learner.understand(watched, told).meaning
         for index, (hop, frames) in enumerate(zip(episode.hops, watched.hops, strict=True)):
@@ -193,6 +194,7 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
             level = level.expand(-1, meant.shape[1])
             mean, concentration = learner.decide(meant, level)
             drawn = sample(mean.cpu().numpy(), concentration.cpu().numpy(), rng)
+            free.append(np.repeat([[not purse.begins] for purse in purses], drawn.shape[1], axis=1))
             for purse, variant, action in zip(purses, variants, drawn, strict=True):
                 variant.append(purse.spend(hop, scales(action.astype(np.float32)).tolist()))
             action = torch.from_numpy(drawn).float().clamp(1e-6, 1 - 1e-6).to(meant.device)
@@ -202,6 +204,7 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
     cost = np.array([purse.spent / purse.native for purse in purses])
     reward = outside.answerer.rewards(episode, variants)
     advantage = _per_frame(episode, watched, advantages(reward, cost, target, config.advantage), config.credit_s)
+    advantage = advantage * np.concatenate(free, axis=1)
     return Rollout(
         episode,
         watched,

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator_engine.encode import grant_level, native_tokens
+from allocator_engine.encode import FIRST_HOPS, grant_level, native_tokens
 from allocator_engine.fit import Allocation, FitRules, fit
 from allocator_engine.resize import Picture
 from allocator_engine.train.reward import Form
@@ -126,10 +126,12 @@ NewBucket: TypeAlias = Callable[[float, int], Bucket]
 class PurseRules:
     """The bucket of an episode: it holds `burst_s` seconds of its rate, but at least one native frame. With `resent`,
     up to half of it is kept back for sending again what was shown, as in a context whose every segment survives its
-    restart (see Ledger.grant of the pipeline)."""
+    restart (see Ledger.grant of the pipeline). The `first_hops` that are shown are as large as their grants allow,
+    whatever is proposed, as in service."""
 
     burst_s: float = 10.0
     resent: bool = False
+    first_hops: int = FIRST_HOPS
 
 
 class Purse:
@@ -146,7 +148,13 @@ class Purse:
         self._burst = max(round(purse.burst_s * rate), one)
         self._bucket = new(rate, self._burst)
         self._start_s = episode.hops[0].start_s
+        self._first = purse.first_hops
         self.spent = 0
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next hop is one of the first, of which nobody decides."""
+        return self._first > 0
 
     def grant(self, hop: ClipHop) -> int:
         """Vision tokens that the hop may spend."""
@@ -163,7 +171,9 @@ class Purse:
 
     def spend(self, hop: ClipHop, scales: Sequence[float]) -> Allocation:
         """Fit the proposed scales into the grant and pay for them."""
-        allocation = fit(hop.sizes, scales, self.grant(hop), self._rules)
+        wanted = [1.0] * len(scales) if self.begins else scales
+        allocation = fit(hop.sizes, wanted, self.grant(hop), self._rules)
+        self._first -= bool(allocation.segments)
         self._bucket.take(allocation.tokens)
         self.spent += allocation.tokens
         return allocation

@@ -11,6 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from allocator_engine.encode import (
+    FIRST_HOPS,
     View,
     elapsed_s,
     empty_memory,
@@ -38,9 +39,6 @@ Embed = Callable[[Sequence[str]], Floats]
 
 MAX_QUESTIONS = 4096
 """Embeddings that are kept, of all streams together; the one unused for longest goes first."""
-
-FIRST_HOPS = 2
-"""Hops with which a stream begins: the answer to the second confirms that to the first."""
 
 log = structlog.get_logger()
 

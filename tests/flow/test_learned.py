@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocator_engine.check import crowd
+from allocator_engine.encode import FIRST_HOPS
 from allocator_engine.errors import EngineFailed
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
@@ -18,7 +19,7 @@ from allocator_engine.runtime import load, torch_engine
 from allocator_engine.spec import STREAM, EngineSpec
 from pipeline.allocators.batcher import Batcher, Batching, groups
 from pipeline.allocators.fixed import fixed_scale
-from pipeline.allocators.learned import FIRST_HOPS, LearnedAllocator, open_learned
+from pipeline.allocators.learned import LearnedAllocator, open_learned
 from pipeline.clock import ManualClock, SystemClock
 from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
 from pipeline.loop import allocate

@@ -73,6 +73,7 @@ CONFIG = CapoConfig(
     credit_s=math.inf,
     learning_rate=3e-3,
     warm_up=5,
+    purse=PurseRules(first_hops=0),
     regular=RegularRules(similarity=0, refresh=0),
     advantage=AdvantageRules(spread=0.1),
     save_every=3,
@@ -204,6 +205,17 @@ def test_a_rollout_stays_within_its_bucket_and_costs_what_it_spent(budget):
     assert rolled.levels.shape == rolled.actions.shape == rolled.advantage.shape == (8, HOPS)
     assert (rolled.cost * native <= budget * native + 1e-6).all(), "the bucket begins empty"
     assert rolled.tokens == pytest.approx(float(rolled.cost.mean()) * native)
+
+
+def test_what_an_episode_begins_with_is_shown_whatever_is_proposed_and_nobody_is_credited_for_it():
+    config = dataclasses.replace(CONFIG, budgets=(0.9, 0.9), purse=PurseRules(first_hops=2))
+    episode = Marked().episode(0, 0)
+    purse = Purse(episode, 0.9, config.purse, RULES, bucket)
+    shown = [purse.spend(hop, [0.0]).tokens for hop in episode.hops]
+    assert [tokens > 0 for tokens in shown] == [True, True, False, False]
+    rolled = play(episode, config, begin(), OUTSIDE, (0, 0))
+    assert not rolled.advantage[:, :2].any()
+    assert rolled.advantage[:, 2:].any()
 
 
 def test_the_bucket_holds_at_least_a_native_frame():

@@ -169,6 +169,19 @@ def test_a_new_network_spends_what_its_foresight_is_worth_with_a_healthy_gradien
     assert abs(float(gradient[0])) > 0.01
 
 
+def test_no_mean_moves_for_the_sake_of_its_concentration():
+    idle = StreamNetwork()
+    with torch.no_grad():
+        idle.foresee.bias.fill_(-20.0)
+    mean, concentration, *_ = idle(*(torch.from_numpy(batch([view()])[spec.name]) for spec in STREAM.inputs))
+    assert (mean < 0.01).all()
+    assert (concentration > 45).all(), "near an end the policy has to be narrow"
+    concentration.sum().backward()
+    gradient = idle.head[-1].bias.grad
+    assert gradient is not None
+    assert float(gradient[0]) == 0.0
+
+
 def test_a_network_that_is_not_taught_to_foresee_begins_close_to_uniform_with_a_healthy_gradient():
     fresh = StreamNetwork(Shape(foresees=False))
     for grant in (-8.0, 0.0):
