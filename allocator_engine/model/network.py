@@ -205,10 +205,9 @@ class StreamNetwork(nn.Module):
         corrected = torch.sigmoid(torch.logit(scale, eps=_LEAST_MEAN) + outputs[:, :, 0])
         mean = _LEAST_MEAN + (1 - 2 * _LEAST_MEAN) * corrected
         concentration = _LEAST_CONCENTRATION + functional.softplus(outputs[:, :, 1] - 1.0)
-        # Near 0 and 1 a flat policy would put all of its density on the very end, and never look elsewhere.
-        needed = (
-            _LEAST_SHAPE / torch.minimum(mean, 1 - mean).detach()
-        )  # no mean shall move for its concentration's sake
+        # Near 0 and 1 a flat policy would put all of its density on the very end, and never look elsewhere. That it is
+        # narrow there is no reason for its mean to move away.
+        needed = _LEAST_SHAPE / torch.minimum(mean, 1 - mean).detach()
         return mean, torch.maximum(concentration, needed).clamp(max=_MOST_CONCENTRATION)
 
 

@@ -57,9 +57,10 @@ def read(network: StreamNetwork, watched: Watched, queries: Tensor, asked: Tenso
     parts = [slice(0, len(shown))] if network.shape.remembers else _runs(watched.hops)
     found = []
     for part in parts:
-        present, elapsed_s = torch.ones_like(elapsed[None, part]), elapsed[None, part]
-        cells, _ = network.perceive(shown[None, part], present, elapsed_s, memory)
-        meaning, foreseen, _ = network.read(cells, present, elapsed_s, queries, asked, readings)
+        lasted = elapsed[None, part]
+        present = torch.ones_like(lasted)
+        cells, _ = network.perceive(shown[None, part], present, lasted, memory)
+        meaning, foreseen, _ = network.read(cells, present, lasted, queries, asked, readings)
         found.append((cells, meaning, foreseen))
     cells, meaning, foreseen = (torch.cat(values, dim=1) for values in zip(*found, strict=True))
     return cells, meaning, foreseen
