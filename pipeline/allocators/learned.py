@@ -65,7 +65,7 @@ class LearnedAllocator:
     in parts. After a failure the stream's memory starts anew, since it may be what the engine failed on.
 
     The engine spends on what changes. What a stream begins with has to be known first, so that its first hops are shown
-    as large as their grants allow.
+    as large as their grants allow; so are those after a new question came.
     """
 
     name = "learned"
@@ -112,6 +112,8 @@ class LearnedAllocator:
         vectors = await self._questions.vectors(questions)
         # A stream that is forgotten meanwhile keeps nothing of this hop: it then has another past, or none.
         past = self._pasts.setdefault(hop.stream_id, _Past())
+        if any(question not in past.readings for question in questions):
+            past.shown = 0
         proposed: list[float] = []
         for begin in range(0, len(hop.frames), LIMITS["frames"]):
             frames = hop.frames[begin : begin + LIMITS["frames"]]

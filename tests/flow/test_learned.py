@@ -56,6 +56,16 @@ async def test_what_a_stream_begins_with_is_shown_twice_whatever_the_engine_says
     assert (await allocator.allocate(hop(9.0, plain(0)), QUERIES, 112)).tokens == 112, "it begins again"
 
 
+async def test_what_a_new_question_asks_about_is_looked_at_twice_too():
+    allocator = learned()
+    asked = (QUERIES[:1], QUERIES[:1], QUERIES[:1], QUERIES, QUERIES, QUERIES, QUERIES[1:])
+    shown = [
+        bool((await allocator.allocate(hop(float(second), plain(0)), queries, 112)).segments)
+        for second, queries in enumerate(asked)
+    ]
+    assert shown == [True, True, False, True, True, False, False]
+
+
 async def test_frames_get_the_scales_that_the_engine_proposes():
     allocator = learned()
     for second in range(FIRST_HOPS):
