@@ -55,7 +55,7 @@ def empty_memory() -> Floats:
     return np.zeros((CELLS, MEMORY_FEATURES), np.float32)
 
 
-def nothing_read(queries: int = 1) -> Floats:
+def nothing_read(queries: int) -> Floats:
     """What queries have read that an engine has never been asked: float32 `[queries, 64]`."""
     return np.zeros((queries, MEMORY_FEATURES), np.float32)
 
