@@ -1,6 +1,5 @@
 """An episode as the network sees it in training: all of its frames at once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from allocator_engine.encode import elapsed_s, thumbnails
 from allocator_engine.model.network import StreamNetwork
@@ -47,24 +47,19 @@ def read(network: StreamNetwork, watched: Watched, queries: Tensor, asked: Tenso
     of each (see `StreamNetwork.read`).
 
     In one call, because a network that is shown an episode at once sees what it would hop by hop; one without memory
-    is shown each hop as if it were the first.
+    is shown every hop as a stream of its own.
     """
     device = network.place.device
     shown = torch.from_numpy(watched.thumbnails).to(device)
     elapsed = torch.from_numpy(watched.elapsed_s).to(device)
-    memory = torch.zeros(1, CELLS, MEMORY_FEATURES, device=device)
-    readings = torch.zeros(1, queries.shape[1], MEMORY_FEATURES, device=device)
-    parts = [slice(0, len(shown))] if network.shape.remembers else _runs(watched.hops)
-    found = []
-    for part in parts:
-        lasted = elapsed[None, part]
-        present = torch.ones_like(lasted)
-        cells, _ = network.perceive(shown[None, part], present, lasted, memory)
-        meaning, foreseen, _ = network.read(cells, present, lasted, queries, asked, readings)
-        found.append((cells, meaning, foreseen))
-    cells, meaning, foreseen = (torch.cat(values, dim=1) for values in zip(*found, strict=True))
-    return cells, meaning, foreseen
-
-
-def _runs(hops: Sequence[slice]) -> list[slice]:
-    return [hop for hop in hops if hop.stop > hop.start]
+    streams = [slice(0, len(shown))] if network.shape.remembers else watched.hops
+    frames = [torch.arange(stream.start, stream.stop, device=device) for stream in streams if stream.stop > stream.start]
+    at = pad_sequence(frames, batch_first=True)
+    present = pad_sequence([torch.ones(len(each), device=device) for each in frames], batch_first=True)
+    memory = torch.zeros(len(frames), CELLS, MEMORY_FEATURES, device=device)
+    readings = torch.zeros(len(frames), queries.shape[1], MEMORY_FEATURES, device=device)
+    cells, _ = network.perceive(shown[at], present, elapsed[at], memory)
+    queries, asked = queries.expand(len(frames), -1, -1), asked.expand(len(frames), -1)
+    meaning, foreseen, _ = network.read(cells, present, elapsed[at], queries, asked, readings)
+    real = present > 0
+    return cells[real][None], meaning[real][None], foreseen[real][None]
