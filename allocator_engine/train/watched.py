@@ -53,7 +53,7 @@ def read(network: StreamNetwork, watched: Watched, queries: Tensor, asked: Tenso
     shown = torch.from_numpy(watched.thumbnails).to(device)
     elapsed = torch.from_numpy(watched.elapsed_s).to(device)
     streams = [slice(0, len(shown))] if network.shape.remembers else watched.hops
-    frames = [torch.arange(stream.start, stream.stop, device=device) for stream in streams if stream.stop > stream.start]
+    frames = [torch.arange(*each.indices(len(shown)), device=device) for each in streams if each.stop > each.start]
     at = pad_sequence(frames, batch_first=True)
     present = pad_sequence([torch.ones(len(each), device=device) for each in frames], batch_first=True)
     memory = torch.zeros(len(frames), CELLS, MEMORY_FEATURES, device=device)
