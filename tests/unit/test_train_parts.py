@@ -12,9 +12,11 @@ from allocator_engine.grid import GRIDS
 from allocator_engine.model.checkpoint import Checkpoint, load, save
 from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.sentence import PretrainedEncoder
+from allocator_engine.spec import CELLS, MEMORY_FEATURES, QUERY_FEATURES
 from allocator_engine.train.curves import draw, smooth
 from allocator_engine.train.data import turn
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
+from allocator_engine.train.watched import Watched, read
 from pipeline.clock import ManualClock, SystemClock
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMUnavailable, SourceUnavailable
 from pipeline.errors import EngineMismatch as PipelineMismatch
@@ -47,6 +49,30 @@ def test_curves_are_drawn_also_of_few_records_and_of_those_that_lack_a_figure(tm
     points = np.stack([np.arange(40), np.full(40, 3.0)], axis=1).astype(np.float64)
     assert smooth(points).shape == (31, 2)
     assert smooth(points)[0].tolist() == pytest.approx([4.5, 3.0])
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_an_episode_is_seen_in_training_as_it_is_hop_by_hop_in_service(remembers):
+    torch.manual_seed(0)
+    network = StreamNetwork(Shape(remembers=remembers)).eval()
+    rng = np.random.default_rng(0)
+    thumbnails = rng.integers(0, 256, (6, 128, 224, 3), dtype=np.uint8)
+    elapsed_s = np.array([0, 0.5, 0.5, 2, 0.5, 0.5], np.float32)
+    hops = (slice(0, 2), slice(2, 2), slice(2, 3), slice(3, 6))
+    queries, asked = torch.randn(1, 3, QUERY_FEATURES), torch.ones(1, 3)
+    memory, readings = torch.zeros(1, CELLS, MEMORY_FEATURES), torch.zeros(1, 3, MEMORY_FEATURES)
+    served = []
+    with torch.no_grad():
+        seen = read(network, Watched(thumbnails, elapsed_s, np.cumsum(elapsed_s), hops), queries, asked)
+        for hop in hops:
+            if hop.stop > hop.start:
+                shown, lasted = torch.from_numpy(thumbnails[None, hop]), torch.from_numpy(elapsed_s[None, hop])
+                present = torch.ones_like(lasted)
+                cells, memory = network.perceive(shown, present, lasted, memory)
+                meaning, foreseen, readings = network.read(cells, present, lasted, queries, asked, readings)
+                served.append((cells, meaning, foreseen))
+    for at_once, by_hop in zip(seen, zip(*served, strict=True), strict=True):
+        assert torch.allclose(at_once, torch.cat(by_hop, dim=1), atol=1e-4)
 
 
 def test_every_thing_has_one_turn_per_epoch():
