@@ -23,7 +23,7 @@ def yard() -> Recipe:
     # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look; but a right answer that
     # was less sure than others is worse than they. That F1 rises by 0.05 with twice the tokens is measured.
     advantage = AdvantageRules(spread=0.02, twice=0.05, right_floor=-math.inf)
-    return Recipe(CapoConfig("yard", grounding_steps=1200, steps=1320, advantage=advantage))
+    return Recipe(CapoConfig("yard", grounding_steps=2400, grounding_cycles=2, steps=2480, advantage=advantage))
 
 
 def site() -> Recipe:

@@ -15,7 +15,7 @@ from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.query import QueryEncoder
 from allocator_engine.spec import CELL_COLUMNS, CELL_ROWS, THUMBNAIL
 from allocator_engine.train.advantage import AdvantageRules
-from allocator_engine.train.capo import CapoConfig, Outside, play, train
+from allocator_engine.train.capo import CapoConfig, Outside, learning_rate, play, train
 from allocator_engine.train.learner import StreamLearner
 from allocator_engine.train.regular import RegularRules
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, Purse, PurseRules, credits
@@ -270,9 +270,27 @@ def test_a_hop_answers_for_what_came_after_it_and_less_for_what_came_late():
     assert credits(episode, math.inf)[:, 0].tolist() == [1, 1, 1, 0]
 
 
+def test_every_cycle_of_the_grounding_warms_up_to_half_of_the_one_before_and_falls():
+    config = CapoConfig("c", steps=500, grounding_steps=400, grounding_cycles=2, grounding_rate=1e-3, warm_up=10)
+    rates = np.array([learning_rate(step, config) for step in range(500)])
+    for begins, ends, peak in ((0, 200, 1e-3), (200, 400, 5e-4), (400, 500, 5e-4)):
+        part = rates[begins:ends]
+        assert part.max() == pytest.approx(peak, rel=0.1)
+        assert part[-1] == pytest.approx(peak / 10, rel=0.01)
+        highest = int(part.argmax())
+        assert highest == config.warm_up - 1
+        assert (np.diff(part[:highest]) > 0).all()
+        assert (np.diff(part[highest:]) < 0).all()
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"group": 1}, "group is 1"), ({"budgets": (0.0, 1.0)}, "budgets"), ({"credit_s": 0}, "credit_s")],
+    [
+        ({"group": 1}, "group is 1"),
+        ({"budgets": (0.0, 1.0)}, "budgets"),
+        ({"credit_s": 0}, "credit_s"),
+        ({"grounding_cycles": 0}, "grounding_cycles is 0"),
+    ],
 )
 def test_a_configuration_that_cannot_work_is_refused(change, named):
     with pytest.raises(ValueError, match=named):
