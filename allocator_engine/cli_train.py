@@ -115,8 +115,8 @@ def _chosen(
         recipe = ABLATIONS[_known("--ablation", ablation, tuple(ABLATIONS))](recipe)
     own = recipe.config
     wanted = steps or own.steps
-    grounding = 0 if options.config == "paper" else wanted * own.grounding_steps // own.steps
-    changed = replace(own, steps=wanted, grounding_steps=grounding, seed=options.seed)
+    cycles = () if options.config == "paper" else [wanted * cycle // own.steps for cycle in own.grounding]
+    changed = replace(own, steps=wanted, grounding=tuple(filter(None, cycles)), seed=options.seed)
     changed = replace(changed, group=group or own.group, prompts_per_step=prompts or own.prompts_per_step)
     return replace(recipe, config=replace(changed, prompts_per_update=min(own.prompts_per_update, prompts or 1024)))
 
@@ -160,7 +160,7 @@ def _learner(options: Options, recipe: "Recipe", slots: int) -> "Learner":
     from allocator_engine.model.sentence import PretrainedEncoder
 
     torch.manual_seed(options.seed)
-    network = StreamNetwork(replace(recipe.shape, foresees=recipe.config.grounding_steps > 0))
+    network = StreamNetwork(replace(recipe.shape, foresees=bool(recipe.config.grounding)))
     encoder = PretrainedEncoder(options.encoder) if options.encoder else QueryEncoder()
     return StreamLearner(network, encoder, slots).to(device)
 

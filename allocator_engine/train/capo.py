@@ -38,10 +38,10 @@ _Loss: TypeAlias = Callable[[], tuple[Tensor, dict[str, float]]]
 class CapoConfig:
     """Every option of a training. Seconds are clip seconds; rates and weights are of AdamW.
 
-    The first `grounding_steps` allocate nothing and have a `grounding_rate` of their own, which begins anew, at half of
-    it, with each of their `grounding_cycles`: the network learns which queries hold and turn in which frames, which it
-    goes on learning with `answer_weight` afterwards, and with `cells_weight` what each cell shows. With them the policy
-    begins by spending where queries turn (see `model.worth`).
+    `grounding` holds the steps of each of its cycles. They come first, allocate nothing and have a `grounding_rate` of
+    their own, half as high in every further cycle: the network learns which queries hold and turn in which frames,
+    which it goes on learning with `answer_weight` afterwards, and with `cells_weight` what each cell shows. With them
+    the policy begins by spending where queries turn (see `model.worth`).
     `untold` is the part of the prompts of the other steps whose queries are withheld, so that an allocation without
     queries is learned too. `credit_s` is how far back a question credits what was saved or wasted before its evidence
     came.
@@ -49,8 +49,7 @@ class CapoConfig:
 
     name: str
     steps: int = 400
-    grounding_steps: int = 0
-    grounding_cycles: int = 1
+    grounding: tuple[int, ...] = ()
     prompts_per_step: int = 8
     prompts_per_update: int = 4
     epochs: int = 1
@@ -78,8 +77,8 @@ class CapoConfig:
     def __post_init__(self) -> None:
         if not 0 < self.budgets[0] <= self.budgets[1]:
             raise ValueError(f"budgets is {self.budgets}; expected least and largest share of native tokens, above 0")
-        if self.grounding_cycles < 1:
-            raise ValueError(f"grounding_cycles is {self.grounding_cycles}; expected at least 1")
+        if any(steps < 1 for steps in self.grounding):
+            raise ValueError(f"grounding is {self.grounding}; expected cycles of at least one step")
         if self.group < 2:
             raise ValueError(f"group is {self.group}; expected at least 2 allocations to compare")
         if not self.credit_s > 0:
@@ -157,13 +156,15 @@ def train(
 def learning_rate(step: int, config: CapoConfig) -> float:
     """Of each cycle of the grounding and of all steps behind it: a linear warm-up, then a cosine down to `last_rate` of
     its peak (Loshchilov & Hutter, 2017, SGDR)."""
-    grounded = min(config.grounding_steps, config.steps)
-    if step < grounded:
-        steps = math.ceil(grounded / config.grounding_cycles)
-        cycle, step = divmod(step, steps)
-        peak = config.grounding_rate / 2**cycle
+    left = config.steps
+    peak = config.grounding_rate
+    for steps in config.grounding:
+        if step < steps:
+            break
+        step, left, peak = step - steps, left - steps, peak / 2
     else:
-        peak, steps, step = config.learning_rate, config.steps - grounded, step - grounded
+        peak, steps = config.learning_rate, left
+    steps = min(steps, left)
     warm = min(1.0, (step + 1) / max(1, config.warm_up))
     fall = (1 + math.cos(math.pi * step / max(1, steps))) / 2
     return peak * warm * (config.last_rate + (1 - config.last_rate) * fall)
@@ -171,7 +172,7 @@ def learning_rate(step: int, config: CapoConfig) -> float:
 
 def _step(step: int, config: CapoConfig, learner: Learner, outside: Outside, progress: Progress) -> Record:
     episodes = [outside.clips.episode(step, index) for index in range(config.prompts_per_step)]
-    if step < config.grounding_steps:
+    if step < sum(config.grounding):
         grounding: list[_Loss] = [
             partial(grounding_loss, episode, learner, config.cells_weight) for episode in episodes
         ]

@@ -25,7 +25,7 @@ def grounding_loss(episode: Episode, learner: Learner, cells_weight: float) -> t
     watched = learner.watch(episode)
     understood = learner.understand(watched, (), episode.known)
     if understood.foreseen is None:
-        raise ValueError("this network does not say which queries hold; set grounding_steps to 0")
+        raise ValueError("this network does not say which queries hold; let `grounding` be empty")
     losses = foreseen_losses(understood.foreseen, watched, episode)
     loss = torch.stack([*losses.values()]).sum()
     if understood.cells is not None and episode.cells is not None:

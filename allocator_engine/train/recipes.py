@@ -23,14 +23,14 @@ def yard() -> Recipe:
     # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look; but a right answer that
     # was less sure than others is worse than they. That F1 rises by 0.05 with twice the tokens is measured.
     advantage = AdvantageRules(spread=0.02, twice=0.05, right_floor=-math.inf)
-    return Recipe(CapoConfig("yard", grounding_steps=2400, grounding_cycles=2, steps=2480, advantage=advantage))
+    return Recipe(CapoConfig("yard", grounding=(1200, 800), steps=2080, advantage=advantage))
 
 
 def site() -> Recipe:
     """A site's own recordings, without labels: what holds and turns is what the MLLM itself says of native pictures,
     and rewards are agreement with that."""
     advantage = AdvantageRules(spread=0.02)
-    return Recipe(CapoConfig("site", grounding_steps=200, steps=500, learning_rate=2e-4, advantage=advantage))
+    return Recipe(CapoConfig("site", grounding=(200,), steps=500, learning_rate=2e-4, advantage=advantage))
 
 
 def qa() -> Recipe:

@@ -108,7 +108,7 @@ class Known(Marked):
 
 def test_grounding_learns_what_cells_show_and_what_turns_and_the_policy_spends_there(tmp_path):
     outside = dataclasses.replace(OUTSIDE, clips=Known())
-    config = dataclasses.replace(CONFIG, steps=60, grounding_steps=60, grounding_rate=4e-3)
+    config = dataclasses.replace(CONFIG, steps=60, grounding=(60,), grounding_rate=4e-3)
     torch.manual_seed(0)
     learner = StreamLearner(StreamNetwork(SMALL), QueryEncoder(64, 16), slots=1)
     records = train(config, learner, outside, tmp_path)
@@ -134,7 +134,7 @@ def test_what_is_beside_changes_no_decision():
 
 
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
-    short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2, grounding_steps=1)
+    short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2, grounding=(1,))
     whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
     train(short, begin(), OUTSIDE, tmp_path / "halves", stop_at=2)
     resumed = train(short, begin(seed=3), OUTSIDE, tmp_path / "halves")
@@ -271,9 +271,9 @@ def test_a_hop_answers_for_what_came_after_it_and_less_for_what_came_late():
 
 
 def test_every_cycle_of_the_grounding_warms_up_to_half_of_the_one_before_and_falls():
-    config = CapoConfig("c", steps=500, grounding_steps=400, grounding_cycles=2, grounding_rate=1e-3, warm_up=10)
+    config = CapoConfig("c", steps=500, grounding=(250, 150), grounding_rate=1e-3, warm_up=10)
     rates = np.array([learning_rate(step, config) for step in range(500)])
-    for begins, ends, peak in ((0, 200, 1e-3), (200, 400, 5e-4), (400, 500, 5e-4)):
+    for begins, ends, peak in ((0, 250, 1e-3), (250, 400, 5e-4), (400, 500, 5e-4)):
         part = rates[begins:ends]
         assert part.max() == pytest.approx(peak, rel=0.1)
         assert part[-1] == pytest.approx(peak / 10, rel=0.01)
@@ -289,7 +289,7 @@ def test_every_cycle_of_the_grounding_warms_up_to_half_of_the_one_before_and_fal
         ({"group": 1}, "group is 1"),
         ({"budgets": (0.0, 1.0)}, "budgets"),
         ({"credit_s": 0}, "credit_s"),
-        ({"grounding_cycles": 0}, "grounding_cycles is 0"),
+        ({"grounding": (5, 0)}, "grounding"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(change, named):
