@@ -149,9 +149,10 @@ def _budgets(text: str) -> tuple[float, ...]:
 
 def _mllm(text: str, device: str) -> "MLLMConfig":
     from pipeline.config import MLLMConfig
+    from pipeline.lab.training import PATIENCE_S
 
     use = f"transformers:{text}" if Path(text).is_dir() else text
-    return MLLMConfig(use=use, device=device, max_cache_tokens=_CACHE_TOKENS)
+    return MLLMConfig(use=use, device=device, max_cache_tokens=_CACHE_TOKENS, timeout_s=PATIENCE_S)
 
 
 class _Told:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 CURVES_EVERY = 50
 """Steps between two drawings of the curves."""
 
-_SHOWN = ("reward", "cost", "pivot", "entropy", "tokens")
+_SHOWN = ("loss", "turns", "reward", "cost", "pivot", "entropy", "tokens", "skipped")
+_COUNTS = ("tokens", "skipped")
 _CONFIGS = ("stream", "paper")
 
 
@@ -63,9 +64,9 @@ def train(
     encoder: Annotated[str | None, typer.Option(help="A sentence encoder in place of the own one.")] = None,
     prompts: Annotated[int | None, typer.Option(min=1, help="Episodes of a step.")] = None,
     group: Annotated[int | None, typer.Option(min=2, help="Allocations of an episode.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of every draw.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights, budgets and actions.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="yard: threads that ask the MLLM.")] = 2,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Train an allocator from a frozen MLLM's answers (CAPO). The same command goes on where it was stopped."""
     options = Options(recipe, work, recordings, watches, data, mllm, config, features, encoder, device, threads, seed)
@@ -73,6 +74,9 @@ def train(
     console = Console(stderr=True)
     import torch
 
+    from pipeline.mllm.loading import device_of
+
+    options = replace(options, device=device and str(device_of(device)))
     torch.set_num_threads(1)  # each thread that asks has one of its own
     torch.manual_seed(seed)
     with _material(options, chosen) as material:
@@ -188,8 +192,10 @@ def _run(
 
 def _figures(records: "Sequence[Record]") -> str:
     """The newest figures of the log, in words."""
-    newest = {name: record[name] for record in records[-1:] for name in _SHOWN if name in record}
-    return " ".join(f"{name} {float(value):.{0 if name == 'tokens' else 2}f}" for name, value in newest.items())
+    newest = {name: float(record[name]) for record in records[-1:] for name in _SHOWN if name in record}
+    if not newest.get("skipped"):
+        newest.pop("skipped", None)
+    return " ".join(f"{name} {value:.{0 if name in _COUNTS else 2}f}" for name, value in newest.items())
 
 
 def _write(learner: "Learner", notes: dict[str, str], out: Path) -> None:

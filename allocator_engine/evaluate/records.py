@@ -1,6 +1,7 @@
 """What was found out already, as JSON lines, so that a stopped evaluation goes on where it was."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -22,8 +23,10 @@ class Records(Generic[T]):
         self._adapter, self._file = TypeAdapter(kind), file
         self._known: dict[str, T] = {}
         if file is not None and file.exists():
-            whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
-            file.write_text("".join(whole), encoding="utf-8")
+            lines = file.read_bytes().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith(b"\n")]
+            if whole != lines:
+                os.truncate(file, sum(map(len, whole)))
             for number, line in enumerate(whole, start=1):
                 try:
                     entry = json.loads(line)

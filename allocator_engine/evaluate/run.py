@@ -51,9 +51,11 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """One pass with the MLLM: the allocations of a dry pass, and the `tasks` of its clip that are asked."""
+    """One pass with the MLLM: the allocations of a dry pass, whose digest is known, and the `tasks` of its clip that
+    are asked."""
 
     dry: Pass
+    digest: str
     tasks: tuple[str, ...]
 
 
@@ -179,10 +181,10 @@ class Evaluation:
             digest = self._spendings[self._name(dry)].digest
             if _answered(dry.task, digest) not in self._outcomes:
                 shows.setdefault((self._by_name[dry.task].clip, digest), (dry, {}))[1][dry.task] = None
-        wanted = {Show(dry, tuple(tasks)): digest for (_, digest), (dry, tasks) in shows.items()}
-        for done, (show, outcomes) in enumerate(self._bench.show(list(wanted)), start=1):
+        wanted = [Show(dry, digest, tuple(tasks)) for (_, digest), (dry, tasks) in shows.items()]
+        for done, (show, outcomes) in enumerate(self._bench.show(wanted), start=1):
             named = zip(show.tasks, outcomes, strict=True)
-            self._outcomes.add({_answered(task, wanted[show]): outcome for task, outcome in named})
+            self._outcomes.add({_answered(task, show.digest): outcome for task, outcome in named})
             self._told("asking the MLLM", done, len(wanted))
 
     def _cell(self, allocator: str, budget: float, family: Family, passes: Sequence[Pass]) -> Cell:

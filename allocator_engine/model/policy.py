@@ -35,12 +35,3 @@ def entropy(mean: Tensor, concentration: Tensor) -> Tensor:
         - (concentration - 2) * torch.digamma(concentration)
     )
     return volume - spread
-
-
-def mode(mean: Tensor, concentration: Tensor) -> Tensor:
-    """The likeliest action; the mean where the density is flat or highest at both ends."""
-    alpha, beta = mean * concentration, (1 - mean) * concentration
-    peak = (alpha - 1) / (concentration - 2).clamp(min=1e-6)
-    end = torch.where(alpha >= beta, torch.ones_like(mean), torch.zeros_like(mean))
-    one_sided = torch.where((alpha > 1) | (beta > 1), end, mean)
-    return torch.where((alpha > 1) & (beta > 1), peak, one_sided)

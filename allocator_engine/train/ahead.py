@@ -9,7 +9,6 @@ from typing import Self
 
 import torch
 
-from allocator_engine.errors import EngineFailed
 from allocator_engine.train.rollout import Clips, Episode
 
 
@@ -17,7 +16,7 @@ class Ahead:
     """Clips that are asked for in order, `prompts_per_step` in each step, and made up to a step ahead.
 
     The real `clips`, and the pictures of their episodes, are pickled. To be used in a `with`. `episode` raises
-    EngineFailed when the process has died, and whatever making a clip raises.
+    ConnectionError when the process has died, and whatever making a clip raises.
     """
 
     def __init__(self, clips: Clips, prompts_per_step: int) -> None:
@@ -35,7 +34,7 @@ class Ahead:
         try:
             return self._made.pop(wanted).result()
         except BrokenProcessPool as error:
-            raise EngineFailed("the process that makes clips has died, perhaps for lack of memory") from error
+            raise ConnectionError("the process that makes clips has died, perhaps for lack of memory") from error
 
     def __enter__(self) -> Self:
         return self

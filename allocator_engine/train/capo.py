@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from allocator_engine.encode import scales
 from allocator_engine.fit import Allocation, FitRules
-from allocator_engine.model.policy import entropy, log_prob, sample
+from allocator_engine.model.policy import ACTION_RANGE, entropy, log_prob, sample
 from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
 from allocator_engine.train.grounding import foreseen_losses, grounding_loss, told_of
 from allocator_engine.train.learner import Learner, weight_groups
@@ -206,7 +206,7 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
             free.append(np.repeat([[not purse.begins] for purse in purses], drawn.shape[1], axis=1))
             for purse, variant, action in zip(purses, variants, drawn, strict=True):
                 variant.append(purse.spend(hop, scales(action.astype(np.float32)).tolist()))
-            action = torch.from_numpy(drawn).float().clamp(1e-6, 1 - 1e-6).to(meant.device)
+            action = torch.from_numpy(drawn).float().clamp(*ACTION_RANGE).to(meant.device)
             levels.append(level)
             actions.append(action)
             old.append(log_prob(mean, concentration, action))

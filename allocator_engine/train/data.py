@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from allocator_engine.errors import EngineMissing
-from allocator_engine.train.reward import Form, check, interval
+from allocator_engine.train.reward import Form, check, interval, is_number
 from allocator_engine.train.rollout import ClipHop, Episode, Probe
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -56,7 +56,7 @@ def read_rows(file: Path) -> list[Row]:
     Nothing is left out: raises EngineMissing for a file, a video or a parquet reader that is not there, and ValueError
     for a row that cannot be read or an answer that cannot be graded, each naming the file and the line.
     """
-    if not file.exists():
+    if not file.is_file():
         raise EngineMissing(f"there is no data set {file}; give the path of a .jsonl or .parquet file")
     rows = []
     for number, fields in _records(file):
@@ -104,7 +104,11 @@ def _records(file: Path) -> Iterator[tuple[int, Mapping[str, Value]]]:
     if file.suffix == ".parquet":
         yield from enumerate(_parquet(file), start=1)
         return
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not text in UTF-8 ({error}); expected JSON, one object per line") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -121,7 +125,11 @@ def _parquet(file: Path) -> Iterator[Mapping[str, Value]]:
         parquet = import_module("pyarrow.parquet")
     except ImportError as error:
         raise EngineMissing(f"{file} is parquet, which needs the package pyarrow; install it or use .jsonl") from error
-    yield from parquet.read_table(file).to_pylist()
+    try:
+        rows = parquet.read_table(file).to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        raise ValueError(f"{file} cannot be read as parquet ({error}); fetch it again, or use .jsonl") from error
+    yield from rows
 
 
 def _row(number: int, fields: Mapping[str, Value], folder: Path) -> Row:
@@ -213,9 +221,9 @@ def _form(fields: Mapping[str, Value], answer: str, options: Sequence[str]) -> s
         return stated
     if options:
         return "choice"
-    if answer.casefold() in ("yes", "no"):
+    if answer.casefold() in ("yes", "no", "true", "false"):
         return "yes_no"
-    return "number" if answer.replace(".", "", 1).isdecimal() else "word"
+    return "number" if is_number(answer) else "word"
 
 
 def _known(form: str) -> Form:

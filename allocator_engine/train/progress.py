@@ -18,6 +18,7 @@ Record: TypeAlias = Mapping[str, float | int | str]
 """One line of the log."""
 
 _STATE, _LOG = "capo.state", "capo.jsonl"
+_TOLD = 60  # characters of what differs
 
 
 @dataclass(slots=True)
@@ -73,20 +74,32 @@ class Progress:
             raise EngineMismatch(f"{file} is damaged ({error}); delete it to begin again") from error
         theirs = state.get("recipe") if isinstance(state, dict) else None
         if theirs != self.recipe:
-            raise EngineMismatch(f"{file} is of the recipe {theirs!r}; expected {self.recipe!r}. Train elsewhere")
+            raise EngineMismatch(
+                f"{file} is of a training that differs from this one ({_difference(str(theirs), self.recipe)}); use"
+                " another --work, or the version and options that it began with"
+            )
         try:
             check_finite(state["module"], str(file))
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.records, self.skipped = state["records"], state["skipped"]
         except (KeyError, RuntimeError, ValueError) as error:
-            raise EngineMismatch(f"{file} does not fit this network ({error}); train elsewhere") from error
+            raise EngineMismatch(f"{file} does not fit this network ({error}); use another --work") from error
 
 
 def means(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of every figure over the entries that have it."""
     names = dict.fromkeys(name for entry in entries for name in entry)
     return {name: round(float(np.mean([entry[name] for entry in entries if name in entry])), 6) for name in names}
+
+
+def _difference(theirs: str, ours: str) -> str:
+    """Where two descriptions part, from the beginning of the field they part in."""
+    unlike = (place for place, (one, other) in enumerate(zip(theirs, ours, strict=False)) if one != other)
+    same = next(unlike, min(len(theirs), len(ours)))
+    begins = max(ours.rfind(mark, 0, same) for mark in ("(", " ")) + 1
+    told = [text[begins : begins + _TOLD] + ("..." if len(text) > begins + _TOLD else "") for text in (theirs, ours)]
+    return f"there {told[0]!r}, here {told[1]!r}"
 
 
 def _write(file: Path, text: str) -> None:

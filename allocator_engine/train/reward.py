@@ -10,6 +10,7 @@ Form: TypeAlias = Literal["yes_no", "choice", "number", "word", "interval"]
 """What an answer looks like: yes or no; a letter; a number; a word or short text; "START to END" in seconds."""
 
 _NUMBER = r"[-+]?\d+(?:[.,]\d+)?"
+_GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _CLOCK = re.compile(r"\b(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)\b")
 _INTERVAL = re.compile(rf"({_NUMBER})\s*(?:s|sec|seconds)?\s*(?:to|until|and|,|;|-|–|—)\s*({_NUMBER})")
 _CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z']|\s+(?!or\b|and\b)[a-z])")
@@ -58,6 +59,11 @@ def check(form: Form, truth: str) -> None:
         raise ValueError(f"the answer {truth!r} cannot be graded as {form}; correct it or leave the question out")
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number and nothing else, such as "-5" or "1,200"."""
+    return re.fullmatch(_NUMBER, _ungrouped(text)) is not None
+
+
 def interval(text: str) -> tuple[float, float] | None:
     """The first "START to END" of a text, in seconds; also with brackets, words around it, or as m:ss. None without."""
     seconds = _CLOCK.sub(lambda m: str(int(m[1] or 0) * 3600 + int(m[2]) * 60 + float(m[3])), text)
@@ -94,7 +100,12 @@ def _choice(text: str) -> str | None:
 
 
 def _number(text: str) -> float | None:
-    if found := re.search(_NUMBER, text):
+    if found := re.search(_NUMBER, _ungrouped(text)):
         return float(found[0].replace(",", "."))
     words = _plain(text).split(" ")
     return next((float(_SPELLED.index(word)) for word in words if word in _SPELLED), None)
+
+
+def _ungrouped(text: str) -> str:
+    """Without the commas that set thousands apart."""
+    return _GROUPED.sub(lambda grouped: grouped[0].replace(",", ""), text)

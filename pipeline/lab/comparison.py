@@ -1,7 +1,7 @@
 """A comparison of allocators, composed: tasks by name, examiners, what was found before, and what figures hang on."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ from allocator_engine.evaluate.frontier import Frontier, frontier
 from allocator_engine.evaluate.records import Records
 from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, Spending, Told
 from allocator_engine.evaluate.tasks import Family, Outcome, TaskSource
-from allocator_engine.manifest import FILE_NAME
+from allocator_engine.manifest import manifest_path
+from allocator_engine.train.data import read_rows
 from pipeline.build import YARD
 from pipeline.config import MLLMConfig
 from pipeline.errors import ConfigError
@@ -25,11 +26,21 @@ YARDS = ("yard", "yard-distracted")
 """Tasks that are made from seeds; any other name is a file's."""
 
 _ROOT = Path(__file__).parents[2]
-_ANSWERS = ("allocator_engine/evaluate/tasks.py", "allocator_engine/train/reward.py", "pipeline/lab/trial.py")
+_ANSWERS = (
+    *("allocator_engine/evaluate/tasks.py", "allocator_engine/train/reward.py", "pipeline/lab/trial.py"),
+    *("pipeline/loop.py", "pipeline/judge.py", "pipeline/context.py", "pipeline/mllm/prompt.py"),
+    *("samples/yard/bandit.py", "samples/yard/matching.py"),
+)
 _SPENDING = (
-    *("allocator_engine/fit.py", "allocator_engine/encode.py", "allocator_engine/evaluate/baselines.py"),
+    *(
+        "allocator_engine/grid.py",
+        "allocator_engine/fit.py",
+        "allocator_engine/encode.py",
+        "allocator_engine/evaluate/baselines.py",
+    ),
     *("allocator_engine/evaluate/equal.py", "allocator_engine/evaluate/oracle.py", "pipeline/budget.py"),
     *("pipeline/allocators/fixed.py", "pipeline/allocators/motion.py", "pipeline/allocators/learned.py"),
+    *("pipeline/lab/trial.py", "pipeline/loop.py", "pipeline/context.py", "samples/yard/bandit.py"),
 )
 _WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
 
@@ -61,7 +72,8 @@ class Comparison:
 
     def hashes(self) -> dict[str, str]:
         """What the figures were measured on: the tasks, the MLLM, the engine, and the code that shows and allocates."""
-        tasks = of_source("world", "grammar", "truth", "tasks") if self.tasks in YARDS else _hash([Path(self.tasks)])
+        of_yard = self.tasks in YARDS
+        tasks = of_source("world", "grammar", "truth", "tasks") if of_yard else _hash(_of_file(Path(self.tasks)))
         use = self.mllm.use
         folder = YARD if use == "yard" else Path(use.partition(":")[2])
         weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
@@ -71,7 +83,7 @@ class Comparison:
             "mllm": _hash([use, *weights]),
             "answers": _hash(_ROOT / name for name in _ANSWERS),
             "spending": _hash([use, str(self.mllm.min_tokens_per_segment), *(_ROOT / name for name in _SPENDING)]),
-            **{name: _hash([_manifest(engine)]) for name, engine in engines.items()},
+            **{name: _hash([manifest_path(engine)]) for name, engine in engines.items()},
         }
 
 
@@ -82,6 +94,8 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
     Raises ConfigError and EngineMismatch for what cannot be opened, and ConnectionError where the MLLM does not answer:
     the same call goes on where it was.
     """
+    source = comparison.source()
+    count = _count(source)
     hashes = comparison.hashes()
     spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
     spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
@@ -89,8 +103,6 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
     marks |= {name: hashes[name] for name in comparison.against}
     own = {"learned": comparison.engine} if comparison.engine else {}
-    source = comparison.source()
-    count = _count(source)
     with Crew(Setup(source, comparison.mllm, {**own, **comparison.against}), jobs) as crew:
         episodes = []
         for tasks in crew.tasks(range(count)):
@@ -114,8 +126,11 @@ def _count(source: Callable[[], TaskSource]) -> int:
         raise ConfigError(str(error)) from error
 
 
-def _manifest(engine: Path) -> Path:
-    return engine / FILE_NAME if engine.is_dir() else engine
+def _of_file(file: Path) -> Iterator[str | Path]:
+    """A video-QA file, and its videos by name and size."""
+    yield file
+    for video in dict.fromkeys(row.video for row in read_rows(file)):
+        yield f"{video.name} {video.stat().st_size}"
 
 
 def _hash(parts: Iterable[str | Path | None]) -> str:

@@ -18,7 +18,7 @@ from pipeline.logs import set_up_logs
 Given = TypeVar("Given")
 Done = TypeVar("Done")
 
-_LOG_LEVEL = "error"  # an evaluation shows allocators that fall back, and watches that are not understood, in its table
+_LOG_LEVEL = "error"  # of watches that are not understood every episode would tell again
 
 
 class Crew:
@@ -91,16 +91,21 @@ def _alive() -> Iterator[None]:
         raise ConnectionError(f"a process of the evaluation ended ({error}); is memory short?") from error
 
 
+_setup: Setup | None = None
 _examiner: Examiner | None = None
 
 
 def _begin(setup: Setup) -> None:
-    global _examiner
+    global _setup
     cv2.setNumThreads(1)
     set_up_logs(_LOG_LEVEL)
-    _examiner = Examiner(setup)
+    _setup = setup
 
 
 def _do(work: Callable[[Examiner, Given], Done], one: Given) -> Done:
-    assert _examiner is not None
+    # Made with the first work, not by _begin: what cannot be opened has to come back as that work's error.
+    global _examiner
+    if _examiner is None:
+        assert _setup is not None
+        _examiner = Examiner(_setup)
     return work(_examiner, one)

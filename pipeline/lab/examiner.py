@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from allocator_engine.errors import EngineFailed
 from allocator_engine.evaluate.baselines import Baseline, Fewer, Random, Scheduled, Video, native
 from allocator_engine.evaluate.equal import Purse, purse
 from allocator_engine.evaluate.oracle import Cost, on_turns, schedule
@@ -88,8 +89,14 @@ class Examiner:
         return self._passed(dry)[0]
 
     def show(self, one: Show) -> tuple[Outcome, ...]:
-        """The outcomes of the tasks of a pass with the MLLM. Raises ConnectionError where it does not answer."""
-        _, allocations = self._passed(one.dry)
+        """The outcomes of the tasks of a pass with the MLLM. Raises ConnectionError where it does not answer, and
+        EngineFailed where the allocations are not those whose spending was kept."""
+        spending, allocations = self._passed(one.dry)
+        if spending.digest != one.digest:
+            raise EngineFailed(
+                f"what {one.dry.allocator} makes of {one.dry.task} is not what was kept of it, on another machine"
+                " perhaps; use another --resume"
+            )
         tasks = [self._known(one.dry.index)[name] for name in one.tasks]
         hops = self._clip(tasks[0].clip)
         pocket = self._purse(hops, one.dry)

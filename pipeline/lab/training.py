@@ -76,7 +76,8 @@ def site(recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int
         remarks = [f"skipped {reason}" for reason in footage.skipped]
         if remarks:
             remarks.append(f"{len(remarks)} recordings skipped; {len(footage.clips)} clips of the others")
-        yield asked.material(clips, {"watches": _digest(questions)}, remarks)
+        cut = [f"{clip.file.relative_to(recordings)} {clip.start_s:g} {clip.end_s:g}" for clip in footage.clips]
+        yield asked.material(clips, {"watches": _digest(questions), "clips": _digest(cut)}, remarks)
 
 
 @contextmanager

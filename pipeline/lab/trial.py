@@ -18,7 +18,7 @@ from pipeline.budget import Ledger, Rate
 from pipeline.clock import Clock
 from pipeline.context import Context, ContextRules, Room
 from pipeline.decision import Decision
-from pipeline.errors import ConfigError, MLLMUnavailable
+from pipeline.errors import AllocationFailed, ConfigError, MLLMUnavailable
 from pipeline.hops import HopRules
 from pipeline.loop import House, allocate, grant_tokens, watch_stream
 from pipeline.metrics import Metrics
@@ -113,7 +113,10 @@ async def spend(
     hops: Sequence[Hop], queries: Sequence[WatchQuery], allocator: Allocator, purse: Purse, table: Table
 ) -> tuple[tuple[Allocation, ...], float]:
     """What an allocator makes of a clip, and the wall seconds it took: each hop's grant and allocation as the loop has
-    them, all of it spent, nothing shown."""
+    them, all of it spent, nothing shown.
+
+    Raises AllocationFailed where a fixed scale had to stand in: figures would be told of the wrong allocator.
+    """
     mllm = NullMLLM(grid=table.rules.grid)
     house = House(
         table.clock, _Standing(queries), _ledger(hops, purse, table.clock), allocator, table.rules, mllm, Journal(),
@@ -124,7 +127,12 @@ async def spend(
     for hop in hops:
         grant = grant_tokens(run, hop, queries, house)
         began_s = table.clock.monotonic_s()
-        allocation, _ = await allocate(hop, queries, grant, house)
+        allocation, fell_back = await allocate(hop, queries, grant, house)
+        if fell_back:
+            raise AllocationFailed(
+                f"the allocator {allocator.name} failed on the hop at {hop.start_s:g} s, and a fixed scale in its place"
+                " would be told as its own; `resadapt-allocator check` says what is wrong with its engine"
+            )
         taken_s += table.clock.monotonic_s() - began_s
         house.budget.settle(STREAM, allocation.tokens)
         allocations.append(allocation)

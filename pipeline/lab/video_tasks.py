@@ -32,9 +32,9 @@ class VideoTasks:
 
     def __init__(self, file: Path, families: Collection[Family] = FAMILIES) -> None:
         self._families = families
-        self._rows: dict[Path, list[tuple[int, Row]]] = {}
-        for number, row in enumerate(read_rows(file), start=1):
-            self._rows.setdefault(row.video, []).append((number, row))
+        self._rows: dict[Path, list[Row]] = {}
+        for row in read_rows(file):
+            self._rows.setdefault(row.video, []).append(row)
         self._videos = list(self._rows)
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class VideoTasks:
         video = self._videos[index]
         shown = _decoded(video)
         single = sum(len(hop.pictures) for hop in shown) == 1
-        tasks = [_task(f"{video} row {number}", row, shown, single) for number, row in self._rows[video]]
+        tasks = [_task(f"{video} row {row.number}", row, shown, single) for row in self._rows[video]]
         return tuple(task for task in tasks if task.family in self._families)
 
     def sampling(self, clip: str) -> tuple[float, float]:

@@ -37,7 +37,7 @@ def load(checkpoint: str, card: Card, device: str, dtype: str) -> Reader:
     checkpoint says on a GPU, float32 on the CPU. Raises ConfigError for weights or a tokenizer that are missing, and
     for an unknown device or dtype; EngineMismatch for weights that are damaged, incomplete or of other shapes.
     """
-    where = _device(device)
+    where = device_of(device)
     kind = _dtype(dtype, where)
     folder = fetch(checkpoint)
     _check_files(folder)
@@ -81,7 +81,9 @@ def _check_files(folder: Path) -> None:
             raise EngineMismatch(f"{file} is damaged ({error}); fetch it again") from error
 
 
-def _device(device: str) -> torch.device:
+def device_of(device: str) -> torch.device:
+    """The torch device of a name; "auto" is the first GPU, else the CPU. Raises ConfigError for one that is not
+    here."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

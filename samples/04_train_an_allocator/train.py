@@ -47,7 +47,7 @@ def mean(records: Sequence[Record], name: str) -> float:
 
 def learn(steps: int, work: Path) -> None:
     config = replace(
-        yard().config, steps=steps, grounding=(steps // 3,), prompts_per_step=2, prompts_per_update=2, group=4
+        yard().config, steps=steps, grounding=(max(1, steps // 3),), prompts_per_step=2, prompts_per_update=2, group=4
     )
     torch.manual_seed(config.seed)
     learner = StreamLearner(StreamNetwork(SMALL), QueryEncoder(buckets=2048, width=48))

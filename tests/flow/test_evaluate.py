@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from allocator_engine.cli import app
+from allocator_engine.errors import EngineFailed
 from allocator_engine.evaluate.equal import purse
 from allocator_engine.evaluate.run import ALLOCATORS, Pass, Show
 from allocator_engine.fit import FitRules
@@ -18,7 +19,7 @@ from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import AllocationFailed, ConfigError
 from pipeline.lab.examiner import Examiner, Setup
 from pipeline.lab.trial import Table, as_hops, show, spend
 from pipeline.metrics import Metrics
@@ -57,9 +58,42 @@ def examiner():
     made.close()
 
 
+@pytest.mark.parametrize("kind", [FixedAllocator, MotionAllocator])
+async def test_a_dry_pass_grants_and_spends_what_the_loop_does(source, kind, monkeypatch):
+    class Noting(kind):
+        """The allocator, which notes what it was granted and what it made of that."""
+
+        def __init__(self):
+            super().__init__(RULES)
+            self.noted = []
+
+        async def allocate(self, hop, queries, grant):
+            self.noted.append((grant, await super().allocate(hop, queries, grant)))
+            return self.noted[-1][1]
+
+    task = source.tasks(0)[0]
+    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    pocket, dry, wet = purse(NATIVE, 112, SECONDS, 0.2, 0), Noting(), Noting()
+    allocations, _ = await spend(hops, [WatchQuery("a", "is it so?")], dry, pocket, table)
+    monkeypatch.setattr("pipeline.lab.trial._Given", lambda allocations: wet)
+    await show(hops, allocations, [task], pocket, NullMLLM(grid=grid()), table)
+    assert wet.noted == dry.noted
+    assert len(wet.noted) == len(hops)
+
+
+async def test_a_dry_pass_of_an_allocator_that_fails_is_refused(source):
+    class Failing(FixedAllocator):
+        async def allocate(self, hop, queries, grant):
+            raise AllocationFailed("no answer")
+
+    task = source.tasks(0)[0]
+    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    with pytest.raises(AllocationFailed, match="fixed failed on the hop at"):
+        await spend(hops, [WatchQuery("a", "?")], Failing(RULES), purse(NATIVE, 112, SECONDS, 0.5, 0), table)
+
+
 @pytest.mark.parametrize("make", [FixedAllocator, MotionAllocator])
-async def test_a_dry_pass_spends_what_the_loop_would(source, make):
-    """The same allocator, once by itself and once inside the main loop with an MLLM that answers at once."""
+async def test_what_a_dry_pass_spends_is_shown_and_no_more_than_its_purse_has(source, make):
     task = source.tasks(0)[0]
     hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
     pocket = purse(NATIVE, 112, SECONDS, 0.2, 0)
@@ -98,9 +132,12 @@ def test_allocators_by_name_stay_inside_the_bucket_and_only_some_hear_the_questi
 def test_equal_allocations_have_equal_outcomes_however_they_are_asked_together(examiner):
     tasks = [task.name for task in examiner.tasks(0) if task.family in ("watch_f1", "qa")]
     dry = Pass(0, tasks[0], "fixed", 0.25, 0)
-    together = examiner.show(Show(dry, tuple(tasks)))
-    alone = [examiner.show(Show(dry, (name,)))[0] for name in tasks]
+    digest = examiner.spend(dry).digest
+    together = examiner.show(Show(dry, digest, tuple(tasks)))
+    alone = [examiner.show(Show(dry, digest, (name,)))[0] for name in tasks]
     assert [(one.grades, one.events) for one in together] == [(one.grades, one.events) for one in alone]
+    with pytest.raises(EngineFailed, match=r"fixed makes of .* is not what was kept"):
+        examiner.show(Show(dry, "another", (tasks[0],)))
 
 
 def run(*arguments: str) -> dict:
@@ -133,8 +170,6 @@ def test_at_equal_rates_each_spends_what_it_wants(tmp_path):
     assert (tokens["equal"], rates["equal"]) == ("tokens", "rates")
     assert rates["points"][0]["realised"] == rates["points"][0]["at_rate"] == tokens["points"][0]["at_rate"]
     assert {file.name for file in tmp_path.glob("*.png")} == {"frontier.png", "frontier_at_rates.png"}
-    refused = CliRunner().invoke(app, ["evaluate", "--equal", "money"])
-    assert refused.exit_code != 0
 
 
 def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
@@ -162,6 +197,8 @@ def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
         (("--families", "watch"), "expected some of watch_f1"),
         (("--allocators", "best"), "expected some of learned"),
         (("--jobs", "0"), "expected 1 or more"),
+        (("--equal", "money"), "expected one of tokens, rates"),
+        (("--device", "tpu", "--allocators", "fixed", "--jobs", "2"), "the device 'tpu' cannot be used here"),
         (("--seconds", "1"), "expected 2 to 600"),
         (("--tasks", "nowhere.jsonl", "--allocators", "fixed"), "nowhere.jsonl"),
         (("--mllm", "nobody", "--allocators", "fixed"), "expected yard"),

@@ -150,7 +150,28 @@ def test_prompts_that_are_played_at_once_come_to_the_same(tmp_path):
     assert train(short, begin(), dataclasses.replace(OUTSIDE, at_once=3), tmp_path / "together") == alone
 
 
-def test_a_training_killed_between_two_saves_repeats_only_what_was_not_saved(tmp_path):
+def test_a_training_killed_between_two_saves_comes_to_the_same(tmp_path):
+    short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2, save_every=2)
+    whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
+
+    class Killed(Oracle):
+        calls = 0
+
+        def rewards(self, episode, variants):
+            self.calls += 1
+            if self.calls == 8:
+                raise KeyboardInterrupt
+            return super().rewards(episode, variants)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(short, begin(), dataclasses.replace(OUTSIDE, answerer=Killed()), tmp_path / "killed")
+    logs = [tmp_path / name / "capo.jsonl" for name in ("whole", "killed")]
+    assert len(logs[1].read_text().splitlines()) == 3, "the log is a step ahead of the state"
+    assert train(short, begin(seed=3), OUTSIDE, tmp_path / "killed") == whole
+    assert logs[1].read_text() == logs[0].read_text()
+
+
+def test_a_training_whose_mllm_goes_away_repeats_only_the_step_that_it_broke(tmp_path):
     short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2)
     whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
 
@@ -174,7 +195,7 @@ def test_a_training_killed_between_two_saves_repeats_only_what_was_not_saved(tmp
 def test_a_state_of_another_recipe_or_a_damaged_one_is_refused_by_name(tmp_path):
     short = dataclasses.replace(CONFIG, steps=1, prompts_per_step=1, group=2)
     train(short, begin(), OUTSIDE, tmp_path)
-    with pytest.raises(EngineMismatch, match=r"capo\.state is of the recipe"):
+    with pytest.raises(EngineMismatch, match=r"there 'group=2.*here 'group=3.*use another --work"):
         train(dataclasses.replace(short, group=3), begin(), OUTSIDE, tmp_path)
     learner = begin()
     with torch.no_grad():

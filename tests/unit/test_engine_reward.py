@@ -27,6 +27,10 @@ from allocator_engine.train.rollout import ClipHop
         ("number", "3", "There are three.", 1),
         ("number", "3", "30", 0),
         ("number", "2.5", "2,5 metres", 1),
+        ("number", "0.125", "0,125 litres", 1),
+        ("number", "1200", "It is 1,200 all in all", 1),
+        ("number", "1,234,567.5", "1234567.5", 1),
+        ("number", "-5", "5", 0),
         ("word", "A7K", "a7k.", 1),
         ("word", "the red car", "Red car", 1),
         ("word", "red", "reddish", 0),
@@ -124,12 +128,33 @@ def test_a_parquet_file_reads_as_its_rows_would_in_json(tmp_path):
     assert read_rows(tmp_path / "set.parquet") == read_rows(tmp_path / "set.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("answer", "form"),
+    [(True, "yes_no"), ("No", "yes_no"), (-5, "number"), ("1,200", "number"), ("2.5", "number"), ("7-3", "word")],
+)
+def test_what_an_answer_looks_like_says_how_it_is_graded(tmp_path, answer, form):
+    write(tmp_path, {"video": "clip", "question": "Q", "answer": answer})
+    assert read_rows(tmp_path / "set.jsonl")[0].form == form
+
+
 def test_a_missing_or_broken_file_is_refused_by_name(tmp_path):
+    with pytest.raises(EngineMissing, match="there is no data set"):
+        read_rows(tmp_path)
+    (tmp_path / "latin.jsonl").write_bytes(b'{"question": "caf\xe9?"}\n')
+    with pytest.raises(ValueError, match=r"latin\.jsonl is not text in UTF-8"):
+        read_rows(tmp_path / "latin.jsonl")
     with pytest.raises(EngineMissing, match="there is no data set"):
         read_rows(tmp_path / "none.jsonl")
     (tmp_path / "bad.jsonl").write_text("{\n")
     with pytest.raises(ValueError, match=r"line 1 .* not JSON"):
         read_rows(tmp_path / "bad.jsonl")
+
+
+def test_a_damaged_parquet_file_is_refused_by_name(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=r"bad\.parquet cannot be read as parquet"):
+        read_rows(tmp_path / "bad.parquet")
 
 
 def test_rows_become_episodes_each_once_per_epoch(tmp_path):
