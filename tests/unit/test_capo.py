@@ -61,6 +61,19 @@ class Oracle:
         return np.array([[float(variant[decisive].tokens >= ENOUGH)] for variant in variants])
 
 
+class Ending(Oracle):
+    """Ends the training by an error when it is asked for the `last` time."""
+
+    def __init__(self, error: BaseException, last: int) -> None:
+        self.calls, self._error, self._last = 0, error, last
+
+    def rewards(self, episode, variants):
+        self.calls += 1
+        if self.calls == self._last:
+            raise self._error
+        return super().rewards(episode, variants)
+
+
 OUTSIDE = Outside(Marked(), Oracle(), bucket, RULES)
 CONFIG = CapoConfig(
     "marked",
@@ -154,17 +167,9 @@ def test_a_training_killed_between_two_saves_comes_to_the_same(tmp_path):
     short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2, save_every=2)
     whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
 
-    class Killed(Oracle):
-        calls = 0
-
-        def rewards(self, episode, variants):
-            self.calls += 1
-            if self.calls == 8:
-                raise KeyboardInterrupt
-            return super().rewards(episode, variants)
-
+    killed = dataclasses.replace(OUTSIDE, answerer=Ending(KeyboardInterrupt(), 8))
     with pytest.raises(KeyboardInterrupt):
-        train(short, begin(), dataclasses.replace(OUTSIDE, answerer=Killed()), tmp_path / "killed")
+        train(short, begin(), killed, tmp_path / "killed")
     logs = [tmp_path / name / "capo.jsonl" for name in ("whole", "killed")]
     assert len(logs[1].read_text().splitlines()) == 3, "the log is a step ahead of the state"
     assert train(short, begin(seed=3), OUTSIDE, tmp_path / "killed") == whole
@@ -175,18 +180,10 @@ def test_a_training_whose_mllm_goes_away_repeats_only_the_step_that_it_broke(tmp
     short = dataclasses.replace(CONFIG, steps=5, prompts_per_step=2, group=2)
     whole = train(short, begin(), OUTSIDE, tmp_path / "whole")
 
-    class Dying(Oracle):
-        calls = 0
-
-        def rewards(self, episode, variants):
-            self.calls += 1
-            if self.calls == 9:
-                raise ConnectionError("the MLLM is gone")
-            return super().rewards(episode, variants)
-
+    gone = ConnectionError("the MLLM is gone")
     with pytest.raises(ConnectionError):
-        train(short, begin(), dataclasses.replace(OUTSIDE, answerer=Dying()), tmp_path / "killed")
-    asked = Dying()
+        train(short, begin(), dataclasses.replace(OUTSIDE, answerer=Ending(gone, 9)), tmp_path / "killed")
+    asked = Ending(gone, 9)
     asked.calls = 10
     assert train(short, begin(), dataclasses.replace(OUTSIDE, answerer=asked), tmp_path / "killed") == whole
     assert asked.calls == 12, "only the step that the MLLM broke is taken again"
