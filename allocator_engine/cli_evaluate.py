@@ -187,6 +187,8 @@ def _report(comparison: "Comparison", found: Frontier, picture: Path | None, as_
         wide = Console(width=200)
         wide.print(points_table(found.points, comparison.equal))
         wide.print(differences_table(found.differences, comparison.equal))
+        if any(point.retention for point in found.points):
+            wide.print(retention_table(found.points))
     seeds = f"{comparison.seeds.start}:{comparison.seeds.stop}"
     about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "equal": comparison.equal}
     typer.echo(json.dumps({**about, "hashes": comparison.hashes(), **found.as_json()}, allow_nan=False))
@@ -236,6 +238,19 @@ def differences_table(differences: Sequence[Difference], equal: Equal) -> Table:
         rows.setdefault((one.budget, one.other), {})[one.family] = one.estimate
     for (budget, other), estimates in rows.items():
         table.add_row(f"{budget:g}", other, *(_percent(estimates.get(name), signed=True) for name in _COLUMNS))
+    return table
+
+
+def retention_table(points: Sequence[Point]) -> Table:
+    """Figures in per cent of those at native size: families across."""
+    table = Table(title="Retention: per cent of the figure of every frame at native size", title_justify="left")
+    table.add_column("budget")
+    table.add_column("allocator")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    for point in points:
+        kept = (_percent(point.retention.get(name)) for name in _COLUMNS)
+        table.add_row(f"{point.budget:g}", point.allocator, *kept)
     return table
 
 

@@ -32,9 +32,10 @@ class Point:
 
     `realised` is the share of the native tokens that was spent; `missed` are the families in which that is not the
     budget, within the tolerance; `at_rate` is the share that is spent at the budget's own rate. `splits` are by "family
-    split". What it cost is of the clips in which watches stand, if there are any: share of the frames that were
-    `shown`, vision tokens per second of the clips, seconds of the MLLM per clip, milliseconds of the allocator per
-    frame. Onset delays are in seconds.
+    split"; so, and by family, is `retention`: shares of the figure at native size, if that was compared. What it cost
+    is of the clips in which watches stand, if there are any: share of the frames that were `shown`, vision tokens per
+    second of the clips, seconds of the MLLM per clip, milliseconds of the allocator per frame. Onset delays are in
+    seconds.
     """
 
     allocator: str
@@ -45,6 +46,7 @@ class Point:
     missed: tuple[Family, ...]
     figures: Mapping[Family, Estimate]
     splits: Mapping[str, Estimate]
+    retention: Mapping[str, Estimate]
     shown: float
     tokens_per_s: float
     mllm_s: float
@@ -65,6 +67,7 @@ class Point:
         for family in FAMILIES:
             said[family] = asdict(self.figures[family]) if family in self.figures else None
         said["splits"] = {name: asdict(one) for name, one in self.splits.items()}
+        said["retention"] = {name: asdict(one) for name, one in self.retention.items()}
         said["realised_by_family"] = dict(self.realised_by_family)
         return said | {name: getattr(self, name) for name in cost}
 
@@ -144,6 +147,16 @@ class Bootstrap:
         lo, hi = np.nanpercentile(draws, [2.5, 97.5])
         return Estimate(float(value), float(lo), float(hi), column.count)
 
+    def ratio(self, column: _Column, to: _Column) -> Estimate | None:
+        """The figure as a share of another; None where there is no figure, or that one is 0."""
+        figure, whole = _quotient(column.top, column.bottom), _quotient(to.top, to.bottom)
+        if np.isnan(figure) or not whole > 0:
+            return None
+        bottom = self._draws(to)
+        draws = self._draws(column) / np.where(bottom > 0, bottom, np.nan)
+        lo, hi = np.nanpercentile(draws, [2.5, 97.5])
+        return Estimate(figure / whole, float(lo), float(hi), column.count)
+
     def _draws(self, column: _Column) -> NDArray[np.float64]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of draws that hold no event at all
@@ -160,18 +173,24 @@ def frontier(cells: Sequence[Cell]) -> Frontier:
     by_point: dict[tuple[str, float], list[Cell]] = {}
     for cell in cells:
         by_point.setdefault((cell.allocator, cell.budget), []).append(cell)
-    points = tuple(_point(draws, group) for group in by_point.values())
+    natives = by_point.get(_NATIVE, [])
+    points = tuple(_point(draws, group, natives) for group in by_point.values())
     return Frontier(points, tuple(_differences(draws, by_point)))
 
 
-def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
-    figures, splits = {}, {}
+def _point(draws: Bootstrap, cells: Sequence[Cell], natives: Sequence[Cell]) -> Point:
+    figures, splits, retention = {}, {}, {}
     for cell in cells:
-        if estimate := draws.estimate(draws.column([cell])):
-            figures[cell.family] = estimate
-        for split in _splits(cell):
-            if estimate := draws.estimate(draws.column([cell], split)):
-                splits[f"{cell.family} {split}"] = estimate
+        native = next((one for one in natives if one.family == cell.family), None)
+        for label, split in _labels(cell):
+            column = draws.column([cell], split)
+            if estimate := draws.estimate(column):
+                if split is None:
+                    figures[cell.family] = estimate
+                else:
+                    splits[label] = estimate
+            if native and (kept := draws.ratio(column, draws.column([native], split))):
+                retention[label] = kept
     streams = [cell for cell in cells if cell.family == "watch_f1"] or cells
     spent = [one for cell in streams for one in cell.spendings]
     outcomes = [outcome for cell in streams for outcome in cell.outcomes]
@@ -186,6 +205,7 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
         missed=tuple(cell.family for cell in cells if not cell.reached),
         figures=figures,
         splits=splits,
+        retention=retention,
         shown=sum(one.shown for one in spent) / frames,
         tokens_per_s=sum(one.tokens for one in spent) / sum(one.clip_s for one in spent),
         mllm_s=sum(outcome.mllm_s for outcome in outcomes) / len(outcomes),
@@ -195,11 +215,12 @@ def _point(draws: Bootstrap, cells: Sequence[Cell]) -> Point:
     )
 
 
-def _splits(cell: Cell) -> list[str]:
-    """The splits of a cell's tasks, where there is more than one."""
+def _labels(cell: Cell) -> list[tuple[str, str | None]]:
+    """A cell's figures by name: the family's, and its splits', where there is more than one."""
     found = {one.split for task in cell.tasks for one in task.questions}
     found |= {one.split for task in cell.tasks for one in task.watches}
-    return sorted(found - {""}) if len(found - {""}) > 1 else []
+    splits = sorted(found - {""}) if len(found - {""}) > 1 else []
+    return [(cell.family, None), *((f"{cell.family} {split}", split) for split in splits)]
 
 
 def _differences(draws: Bootstrap, by_point: Mapping[tuple[str, float], Sequence[Cell]]) -> list[Difference]:
@@ -210,15 +231,14 @@ def _differences(draws: Bootstrap, by_point: Mapping[tuple[str, float], Sequence
     for (name, budget), cells in by_point.items():
         if name != first:
             continue
-        others = {other: by_point[other, budget] for other in names if other != first}
+        others = {other: by_point[other, budget] for other in names if other != first and (other, budget) in by_point}
         if _NATIVE in by_point and (first, budget) != _NATIVE:
             others["native"] = by_point[_NATIVE]
         for other, theirs in others.items():
             for mine in cells:
                 match = next(cell for cell in theirs if cell.family == mine.family)
-                for split in (None, *_splits(mine)):
+                for label, split in _labels(mine):
                     estimate = draws.estimate(draws.column([mine], split), draws.column([match], split))
                     if estimate:
-                        label = mine.family if split is None else f"{mine.family} {split}"
                         found.append(Difference(budget, label, first, other, estimate))
     return found

@@ -110,6 +110,24 @@ def test_the_frontier_has_points_and_the_differences_of_the_learned_one():
     assert said["points"][0]["at_rate"] == pytest.approx(0.03)
 
 
+def test_retention_is_the_share_of_the_figure_at_native_size():
+    native = cell("fixed", [1.0, 1.0, 0.0, 0.0], budget=1.0, tokens=100)
+    learned = cell("learned", [1.0, 0.5, 0.0, 0.0])
+    points = frontier([learned, native]).points
+    kept = points[0].retention["qa"]
+    assert kept.value == pytest.approx(0.75)
+    assert 0.5 <= kept.lo < kept.value < kept.hi <= 1.0  # paired: episodes that native fails are failed by both
+    assert points[1].retention["qa"].value == points[1].retention["qa"].lo == 1.0
+    said = json.loads(json.dumps(frontier([learned, native]).as_json(), allow_nan=False))
+    assert said["points"][0]["retention"]["qa"]["value"] == pytest.approx(0.75)
+
+
+def test_nothing_is_retained_of_what_was_not_compared_or_came_to_nothing():
+    learned = cell("learned", [1.0, 0.0])
+    assert frontier([learned]).points[0].retention == {}
+    assert frontier([learned, cell("fixed", [0.0, 0.0], budget=1.0)]).points[0].retention == {}
+
+
 def test_what_is_spent_is_of_all_families_together():
     watching = Task("t", "watch_f1", "0", "clip", watches=(Watch("a", "a?", ()),))
     outcome = Outcome((), (Events(0, 0, 0),), 0.0)
