@@ -20,7 +20,6 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.config import MLLMConfig
-    from pipeline.lab.comparison import Comparison
 
 T = TypeVar("T", bound=str)
 
@@ -82,12 +81,16 @@ def evaluate(
     )
     try:
         with Progress(console=console, transient=True) as progress:
-            found = compare(comparison, resume, jobs, _Told(progress))
+            found, hashes = compare(comparison, resume, jobs, _Told(progress))
     except ConnectionError as error:
         again = "the same command goes on where it was" if resume else "with --resume FOLDER it could be gone on with"
         raise EngineFailed(f"{error}; {again}") from error
     drawn = "frontier.png" if comparison.equal == "tokens" else "frontier_at_rates.png"
-    _report(comparison, found, plot or (resume / drawn if resume else None), as_json, console)
+    _draw(found, plot or (resume / drawn if resume else None), console)
+    if not as_json:
+        _print(found, comparison.equal)
+    about = {"tasks": tasks, "seeds": seeds, "watches": watches, "equal": equal, "hashes": hashes}
+    typer.echo(json.dumps(about | found.as_json(), allow_nan=False))
 
 
 def _allocators(text: str | None, engine: Path | None, console: Console) -> tuple[str, ...]:
@@ -173,25 +176,25 @@ class _Told:
         self._progress.update(self._bars[what], completed=done, total=of)
 
 
-def _report(comparison: "Comparison", found: Frontier, picture: Path | None, as_json: bool, console: Console) -> None:
-    """Picture, tables and the last line."""
-    if picture:
-        from allocator_engine.evaluate.plot import plot
+def _draw(found: Frontier, picture: Path | None, console: Console) -> None:
+    if not picture:
+        return
+    from allocator_engine.evaluate.plot import plot
 
-        try:
-            plot(found, picture)
-            console.print(f"the frontier is drawn in {escape(str(picture))}", highlight=False, soft_wrap=True)
-        except EngineMissing as error:
-            console.print(escape(str(error)), highlight=False, soft_wrap=True)
-    if not as_json:
-        wide = Console(width=200)
-        wide.print(points_table(found.points, comparison.equal))
-        wide.print(differences_table(found.differences, comparison.equal))
-        if any(point.retention for point in found.points):
-            wide.print(retention_table(found.points))
-    seeds = f"{comparison.seeds.start}:{comparison.seeds.stop}"
-    about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "equal": comparison.equal}
-    typer.echo(json.dumps({**about, "hashes": comparison.hashes(), **found.as_json()}, allow_nan=False))
+    try:
+        plot(found, picture)
+        console.print(f"the frontier is drawn in {escape(str(picture))}", highlight=False, soft_wrap=True)
+    except EngineMissing as error:
+        console.print(escape(str(error)), highlight=False, soft_wrap=True)
+
+
+def _print(found: Frontier, equal: Equal) -> None:
+    """The tables."""
+    wide = Console(width=200)
+    wide.print(points_table(found.points, equal))
+    wide.print(differences_table(found.differences, equal))
+    if any(point.retention for point in found.points):
+        wide.print(retention_table(found.points))
 
 
 def points_table(points: Sequence[Point], equal: Equal) -> Table:

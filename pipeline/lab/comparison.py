@@ -87,9 +87,9 @@ class Comparison:
         }
 
 
-def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) -> Frontier:
-    """The frontier, in `jobs` processes. What is found out goes into the folder `kept`, and what is there is not found
-    out again.
+def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) -> tuple[Frontier, dict[str, str]]:
+    """The frontier, and the hashes of what it was measured on, in `jobs` processes. What is found out goes into the
+    folder `kept`, and what is there is not found out again.
 
     Raises ConfigError and EngineMismatch for what cannot be opened, and ConnectionError where the MLLM does not answer:
     the same call goes on where it was.
@@ -113,7 +113,8 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
                 f"{comparison.tasks} has no tasks of {', '.join(comparison.families)} in these episodes; take more"
             )
         evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.equal)
-        return frontier(evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets))
+        cells = evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets)
+    return frontier(cells), hashes
 
 
 def _count(source: Callable[[], TaskSource]) -> int:

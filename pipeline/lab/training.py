@@ -56,8 +56,9 @@ def yard(prompts_per_step: int, threads: int, device: str) -> Iterator[Material]
     notes = {part: of_source(part) for part in ("world", "grammar", "truth")}
     notes |= {"mllm": of_file(YARD / "model.safetensors"), "mllm_name": "yard"}
     rules = FitRules(grid(), frames_per_segment=2)
+    about = f"{clips} {notes} {of_source('training')}"
     with Ahead(clips, prompts_per_step) as ahead:
-        yield Material(Outside(ahead, answerer, bucket, rules, threads, f"{clips} {notes}"), notes, slots=SLOTS)
+        yield Material(Outside(ahead, answerer, bucket, rules, threads, about), notes, slots=SLOTS)
 
 
 @contextmanager

@@ -21,22 +21,11 @@ PARTS = {
     "truth": ("measure", "truth", "watches", "segments"),
     "evaluation": ("replay", "matching", "score"),
     "tasks": ("tasks", "evidence", "distracted"),
+    "training": ("bandit", "cells", "answerer"),
 }
 """The modules behind each hash."""
 
-APART = (
-    "__init__",
-    "shape",
-    "checkpoint",
-    "hashes",
-    "evaluate",
-    "report",
-    "live",
-    "world",
-    "bandit",
-    "cells",
-    "answerer",
-)
+APART = ("__init__", "shape", "checkpoint", "hashes", "evaluate", "report", "live", "world")
 """Modules on which no figure depends, or whose outcome (the weights) has a hash of its own."""
 
 
