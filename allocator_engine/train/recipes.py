@@ -19,8 +19,7 @@ class Recipe:
 
 
 def yard() -> Recipe:
-    """The yard: rewards are probabilities of right answers. The engine that comes along is the first cycle alone; what
-    follows made it neither better nor worse (see its card)."""
+    """The yard: rewards are probabilities of right answers. It made the engine that comes along."""
     # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look; but a right answer that
     # was less sure than others is worse than they. That F1 rises by 0.05 with twice the tokens is measured.
     advantage = AdvantageRules(spread=0.02, twice=0.05, right_floor=-math.inf)
