@@ -107,7 +107,7 @@ def measure(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        engines, without = contenders(engine, network, device, compiled)
+        engines, without = contenders(engine, network, device, max(batches), compiled)
         rows = [row for batch in batches for row in compare(engines, batch, rounds, now_s)]
     finally:
         torch.set_num_threads(threads)
@@ -117,20 +117,25 @@ def measure(
 
 
 def contenders(
-    engine: Path, network: "nn.Module", device: str, compiled: bool
+    engine: Path, network: "nn.Module", device: str, largest: int, compiled: bool
 ) -> tuple[dict[str, Engine], dict[str, str]]:
-    """Everything that can compute an engine, torch eager first; and why the rest cannot. ONNX Runtime stays on the
-    CPU, TensorRT needs a plan."""
+    """Everything that can compute an engine, up to `largest` hops at once, torch eager first; and why the rest cannot.
+    ONNX Runtime stays on the CPU, TensorRT needs a plan and a GPU, whose time a clock of the CPU does not tell."""
     openers: dict[str, Callable[[], Engine]] = {"torch.compile": lambda: compiled_engine(network, device)}
-    openers |= {name: partial(load, engine, name) for name in ("onnxruntime", "tensorrt")}
+    openers["onnxruntime"] = partial(load, engine, "onnxruntime")
     found: dict[str, Engine] = {EAGER: torch_engine(network, STREAM, device)}
     without = {}
+    if device == "cuda":
+        openers["tensorrt"] = partial(load, engine, "tensorrt")
+    else:
+        without["tensorrt"] = "it computes on a GPU; measure with --device cuda"
     for name, opener in openers.items():
         if name == "torch.compile" and not compiled:
             continue
         try:
             candidate = opener()
-            candidate.run(crowd(1, FRAMES, QUERIES))
+            for batch in (1, largest):
+                candidate.run(crowd(batch, FRAMES, QUERIES))
         except EngineError as error:
             without[name] = str(error)
         else:

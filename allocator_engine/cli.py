@@ -120,3 +120,6 @@ def main() -> None:
     except (EngineError, ResadaptError) as error:
         Console(stderr=True).print(f"[red]resadapt-allocator:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_REFUSED if isinstance(error, ValueError) else EXIT_FAILED)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        Console(stderr=True).print(f"[red]resadapt-allocator:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_FAILED)

@@ -64,6 +64,8 @@ def evaluate(
         raise ConfigError(f"--seconds is {seconds:g}; expected {SECONDS[0]:g} to {SECONDS[1]:g}")
     if not 1 <= watches <= MOST_WATCHES:
         raise ConfigError(f"--watches is {watches}; expected 1 to {MOST_WATCHES}")
+    if plot and (plot.suffix.lower() != ".png" or plot.is_dir() or not plot.absolute().parent.is_dir()):
+        raise ConfigError(f"--plot is {plot}; expected a file .png in a folder that is there")
     if engine is None and (SHIPPED / FILE_NAME).exists():
         engine = SHIPPED
     comparison = Comparison(
@@ -86,9 +88,9 @@ def evaluate(
         again = "the same command goes on where it was" if resume else "with --resume FOLDER it could be gone on with"
         raise EngineFailed(f"{error}; {again}") from error
     drawn = "frontier.png" if comparison.equal == "tokens" else "frontier_at_rates.png"
-    _draw(found, plot or (resume / drawn if resume else None), console)
     if not as_json:
         _print(found, comparison.equal)
+    _draw(found, plot or (resume / drawn if resume else None), console)
     about = {"tasks": tasks, "seeds": seeds, "watches": watches, "equal": equal, "hashes": hashes}
     typer.echo(json.dumps(about | found.as_json(), allow_nan=False))
 

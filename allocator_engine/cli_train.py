@@ -59,7 +59,7 @@ def train(
     watches: Annotated[Path | None, typer.Option(help="site: a site file, or its `watches:` alone.")] = None,
     data: Annotated[Path | None, typer.Option(help="qa: .jsonl or .parquet; videos by path.")] = None,
     mllm: Annotated[str | None, typer.Option(help="site, qa: who answers; see `resadapt run`.")] = None,
-    config: Annotated[str, typer.Option(help="stream, or paper: offline, on SmolVLM2's features.")] = "stream",
+    config: Annotated[str, typer.Option(help="stream, or paper: SmolVLM2's features, for its curves.")] = "stream",
     features: Annotated[str | None, typer.Option(help="paper: folder or hub name of a SmolVLM2.")] = None,
     encoder: Annotated[str | None, typer.Option(help="A sentence encoder in place of the own one.")] = None,
     prompts: Annotated[int | None, typer.Option(min=1, help="Episodes of a step.")] = None,
@@ -77,6 +77,7 @@ def train(
     from pipeline.mllm.loading import device_of
 
     options = replace(options, device=device and str(device_of(device)))
+    out.mkdir(parents=True, exist_ok=True)  # rather than after hours
     torch.set_num_threads(1)  # each thread that asks has one of its own
     torch.manual_seed(seed)
     with _material(options, chosen) as material:

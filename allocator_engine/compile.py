@@ -67,11 +67,8 @@ def compile_plan(engine: Path, precision: Precision = "fp16", portable: bool = F
         raise EngineMissing(f"{manifest_path(engine)} names no ONNX file; make one with resadapt-allocator export")
     model = verified(engine, manifest.onnx).read_bytes()
     proofs = {backend: proof for backend, proof in manifest.parity.items() if backend == "onnxruntime"}
-    library, trt = find_library()
     here = None if portable else gpu()
-    if here is None and library == "tensorrt":
-        why = "a portable plan was asked for" if portable else "there is none"
-        raise EngineMissing(f"tensorrt builds plans for the GPU at hand only, and {why}; install tensorrt_rtx instead")
+    library, trt = find_library(for_this_gpu=here is not None)
     if precision == "fp16":
         model = to_half(model)
         proofs["half"] = _proved(engine, onnx_engine(model, STREAM), "half")
@@ -86,20 +83,18 @@ def compile_plan(engine: Path, precision: Precision = "fp16", portable: bool = F
     return manifest
 
 
-def find_library() -> tuple[str, ModuleType]:
-    """The name and module of the TensorRT that is installed here, tensorrt before tensorrt_rtx.
-
-    Raises EngineMissing naming the packages.
-    """
-    reasons = []
-    for name in TENSORRT:
+def find_library(for_this_gpu: bool) -> tuple[str, ModuleType]:
+    """The name and module of the TensorRT that is installed here: tensorrt, which builds plans for the GPU at hand
+    only, before tensorrt_rtx. Raises EngineMissing naming the packages."""
+    reasons = [] if for_this_gpu else ["tensorrt builds plans for the GPU at hand only"]
+    for name in TENSORRT if for_this_gpu else TENSORRT[1:]:
         try:
             return name, tensorrt_library(name)
         except ImportError as error:
             reasons.append(f"{name}: {error}")
+    packages = "[tensorrt-rtx]" if not for_this_gpu else "[tensorrt]' or '[tensorrt-rtx]"
     raise EngineMissing(
-        f"no TensorRT here ({'; '.join(reasons)}); pip install 'resadapt-stream[tensorrt]', or [tensorrt-rtx], which"
-        " builds without a GPU too"
+        f"no TensorRT here for that plan ({'; '.join(reasons)}); pip install 'resadapt-stream{packages}'"
     )
 
 

@@ -1,7 +1,7 @@
 """engine.json: what an engine consists of, what it was made from and with, and how it was proved.
 
-The manifest lies beside its files and is written last, so that a folder is either the old engine or the new one. A
-file whose hash is not in the manifest is never loaded.
+The manifest lies beside its files and is written last. A file whose hash is not in the manifest is never loaded: a
+folder that was left half written is refused, and the command that makes it whole is named.
 """
 
 import hashlib
@@ -180,7 +180,10 @@ def require_spec(engine: Path, manifest: Manifest, expected: EngineSpec) -> None
 
 def rebuild(engine: Path, command: str = "export") -> str:
     """What to do about an engine that does not fit."""
-    what = "CHECKPOINT" if command == "export" else str(manifest_path(engine))
+    path = manifest_path(engine)
+    beside = sorted(path.parent.glob("*.safetensors"))
+    checkpoint = beside[0] if len(beside) == 1 else path.parent / "CHECKPOINT.safetensors"
+    what = checkpoint if command == "export" else path
     return f"make it again with: resadapt-allocator {command} {what}"
 
 

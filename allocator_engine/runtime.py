@@ -148,13 +148,13 @@ def torch_engine(network: "nn.Module", spec: EngineSpec, device: str = "cpu") ->
     network = network.to(device).eval()
 
     def compute(tensors: Tensors) -> dict[str, Array]:
-        given = [torch.from_numpy(np.array(tensors[tensor.name])).to(device) for tensor in spec.inputs]
-        try:
+        try:  # a GPU's memory may run out, or its fault be told, wherever something is copied
+            given = [torch.from_numpy(np.array(tensors[tensor.name])).to(device) for tensor in spec.inputs]
             with torch.inference_mode():
                 outputs = network(*given)
+            return {t.name: o.float().cpu().numpy() for t, o in zip(spec.outputs, outputs, strict=True)}
         except RuntimeError as error:
             raise EngineFailed(f"torch: {_first_line(error)}") from error
-        return {t.name: o.float().cpu().numpy() for t, o in zip(spec.outputs, outputs, strict=True)}
 
     return LoadedEngine(spec, "torch", compute)
 
@@ -211,22 +211,28 @@ class _PlanCalls:
         self._lock = threading.Lock()
 
     def __call__(self, tensors: Tensors) -> dict[str, Array]:
+        with self._lock:  # a context holds the shapes and addresses of one call
+            try:
+                return self._computed(tensors)
+            except RuntimeError as error:  # CUDA's, such as no memory left
+                raise EngineFailed(f"TensorRT: {_first_line(error)}") from error
+
+    def _computed(self, tensors: Tensors) -> dict[str, Array]:
         import torch
 
-        with self._lock:  # a context holds the shapes and addresses of one call
-            shapes = {t.name: shape_of(t, _sizes(self._spec, tensors)) for t in self._spec.outputs}
-            held = {name: torch.from_numpy(np.array(array)).cuda() for name, array in tensors.items()}
-            for name, tensor in held.items():
-                if not self._context.set_input_shape(name, tuple(tensor.shape)):
-                    raise EngineFailed(f"{name} {list(tensor.shape)} is beyond the plan's limits {dict(LIMITS)}")
-            outputs = {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
-            for name, tensor in (held | outputs).items():
-                self._context.set_tensor_address(name, tensor.data_ptr())
-            stream = torch.cuda.current_stream()
-            if not self._context.execute_async_v3(stream.cuda_stream):
-                raise EngineFailed("TensorRT could not run the plan")
-            stream.synchronize()
-            return {name: output.cpu().numpy() for name, output in outputs.items()}
+        shapes = {t.name: shape_of(t, _sizes(self._spec, tensors)) for t in self._spec.outputs}
+        held = {name: torch.from_numpy(np.array(array)).cuda() for name, array in tensors.items()}
+        for name, tensor in held.items():
+            if not self._context.set_input_shape(name, tuple(tensor.shape)):
+                raise EngineFailed(f"{name} {list(tensor.shape)} is beyond the plan's limits {dict(LIMITS)}")
+        outputs = {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
+        for name, tensor in (held | outputs).items():
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        stream = torch.cuda.current_stream()
+        if not self._context.execute_async_v3(stream.cuda_stream):
+            raise EngineFailed("TensorRT could not run the plan")
+        stream.synchronize()
+        return {name: output.cpu().numpy() for name, output in outputs.items()}
 
 
 class _ExecutionContext(Protocol):

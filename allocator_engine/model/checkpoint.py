@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from allocator_engine.errors import EngineMismatch, EngineMissing
+from allocator_engine.manifest import write_file
 from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.query import QueryEncoder, SentenceEncoder
 from allocator_engine.model.sentence import PretrainedEncoder
@@ -44,10 +45,8 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, str], file: Path) -
     values that are not finite."""
     check_finite(tensors, "the checkpoint")
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(".partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, beside, metadata=dict(about))
-    beside.replace(file)
+    write_file(file, to_bytes(plain, metadata=dict(about)))
 
 
 def load(file: Path) -> Checkpoint:
@@ -97,7 +96,9 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise EngineMismatch naming the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise EngineMismatch(f"{name} in {where} holds values that are not finite; expected trained weights")
+            raise EngineMismatch(
+                f"{name} in {where} holds values that are not finite; expected trained weights: train it again"
+            )
 
 
 def _taken_apart(encoder: SentenceEncoder) -> tuple[Mapping[str, int | str], Mapping[str, Tensor]]:

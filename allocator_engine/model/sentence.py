@@ -55,13 +55,18 @@ class PretrainedEncoder:
         """See SentenceEncoder."""
         if not texts:
             return np.zeros((0, QUERY_FEATURES), np.float32)
-        for text in texts:
-            if text not in self._kept:
-                if len(self._kept) >= _KEPT:
-                    self._kept.clear()
-                # One at a time: padding beside a longer text would move the last digits.
-                self._kept[text] = self._embedded(text)
-        return np.stack([self._kept[text] for text in texts])
+        # One at a time: padding beside a longer text would move the last digits.
+        found = [self._known(text) for text in texts]
+        return np.stack(found)
+
+    def _known(self, text: str) -> NDArray[np.float32]:
+        """Several threads may ask at once, and one may clear what another has just looked for."""
+        vector = self._kept.get(text)
+        if vector is None:
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            vector = self._kept[text] = self._embedded(text)
+        return vector
 
     def _embedded(self, text: str) -> NDArray[np.float32]:
         read = self._words(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")

@@ -63,7 +63,7 @@ class _Past:
 class LearnedAllocator:
     """Scales proposed by an engine, for all streams in shared calls.
 
-    Of a hop's queries the first 256 are heard (they come in order of priority). A hop of more than 16 frames is shown
+    Of a hop's questions the first 256 are heard (they come in order of priority). A hop of more than 16 frames is shown
     in parts. After a failure the stream's memory starts anew, since it may be what the engine failed on.
 
     The engine spends on what changes. What a stream begins with has to be known first, so that its first hops are shown
@@ -110,7 +110,7 @@ class LearnedAllocator:
 
     async def _propose(self, hop: Hop, queries: Sequence[WatchQuery], level: float) -> list[float]:
         """A scale for every frame of the hop."""
-        questions = list(dict.fromkeys(query.question for query in queries[: LIMITS["queries"]]))
+        questions = list(dict.fromkeys(query.question for query in queries))[: LIMITS["queries"]]
         vectors = await self._questions.vectors(questions)
         # A stream that is forgotten meanwhile keeps nothing of this hop: it then has another past, or none.
         past = self._pasts.setdefault(hop.stream_id, _Past())

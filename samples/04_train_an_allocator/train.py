@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from allocator_engine.errors import EngineMissing
+from allocator_engine.errors import EngineError, EngineMissing
 from allocator_engine.model.checkpoint import Checkpoint, save
 from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.query import QueryEncoder
@@ -67,4 +67,7 @@ if __name__ == "__main__":  # the clips are rendered in a process that imports t
     torch.set_num_threads(1)
     given = sys.argv[1:]
     folder = Path(given[1]) if len(given) > 1 else Path(tempfile.mkdtemp(prefix="resadapt-train-"))
-    learn(int(given[0]) if given else 60, folder)
+    try:
+        learn(int(given[0]) if given else 60, folder)
+    except EngineError as error:  # such as a folder that holds the state of other steps
+        sys.exit(str(error))

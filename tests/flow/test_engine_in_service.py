@@ -111,8 +111,8 @@ def nan_checkpoint(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (another_spec, r"another spec: its scale_range is .* resadapt-allocator export CHECKPOINT"),
-        (another_onnx, r"engine\.onnx has SHA-256 .* resadapt-allocator export CHECKPOINT"),
+        (another_spec, r"another spec: its scale_range is .* resadapt-allocator export .*allocator\.safetensors"),
+        (another_onnx, r"engine\.onnx has SHA-256 .* resadapt-allocator export .*allocator\.safetensors"),
         (nan_checkpoint, r"network\.place in .* not finite"),
     ],
 )
@@ -143,6 +143,9 @@ async def test_the_doctor_names_backend_parity_and_versions(tmp_path):
     assert said.healthy
     assert said.detail.startswith("learned, by onnxruntime within ")
     assert "of the network on 6 golden hops; made with the versions here; not known to be trained for" in said.detail
+    reference = site_of(tmp_path, engine(), engine={"path": str(engine()), "backend": "torch"})
+    said = {one.what: one for one in await examine(reference, SystemClock())}["allocator"]
+    assert said.detail.startswith("learned, by torch is the network itself; made with")
     plain = site_of(tmp_path, engine(), defaults={"allocator": "motion"})
     assert {one.what: one.detail for one in await examine(plain, SystemClock())}["allocator"] == "motion"
 

@@ -11,8 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 import allocator_engine.compile as compile_module
+from allocator_engine import bench as bench_module
 from allocator_engine import runtime
-from allocator_engine.bench import WARM_UP, compare
+from allocator_engine.bench import WARM_UP, compare, measure
 from allocator_engine.check import crowd, examine, golden, parity, require_parity
 from allocator_engine.cli import app
 from allocator_engine.compile import compile_plan, to_half
@@ -23,6 +24,7 @@ from allocator_engine.manifest import Artifact, Plan, artifact_of, read, sha256_
 from allocator_engine.model.checkpoint import load as load_checkpoint
 from allocator_engine.runtime import LIMITS, load, onnx_engine, torch_engine
 from allocator_engine.spec import QUERY_FEATURES, STREAM
+from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
 from tests.engines import Bright, engine, untrained
 
@@ -229,7 +231,7 @@ def test_without_tensorrt_compiling_names_the_packages(own, monkeypatch):
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(compile_module, "tensorrt_library", library)
-    with pytest.raises(EngineMissing, match=r"tensorrt_rtx: No module .*resadapt-stream\[tensorrt\]"):
+    with pytest.raises(EngineMissing, match=r"tensorrt_rtx: No module .*resadapt-stream\[tensorrt-rtx\]"):
         compile_plan(own)
     assert read(own).plan is None
 
@@ -249,7 +251,7 @@ def test_a_bench_tells_every_backend_against_torch_eager_and_ends_in_json():
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     *table, last = result.output.splitlines()
-    assert any("without tensorrt: " in line and "has no TensorRT plan" in line for line in table)
+    assert any("without tensorrt: it computes on a GPU" in line for line in table)
     told = json.loads(last)
     assert [(row["backend"], row["batch"]) for row in told["rows"]] == [
         ("torch", 1), ("torch", 2), ("onnxruntime", 1), ("onnxruntime", 2),
@@ -268,6 +270,39 @@ def test_a_bench_that_cannot_be_is_refused(arguments, words):
     result = CliRunner().invoke(app, ["bench", str(engine()), *arguments])
     assert isinstance(result.exception, ConfigError)
     assert words in str(result.exception)
+
+
+def test_a_backend_that_cannot_take_the_largest_batch_is_left_out_by_name(monkeypatch):
+    class Small(Bright):
+        def run(self, tensors):
+            if len(tensors["grant"]) > 4:
+                raise EngineFailed("beyond its limits")
+            return super().run(tensors)
+
+    monkeypatch.setattr(bench_module, "load", lambda engine, name: Small())
+    report = measure(engine(), "cpu", [1, 8], 2, SystemClock().cpu_s, compiled=False)
+    assert {row.backend for row in report.rows} == {"torch"}
+    assert report.without["onnxruntime"] == "beyond its limits"
+
+
+def test_what_torch_cannot_do_is_a_failed_answer_wherever_it_fails():
+    class Full(torch.nn.Module):
+        def forward(self, *given):
+            raise torch.OutOfMemoryError("no memory left\nand more")
+
+    with pytest.raises(EngineFailed, match=r"^torch: no memory left$"):
+        torch_engine(Full(), STREAM).run(golden(0))
+
+
+def test_a_gpu_without_memory_is_a_failed_answer_of_the_plan(monkeypatch):
+    def full(tensor):
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(torch.Tensor, "cuda", full)
+    calls = runtime._PlanCalls(STREAM, None, ())
+    for _ in range(2):  # the lock is free again
+        with pytest.raises(EngineFailed, match=r"^TensorRT: no memory left$"):
+            calls(golden(0))
 
 
 def test_backends_that_are_measured_take_turns():

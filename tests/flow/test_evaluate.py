@@ -198,6 +198,8 @@ def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
         (("--allocators", "best"), "expected some of learned"),
         (("--jobs", "0"), "expected 1 or more"),
         (("--equal", "money"), "expected one of tokens, rates"),
+        (("--plot", "frontier.txt"), "expected a file .png"),
+        (("--plot", "nowhere/frontier.png"), "in a folder that is there"),
         (("--device", "tpu", "--allocators", "fixed", "--jobs", "2"), "the device 'tpu' cannot be used here"),
         (("--seconds", "1"), "expected 2 to 600"),
         (("--tasks", "nowhere.jsonl", "--allocators", "fixed"), "nowhere.jsonl"),

@@ -15,7 +15,7 @@ from allocator_engine.errors import EngineFailed
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
 from allocator_engine.model.network import Shape, StreamNetwork
-from allocator_engine.runtime import load, torch_engine
+from allocator_engine.runtime import LIMITS, load, torch_engine
 from allocator_engine.spec import STREAM, EngineSpec
 from pipeline.allocators.batcher import Batcher, Batching, groups
 from pipeline.allocators.fixed import fixed_scale
@@ -70,6 +70,14 @@ async def test_what_a_new_question_asks_about_is_looked_at_twice_too():
         for second, queries in enumerate(asked)
     ]
     assert shown == [True, True, False, True, True, False, False]
+
+
+async def test_questions_are_heard_once_each_however_many_watches_ask_them():
+    engine_ = Bright()
+    repeated = [WatchQuery(f"w{place}", "the same?") for place in range(LIMITS["queries"])]
+    others = [WatchQuery(f"o{place}", f"another {place}?") for place in range(3)]
+    await learned(engine_).allocate(hop(0.0, plain(0)), [*repeated, *others], 100)
+    assert engine_.seen[0]["asked"].sum() == 4
 
 
 async def test_frames_get_the_scales_that_the_engine_proposes():
@@ -198,11 +206,12 @@ async def test_whatever_the_weights_the_loop_gets_an_allocation_within_the_grant
     network.get_parameter(part).data.mul_(factor)
     allocator = learned(torch_engine(network, STREAM), batching=Batching(wait_s=0.0))
     house = SimpleNamespace(clock=ManualClock(), allocator=allocator, fit_rules=RULES, metrics=Metrics())
-    seen = hop(0.0, yard(), plain(0))
-    allocation, fell_back = await allocate(seen, QUERIES, grant, house)
-    assert allocation.tokens <= grant
-    if np.isnan(factor):
-        assert (allocation, fell_back) == (fixed_scale(seen, grant, RULES), True)
+    for second in range(FIRST_HOPS + 1):
+        seen = hop(float(second), yard(), plain(0))
+        allocation, fell_back = await allocate(seen, QUERIES, grant, house)
+        assert allocation.tokens <= grant
+        if np.isnan(factor):
+            assert (allocation, fell_back) == (fixed_scale(seen, grant, RULES), True)
 
 
 async def test_after_a_failure_the_memory_starts_anew():

@@ -25,7 +25,7 @@ GPU = torch.cuda.is_available()
 def trt():
     """The TensorRT that builds here, with its name."""
     try:
-        name, module = find_library()
+        name, module = find_library(for_this_gpu=GPU)
     except EngineMissing as error:
         name, module = "", str(error)
     require(name == "tensorrt_rtx" or (name == "tensorrt" and GPU), f"tensorrt_rtx, or tensorrt and a GPU: {module}")

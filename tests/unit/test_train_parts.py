@@ -9,8 +9,10 @@ import torch
 from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.fit import FitRules, fit
 from allocator_engine.grid import GRIDS
+from allocator_engine.model import sentence
 from allocator_engine.model.checkpoint import Checkpoint, load, save
 from allocator_engine.model.network import Shape, StreamNetwork
+from allocator_engine.model.query import QueryEncoder
 from allocator_engine.model.sentence import PretrainedEncoder
 from allocator_engine.spec import CELLS, MEMORY_FEATURES, QUERY_FEATURES
 from allocator_engine.train.curves import draw, smooth
@@ -108,6 +110,21 @@ def test_a_sentence_encoder_of_others_takes_the_place_of_ours(bert):
     assert not np.allclose(embedded[0], embedded[1], atol=1e-3)
     assert encoder.embed([]).shape == (0, 128)
     assert np.isfinite(encoder.embed(["is " * 1000])).all()
+
+
+def test_more_questions_than_are_kept_are_embedded_alike(bert, monkeypatch):
+    texts = [f"is a dog {place}" for place in range(5)]
+    expected = PretrainedEncoder(str(bert)).embed(texts)
+    monkeypatch.setattr(sentence, "_KEPT", 2)
+    assert (PretrainedEncoder(str(bert)).embed(texts) == expected).all()
+
+
+def test_a_checkpoint_can_be_read_by_others_and_leaves_nothing_beside_it(tmp_path):
+    network = StreamNetwork(Shape(stem=(8, 8, 8), width=16, heads=2, mixers=1, readers=1, head_width=16))
+    save(Checkpoint(network, QueryEncoder()), tmp_path / "allocator.safetensors")
+    assert [(file.name, file.stat().st_mode & 0o777) for file in tmp_path.iterdir()] == [
+        ("allocator.safetensors", 0o644)
+    ]
 
 
 def test_the_projection_keeps_angles(bert):
