@@ -1,7 +1,8 @@
 """The oracle: it knows which hops decide what will be asked, and spends on those. An upper line, not an allocator.
 
-For watches all that the bucket has goes to the hops in which one begins or ceases to hold, and nothing to others. For
-questions it is the best schedule of scales that a token bucket allows, by dynamic programming over the bucket's level.
+For watches, and for questions from when to when, all that the bucket has goes to the hops in which something begins or
+ceases, and nothing to others: a small look between would only be mistaken. For other questions it is the best schedule
+of scales that a token bucket allows, by dynamic programming over the bucket's level.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from allocator_engine.evaluate.baselines import scaled
 from allocator_engine.evaluate.equal import Purse
-from allocator_engine.evaluate.tasks import Evidence
+from allocator_engine.evaluate.tasks import Evidence, Family
 from allocator_engine.fit import FitRules
 
 SCALES = (0.0, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
@@ -72,8 +73,17 @@ def schedule(
     return tuple(scales)
 
 
+def plan(
+    family: Family, hops: Sequence[Cost], evidence: Sequence[Evidence], purse: Purse, start_s: float, rules: FitRules
+) -> tuple[float, ...]:
+    """The scale of each hop for a task of that family."""
+    if family in ("watch_f1", "grounding"):
+        return on_turns(len(hops), evidence)
+    return schedule(hops, evidence, purse, start_s, rules)
+
+
 def on_turns(hops: int, evidence: Sequence[Evidence]) -> tuple[float, ...]:
-    """The scale of each hop while watches stand: native where they turn, as far as it is paid for, or nothing."""
+    """Native where something turns, as far as it is paid for, or nothing."""
     turns = {one.hop for one in evidence}
     return tuple(float(hop in turns) for hop in range(hops))
 

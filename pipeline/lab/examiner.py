@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from allocator_engine.errors import EngineFailed
 from allocator_engine.evaluate.baselines import Baseline, Fewer, Random, Scheduled, Video, native
 from allocator_engine.evaluate.equal import Purse, purse
-from allocator_engine.evaluate.oracle import Cost, on_turns, schedule
+from allocator_engine.evaluate.oracle import Cost, plan
 from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, Pass, Show, Spending
 from allocator_engine.evaluate.tasks import Outcome, Task, TaskSource
 from allocator_engine.fit import Allocation
@@ -172,10 +172,8 @@ class Examiner:
         return makers[name]()
 
     def _schedule(self, task: Task, hops: Sequence[Hop], pocket: Purse) -> tuple[float, ...]:
-        if task.watches:
-            return on_turns(len(hops), task.evidence)
         costs = [Cost(hop.end_s, tuple(_sizes(hop))) for hop in hops]
-        return schedule(costs, task.evidence, pocket, hops[0].start_s, self._table.rules)
+        return plan(task.family, costs, task.evidence, pocket, hops[0].start_s, self._table.rules)
 
     def _clip(self, name: str) -> tuple[Hop, ...]:
         """A clip whose pictures remember how they look when they are small."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from allocator_engine.evaluate.baselines import Fewer, Random, Scheduled, Video, native
 from allocator_engine.evaluate.equal import Purse
-from allocator_engine.evaluate.oracle import Cost, on_turns, schedule
+from allocator_engine.evaluate.oracle import Cost, on_turns, plan, schedule
 from allocator_engine.evaluate.tasks import Evidence
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
@@ -81,6 +81,16 @@ def tokens(scales: tuple[float, ...]) -> list[int]:
 def test_the_oracle_shows_watches_their_turns_alone():
     assert on_turns(5, (Evidence(1, 1.0), Evidence(2, 1.0), Evidence(2, 1.0))) == (0.0, 1.0, 1.0, 0.0, 0.0)
     assert on_turns(2, ()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("family", "blind"), [("watch_f1", True), ("grounding", True), ("qa", False), ("image", False)]
+)
+def test_the_oracle_looks_away_between_the_ends_of_what_lasts_and_glances_otherwise(family, blind):
+    costs = [Cost(1.0 + hop, tuple(YARD)) for hop in range(20)]
+    scales = plan(family, costs, [Evidence(12, 1.0)], Purse(11.2, NATIVE), 0.0, RULES)
+    assert scales[12] == 1.0
+    assert (sum(scales) == 1.0) == blind
 
 
 def test_the_oracle_saves_up_for_what_decides():
