@@ -1,8 +1,8 @@
 """The oracle: it knows which hops decide what will be asked, and spends on those. An upper line, not an allocator.
 
 For watches, and for questions from when to when, all that the bucket has goes to the hops in which something begins or
-ceases, and nothing to others: a small look between would only be mistaken. For other questions it is the best schedule
-of scales that a token bucket allows, by dynamic programming over the bucket's level.
+ceases. For other questions it is the best schedule of scales that a token bucket allows, by dynamic programming over
+the bucket's level; what decides nothing has what nothing better can be done with.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,6 @@ LEVELS = 2048
 
 _STEEP = 3
 """Evidence shown at a part of the scale that it needs is worth this power of that part: little, once illegible."""
-
-_GLANCE, _GLANCED = 0.3, 0.02
-"""Up to which scale any hop is worth looking at, and how much: an oracle that goes blind between its events would miss
-what is next to them. In proportion to the scale, so that many small looks are worth more than a large one."""
 
 _SPARE = 1e-3
 """What spending all of a hop's native tokens is worth where nothing better can be done with them."""
@@ -91,7 +87,7 @@ def on_turns(hops: int, evidence: Sequence[Evidence]) -> tuple[float, ...]:
 def _worth(hop: int, costs: NDArray[np.int64], evidence: Sequence[Evidence]) -> NDArray[np.float64]:
     """Of each scale."""
     shown = np.array(SCALES)
-    worth = _SPARE * costs / max(1, int(costs[-1])) + _GLANCED * np.minimum(1.0, shown / _GLANCE)
+    worth = _SPARE * costs / max(1, int(costs[-1]))
     for one in (one for one in evidence if one.hop == hop):
         worth = worth + one.worth * np.minimum(1.0, shown / max(one.scale, SCALES[1])) ** _STEEP
     return worth

@@ -25,7 +25,8 @@ _SECONDS = re.compile(r"\d+\.\d")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Asked once hop `hop` of the clip has been shown. `split` is a part of its family that is counted apart as well.
+    """Asked once hop `hop` of the clip has been shown; the Allocator is told of it from hop `known_hop` on. `split` is
+    a part of its family that is counted apart as well.
 
     With `timed`, the decimals in its text are seconds of the clip. `hint` tells the MLLM what an answer looks like; the
     Allocator is not told of it.
@@ -38,6 +39,7 @@ class Question:
     split: str = ""
     timed: bool = False
     hint: str = ""
+    known_hop: int = 0
 
     def told(self, anchor_s: float) -> str:
         """The text on a context whose time text counts from `anchor_s` seconds of the clip. What was before the
@@ -95,7 +97,8 @@ class Task:
     """One clip, what stands while it is shown, and what is asked.
 
     `episode` is what is drawn again for intervals: tasks of one episode are not independent. The Allocator is told of
-    the watches, or else of the questions; `reworded` are the same in words that no training used, where there are any.
+    the watches, or else of the questions; `reworded` are the watches in words that no training used, where there are
+    any.
     """
 
     name: str
@@ -110,7 +113,12 @@ class Task:
     @property
     def standing(self) -> tuple[str, ...]:
         """The queries that the Allocator is told of, each once."""
-        return tuple(dict.fromkeys([one.text for one in self.watches] + [one.text for one in self.questions]))
+        return self.standing_in(max((one.known_hop for one in self.questions), default=0))
+
+    def standing_in(self, hop: int) -> tuple[str, ...]:
+        """Those that it knows of when hop `hop` comes."""
+        known = [one.text for one in self.questions if one.known_hop <= hop]
+        return tuple(dict.fromkeys([*(one.text for one in self.watches), *known]))
 
 
 class TaskSource(Protocol):

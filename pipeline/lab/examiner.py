@@ -129,8 +129,9 @@ class Examiner:
         hops = self._clip(task.clip)
         pocket = self._purse(hops, dry)
         allocator = self._allocator(dry.allocator, task, hops, pocket)
-        queries = [WatchQuery(str(place), text) for place, text in enumerate(task.standing)]
-        allocations, taken_s = self._runner.run(spend(hops, queries, allocator, pocket, self._table))
+        queries = {text: WatchQuery(str(place), text) for place, text in enumerate(task.standing)}
+        standing = [[queries[text] for text in task.standing_in(number)] for number in range(len(hops))]
+        allocations, taken_s = self._runner.run(spend(hops, standing, allocator, pocket, self._table))
         spending = Spending(
             tokens=sum(allocation.tokens for allocation in allocations),
             native=self._native(hops),
@@ -153,7 +154,9 @@ class Examiner:
 
     def _allocator(self, name: str, task: Task, hops: Sequence[Hop], pocket: Purse) -> Allocator:
         rules = self._table.rules
-        others = {"learned-no-text": (), "learned-reworded": task.reworded or task.standing}
+        as_they_are = {text: text for text in task.standing}
+        said = dict(zip((watch.text for watch in task.watches), task.reworded, strict=True)) if task.reworded else {}
+        others = {"learned-no-text": {}, "learned-reworded": as_they_are | said}
         if name in self._engines or name in LEARNED:
             engine = self._engines.get("learned" if name in others else name)
             if engine is None:
@@ -232,16 +235,18 @@ class _Baselined:
 
 
 class _ToldOf:
-    """An allocator that is told of other queries than those that stand."""
+    """An allocator that is told of the queries that stand in other words, and of none for which there are no others."""
 
-    def __init__(self, allocator: Allocator, name: str, texts: Sequence[str]) -> None:
-        self.name, self._allocator = name, allocator
-        self._queries = [WatchQuery(str(place), text) for place, text in enumerate(texts)]
+    def __init__(self, allocator: Allocator, name: str, said: Mapping[str, str]) -> None:
+        self.name, self._allocator, self._said = name, allocator, said
         self.forget, self.close = allocator.forget, allocator.close
 
     async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
         """See Allocator."""
-        return await self._allocator.allocate(hop, self._queries, grant)
+        told = [
+            replace(query, question=self._said[query.question]) for query in queries if query.question in self._said
+        ]
+        return await self._allocator.allocate(hop, told, grant)
 
 
 def _sizes(hop: Hop) -> list[tuple[int, int]]:

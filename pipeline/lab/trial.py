@@ -110,22 +110,23 @@ def as_hops(clip: Sequence[ClipHop], stream_id: str = STREAM) -> list[Hop]:
 
 
 async def spend(
-    hops: Sequence[Hop], queries: Sequence[WatchQuery], allocator: Allocator, purse: Purse, table: Table
+    hops: Sequence[Hop], standing: Sequence[Sequence[WatchQuery]], allocator: Allocator, purse: Purse, table: Table
 ) -> tuple[tuple[Allocation, ...], float]:
     """What an allocator makes of a clip, and the wall seconds it took: each hop's grant and allocation as the loop has
-    them, all of it spent, nothing shown.
+    them, all of it spent, nothing shown. `standing` are the queries that stand in each hop; tokens are saved for those
+    of the last one from the beginning.
 
     Raises AllocationFailed where a fixed scale had to stand in: figures would be told of the wrong allocator.
     """
     mllm = NullMLLM(grid=table.rules.grid)
     house = House(
-        table.clock, _Standing(queries), _ledger(hops, purse, table.clock), allocator, table.rules, mllm, Journal(),
+        table.clock, _Standing(()), _ledger(hops, purse, table.clock), allocator, table.rules, mllm, Journal(),
         table.metrics,
     )  # fmt: skip
     run = StreamRun(STREAM, HOPS, whole(STREAM, _seconds(hops)))
     allocations, taken_s = [], 0.0
-    for hop in hops:
-        grant = grant_tokens(run, hop, queries, house)
+    for hop, queries in zip(hops, standing, strict=True):
+        grant = grant_tokens(run, hop, standing[-1], house)
         began_s = table.clock.monotonic_s()
         allocation, fell_back = await allocate(hop, queries, grant, house)
         if fell_back:

@@ -110,7 +110,8 @@ def _reworded(watch: watches.Watch, place: int) -> str:
 
 
 def _asking(clip: str, shown: Film, rng: np.random.Generator) -> list[Task]:
-    """Questions when all has been shown: about all of it, about its newest second, and from when to when."""
+    """Questions when all has been shown: about all of it, about its newest second, and from when to when. Of those
+    about the newest second nobody knows before it is there."""
     last = len(shown.hops) - 1
     told = shown.until(last)
     present = ask(told, rng, kinds=tuple(CARD_FAMILY), count=PRESENT)
@@ -144,4 +145,6 @@ def _question(question: grammar.Question, hop: int) -> Question:
     form: Form = "yes_no" if question.answer in ("yes", "no") else "word"
     if question.family == "grounding":
         form, split = "interval", ""
-    return Question(question.text, question.answer, form, hop, split, timed=question.kind.startswith("at_"))
+    known_hop = hop if question.kind in CARD_FAMILY else 0
+    timed = question.kind.startswith("at_")
+    return Question(question.text, question.answer, form, hop, split, timed, known_hop=known_hop)

@@ -12,7 +12,7 @@ from allocator_engine.cli import app
 from allocator_engine.errors import EngineFailed
 from allocator_engine.evaluate.equal import purse
 from allocator_engine.evaluate.run import ALLOCATORS, Pass, Show
-from allocator_engine.fit import FitRules
+from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.runtime import torch_engine
 from allocator_engine.spec import STREAM
 from pipeline.allocators.fixed import FixedAllocator
@@ -35,6 +35,11 @@ from tests.engines import untrained
 SEED, SECONDS = 800_003, 6.0
 RULES = FitRules(grid(), 2, min_tokens_per_segment=1)
 NATIVE = 112 * 6
+
+
+def always(question: str, hops) -> list[list[WatchQuery]]:
+    """One question that stands in all hops."""
+    return [[WatchQuery("a", question)]] * len(hops)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,7 @@ async def test_a_dry_pass_grants_and_spends_what_the_loop_does(source, kind, mon
     task = source.tasks(0)[0]
     hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
     pocket, dry, wet = purse(NATIVE, 112, SECONDS, 0.2, 0), Noting(), Noting()
-    allocations, _ = await spend(hops, [WatchQuery("a", "is it so?")], dry, pocket, table)
+    allocations, _ = await spend(hops, always("is it so?", hops), dry, pocket, table)
     monkeypatch.setattr("pipeline.lab.trial._Given", lambda allocations: wet)
     await show(hops, allocations, [task], pocket, NullMLLM(grid=grid()), table)
     assert wet.noted == dry.noted
@@ -89,7 +94,7 @@ async def test_a_dry_pass_of_an_allocator_that_fails_is_refused(source):
     task = source.tasks(0)[0]
     hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
     with pytest.raises(AllocationFailed, match="fixed failed on the hop at"):
-        await spend(hops, [WatchQuery("a", "?")], Failing(RULES), purse(NATIVE, 112, SECONDS, 0.5, 0), table)
+        await spend(hops, always("?", hops), Failing(RULES), purse(NATIVE, 112, SECONDS, 0.5, 0), table)
 
 
 @pytest.mark.parametrize("make", [FixedAllocator, MotionAllocator])
@@ -97,7 +102,7 @@ async def test_what_a_dry_pass_spends_is_shown_and_no_more_than_its_purse_has(so
     task = source.tasks(0)[0]
     hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
     pocket = purse(NATIVE, 112, SECONDS, 0.2, 0)
-    allocations, _ = await spend(hops, [WatchQuery("a", "is it so?")], make(RULES), pocket, table)
+    allocations, _ = await spend(hops, always("is it so?", hops), make(RULES), pocket, table)
     assert 0.1 * NATIVE < sum(allocation.tokens for allocation in allocations) <= 0.2 * NATIVE
     outcome = (await show(hops, allocations, [task], pocket, NullMLLM(grid=grid()), table))[0]
     assert len(outcome.events) == len(task.watches)
@@ -106,11 +111,31 @@ async def test_what_a_dry_pass_spends_is_shown_and_no_more_than_its_purse_has(so
         await show(hops, allocations, [task], poorer, NullMLLM(grid=grid()), table)
 
 
+async def test_who_asks_late_is_heard_late_and_has_what_was_saved_from_the_beginning(source):
+    class Hearing(FixedAllocator):
+        """Shows nothing until it is asked."""
+
+        def __init__(self):
+            super().__init__(RULES)
+            self.heard = []
+
+        async def allocate(self, hop, queries, grant):
+            self.heard.append([query.question for query in queries])
+            return await super().allocate(hop, queries, grant) if queries else Allocation()
+
+    hops, table = as_hops(source.hops(source.tasks(0)[0].clip)), Table(SystemClock(), RULES, Metrics())
+    standing = [[] for _ in hops[1:]] + [[WatchQuery("late", "is it so now?")]]
+    hearing = Hearing()
+    allocations, _ = await spend(hops, standing, hearing, purse(NATIVE, 112, SECONDS, 1 / len(hops), 0), table)
+    assert hearing.heard == [[]] * (len(hops) - 1) + [["is it so now?"]]
+    assert [one.tokens for one in allocations] == [0] * (len(hops) - 1) + [112]
+
+
 async def test_nothing_is_kept_back_in_a_context_that_never_restarts(source):
     task = source.tasks(0)[0]
     hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
     allocations, _ = await spend(
-        hops, [WatchQuery("a", "is it so?")], FixedAllocator(RULES), purse(NATIVE, 112, SECONDS, 0.5, 0), table
+        hops, always("is it so?", hops), FixedAllocator(RULES), purse(NATIVE, 112, SECONDS, 0.5, 0), table
     )
     assert sum(allocation.tokens for allocation in allocations) > 0.97 * 0.5 * NATIVE
 

@@ -86,7 +86,7 @@ def test_the_oracle_shows_watches_their_turns_alone():
 @pytest.mark.parametrize(
     ("family", "blind"), [("watch_f1", True), ("grounding", True), ("qa", False), ("image", False)]
 )
-def test_the_oracle_looks_away_between_the_ends_of_what_lasts_and_glances_otherwise(family, blind):
+def test_the_oracle_looks_away_between_the_ends_of_what_lasts_and_spends_all_of_it_otherwise(family, blind):
     costs = [Cost(1.0 + hop, tuple(YARD)) for hop in range(20)]
     scales = plan(family, costs, [Evidence(12, 1.0)], Purse(11.2, NATIVE), 0.0, RULES)
     assert scales[12] == 1.0
@@ -97,7 +97,7 @@ def test_the_oracle_saves_up_for_what_decides():
     scales = planned([Evidence(12, 1.0)], rate=11.2)
     assert scales[12] == 1.0
     assert 0 < sum(tokens(scales[:12])) <= 13 * 11.2 - NATIVE, "what is needed later is not spent before"
-    assert len(set(scales[13:])) <= 2, "afterwards nothing is worth more than anything else"
+    assert sum(tokens(scales[13:])) > 0.8 * 7 * 11.2, "afterwards nothing is left for what does not come"
 
 
 def test_the_oracle_shows_evidence_as_large_as_it_has_to_be_and_takes_the_better_of_two():

@@ -53,6 +53,17 @@ def test_every_question_can_be_graded_and_is_asked_of_a_hop_that_is_shown(source
         assert all(0 <= one.hop < len(shown) and 0 < one.scale <= 1 for one in task.evidence)
 
 
+def test_of_what_is_now_nobody_knows_before_it_is_asked(source):
+    (asked,) = (task for task in source.tasks(1) if task.family == "qa")
+    last = len(source.hops(asked.clip)) - 1
+    present = {question.text for question in asked.questions if question.split in ("coarse", "fine")}
+    assert present
+    assert set(asked.standing) - set(asked.standing_in(last - 1)) == present
+    assert asked.standing_in(last) == asked.standing
+    others = [task for task in source.tasks(1) if task.family in ("grounding", "watch_f1")]
+    assert all(task.standing_in(0) == task.standing for task in others)
+
+
 def test_a_single_picture_is_a_clip_of_one_frame(source):
     clips = [task.clip for task in source.tasks(0) if task.family == "image"]
     shown = source.hops(clips[0])
