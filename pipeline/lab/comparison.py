@@ -17,6 +17,7 @@ from pipeline.build import YARD
 from pipeline.config import MLLMConfig
 from pipeline.errors import ConfigError
 from pipeline.lab.crew import Crew
+from pipeline.lab.digests import content
 from pipeline.lab.examiner import Setup
 from pipeline.lab.video_tasks import VideoTasks
 from samples.yard.hashes import of_source
@@ -42,7 +43,6 @@ _SPENDING = (
     *("pipeline/allocators/fixed.py", "pipeline/allocators/motion.py", "pipeline/allocators/learned.py"),
     *("pipeline/lab/trial.py", "pipeline/loop.py", "pipeline/context.py", "samples/yard/bandit.py"),
 )
-_WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,5 @@ def _hash(parts: Iterable[str | Path | None]) -> str:
             continue
         if not part.is_file():
             raise ConfigError(f"there is no file {part}; give the path of another")
-        size = part.stat().st_size
-        digest.update(part.read_bytes() if size <= _WHOLE_BYTES else f"{part.name} {size}\0".encode())
+        digest.update(content(part))
     return digest.hexdigest()[:12]

@@ -7,7 +7,7 @@ where that is not shown, so that a question means the same under every allocatio
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TypeVar
@@ -19,21 +19,18 @@ from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
 from allocator_engine.resize import Pixels
 from allocator_engine.train.reward import grade
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, RewardKind
-from pipeline.backoff import back_off_s
 from pipeline.clock import Clock
 from pipeline.context import Context, ContextRules
-from pipeline.errors import MLLMOverloaded, MLLMUnavailable
+from pipeline.errors import MLLMUnavailable
 from pipeline.lab.background import Background
 from pipeline.lab.natives import Natives
+from pipeline.lab.patience import patiently
 from pipeline.mllm.base import MLLM
 from pipeline.types import Answer, Segment, WatchQuery
 from pipeline.waiting import stop
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
-
-TRIES = 5
-"""How often an MLLM that has too much to do is asked; its own client has asked a server again before that."""
 
 AT_ONCE = 8
 """Allocations of an episode that are asked about at the same time."""
@@ -116,7 +113,7 @@ class MLLMAnswerer:
         spoken = [probe for probe in probes if probe.form != "yes_no"]
         answers = iter(await self._asked(context, [probe.text for probe in scored]))
         texts = [probe.text for probe in spoken]
-        said = iter(await self._patiently(lambda: self._mllm.say(context, texts, MOST_WORDS)) if texts else ())
+        said = iter(await patiently(lambda: self._mllm.say(context, texts, MOST_WORDS), self._clock) if texts else ())
         return [
             _probability(next(answers), grade("yes_no", probe.truth, "yes") == 1)
             if probe.form == "yes_no"
@@ -144,15 +141,7 @@ class MLLMAnswerer:
         queries = [WatchQuery(str(number), question) for number, question in enumerate(questions)]
         if not queries:
             return ()
-        return (await self._patiently(lambda: self._mllm.ask(context, queries))).answers
-
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        for failures in range(1, TRIES):
-            try:
-                return await ask()
-            except MLLMOverloaded:
-                await self._clock.sleep(back_off_s(failures, 1.0, 30.0))
-        return await ask()
+        return (await patiently(lambda: self._mllm.ask(context, queries), self._clock)).answers
 
     def _empty(self, hops: Sequence[ClipHop]) -> Context:
         first_s = next((pts_s for hop in hops for pts_s in hop.pts_s), 0.0)

@@ -18,6 +18,7 @@ from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig, SiteConfig, overlay, parse_site, read_yaml
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.background import Background
+from pipeline.lab.digests import content
 from pipeline.lab.footage import LONG_FRAMES, Reader, SiteClips, survey
 from pipeline.lab.natives import Natives
 from pipeline.lab.rollout import MLLMAnswerer
@@ -27,8 +28,6 @@ PROMPTS_AT_ONCE = 2
 
 PATIENCE_S = 600.0
 """How long an answer may take at least: nobody waits for it."""
-
-_WHOLE_BYTES = 64 * 2**20  # larger files are known by their name and size
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +206,7 @@ def _check_videos(data: Path, rows: list[Row], reader: Reader) -> None:
 
 
 def _file_digest(file: Path) -> str:
-    """The first 12 digits of a file's SHA-256; of a large one, of its name and size."""
-    size = file.stat().st_size
-    what = file.read_bytes() if size <= _WHOLE_BYTES else f"{file.name} {size}".encode()
-    return hashlib.sha256(what).hexdigest()[:12]
+    return hashlib.sha256(content(file)).hexdigest()[:12]
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from pipeline.context import Context, ContextRules, Room
 from pipeline.decision import Decision
 from pipeline.errors import AllocationFailed, ConfigError, MLLMUnavailable
 from pipeline.hops import HopRules
+from pipeline.lab.patience import patiently
 from pipeline.loop import House, allocate, grant_tokens, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
@@ -267,7 +268,7 @@ class _Exam:
     ) -> Answers:
         """See MLLM."""
         try:
-            answers = await self._reader.ask(context, queries, limit, aside)
+            answers = await patiently(lambda: self._reader.ask(context, queries, limit, aside), self._clock)
             for task in self._tasks:
                 if task.watches:
                     self._seconds[task.name] += answers.usage.seconds - answers.usage.queued_s
@@ -283,7 +284,7 @@ class _Exam:
             return
         began_s, anchor_s = self._clock.monotonic_s(), context.anchor_s
         texts = [task.questions[place].told(anchor_s) for place in due]
-        said = await self._mllm.say(context, texts, MOST_WORDS)
+        said = await patiently(lambda: self._mllm.say(context, texts, MOST_WORDS), self._clock)
         self._seconds[task.name] += self._clock.monotonic_s() - began_s
         for place, text in zip(due, said, strict=True):
             self._grades[task.name][place] = task.questions[place].grade(text, anchor_s)

@@ -19,8 +19,9 @@ from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig
-from pipeline.errors import AllocationFailed, ConfigError
+from pipeline.errors import AllocationFailed, ConfigError, MLLMOverloaded, MLLMUnavailable
 from pipeline.lab.examiner import Examiner, Setup
+from pipeline.lab.patience import TRIES
 from pipeline.lab.trial import Table, as_hops, show, spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
@@ -129,6 +130,31 @@ async def test_who_asks_late_is_heard_late_and_has_what_was_saved_from_the_begin
     allocations, _ = await spend(hops, standing, hearing, purse(NATIVE, 112, SECONDS, 1 / len(hops), 0), table)
     assert hearing.heard == [[]] * (len(hops) - 1) + [["is it so now?"]]
     assert [one.tokens for one in allocations] == [0] * (len(hops) - 1) + [112]
+
+
+async def test_an_mllm_that_has_too_much_to_do_is_asked_again_and_nothing_comes_of_it(source, monkeypatch):
+    class Busy(NullMLLM):
+        """Refuses the first so many asks."""
+
+        def __init__(self, refusals):
+            super().__init__(grid=grid())
+            self.refusals = refusals
+
+        async def ask(self, *arguments):
+            if self.refusals:
+                self.refusals -= 1
+                raise MLLMOverloaded("busy", sent=False)
+            return await super().ask(*arguments)
+
+    monkeypatch.setattr("pipeline.lab.patience.back_off_s", lambda failures, least_s, most_s: 0.0)
+    task = source.tasks(0)[0]
+    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    pocket = purse(NATIVE, 112, SECONDS, 0.2, 0)
+    allocations, _ = await spend(hops, always("is it so?", hops), FixedAllocator(RULES), pocket, table)
+    found = [await show(hops, allocations, [task], pocket, Busy(refusals), table) for refusals in (0, TRIES - 1)]
+    assert found[0][0].events == found[1][0].events
+    with pytest.raises(MLLMUnavailable, match="busy"):
+        await show(hops, allocations, [task], pocket, Busy(TRIES), table)
 
 
 async def test_nothing_is_kept_back_in_a_context_that_never_restarts(source):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = [
     # 0 values
     "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.lockfile pipeline.decision"
-    " pipeline.backoff pipeline.waiting pipeline.lab.background"
+    " pipeline.backoff pipeline.waiting pipeline.lab.background pipeline.lab.digests"
     " allocator_engine.grid allocator_engine.fit allocator_engine.resize allocator_engine.spec"
     " allocator_engine.encode allocator_engine.errors allocator_engine.manifest allocator_engine.model"
     " allocator_engine.train allocator_engine.runtime allocator_engine.export allocator_engine.compile"
@@ -28,7 +28,7 @@ FLOORS = [
     # 4 composition, configuration and storage
     "pipeline.config_faults pipeline.config pipeline.build"
     " pipeline.database pipeline.store pipeline.outbox pipeline.relay"
-    " pipeline.lab.natives pipeline.lab.rollout pipeline.lab.footage",
+    " pipeline.lab.patience pipeline.lab.natives pipeline.lab.rollout pipeline.lab.footage",
     # 5 running streams
     "pipeline.attachment pipeline.keeper pipeline.service pipeline.doctor",
     # 6 what people touch

@@ -26,7 +26,8 @@ from pipeline.hops import HopRules
 from pipeline.lab.background import Background
 from pipeline.lab.footage import LONG_FRAMES, Clip, Reader, SiteClips, survey
 from pipeline.lab.natives import Natives
-from pipeline.lab.rollout import TRIES, MLLMAnswerer
+from pipeline.lab.patience import TRIES
+from pipeline.lab.rollout import MLLMAnswerer
 from pipeline.mllm.base import MLLMInfo
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.types import Answer, Answers
