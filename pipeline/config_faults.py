@@ -7,8 +7,29 @@ from typing import get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.errors import ConfigError
+from pipeline.redact import scrub
+
+_BOUNDS = {
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "{le:g} or less",
+}
+_KINDS = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a finite number",
+    "bool_": "true or false",
+    "string_type": "text",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+}
+"""Faults, by the beginnings of their types, and what is wanted there."""
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -46,9 +67,28 @@ def explain(error: ValidationError, root: type) -> Iterator[str]:
             yield f"{where}: missing; it must be given"
         elif fault["type"] == "string_pattern_mismatch" and path[-1] == "[key]":
             yield f"{where}: {fault['input']!r} is no slug; expected lower-case letters, digits, - and _, at most 63"
+        elif expected := _expected(fault):
+            yield f"{where} is {_shown(fault, path)}; expected {expected}"
         else:
-            shown = "" if path[-1:] in (["url"], ["password"], ["secret"]) else f" {fault['input']!r}:"
-            yield f"{where}:{shown} {fault['msg']}"
+            yield f"{where} is {_shown(fault, path)}: {fault['msg']}"
+
+
+def _shown(fault: ErrorDetails, path: list[str]) -> str:
+    """The value, as far as it may be seen: whatever holds others may hold credentials."""
+    value: object = fault["input"]
+    if isinstance(value, dict | list | tuple):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return "another thing" if path[-1:] in (["url"], ["password"], ["secret"]) else scrub(repr(value))
+
+
+def _expected(fault: ErrorDetails) -> str | None:
+    """What pydantic wanted instead, where that is a kind of value, a bound or one of some."""
+    kind, about = fault["type"], fault.get("ctx", {})
+    if (words := _BOUNDS.get(kind)) is not None:
+        return words.format(**about)
+    if kind == "literal_error":
+        return str(about["expected"])
+    return next((words for name, words in _KINDS.items() if kind.startswith(name)), None)
 
 
 def _keys_at(root: type, path: list[str]) -> list[str]:

@@ -57,7 +57,12 @@ def test_an_unknown_key_is_refused_with_the_known_ones_and_the_nearest():
     [
         ({"streams": {"Gate 1": {"url": "a"}}}, ["'Gate 1'", "slug"]),
         ({"streams": {"gate": {}}}, ["streams.gate.url", "missing"]),
-        ({"defaults": {"sample_fps": -1}}, ["defaults.sample_fps", "-1", "greater than 0"]),
+        ({"defaults": {"sample_fps": -1}}, ["defaults.sample_fps is -1; expected more than 0"]),
+        ({"defaults": {"sample_fps": "two"}}, ["defaults.sample_fps is 'two'; expected a number"]),
+        ({"defaults": {"realtime": "perhaps"}}, ["defaults.realtime is 'perhaps'; expected true or false"]),
+        ({"defaults": {"rtsp_transport": "ip"}}, ["defaults.rtsp_transport is 'ip'; expected 'tcp' or 'udp'"]),
+        ({"mllm": {"use": "tiny", "max_queue": 1.5}}, ["mllm.max_queue is 1.5; expected a whole number"]),
+        (GATE | {"watches": {"w": {"question": "x", "streams": "dock"}}}, ["w.streams is 'dock'; expected a list"]),
         ({"streams": {"gate": {"url": "a", "hop_s": 0.3}}}, ["streams.gate", "hop_s is 0.3", "whole number"]),
         ({"streams": {"gate": {"url": "a", "context_keep_s": 40}}}, ["streams.gate", "context_keep_s is 40", "30"]),
         (GATE | {"watches": {"w": {"question": ""}}}, ["watches.w.question", "empty"]),
@@ -72,6 +77,22 @@ def test_an_unknown_key_is_refused_with_the_known_ones_and_the_nearest():
 )
 def test_a_wrong_value_is_refused_by_name_with_what_was_expected(raw, parts):
     refused(raw, *parts)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"streams": {"gate": "rtsp://operator:s3cret@10.0.0.7/1"}},
+        {"streams": [{"url": "rtsp://operator:s3cret@10.0.0.7/1"}]},
+        {"streams": {"gate": {"url": ["rtsp://operator:s3cret@10.0.0.7/1"]}}},
+        {"sinks": {"k": {"url": "kafka://broker/events", "security": [{"password": "s3cret"}]}}},
+        {"sinks": {"k": {"url": "kafka://broker/events", "security": {"password": ["s3cret"]}}}},
+    ],
+)
+def test_what_is_refused_for_its_place_shows_no_credentials(raw):
+    with pytest.raises(ConfigError, match="expected") as refusal:
+        parse_site(raw)
+    assert "s3cret" not in str(refusal.value)
 
 
 def test_a_question_in_any_script_is_welcome():
