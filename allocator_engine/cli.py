@@ -16,6 +16,7 @@ from allocator_engine.cli_train import train
 from allocator_engine.errors import EngineError
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, ResadaptError
+from pipeline.redact import scrub
 
 EXIT_REFUSED = 2
 """Exit code when what was asked for is wrong: a missing file, an unknown name, a package that is not installed."""
@@ -118,8 +119,12 @@ def main() -> None:
     try:
         app()
     except (EngineError, ResadaptError) as error:
-        Console(stderr=True).print(f"[red]resadapt-allocator:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"[red]resadapt-allocator:[/] {escape(scrub(str(error)))}", highlight=False, soft_wrap=True
+        )
         sys.exit(EXIT_REFUSED if isinstance(error, ValueError) else EXIT_FAILED)
     except OSError as error:  # a folder that cannot be written, a full disk
-        Console(stderr=True).print(f"[red]resadapt-allocator:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"[red]resadapt-allocator:[/] {escape(scrub(str(error)))}", highlight=False, soft_wrap=True
+        )
         sys.exit(EXIT_FAILED)

@@ -74,8 +74,10 @@ def train(
     console = Console(stderr=True)
     import torch
 
+    from pipeline.logs import set_up_logs
     from pipeline.mllm.loading import device_of
 
+    set_up_logs("warning")
     options = replace(options, device=device and str(device_of(device)))
     out.mkdir(parents=True, exist_ok=True)  # rather than after hours
     torch.set_num_threads(1)  # each thread that asks has one of its own

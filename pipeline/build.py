@@ -150,7 +150,7 @@ def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
     }
     kind, _, model = config.use.partition(":")
     if kind not in backends:
-        raise ConfigError(f"mllm.use is {config.use!r}; expected {MLLM_CHOICES}")
+        raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected {MLLM_CHOICES}")
     return backends[kind](model, config, clock)
 
 
@@ -195,7 +195,7 @@ def _vllm(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
 
 
 def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
-    url, _, model = address.partition("#")
+    url, _, model = address.rpartition("#")  # a password may hold another
     if not url.startswith(("http://", "https://")) or not model:
         raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected openai:URL#MODEL")
     from pipeline.mllm.openai import OpenAIMLLM
@@ -217,7 +217,7 @@ def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
 
 def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     if model:
-        raise ConfigError(f"mllm.use is {config.use!r}; expected yard alone, or transformers:{model}")
+        raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected yard alone, or transformers:PATH_OR_NAME")
     if not any(YARD.glob("*.safetensors")):
         raise ConfigError(
             f"the MLLM yard has no weights in {YARD}; make them with python -m samples.yard.train --work DIR --out"
@@ -254,7 +254,11 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
     """The sink of a URL. Raises ConfigError naming the known schemes."""
     url = resolve(config.url)
-    scheme = urlsplit(url).scheme
+    expected = "expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:
+        raise ConfigError(f"sinks.{slug}.url is not a URL; {expected}") from None
     if scheme == "jsonl":
         return JsonlSink(Path(url.removeprefix("jsonl:")), name=slug)
     if scheme == "kafka":
@@ -266,9 +270,9 @@ def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
                 f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"
             )
         return WebhookSink(url, clock, secret=resolve(config.secret), name=slug)
-    raise ConfigError(
-        f"sinks.{slug}.url is {redact_url(url)!r}; expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
-    )
+    # The rest of it may hold a token; without //, what is read as the scheme may be a user's name.
+    named = f"has the scheme {scheme!r}" if "://" in url else "has no scheme that is known"
+    raise ConfigError(f"sinks.{slug}.url {named}; {expected}")
 
 
 def _kafka_security(config: SinkConfig) -> KafkaSecurity:

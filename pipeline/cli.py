@@ -214,7 +214,7 @@ async def _run(site: SiteConfig, console: Console, json_lines: bool, scratch: Pa
     screen = Screen(console)
     lines = TextSink(sys.stdout, name="stdout")
     if not json_lines:
-        console.print(f"[dim]loading {escape(site.mllm.use)}[/]")
+        console.print(f"[dim]loading {escape(redact_url(site.mllm.use))}[/]")
     service = Service(site, clock, [lines if json_lines else screen], insist=False)
     try:
         await play(service, clock, None if json_lines else screen, lines)
@@ -289,7 +289,7 @@ def _named_watches(questions: list[str]) -> dict[str, object]:
 def _named_sinks(urls: list[str]) -> dict[str, object]:
     named: dict[str, object] = {}
     for number, url in enumerate(urls, 1):
-        scheme = url.partition(":")[0]
+        scheme = _slug(url.partition(":")[0], "sink") if ":" in url else "sink"
         named[scheme if scheme not in named else f"{scheme}-{number}"] = url
     return named
 

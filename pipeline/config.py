@@ -16,7 +16,7 @@ import yaml
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pipeline.config_faults import UniqueKeys, explain, key_names
+from pipeline.config_faults import UniqueKeys, explain, fault_of, key_names
 from pipeline.context import ContextRules, horizon_s
 from pipeline.errors import ConfigError
 from pipeline.hops import HopRules
@@ -131,7 +131,7 @@ class MLLMConfig:
     frames_per_segment: Literal[1, 2] | None = None
     min_tokens_per_segment: Annotated[int, Field(ge=1)] = 2
     max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     family: str | None = None
     kv_cache_gib: Positive | None = None
     picture_cache_gib: Positive = 1.0
@@ -154,8 +154,8 @@ class KafkaSecurityConfig:
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    username: str | None = None
-    password: str | None = None
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
@@ -169,7 +169,7 @@ class SinkConfig:
 
     url: str
     security: KafkaSecurityConfig = field(default_factory=KafkaSecurityConfig)
-    secret: str | None = None
+    secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -216,10 +216,12 @@ def read_yaml(path: Path) -> dict[str, object]:
         raw = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the site file {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is not YAML{fault_of(error)}; put values with special characters in quotes"
+        ) from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds a {type(raw).__name__}; expected a mapping of {key_names(SiteConfig)}")
     return raw

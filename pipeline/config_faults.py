@@ -18,6 +18,16 @@ _BOUNDS = {
     "less_than": "less than {lt:g}",
     "less_than_equal": "{le:g} or less",
 }
+_PLAIN = ("int_", "float_", "finite_number", "bool_")
+_NAMES: dict[type, str] = {
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a mapping",
+    list: "a list",
+    tuple: "a list",
+}
 _KINDS = {
     "int_": "a whole number",
     "float_": "a number",
@@ -46,6 +56,15 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def fault_of(error: Exception) -> str:
+    """Where a file is no YAML, and why. Nothing of what the parser quotes of the file, which may be a password."""
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    if isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
+        return f"{where} ({error.problem})"
+    return where
+
+
 def explain(error: ValidationError, root: type) -> Iterator[str]:
     """Each fault in words: where the value is, what it was and what was expected; for an unknown key the known ones.
 
@@ -66,19 +85,22 @@ def explain(error: ValidationError, root: type) -> Iterator[str]:
         elif fault["type"] in ("missing", "missing_argument"):
             yield f"{where}: missing; it must be given"
         elif fault["type"] == "string_pattern_mismatch" and path[-1] == "[key]":
-            yield f"{where}: {fault['input']!r} is no slug; expected lower-case letters, digits, - and _, at most 63"
+            named = f"{'.'.join(path[:-2])}: {scrub(repr(fault['input']))}"
+            yield f"{named} is no slug; expected lower-case letters, digits, - and _, at most 63"
         elif expected := _expected(fault):
-            yield f"{where} is {_shown(fault, path)}; expected {expected}"
+            yield f"{where} is {_shown(fault)}; expected {expected}"
         else:
-            yield f"{where} is {_shown(fault, path)}: {fault['msg']}"
+            yield f"{where}: {fault['msg']}"
 
 
-def _shown(fault: ErrorDetails, path: list[str]) -> str:
-    """The value, as far as it may be seen: whatever holds others may hold credentials."""
+def _shown(fault: ErrorDetails) -> str:
+    """The value where a number or a choice belongs; elsewhere what kind of thing it is, because it may be a password,
+    or hold one."""
     value: object = fault["input"]
-    if isinstance(value, dict | list | tuple):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    return "another thing" if path[-1:] in (["url"], ["password"], ["secret"]) else scrub(repr(value))
+    plain = fault["type"] in (*_BOUNDS, "literal_error") or fault["type"].startswith(_PLAIN)
+    if plain and not isinstance(value, dict | list | tuple):
+        return scrub(repr(value))
+    return "nothing" if value is None else _NAMES.get(type(value), "another thing")
 
 
 def _expected(fault: ErrorDetails) -> str | None:

@@ -46,4 +46,14 @@ def set_up_logs(level: str) -> None:
 def _without_credentials(
     _logger: object, _method: str, entry: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    return {key: scrub(value) if isinstance(value, str) else value for key, value in entry.items()}
+    return {key: _scrubbed(value) for key, value in entry.items()}
+
+
+def _scrubbed(value: object) -> object:
+    if isinstance(value, str | BaseException):
+        return scrub(str(value))
+    if isinstance(value, dict):
+        return {key: _scrubbed(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scrubbed(each) for each in value]
+    return value

@@ -1,25 +1,38 @@
 """Credentials out of text. Everything that shows a URL to a person or a log goes through here.
 
 Rather too much than too little: what a person typed may not be a legal URL, and its password must not be shown all the
-same. A slash in a password is recognised by the user name and colon before it, where no port can be.
+same. A slash in a password is recognised by the user name and colon before it, where on the web no port can be.
 """
 
 import re
 import traceback
 
-_SCHEME = r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)"
-_USERINFO = re.compile(rf"{_SCHEME}(?:[^\s/]*@|[^\s/:@]*:(?!\d+(?:[/?#]|\s|$))[^\s@]*@)", re.IGNORECASE)
-_QUERY = re.compile(rf"(?P<url>{_SCHEME}[^\s?#'\"<>]*)[?#][^\s'\"<>]+", re.IGNORECASE)
+_SCHEME = r"(?P<scheme>(?P<web>https?)://|(?<!http)(?<!https)://)"
+_NO_PORT = r"(?(web)(?!\d+(?:[/?#]|\s|$)))"
+_USERINFO = re.compile(rf"{_SCHEME}(?:[^\s/]*@|[^\s/:@]*:{_NO_PORT}[^\s@]*@)(?:[^\s@?#]*@)*", re.IGNORECASE)
+_QUERY = re.compile(r"(?P<url>://[^\s?#]*)[?#]\S+?(?=['\"<>)\]},;.:]*(?:\s|$))")
+_NAMED = re.compile(r"(?P<name>(?:pass(?:word|wd|phrase)?|pwd|token|secret|api_?key)=)[^\s&/?#]+", re.IGNORECASE)
+_REST = re.compile(r"(?P<url>://[^?#]*)[?#].*", re.DOTALL)
+_NO_SCHEME = re.compile(r"^(?://)?[^/\s]*:[^/]*@")
 
 
 def scrub(text: str) -> str:
-    """`text` with the user, password, query and fragment of every URL in it replaced by `***`."""
-    return _QUERY.sub(r"\g<url>?***", _USERINFO.sub(r"\g<scheme>***@", text))
+    """`text` with the user, password, query and fragment of every URL in it replaced by `***`, and what is named as a
+    secret (`password=...`)."""
+    return _NAMED.sub(r"\g<name>***", _QUERY.sub(r"\g<url>?***", _USERINFO.sub(r"\g<scheme>***@", text)))
 
 
 def redact_url(url: str) -> str:
-    """`url` to show: `rtsp://u:p@cam/1?token=x` becomes `rtsp://***@cam/1?***`."""
-    return scrub(url.replace(" ", "%20"))
+    """`url` to show: `rtsp://u:p@cam/1?token=x` becomes `rtsp://***@cam/1?***`, and `u:p@cam/1` `***@cam/1`."""
+    shown = scrub(re.sub(r"\s", "%20", url))
+    if lacks_scheme(shown):
+        shown = _NO_SCHEME.sub("***@", shown)
+    return _REST.sub(r"\g<url>?***", shown)
+
+
+def lacks_scheme(url: str) -> bool:
+    """Whether it reads as a URL with credentials of which the scheme was forgotten: `u:p@cam/1`."""
+    return "://" not in url and _NO_SCHEME.match(url) is not None
 
 
 def plain_traceback(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from pipeline.lab.crew import Crew
 from pipeline.lab.digests import content
 from pipeline.lab.examiner import Setup
 from pipeline.lab.video_tasks import VideoTasks
+from pipeline.redact import redact_url
 from samples.yard.hashes import of_source
 from samples.yard.tasks import WATCHES, YardTasks
 
@@ -77,12 +78,13 @@ class Comparison:
         use = self.mllm.use
         folder = YARD if use == "yard" else Path(use.partition(":")[2])
         weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
+        named = redact_url(use)  # a password could be guessed from its hash
         engines = {"engine": self.engine, **self.against} if self.engine else self.against
         return {
             "tasks": tasks,
-            "mllm": _hash([use, *weights]),
+            "mllm": _hash([named, *weights]),
             "answers": _hash(_ROOT / name for name in _ANSWERS),
-            "spending": _hash([use, str(self.mllm.min_tokens_per_segment), *(_ROOT / name for name in _SPENDING)]),
+            "spending": _hash([named, str(self.mllm.min_tokens_per_segment), *(_ROOT / name for name in _SPENDING)]),
             **{name: _hash([manifest_path(engine)]) for name, engine in engines.items()},
         }
 

@@ -57,8 +57,12 @@ class KafkaSecurity:
             if self.cert_file:
                 context.load_cert_chain(self.cert_file, self.key_file)
         except OSError as error:
-            files = ", ".join(file for file in (self.ca_file, self.cert_file, self.key_file) if file)
-            raise ConfigError(f"the certificates of Kafka ({files}) cannot be used: {error}") from error
+            given = {"ca_file": self.ca_file, "cert_file": self.cert_file, "key_file": self.key_file}
+            # Somebody may have put the key itself where its path belongs.
+            shown = {name: "no path" if "-----" in file else file for name, file in given.items() if file}
+            named = ", ".join(f"{name} {file}" for name, file in shown.items())
+            why = error.strerror or type(error).__name__
+            raise ConfigError(f"the files of Kafka's security ({named}) cannot be used: {why}") from None
         context.check_hostname = self.check_hostname
         return context
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError
-from pipeline.redact import redact_url, scrub
+from pipeline.redact import lacks_scheme, redact_url
 
 CAMERA_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "rtmpts", "srt", "udp", "rtp", "tcp", "v4l2")
 WEB_SCHEMES = ("http", "https")
@@ -54,6 +54,8 @@ def _parse(url: str) -> Address:
         return Address("v4l2", device, url, None, True)
     scheme, separator, _ = url.partition("://")
     if not separator:
+        if lacks_scheme(url) and not Path(url).exists():
+            raise ConfigError(f"the URL {redact_url(url)} lacks its scheme; expected rtsp://..., or the path of a file")
         scheme = url.partition(":")[0].lower()
         if scheme in (*CAMERA_SCHEMES, *WEB_SCHEMES):
             raise ConfigError(f"a URL of the scheme {scheme!r} lacks its //; expected {scheme}://host/path")
@@ -61,8 +63,11 @@ def _parse(url: str) -> Address:
     scheme = scheme.lower()
     try:
         shown, parts = redact_url(url), urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"{scrub(url)} is not a URL: {scrub(str(error))}") from None
+    except ValueError:
+        raise ConfigError(
+            f"{redact_url(url)} is not a URL; in a user name or password, @ : / ? # [ ] and letters beyond ASCII have"
+            " to be percent-encoded (@ is %40)"
+        ) from None
     if scheme == "file":
         return _file(unquote(parts.path))
     if scheme in WEB_SCHEMES:

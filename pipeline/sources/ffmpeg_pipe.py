@@ -45,6 +45,7 @@ class FfmpegPipe:
             self._child = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except OSError as error:
             raise SourceUnavailable(f"{address.shown}: {program} cannot be started: {error.strerror}") from None
+        self._address = address
         self._errors: deque[str] = deque(maxlen=ERROR_LINES)
         self._listener = threading.Thread(target=self._listen, name="ffmpeg-stderr", daemon=True)
         self._listener.start()
@@ -57,7 +58,7 @@ class FfmpegPipe:
     def said(self) -> str:
         """Why the child ended, in its own last words, without credentials; empty if it said nothing."""
         self._listener.join(timeout=0.2)
-        return scrub("; ".join(self._errors))
+        return scrub("; ".join(self._errors).replace(self._address.target, self._address.shown))
 
     def kill(self) -> None:
         """End the child; a read of `stream` under way in another thread then ends too."""

@@ -88,6 +88,11 @@ def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
         (["probe", "nowhere.mp4", "--seconds", "-3"], 2, "--seconds is -3; expected more than 0"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--log-level", "loud"], 2, "debug, info, warning, error"),
         (["serve", "-c", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["run", "u:s3cret@127.0.0.1/x", "--watch", "x", "--mllm", "null"], 2, "***@127.0.0.1/x lacks its scheme"),
+        (["probe", "rtsp://u:[s3cret]@127.0.0.1:1/x"], 2, "percent-encoded"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "--sink", "h.example/s3cret"], 2, "sinks.sink.url has no"),
+        (["run", SCENE, "--watch", "x", "--mllm", "openai:http://u:a#s3cret@127.0.0.1:9/v1#Qwen3-VL-2B"], 2, "openai"),
+        (["run", SCENE, "--watch", "x", "--mllm", "http://u:s3cret@127.0.0.1:9/v1"], 2, "mllm.use is 'http://***@"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_with_its_exit_code(tmp_path, arguments, code, said):

@@ -616,6 +616,14 @@ async def test_the_key_goes_into_its_header_and_appears_nowhere_else(
     assert KEY[:12] not in everything
 
 
+async def test_a_picture_that_a_server_sends_back_is_not_shown(server: MLLMServer) -> None:
+    async with started(server) as mllm:
+        server.habits.next.append(Turn(400, b'{"error": {"message": "no image: data:image/png;base64,iVBORw0KGgo="}}'))
+        with pytest.raises(MLLMUnavailable, match=r"no image: data:image/png;base64,\*\*\*") as error:
+            await mllm.ask(seconds(1), [GATE])
+    assert "iVBOR" not in str(error.value)
+
+
 async def test_a_missing_key_is_asked_for_by_name(server: MLLMServer) -> None:
     server.habits.key = KEY
     mllm = backend(server)

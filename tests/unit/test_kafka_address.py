@@ -64,6 +64,10 @@ def test_certificates_that_cannot_be_read_are_refused_by_name(tmp_path):
     for name in ("missing.pem", "bad.pem"):
         with pytest.raises(ConfigError, match=name):
             KafkaSecurity("SSL", ca_file=str(tmp_path / name)).options()
+    with pytest.raises(ConfigError, match="key_file no path") as refusal:
+        key = "-----BEGIN PRIVATE KEY-----\ns3cret"
+        KafkaSecurity("SSL", cert_file=str(tmp_path / "bad.pem"), key_file=key).options()
+    assert "s3cret" not in str(refusal.value)
 
 
 def message(size):

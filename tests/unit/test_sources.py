@@ -51,7 +51,17 @@ def test_an_address_shows_no_credentials() -> None:
     assert address.target.count("secret") == 2
 
 
-@pytest.mark.parametrize("url", ["gopher://u:secret@x/1", "rtsp://[u:secret@x", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gopher://u:secret@x/1",
+        "rtsp://[u:secret@x",
+        "rtsp://u:[secret]@x/1",
+        "rtsp://u:secret℀@x/1",
+        "u:secret@x/1",
+        "",
+    ],
+)
 def test_an_unknown_address_is_refused_with_what_is_known(url: str) -> None:
     with pytest.raises(ConfigError, match=r"expected|not a URL") as refused:
         parse_address(url)
