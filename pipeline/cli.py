@@ -50,6 +50,7 @@ app = typer.Typer(
     help=__doc__,
 )
 
+_REST = {"allow_extra_args": True}  # of the commands that take a stream, see _require_one
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 SiteFile = Annotated[Path, typer.Option("--config", "-c", help="The site file (YAML).")]
 
@@ -64,8 +65,9 @@ def about(
         raise typer.Exit
 
 
-@app.command()
+@app.command(context_settings=_REST)
 def run(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(help="rtsp(s)://, rtmp://, srt://, http(s)://, FILE, v4l2:DEVICE, synthetic:")
     ],
@@ -89,6 +91,7 @@ def run(
 ) -> None:
     """Watch one stream until it ends, or until Ctrl-C."""
     set_up_logs(log_level)
+    _require_one(context)
     raw = read_yaml(config) if config else {}
     own = _given(allocator=allocator, budget=_given(rate_tokens_per_s=rate, burst_tokens=burst))
     given = _given(mllm=mllm, engine=engine, store=store, sinks=_named_sinks(sink or []))
@@ -167,14 +170,16 @@ def serve(config: SiteFile, log_level: LogLevel = "info") -> None:
     asyncio.run(_serve(config))
 
 
-@app.command()
+@app.command(context_settings=_REST)
 def probe(
+    context: typer.Context,
     url: Annotated[str, typer.Argument(help="Any stream that `run` takes.")],
     seconds: Annotated[float, typer.Option(help="How long to look at it.")] = 4.0,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object on stdout.")] = False,
 ) -> None:
     """Open a stream and say what it is, what its clock is worth and what to do about it."""
     set_up_logs("error")
+    _require_one(context)
     if url.startswith("synthetic:"):
         raise ConfigError(f"{url} is generated here, as its parameters say; there is nothing to probe")
     if not seconds > 0:
@@ -284,6 +289,15 @@ def _named_watches(questions: list[str]) -> dict[str, object]:
         slug = _slug(question, f"watch-{number}")
         named[slug if slug not in named else f"{slug}-{number}"] = {"question": question}
     return named
+
+
+def _require_one(context: typer.Context) -> None:
+    """Refuse what stands behind a stream without repeating it, as the library would: it may hold a password."""
+    if context.args:
+        raise ConfigError(
+            f"expected one stream, and got {len(context.args)} more; put one that has spaces in quotes, and several"
+            " into a site file for `resadapt serve`"
+        )
 
 
 def _named_sinks(urls: list[str]) -> dict[str, object]:

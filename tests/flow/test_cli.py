@@ -90,6 +90,8 @@ def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
         (["serve", "-c", "nowhere.yaml"], 2, "nowhere.yaml"),
         (["run", "u:s3cret@127.0.0.1/x", "--watch", "x", "--mllm", "null"], 2, "***@127.0.0.1/x lacks its scheme"),
         (["probe", "rtsp://u:[s3cret]@127.0.0.1:1/x"], 2, "percent-encoded"),
+        (["probe", "rtsp://u:my", "s3cret@127.0.0.1/x"], 2, "expected one stream, and got 1 more"),
+        (["run", SCENE, "rtsp://u:s3cret@h/1", "--watch", "x"], 2, "expected one stream, and got 1 more"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--sink", "h.example/s3cret"], 2, "sinks.sink.url has no"),
         (["run", SCENE, "--watch", "x", "--mllm", "openai:http://u:a#s3cret@127.0.0.1:9/v1#Qwen3-VL-2B"], 2, "openai"),
         (["run", SCENE, "--watch", "x", "--mllm", "http://u:s3cret@127.0.0.1:9/v1"], 2, "mllm.use is 'http://***@"),
