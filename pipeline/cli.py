@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import unicodedata
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -21,10 +20,11 @@ from rich.table import Table
 
 from pipeline.build import MLLM_CHOICES, build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config import SiteConfig, load_site, overlay, parse_site, read_yaml, resolve
+from pipeline.config import SiteConfig, load_site, parse_site, read_yaml, resolve
 from pipeline.doctor import examine
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
+from pipeline.one_stream import given, named_sinks, site_of_one
 from pipeline.play import play, stop_signal
 from pipeline.redact import redact_url, scrub
 from pipeline.screen import Screen
@@ -93,9 +93,9 @@ def run(
     set_up_logs(log_level)
     _require_one(context)
     raw = read_yaml(config) if config else {}
-    own = _given(allocator=allocator, budget=_given(rate_tokens_per_s=rate, burst_tokens=burst))
-    given = _given(mllm=mllm, engine=engine, store=store, sinks=_named_sinks(sink or []))
-    site = parse_site(_site_of_one(raw, source, name, watch or [], realtime, own) | given)
+    own = given(allocator=allocator, budget=given(rate_tokens_per_s=rate, burst_tokens=burst))
+    named = given(mllm=mllm, engine=engine, store=store, sinks=named_sinks(sink or []))
+    site = parse_site(site_of_one(raw, source, name, watch or [], realtime, own) | named)
     scratch = None if "store" in raw or store else Path(tempfile.mkdtemp(prefix="resadapt-"))
     if scratch:
         site = replace(site, store=f"sqlite:///{scratch}/run.db")
@@ -260,37 +260,6 @@ async def _reload(service: Service, path: Path) -> None:
         log.error("not_reloaded", reason=scrub(str(error)))
 
 
-def _site_of_one(
-    raw: dict[str, object],
-    source: str,
-    name: str | None,
-    watches: list[str],
-    realtime: bool,
-    own: dict[str, object],
-) -> dict[str, object]:
-    """The site file's mappings with one stream instead of its own, and the watches of the command line if any."""
-    slug = name or _slug(Path(re.sub(r"\?.*", "", redact_url(source))).stem, "stream")
-    defaults = raw.get("defaults", {})
-    site = raw | {"streams": {slug: {"url": source, "realtime": realtime}}}
-    site["defaults"] = overlay(defaults, own) if isinstance(defaults, dict) else defaults
-    if watches:
-        site["watches"] = _named_watches(watches)
-    elif isinstance(known := raw.get("watches"), dict):
-        # The watches of the file, whichever of its streams they stand on.
-        site["watches"] = {slug: _without(watch, "streams") for slug, watch in known.items()}
-    if not site.get("watches"):
-        raise ConfigError("nothing to watch for; give at least one --watch 'is there a car in view?'")
-    return site
-
-
-def _named_watches(questions: list[str]) -> dict[str, object]:
-    named: dict[str, object] = {}
-    for number, question in enumerate(questions, 1):
-        slug = _slug(question, f"watch-{number}")
-        named[slug if slug not in named else f"{slug}-{number}"] = {"question": question}
-    return named
-
-
 def _require_one(context: typer.Context) -> None:
     """Refuse what stands behind a stream without repeating it, as the library would: it may hold a password."""
     if context.args:
@@ -298,27 +267,6 @@ def _require_one(context: typer.Context) -> None:
             f"expected one stream, and got {len(context.args)} more; put one that has spaces in quotes, and several"
             " into a site file for `resadapt serve`"
         )
-
-
-def _named_sinks(urls: list[str]) -> dict[str, object]:
-    named: dict[str, object] = {}
-    for number, url in enumerate(urls, 1):
-        scheme = _slug(url.partition(":")[0], "sink") if ":" in url else "sink"
-        named[scheme if scheme not in named else f"{scheme}-{number}"] = url
-    return named
-
-
-def _slug(text: str, otherwise: str) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or otherwise
-
-
-def _without(mapping: object, key: str) -> object:
-    return {k: v for k, v in mapping.items() if k != key} if isinstance(mapping, dict) else mapping
-
-
-def _given(**values: object) -> dict[str, object]:
-    return {key: value for key, value in values.items() if value not in (None, {})}
 
 
 def main() -> None:

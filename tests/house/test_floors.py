@@ -26,7 +26,7 @@ FLOORS = [
     # 3 edges
     "pipeline.sources pipeline.mllm pipeline.sinks",
     # 4 composition, configuration and storage
-    "pipeline.config_faults pipeline.config pipeline.build"
+    "pipeline.config_faults pipeline.config pipeline.build pipeline.one_stream"
     " pipeline.database pipeline.store pipeline.outbox pipeline.relay"
     " pipeline.lab.patience pipeline.lab.natives pipeline.lab.rollout pipeline.lab.footage",
     # 5 running streams
