@@ -23,7 +23,7 @@ from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, Wa
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
-from pipeline.redact import redact_url
+from pipeline.redact import redact_mllm, redact_url, splits_a_password
 from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
@@ -150,7 +150,7 @@ def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
     }
     kind, _, model = config.use.partition(":")
     if kind not in backends:
-        raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected {MLLM_CHOICES}")
+        raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected {MLLM_CHOICES}")
     return backends[kind](model, config, clock)
 
 
@@ -195,9 +195,11 @@ def _vllm(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
 
 
 def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
-    url, _, model = address.rpartition("#")  # a password may hold another
+    url, _, model = address.partition("#")
+    if splits_a_password(model):
+        raise ConfigError("mllm.use has a # in its user name or password; write it as %23")
     if not url.startswith(("http://", "https://")) or not model:
-        raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected openai:URL#MODEL")
+        raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected openai:URL#MODEL")
     from pipeline.mllm.openai import OpenAIMLLM
 
     return OpenAIMLLM(
@@ -217,7 +219,7 @@ def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
 
 def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     if model:
-        raise ConfigError(f"mllm.use is {redact_url(config.use)!r}; expected yard alone, or transformers:PATH_OR_NAME")
+        raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected yard alone, or transformers:PATH_OR_NAME")
     if not any(YARD.glob("*.safetensors")):
         raise ConfigError(
             f"the MLLM yard has no weights in {YARD}; make them with python -m samples.yard.train --work DIR --out"

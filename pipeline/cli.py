@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
 from pipeline.one_stream import given, named_sinks, site_of_one
 from pipeline.play import play, stop_signal
-from pipeline.redact import redact_url, scrub
+from pipeline.redact import redact_mllm, redact_url, scrub
 from pipeline.screen import Screen
 from pipeline.service import Service
 from pipeline.sinks.jsonl import TextSink
@@ -219,7 +219,7 @@ async def _run(site: SiteConfig, console: Console, json_lines: bool, scratch: Pa
     screen = Screen(console)
     lines = TextSink(sys.stdout, name="stdout")
     if not json_lines:
-        console.print(f"[dim]loading {escape(redact_url(site.mllm.use))}[/]")
+        console.print(f"[dim]loading {escape(redact_mllm(site.mllm.use))}[/]")
     service = Service(site, clock, [lines if json_lines else screen], insist=False)
     try:
         await play(service, clock, None if json_lines else screen, lines)

@@ -218,7 +218,7 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise ConfigError(f"cannot read the site file {path}: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is not YAML{fault_of(error)}; put values with special characters in quotes"
         ) from None

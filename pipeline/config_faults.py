@@ -60,7 +60,8 @@ def fault_of(error: Exception) -> str:
     """Where a file is no YAML, and why. Nothing of what the parser quotes of the file, which may be a password."""
     mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
     where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    if isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
+    grammar = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
+    if isinstance(error, yaml.MarkedYAMLError) and grammar and "tag" not in str(error.problem):
         return f"{where} ({error.problem})"
     return where
 
@@ -81,6 +82,8 @@ def explain(error: ValidationError, root: type) -> Iterator[str]:
             known = _keys_at(root, path[:-1])
             close = difflib.get_close_matches(path[-1], known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
+            name, colon, _ = path[-1].partition(":")  # behind a colon without a space stands the value
+            where = ".".join([*path[:-1], name]) + ("" if not colon else ", which needs a space behind its colon")
             yield f"{where}: unknown key{hint}; known keys: {', '.join(known)}"
         elif fault["type"] in ("missing", "missing_argument"):
             yield f"{where}: missing; it must be given"

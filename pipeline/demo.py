@@ -21,7 +21,7 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.config import SiteConfig, parse_site
 from pipeline.errors import ConfigError
 from pipeline.play import Played, play
-from pipeline.redact import redact_url
+from pipeline.redact import redact_mllm
 from pipeline.screen import Screen
 from pipeline.service import Service
 from pipeline.sinks.base import Sink
@@ -110,7 +110,7 @@ async def show(demo: Demo, json_lines: bool) -> None:
         watches = choose_watches(cameras, demo.seed, WATCHES)
         if not json_lines:
             console.print(
-                f"[dim]filmed in {clock.monotonic_s() - began_s:.0f} s; loading {escape(redact_url(demo.mllm))}[/]"
+                f"[dim]filmed in {clock.monotonic_s() - began_s:.0f} s; loading {escape(redact_mllm(demo.mllm))}[/]"
             )
         outcome = await _play(_site(demo, cameras, watches, folder), cameras, watches, clock, console, json_lines)
     if json_lines:

@@ -7,13 +7,16 @@ same. A slash in a password is recognised by the user name and colon before it, 
 import re
 import traceback
 
+# What is looked for ahead has an end, so that no text takes longer than in proportion to its length.
 _SCHEME = r"(?P<scheme>(?P<web>https?)://|(?<!http)(?<!https)://)"
-_NO_PORT = r"(?(web)(?!\d+(?:[/?#]|\s|$)))"
-_USERINFO = re.compile(rf"{_SCHEME}(?:[^\s/]*@|[^\s/:@]*:{_NO_PORT}[^\s@]*@)(?:[^\s@?#]*@)*", re.IGNORECASE)
-_QUERY = re.compile(r"(?P<url>://[^\s?#]*)[?#]\S+?(?=['\"<>)\]},;.:]*(?:\s|$))")
-_NAMED = re.compile(r"(?P<name>(?:pass(?:word|wd|phrase)?|pwd|token|secret|api_?key)=)[^\s&/?#]+", re.IGNORECASE)
-_REST = re.compile(r"(?P<url>://[^?#]*)[?#].*", re.DOTALL)
-_NO_SCHEME = re.compile(r"^(?://)?[^/\s]*:[^/]*@")
+_NO_PORT = r"(?(web)(?!\d{1,9}(?:[/?#]|\s|$)))"
+_USERINFO = re.compile(
+    rf"{_SCHEME}(?:[^\s/]{{0,2048}}@|[^\s/:@]{{0,512}}:{_NO_PORT}[^\s@]{{0,2048}}@)(?:[^\s@?#]{{0,2048}}@)*",
+    re.IGNORECASE,
+)
+_QUERY = re.compile(r"(?P<url>://[^\s?#]{0,2048})[?#]\S+?(?=['\"<>)\]},;.:]{0,4}(?:\s|$)|\"[,}\]])")
+_NAMED = re.compile(r"(?P<name>(?:pass(?:word|wd|phrase)?|pwd|token|secret|api_?key)=)[^\s&?#]+", re.IGNORECASE)
+_NO_SCHEME = re.compile(r"^(?://)?[^/\s:]*:[^/]*@")
 
 
 def scrub(text: str) -> str:
@@ -27,7 +30,22 @@ def redact_url(url: str) -> str:
     shown = scrub(re.sub(r"\s", "%20", url))
     if lacks_scheme(shown):
         shown = _NO_SCHEME.sub("***@", shown)
-    return _REST.sub(r"\g<url>?***", shown)
+    scheme, mark, rest = shown.partition("://")
+    address, *behind = re.split(r"[?#]", rest, maxsplit=1)
+    return scheme + mark + address + ("?***" if behind else "")
+
+
+def redact_mllm(use: str) -> str:
+    """What `mllm.use` says, to show: of `openai:URL#MODEL` the URL as `redact_url` shows it, and the model."""
+    url, mark, model = use.partition("#")
+    if not use.startswith("openai:") or splits_a_password(model):
+        return redact_url(use)
+    return redact_url(url) + mark + model
+
+
+def splits_a_password(model: str) -> bool:
+    """Whether what stands behind the first # of `openai:URL#MODEL` is no model: the password holds a # itself."""
+    return "/" in model.rpartition("@")[2] and "@" in model
 
 
 def lacks_scheme(url: str) -> bool:

@@ -20,7 +20,7 @@ from pipeline.lab.crew import Crew
 from pipeline.lab.digests import content
 from pipeline.lab.examiner import Setup
 from pipeline.lab.video_tasks import VideoTasks
-from pipeline.redact import redact_url
+from pipeline.redact import redact_mllm
 from samples.yard.hashes import of_source
 from samples.yard.tasks import WATCHES, YardTasks
 
@@ -78,7 +78,7 @@ class Comparison:
         use = self.mllm.use
         folder = YARD if use == "yard" else Path(use.partition(":")[2])
         weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
-        named = redact_url(use)  # a password could be guessed from its hash
+        named = redact_mllm(use)  # a password could be guessed from its hash
         engines = {"engine": self.engine, **self.against} if self.engine else self.against
         return {
             "tasks": tasks,

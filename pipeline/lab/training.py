@@ -22,7 +22,7 @@ from pipeline.lab.digests import content
 from pipeline.lab.footage import LONG_FRAMES, Reader, SiteClips, survey
 from pipeline.lab.natives import Natives
 from pipeline.lab.rollout import MLLMAnswerer
-from pipeline.redact import redact_url
+from pipeline.redact import redact_mllm
 
 PROMPTS_AT_ONCE = 2
 """Prompts that are played at the same time where others answer: one is decoded and fitted while the other is asked."""
@@ -174,7 +174,7 @@ def identity_of(config: MLLMConfig) -> str:
     files = sorted(folder.glob("*.safetensors")) if config.use.startswith(("yard", "transformers:", "vllm:")) else []
     if len(files) == 1:
         return _file_digest(files[0])
-    return _digest([redact_url(config.use), *map(_file_digest, files)])
+    return _digest([redact_mllm(config.use), *map(_file_digest, files)])
 
 
 def _whole(rules: FitRules, frames: int, context_tokens: int) -> FitRules:

@@ -34,6 +34,7 @@ MAX_REPLY_BYTES = 1_048_576
 EXCERPT_CHARS = 200
 
 _BUSY = (429, 503)
+_READ_CHARS = 4096  # of what a server says, before it is looked through for credentials and cut
 _PICTURE = re.compile(r"(?P<kind>data:[\w/+.-]+;base64,)[\w+/=]*")
 _MISSED = re.compile(r"cache miss", re.IGNORECASE)
 _MOST_PICTURES = re.compile(r"at most (\d+) image", re.IGNORECASE)
@@ -263,7 +264,7 @@ class Server:
     def _shown(self, text: str) -> str:
         for secret in (self._secret, json.dumps(self._secret)[1:-1]) if self._secret else ():
             text = text.replace(secret, "***")
-        text = _PICTURE.sub(r"\g<kind>***", text)
+        text = _PICTURE.sub(r"\g<kind>***", text)[:_READ_CHARS]
         text = "".join(character if character.isprintable() else " " for character in text)
         return scrub(" ".join(text.split()))[:EXCERPT_CHARS]
 

@@ -1,5 +1,6 @@
 """Where a stream is: what its URL says before anything is opened."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -54,8 +55,11 @@ def _parse(url: str) -> Address:
         return Address("v4l2", device, url, None, True)
     scheme, separator, _ = url.partition("://")
     if not separator:
-        if lacks_scheme(url) and not Path(url).exists():
-            raise ConfigError(f"the URL {redact_url(url)} lacks its scheme; expected rtsp://..., or the path of a file")
+        if lacks_scheme(url) and not os.path.exists(url):
+            raise ConfigError(
+                f"{redact_url(url)} lacks its scheme, or is a file that is not there; expected rtsp://..., or the path"
+                " of a file"
+            )
         scheme = url.partition(":")[0].lower()
         if scheme in (*CAMERA_SCHEMES, *WEB_SCHEMES):
             raise ConfigError(f"a URL of the scheme {scheme!r} lacks its //; expected {scheme}://host/path")

@@ -93,7 +93,7 @@ def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
         (["probe", "rtsp://u:my", "s3cret@127.0.0.1/x"], 2, "expected one stream, and got 1 more"),
         (["run", SCENE, "rtsp://u:s3cret@h/1", "--watch", "x"], 2, "expected one stream, and got 1 more"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--sink", "h.example/s3cret"], 2, "sinks.sink.url has no"),
-        (["run", SCENE, "--watch", "x", "--mllm", "openai:http://u:a#s3cret@127.0.0.1:9/v1#Qwen3-VL-2B"], 2, "openai"),
+        (["run", SCENE, "--watch", "x", "--mllm", "openai:http://u:a#s3cret@127.0.0.1:9/v1#Qwen3-VL-2B"], 2, "%23"),
         (["run", SCENE, "--watch", "x", "--mllm", "http://u:s3cret@127.0.0.1:9/v1"], 2, "mllm.use is 'http://***@"),
     ],
 )

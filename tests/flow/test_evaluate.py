@@ -20,8 +20,10 @@ from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
 from pipeline.config import MLLMConfig
 from pipeline.errors import AllocationFailed, ConfigError, MLLMOverloaded, MLLMUnavailable
+from pipeline.lab.comparison import Comparison
 from pipeline.lab.examiner import Examiner, Setup
 from pipeline.lab.patience import TRIES
+from pipeline.lab.training import identity_of
 from pipeline.lab.trial import Table, as_hops, show, spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
@@ -178,6 +180,42 @@ def test_allocators_by_name_stay_inside_the_bucket_and_only_some_hear_the_questi
     assert hearing == {"learned", "learned:other", "learned-reworded", "oracle"}
     one, other = (examiner.spend(Pass(0, watches, name, 0.25, 0)) for name in ("learned", "learned:other"))
     assert one.digest != other.digest, "each has its own engine"
+
+
+def test_answers_of_two_models_of_a_server_are_kept_apart_and_a_new_password_changes_nothing():
+    uses = [f"openai:http://{login}h/v1#{model}" for login, model in (("u:old@", "A"), ("u:new@", "A"), ("", "B"))]
+    comparisons = [
+        Comparison("yard", range(1), 4.0, (0.5,), ("fixed",), ("qa",), None, MLLMConfig(use=use)) for use in uses
+    ]
+    one, other, another = (comparison.hashes() for comparison in comparisons)
+    assert one == other
+    assert one["mllm"] != another["mllm"]
+    assert len({identity_of(comparison.mllm) for comparison in comparisons}) == 2
+
+
+def test_each_allocator_hears_what_stands_when_it_stands(examiner, monkeypatch):
+    class Hearing(FixedAllocator):
+        def __init__(self):
+            super().__init__(RULES)
+            self.heard = []
+
+        async def allocate(self, hop, queries, grant):
+            self.heard.append(tuple(query.question for query in queries))
+            return await super().allocate(hop, queries, grant)
+
+    def heard(name: str, task) -> list[tuple[str, ...]]:
+        engine = Hearing()
+        monkeypatch.setitem(examiner._engines, "learned", engine)
+        examiner.spend(Pass(0, task.name, name, 0.3, 0))
+        return engine.heard
+
+    hops = round(SECONDS)
+    watching, asking = (task for task in examiner.tasks(0) if task.family in ("watch_f1", "qa"))
+    assert asking.standing_in(0) != asking.standing
+    assert heard("learned", asking) == [asking.standing_in(hop) for hop in range(hops)]
+    assert heard("learned", watching) == [watching.standing] * hops
+    assert heard("learned-no-text", watching) == [()] * hops
+    assert heard("learned-reworded", watching) == [watching.reworded] * hops
 
 
 def test_equal_allocations_have_equal_outcomes_however_they_are_asked_together(examiner):

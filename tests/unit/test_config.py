@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import load_site, parse_site, resolve
 from pipeline.errors import ConfigError
-from pipeline.redact import redact_url, scrub
+from pipeline.redact import redact_mllm, redact_url, scrub
 
 GATE = {"streams": {"gate": {"url": "rtsp://camera/1"}}}
 
@@ -111,13 +111,35 @@ def test_a_key_written_twice_is_refused_with_its_line(tmp_path: Path):
         load_site(path)
 
 
+@pytest.mark.parametrize(
+    "text", ["mllm: {use: tiny, api_key:s3cret}", "sinks: {k: {url: x, security: {password:s3cret}}}"]
+)
+def test_a_password_without_a_space_before_it_is_not_repeated(tmp_path: Path, text):
+    (tmp_path / "site.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="needs a space behind its colon: unknown key") as refusal:
+        load_site(tmp_path / "site.yaml")
+    assert "s3cret" not in str(refusal.value)
+
+
 def test_a_number_where_a_password_belongs_is_not_repeated():
     with pytest.raises(ConfigError, match=r"mllm\.api_key is a number; expected text$"):
         parse_site({"mllm": {"use": "tiny", "api_key": 90071992}})
 
 
 @pytest.mark.parametrize(
-    "value", ["@s3cret", "*s3cret", "!s3cret", "%s3cret", "a s3cret: b", '"s3cret"abc', '"s3cret\\d"', "!!int s3cret"]
+    "value",
+    [
+        "@s3cret",
+        "*s3cret",
+        "!s3cret",
+        "%s3cret",
+        "a s3cret: b",
+        '"s3cret"abc',
+        '"s3cret\\d"',
+        "!!int s3cret",
+        "!s3cret!x",
+        "!!timestamp s3cret",
+    ],
 )
 def test_a_password_that_is_no_yaml_is_not_repeated(tmp_path: Path, value):
     path = tmp_path / "site.yaml"
@@ -191,10 +213,35 @@ def test_a_password_that_makes_no_legal_url_is_redacted_all_the_same(password):
         ("srt://cam:9?passphrase=my s3cret", "srt://cam:9?***"),
         ("rtsp://cam/user=u&password=s3cret&stream=0.sdp", "rtsp://cam/user=u&password=***&stream=0.sdp"),
         ("rtsp://cam/user=u_password=s3cret_stream=0.sdp", "rtsp://cam/user=u_password=***"),
+        ("rtsp://cam/user=u&password=my/s3cret&stream=0.sdp", "rtsp://cam/user=u&password=***&stream=0.sdp"),
     ],
 )
 def test_a_url_as_people_type_it_shows_no_credentials(url, shown):
     assert redact_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("use", "shown"),
+    [
+        ("openai:http://u:s3cret@h:8000/v1#org/Model-2B", "openai:http://***@h:8000/v1#org/Model-2B"),
+        ("openai:http://h/v1?key=s3cret#Model#lora", "openai:http://h/v1?***#Model#lora"),
+        ("openai:http://u:a#s3cret@h/v1#Model", "openai:http://***@h/v1?***"),
+        ("transformers:/models/qwen3-vl-2b", "transformers:/models/qwen3-vl-2b"),
+    ],
+)
+def test_an_mllm_is_shown_by_its_model_and_without_credentials(use, shown):
+    assert redact_mllm(use) == shown
+
+
+@pytest.mark.parametrize("part", ["://", "://a:", "http://", "://a?", "token=", "a@", ":"])
+def test_no_text_is_too_long_to_be_looked_through(part):
+    assert scrub(part * 30_000 + " end").endswith(" end")
+    assert redact_url(part * 30_000)
+
+
+def test_what_is_said_behind_a_url_is_kept():
+    assert scrub('{"at":"http://h/x?k=1","reason":"disk full"}') == '{"at":"http://h/x?***","reason":"disk full"}'
+    assert scrub("cannot open 'http://h/x?k=1': 401") == "cannot open 'http://h/x?***': 401"
 
 
 @pytest.mark.parametrize("url", ["rtsp://cam:8554/yard", "http://cam:80/a@2x.m3u8", "/clips/a@b.mp4", "synthetic:"])

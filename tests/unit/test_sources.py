@@ -59,6 +59,7 @@ def test_an_address_shows_no_credentials() -> None:
         "rtsp://u:[secret]@x/1",
         "rtsp://u:secret℀@x/1",
         "u:secret@x/1",
+        "u:" + "secret" * 60 + "@x/1",
         "",
     ],
 )
