@@ -138,7 +138,6 @@ def test_a_number_where_a_password_belongs_is_not_repeated():
         '"s3cret\\d"',
         "!!int s3cret",
         "!s3cret!x",
-        "!!timestamp s3cret",
     ],
 )
 def test_a_password_that_is_no_yaml_is_not_repeated(tmp_path: Path, value):
