@@ -118,13 +118,7 @@ def main() -> None:
     """Entry point of the command. What a person has to know is one line on stderr and an exit code."""
     try:
         app()
-    except (EngineError, ResadaptError) as error:
-        Console(stderr=True).print(
-            f"[red]resadapt-allocator:[/] {escape(scrub(str(error)))}", highlight=False, soft_wrap=True
-        )
+    except (EngineError, ResadaptError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
+        said = escape(scrub(str(error)))
+        Console(stderr=True).print(f"[red]resadapt-allocator:[/] {said}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_REFUSED if isinstance(error, ValueError) else EXIT_FAILED)
-    except OSError as error:  # a folder that cannot be written, a full disk
-        Console(stderr=True).print(
-            f"[red]resadapt-allocator:[/] {escape(scrub(str(error)))}", highlight=False, soft_wrap=True
-        )
-        sys.exit(EXIT_FAILED)

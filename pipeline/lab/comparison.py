@@ -43,6 +43,7 @@ _SPENDING = (
     *("allocator_engine/evaluate/equal.py", "allocator_engine/evaluate/oracle.py", "pipeline/budget.py"),
     *("pipeline/allocators/fixed.py", "pipeline/allocators/motion.py", "pipeline/allocators/learned.py"),
     *("pipeline/lab/trial.py", "pipeline/loop.py", "pipeline/context.py", "samples/yard/bandit.py"),
+    *("allocator_engine/evaluate/tasks.py", "pipeline/lab/examiner.py"),  # what an allocator hears, and when
 )
 
 
