@@ -14,7 +14,7 @@ from allocator_engine.errors import EngineError
 from allocator_engine.fit import FitRules
 from allocator_engine.manifest import FILE_NAME, SHIPPED, read, trained_for
 from pipeline.allocators.base import Allocator
-from pipeline.allocators.batcher import Told
+from pipeline.allocators.batcher import OnEngineCall
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
@@ -74,7 +74,7 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 """The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
 
-MakeAllocator = Callable[[FitRules, Told], Allocator]
+MakeAllocator = Callable[[FitRules, OnEngineCall], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
 
 

@@ -51,7 +51,7 @@ class Ladder:
         """What is left of a grant."""
         return tokens // 2 if self.step >= SMALLER_GRANTS else tokens
 
-    def hear(self, pressed: bool, spare: bool, rules: LadderRules = LadderRules()) -> "Ladder":
+    def update(self, pressed: bool, spare: bool, rules: LadderRules = LadderRules()) -> "Ladder":
         """The ladder after one more hop. A hop that was neither pressed nor left time to spare changes no step."""
         now = replace(self, since_down=self.since_down + 1)
         if pressed:

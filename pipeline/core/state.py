@@ -9,7 +9,7 @@ from pipeline.core.context import Context
 from pipeline.core.hops import HopRules
 from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
-from pipeline.core.relook import Ring
+from pipeline.core.relook import PictureRing
 from pipeline.core.watches import Understanding, Warming
 from pipeline.types import Event, Json
 
@@ -90,7 +90,7 @@ class StreamRun:
     state: StreamState = StreamState()
     counts: Counts = Counts()
     decided_s: float = 0.0
-    ring: Ring = Ring()
+    ring: PictureRing = PictureRing()
     understanding: Understanding = Understanding()
     warming: Warming = Warming()
     ladder: Ladder = Ladder()

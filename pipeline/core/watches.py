@@ -46,7 +46,7 @@ class Understanding:
 
     unknown: Mapping[str, int | None] = field(default_factory=dict)
 
-    def hear(
+    def update(
         self, queries: Sequence[WatchQuery], answers: Sequence[Answer]
     ) -> tuple["Understanding", tuple[WatchQuery, ...]]:
         """The state after one hop's answers, and the watches that now count as not understood: each once."""

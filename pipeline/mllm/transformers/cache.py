@@ -38,7 +38,7 @@ class Prefix:
         return Prefix(branched(self.cache), self.tokens, self.position)
 
 
-class Row:
+class PackedQuestions:
     """Questions, and what is answered to them, packed behind a branch of a prefix: each sees the prefix and itself."""
 
     def __init__(self, prefix: Prefix, questions: int) -> None:

@@ -36,7 +36,7 @@ class Turn:
     encoded: "dict[str, Encoded]" = field(default_factory=dict)
 
 
-class Turns:
+class ModelWorker:
     """The thread, and those who wait for it.
 
     With `max_queue` turns unfinished, another is refused with MLLMOverloaded; one that is not done after `timeout_s`

@@ -41,7 +41,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class SamplingOptions:
     """How a question is to be answered: by the likeliest tokens, at most `most`; with a JSON schema, in JSON that
     follows it. Of the `watched` tokens the log-probabilities to come first are told."""
 

@@ -36,7 +36,7 @@ E = TypeVar("E", bound=Closable)
 
 
 @dataclass(frozen=True, slots=True)
-class Care(Generic[E]):
+class EngineHooks(Generic[E]):
     """How an engine is cared for: `begin` starts one and proves it, `canary` asks one whether it answers at all; one in
     doubt has `patience_s` seconds to answer anybody. When one was lost, `on_death` is called at once, and before it is
     closed `end_asks` ends what is still asked of it."""
@@ -48,10 +48,10 @@ class Care(Generic[E]):
     end_asks: Callable[[], Awaitable[None]]
 
 
-class Running(Generic[E]):
+class EngineSupervisor(Generic[E]):
     """The engine that runs now, if any."""
 
-    def __init__(self, name: str, clock: Clock, care: Care[E]) -> None:
+    def __init__(self, name: str, clock: Clock, care: EngineHooks[E]) -> None:
         self._name, self._clock, self._care = name, clock, care
         self._engine: E | None = None
         self._restart: asyncio.Task[None] | None = None

@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers.backend import TransformersMLLM
 from samples.yard.card.replay import SETTINGS, Record, Setting, replay
-from samples.yard.card.score import Figure, calibration_error, families, reliability
+from samples.yard.card.score import ScoredShare, calibration_error, families, reliability
 from samples.yard.versions import Subject, of_file, version
 
 _RECORD = TypeAdapter(Record)
@@ -35,7 +35,7 @@ class Measured:
     tokens, and seconds of the MLLM per episode."""
 
     setting: str
-    families: dict[str, Figure]
+    families: dict[str, ScoredShare]
     calibration_error: float
     reliability: list[tuple[float, float, int]]
     tokens: float

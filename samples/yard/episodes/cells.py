@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samples.yard.train.episodes import COLUMNS, ROWS
-from samples.yard.train.targets import Shown, Targets, targets
+from samples.yard.train.targets import ShownPart, Targets, targets
 from samples.yard.world.facts import COLOURS, HEIGHT, KINDS, WIDTH
 from samples.yard.world.scene import Look, Scene
 
 SLOTS = len(KINDS) + len(COLOURS) + 4 + 2
 """Kinds of things, colours, helmet, vest, bag and being far, open gate, raised barrier."""
 
-_WHOLE = Shown((0, 0, WIDTH, HEIGHT), (ROWS, COLUMNS), whole=True)
+_WHOLE = ShownPart((0, 0, WIDTH, HEIGHT), (ROWS, COLUMNS), whole=True)
 
 
 def cells(scene: Scene, looks: Sequence[Look]) -> NDArray[np.int8]:

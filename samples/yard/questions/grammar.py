@@ -19,7 +19,7 @@ from samples.yard.questions.truth import Condition, Seen, height, newest, now
 from samples.yard.questions.unknown import unanswerable, unanswerable_words
 from samples.yard.questions.watches import (
     Interval,
-    Watch,
+    YardWatch,
     holds,
     plate_watch,
     watch_intervals,
@@ -35,7 +35,7 @@ __all__ = [
     "Family",
     "Interval",
     "Question",
-    "Watch",
+    "YardWatch",
     "answers",
     "ask",
     "ask_if",

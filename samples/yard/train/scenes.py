@@ -9,7 +9,7 @@ import numpy as np
 
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, cells_at, shrunk
 from samples.yard.train.pictures import Example
-from samples.yard.train.targets import Box, Pixels, Shown, Teach, either, targets
+from samples.yard.train.targets import Box, Pixels, ShownPart, Teach, either, targets
 from samples.yard.world.facts import HEIGHT, WIDTH
 from samples.yard.world.scene import Look, Scene
 from samples.yard.world.script import Interval, Script, VehicleRole, life
@@ -75,7 +75,7 @@ def _within(spans: dict[str, list[Interval]], rng: np.random.Generator) -> float
 def whole(seen: Sight, scale: float, rng: np.random.Generator, teach: Teach = targets) -> Example:
     """The whole picture at a linear scale of its native size, with the targets that `teach` gives it."""
     rows, columns = cells_at(scale)
-    shown = Shown((0, 0, WIDTH, HEIGHT), (rows, columns), whole=True)
+    shown = ShownPart((0, 0, WIDTH, HEIGHT), (rows, columns), whole=True)
     return _example(seen, shown, lambda pixels, quality: shrunk(_camera(pixels, quality), rows, columns), rng, teach)
 
 
@@ -88,7 +88,7 @@ def crop(
     x, y = _centre(seen, rng)
     left = int(np.clip(x - width / 2 + rng.uniform(-0.3, 0.3) * width, 0, WIDTH - width))
     top = int(np.clip(y - height / 2 + rng.uniform(-0.3, 0.3) * height, 0, HEIGHT - height))
-    shown = Shown((left, top, width, height), cells, whole=False)
+    shown = ShownPart((left, top, width, height), cells, whole=False)
 
     def cut(pixels: Pixels, quality: int) -> Pixels:
         return shrunk(_camera(pixels[top : top + height, left : left + width], quality), *cells)
@@ -111,7 +111,7 @@ def _centre(seen: Sight, rng: np.random.Generator) -> tuple[float, float]:
 
 def _example(
     seen: Sight,
-    shown: Shown,
+    shown: ShownPart,
     cut: Callable[[Pixels, int], Pixels],
     rng: np.random.Generator,
     teach: Teach = targets,

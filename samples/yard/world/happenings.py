@@ -28,7 +28,7 @@ _LEFT, _RIGHT = -26.0, WIDTH + 26.0
 def make_script(seed: int, seconds: float, layout: Layout) -> Script:
     """Write the episode of a seed."""
     rng = np.random.default_rng((seed, 23))
-    writer = _Writer(rng, Casting(rng, layout.light), layout)
+    writer = _ScriptWriter(rng, Casting(rng, layout.light), layout)
     writer.park()
     gap = writer.rng.choice((3.2, 4.4, 5.4, 7.0, 14.0), p=(0.16, 0.3, 0.27, 0.19, 0.08))
     time = float(writer.rng.uniform(-4.0, gap * 0.6))
@@ -42,7 +42,7 @@ def make_script(seed: int, seconds: float, layout: Layout) -> Script:
 
 
 @dataclass(slots=True)
-class _Writer:
+class _ScriptWriter:
     """Collects roles; `busy` holds until when each stage of the yard is taken."""
 
     rng: np.random.Generator
