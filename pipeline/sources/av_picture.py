@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from av import VideoFrame
 from av.filter import Graph
+from av.sidedata.sidedata import SideData
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -68,13 +69,15 @@ class AvPicture:
                 src_colorspace=_colorspace(self._frame),
             )  # fmt: skip
         # A copy: what libswscale wrote has padded rows, and where nothing had to be done it is the frame itself.
-        return np.array(self._shape.turn(scaled.to_ndarray()), dtype=np.uint8, order="C")
+        pixels: NDArray[np.uint8] = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
+        return np.array(self._shape.turn(pixels), order="C")
 
 
 def shape_of(frame: VideoFrame, aspect: Fraction | None) -> Shape:
-    """How `frame` is to be shown: by the display matrix of its container or of the camera (SEI, EXIF), if it has one."""
+    """How `frame` is to be shown: by the display matrix of its container or camera (SEI, EXIF), if there is one."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    return (UPRIGHT if matrix is None else of_matrix(bytes(matrix))).with_aspect(aspect)
+    shape = of_matrix(bytes(matrix)) if isinstance(matrix, SideData) else UPRIGHT
+    return shape.with_aspect(aspect)
 
 
 def _colorspace(frame: VideoFrame) -> int | None:

@@ -62,8 +62,9 @@ class Shape:
 
     def with_aspect(self, aspect: Fraction | None) -> "Shape":
         """The same with pixels of another width; square ones if that is unknown or absurd."""
-        known = aspect is not None and Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT
-        return replace(self, aspect=aspect if known else SQUARE)
+        if aspect is None or not Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT:
+            aspect = SQUARE
+        return replace(self, aspect=aspect)
 
 
 UPRIGHT: Final = Shape()
