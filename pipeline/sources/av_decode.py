@@ -2,7 +2,7 @@
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -113,12 +113,13 @@ class DecodeThread:
 
     def _read(self) -> SourceUnavailable | None:
         """Read to the end; a live connection that ends is unavailable."""
-        with self._opener.connect() as connection:
+        # Losses are heard from the opening on, which reads the first packets.
+        with losses_heard(self._by_udp) as lost, self._opener.connect() as connection:
             if self.ring.closed:
                 raise RingClosed
             self._begin(connection)
             try:
-                self._deliver(connection)
+                self._deliver(connection, lost)
             except (FFmpegError, OSError) as error:
                 if self.ring.closed:
                     raise RingClosed from None
@@ -157,25 +158,26 @@ class DecodeThread:
         self.live = to.was_live = live
         self.opened_s = self._clock.monotonic_s()
 
-    def _deliver(self, connection: Connection) -> None:
+    def _deliver(self, connection: Connection, lost: Callable[[], bool]) -> None:
         tick_s = connection.tick_s if connection.has_clock else None
         context = connection.video.codec_context
-        with losses_heard(self._address.scheme == "rtp" or self._by_udp) as lost:
-            for packet in self._packets(connection):
-                if self.ring.closed:
-                    raise RingClosed
-                self._labels.learn(packet)
-                errors = self._counts.decode_errors
-                for frame, verdict in self._decoder.decode(packet, lost()):
-                    media_s = None if frame.pts is None or tick_s is None else frame.pts * tick_s
-                    self._take(frame, verdict, media_s, connection)
-                self.keys = self._decoder.keys
-                if self._counts.decode_errors > errors:
-                    self._opener.check_size(context.width, context.height)
+        for packet in self._packets(connection):
+            if self.ring.closed:
+                raise RingClosed
+            self._labels.learn(packet)
+            errors = self._counts.decode_errors
+            for frame, verdict in self._decoder.decode(packet, lost()):
+                media_s = None if frame.pts is None or tick_s is None else frame.pts * tick_s
+                self._take(frame, verdict, media_s, connection)
+            self.keys = self._decoder.keys
+            if self._counts.decode_errors > errors:
+                self._opener.check_size(context.width, context.height)
 
     @property
     def _by_udp(self) -> bool:
-        return self._address.scheme.startswith("rtsp") and self._to.options.rtsp_transport.startswith("udp")
+        """Whether packets of RTP may be lost on their way."""
+        scheme, transport = self._address.scheme, self._to.options.rtsp_transport
+        return scheme == "rtp" or (scheme in ("rtsp", "rtsps") and transport.startswith("udp"))
 
     def _packets(self, connection: Connection) -> Iterator[VideoPacket]:
         """The packets of its video. A recording is read on behind damage, a live stream is not."""

@@ -14,6 +14,9 @@ SEES_DAMAGE: Final = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4", "h2
 WAITS_FOR_KEY: Final = frozenset({"h264"})
 """Codecs whose decoder shows nothing that is built on what came before the connection."""
 
+NUMBERED: Final = frozenset({"h264"})
+"""Codecs in which a picture that is missing altogether shows in the numbers of those behind it."""
+
 UNMARKED_S: Final = 10.0
 """After damage, how long only marked key frames count, in seconds: a camera without such marks shows intra pictures."""
 
@@ -52,6 +55,7 @@ class Soundness:
 
     def __init__(self, codec: str, interval_s: float) -> None:
         self._sees_damage = codec in SEES_DAMAGE
+        self._numbered = codec in NUMBERED
         self._unmarked = round(UNMARKED_S / interval_s)
         self._forgiven = round(FORGIVEN_S / interval_s)
         self._hits: deque[int] = deque(() if codec in WAITS_FOR_KEY else (-1,), maxlen=HITS)
@@ -66,7 +70,7 @@ class Soundness:
         self._next += 1
         if (lost or self._lost) and not (key and self._sees_damage):
             self.hit(coded)
-        elif lost:  # whether the key frame itself is whole the decoder will tell
+        elif lost and not self._numbered:  # whether the key frame itself is whole the decoder will tell
             self._hits.append(coded.number + 1)
         self._lost = lost
         return coded
