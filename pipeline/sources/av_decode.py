@@ -165,13 +165,12 @@ class DecodeThread:
             if self.ring.closed:
                 raise RingClosed
             self._labels.learn(packet)
-            errors = self._counts.decode_errors
             for frame, verdict in self._decoder.decode(packet, lost()):
+                self._opener.check_size(frame.width, frame.height)
                 media_s = None if frame.pts is None or tick_s is None else frame.pts * tick_s
                 self._take(frame, verdict, media_s, connection)
             self.keys = self._decoder.keys
-            if self._counts.decode_errors > errors:
-                self._opener.check_size(context.width, context.height)
+            self._opener.check_size(context.width, context.height)
 
     @property
     def _by_udp(self) -> bool:

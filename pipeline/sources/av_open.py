@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 TRANSPORTS = ("tcp", "udp", "udp_multicast", "http", "https")
 ON_CORRUPT = ("keep", "drop")
 DEFAULT_FPS = 25.0
+PADDING = 64 * 16_384
+"""What FFmpeg adds to a picture before it compares it with its own bound, in px: its lines are up to 63 px longer."""
+
 UNSET = datetime(1990, 1, 1, tzinfo=UTC)
 """Clocks that were never set show the year in which their makers' counting begins: 1904, 1970, 1980."""
 
@@ -270,7 +273,7 @@ class Opener:
         context = video.codec_context
         self.check_size(context.width, context.height)
         context.thread_count = 1  # many streams share few cores
-        context.options = {**context.options, "max_pixels": str(self._options.max_pixels)}
+        context.options = {**context.options, "max_pixels": str(self._options.max_pixels + PADDING)}
         stated = video.sample_aspect_ratio
         aspect = stated if stated and stated != context.sample_aspect_ratio else None
         return Connection(container, video, live, self.device if context.is_hwaccel else None, aspect, len(tracks))

@@ -8,14 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
-SEES_DAMAGE: Final = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "msmpeg4v3", "vc1", "wmv3"})
-"""Codecs whose decoder marks a picture of which a part is missing. Of the others only the transport tells."""
-
 WAITS_FOR_KEY: Final = frozenset({"h264"})
 """Codecs whose decoder shows nothing that is built on what came before the connection."""
-
-NUMBERED: Final = frozenset({"h264"})
-"""Codecs in which a picture that is missing altogether shows in the numbers of those behind it."""
 
 UNMARKED_S: Final = 10.0
 """After damage, how long only marked key frames count, in seconds: a camera without such marks shows intra pictures."""
@@ -54,8 +48,6 @@ class Soundness:
     """Judges the pictures of one connection. `interval_s` is their usual distance."""
 
     def __init__(self, codec: str, interval_s: float) -> None:
-        self._sees_damage = codec in SEES_DAMAGE
-        self._numbered = codec in NUMBERED
         self._unmarked = round(UNMARKED_S / interval_s)
         self._forgiven = round(FORGIVEN_S / interval_s)
         self._hits: deque[int] = deque(() if codec in WAITS_FOR_KEY else (-1,), maxlen=HITS)
@@ -64,14 +56,12 @@ class Soundness:
         self._refresh: int | None = None
 
     def coded(self, *, key: bool, lost: bool, pts: int | None = None) -> Coded:
-        """The next packet in order of decoding. `lost`: something is missing in it, or just before or behind it, for no
-        demuxer says exactly where."""
+        """The next packet in order of decoding. `lost`: something is missing before, in or just behind it, for no
+        demuxer says exactly where; the one behind it is not trusted either. No decoder sees all damage."""
         coded = Coded(self._next, key, pts)
         self._next += 1
-        if (lost or self._lost) and not (key and self._sees_damage):
+        if lost or self._lost:
             self.hit(coded)
-        elif lost and not self._numbered:  # whether the key frame itself is whole the decoder will tell
-            self._hits.append(coded.number + 1)
         self._lost = lost
         return coded
 
