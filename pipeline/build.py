@@ -54,6 +54,9 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
         on_corrupt=stream.on_corrupt,
         rtsp_transport=stream.rtsp_transport,
         start_s=start_s,
+        first_picture_s=stream.first_picture_s,
+        max_pixels=stream.max_pixels,
+        video_track=stream.video_track,
     )
 
 
