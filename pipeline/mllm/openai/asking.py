@@ -46,16 +46,17 @@ class Asking:
         """Ask one question alone, so that the server reads the pictures once. The first `known` go without their
         pixels, if the server knows pictures by their content id; raises CacheMiss if it may have forgotten one, and
         Refused if it takes neither the first question nor the second."""
-        for self.opener in range(min(OPENERS, len(self.lines))):
+        for line in range(min(OPENERS, len(self.lines))):
             try:
-                self._results[self.opener, 0] = reply = await self._post(self.opener, 0, known)
+                self._results[line, 0] = reply = await self._post(line, 0, known)
+                self.opener = line
                 return reply
             except CacheMiss:
                 raise
             except Refused as error:
                 if not error.of_prompt or error.hint.measure:
                     raise
-                self._results[self.opener, 0] = error
+                self._results[line, 0] = error
         raise self._refusal
 
     async def rest(self) -> list[Reply]:

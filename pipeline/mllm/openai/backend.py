@@ -23,7 +23,7 @@ from pipeline.mllm.base import MLLMInfo, check_limit, room_within, sent
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.openai.asking import Asking, prefilled_tokens, prefix_tokens, segments_held
-from pipeline.mllm.openai.exchange import BrokenOff
+from pipeline.mllm.openai.exchange import broke_off
 from pipeline.mllm.openai.limits import Hint, LimitsOfStreams, Size
 from pipeline.mllm.openai.probe import Abilities, Probe, check_price
 from pipeline.mllm.openai.refusals import CacheMiss, Refused
@@ -289,11 +289,12 @@ class OpenAIMLLM:
         """Learn from how a prompt of this size fares how much the stream may send at once."""
         try:
             yield
-        except (Refused, BrokenOff) as error:
-            certain = isinstance(error, Refused) and error.of_prompt
-            if not certain and not error.sent:
+        except MLLMUnavailable as error:
+            hint, certain = Hint(), False
+            if isinstance(error, Refused):
+                hint, certain = error.hint, error.of_prompt
+            if not (certain or broke_off(error) or (isinstance(error, Refused) and error.sent)):
                 raise
-            hint = error.hint if isinstance(error, Refused) else Hint()
             if limits := self._limits.refuse(stream_id, size, self._clock.monotonic_s(), hint, certain):
                 self.counters.too_large += 1
                 pictures, tokens = limits.pictures.most, limits.tokens.most

@@ -27,10 +27,6 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 
-class BrokenOff(MLLMUnavailable):
-    """The connection broke: what the server had read may be lost with it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Received:
     """A reply: status, headers and the unpacked body."""
@@ -70,7 +66,7 @@ class Exchange:
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
     async def __call__(self, method: str, path: str, body: bytes = b"") -> Received:
-        """Raises MLLMTimeout, also for a reply that drips, BrokenOff, and MLLMUnavailable for one that is too large."""
+        """Raises MLLMTimeout, also for a reply that drips, and MLLMUnavailable for one that breaks off or is too large."""
         if self._client.is_closed:
             raise MLLMUnavailable(f"the connection to {self._where} was closed here", sent=False)
         try:
@@ -130,8 +126,13 @@ class Exchange:
             return MLLMTimeout(f"{self._where} does not {doing} within {limit_s:g} seconds", sent=not unconnected)
         reason = self._shown(f"{type(error).__name__}: {error}")
         what = "cannot be reached" if unconnected else "broke off"
-        return (BrokenOff if lost else MLLMUnavailable)(f"{self._where} {what} ({reason})", sent=not unconnected)
+        return MLLMUnavailable(f"{self._where} {what} ({reason})", sent=not unconnected)
 
     async def _traced(self, event: str, _: Mapping[str, object]) -> None:
         if event == "connection.connect_tcp.complete":
             self._on_connect()
+
+
+def broke_off(error: MLLMUnavailable) -> bool:
+    """Whether this is the error of a connection that broke while the server worked."""
+    return error.sent and isinstance(error.__cause__, httpx.NetworkError | httpx.ProtocolError)

@@ -104,8 +104,8 @@ class Trial:
         if reply.thinks:
             tried = ", ".join(map(_spelled, SWITCHES[1:]))
             return ConfigError(
-                f"{asked} and its model thinks first, whatever switch it is sent (tried: {tried}). Every answer would be"
-                " unknown: start the server with thinking off, or use a model that answers at once (an Instruct one)"
+                f"{asked} and its model thinks first, whatever switch it is sent (tried: {tried}). Every answer would"
+                " be unknown: start the server with thinking off, or use a model that answers at once (an Instruct one)"
             )
         return ConfigError(
             f"{asked} and its answer begins with {reply.begins[:40]!r}: every answer would be unknown. Use a model that"

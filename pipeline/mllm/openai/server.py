@@ -18,7 +18,9 @@ TRIES = 4
 LEAST_PAUSE_S = 0.25
 """Between two tries, whatever a server says: Retry-After may be 0, or in the past."""
 
-_ANY_MODEL = "if it is the same model under another name, as behind a gateway, set mllm.any_model: true"
+_ANY_MODEL = (
+    "if it is the same model under another name, as behind a gateway, set mllm.any_model: true in the site file"
+)
 
 
 class Server:
