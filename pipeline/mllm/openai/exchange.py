@@ -66,7 +66,7 @@ class Exchange:
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
     async def __call__(self, method: str, path: str, body: bytes = b"") -> Received:
-        """Raises MLLMTimeout, also for a reply that drips, and MLLMUnavailable for one that breaks off or is too large."""
+        """Raises MLLMTimeout, also for a reply that drips, and MLLMUnavailable for one that breaks or is too large."""
         if self._client.is_closed:
             raise MLLMUnavailable(f"the connection to {self._where} was closed here", sent=False)
         try:

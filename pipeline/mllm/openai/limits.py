@@ -4,6 +4,7 @@ No words of the server are needed: a refusal means that less is sent next time, 
 may narrow down which measure was too large (`words.py`), and is not believed where it contradicts what it took before.
 """
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
@@ -57,7 +58,10 @@ class Ceiling:
         return replace(now, most=None if grown >= self.refused else grown)
 
     def after_refusing(self, size: int, now_s: float) -> "Ceiling":
-        """A prompt of this size was refused: half of it is sent at most, and more only by and by."""
+        """A prompt of this size was refused: half of it is sent at most, and more only by and by. The least of all is
+        not to blame."""
+        if size <= self.least:
+            return self
         believed = self.refused is not None and now_s < self.until_s
         wait_s = self.wait_s if self.refused is None or believed else min(2 * self.wait_s, LONGEST_WAIT_S)
         return replace(
@@ -85,11 +89,13 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one stream may send at once. `in_a_row` counts refusals since something was taken."""
+    """What one stream may send at once. `in_a_row` counts refusals since something was taken, the last of them all was
+    at `last_s` (monotonic seconds)."""
 
     pictures: Ceiling
     tokens: Ceiling
     in_a_row: int = 0
+    last_s: float = -math.inf
 
     @classmethod
     def unknown(cls, least_tokens: int, taken: Size) -> "Limits":
@@ -98,17 +104,23 @@ class Limits:
 
     def after_taking(self, size: Size, now_s: float) -> "Limits":
         """After a prompt of this size was answered."""
-        return Limits(self.pictures.after_taking(size.pictures, now_s), self.tokens.after_taking(size.tokens, now_s))
+        return replace(
+            self,
+            pictures=self.pictures.after_taking(size.pictures, now_s),
+            tokens=self.tokens.after_taking(size.tokens, now_s),
+            in_a_row=0,
+        )
 
     def after_refusing(self, size: Size, now_s: float, hint: Hint = Hint()) -> "Limits":
         """After a prompt of this size was refused.
 
-        To blame is the measure that the hint names if it can be, else each that is larger than what was taken before;
-        if none is, or several prompts are refused in a row, both.
+        To blame is the measure that the hint names if it can be, else each that is larger than what was taken before.
+        If none is, that is odd, and soon forgotten; not so the second time within FIRST_WAIT_S, or in a row: then both
+        are to blame.
         """
-        again = replace(self, in_a_row=self.in_a_row + 1)
+        again = replace(self, in_a_row=self.in_a_row + 1, last_s=now_s)
         beyond = self.beyond(size)
-        if self.in_a_row:
+        if self.in_a_row or (not beyond and now_s - self.last_s < FIRST_WAIT_S):
             return again._lowered({"pictures", "tokens"}, size, now_s)
         if not beyond:
             return replace(
@@ -128,7 +140,7 @@ class Limits:
 
     def anew(self) -> "Limits":
         """After the server may have been exchanged for another: what it took says nothing any more."""
-        return Limits(replace(self.pictures, taken=0), replace(self.tokens, taken=0))
+        return replace(self, pictures=replace(self.pictures, taken=0), tokens=replace(self.tokens, taken=0))
 
     def allows(self, size: Size) -> bool:
         """Whether a prompt of this size keeps below both ceilings."""
