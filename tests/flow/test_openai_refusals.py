@@ -12,7 +12,7 @@ from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
 from pipeline.core.state import StreamRun
 from pipeline.errors import MLLMUnavailable
-from pipeline.loop import House, watch_stream
+from pipeline.loop import Runtime, watch_stream
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.types import WatchQuery
 from tests.checkpoints import segment
@@ -67,7 +67,7 @@ def refusing(server: MLLMServer, words: str, limit: str) -> None:
     server.habits.refuse = lambda prompt: turn if LIMITS[limit](prompt) else None
 
 
-async def watched(server: MLLMServer, *queries: WatchQuery, mllm: OpenAIMLLM | None = None) -> tuple[StreamRun, House]:
+async def watched(server: MLLMServer, *queries: WatchQuery, mllm: OpenAIMLLM | None = None) -> tuple[StreamRun, Runtime]:
     """A stream, of which the first half shows what is asked for."""
     mllm = mllm or OpenAIMLLM(server.url, MODEL, name="openai:test")
     await mllm.start()
@@ -113,7 +113,6 @@ async def test_one_odd_refusal_is_soon_forgotten(server: MLLMServer) -> None:
     async with started(server) as mllm:
         for count in range(1, 9):
             await mllm.ask(seconds(count), [GATE])
-        server.habits.next.append(Turn(400, json.dumps(error("maximum context length is 1 tokens")).encode()))
         server.habits.next.append(Turn(400, json.dumps(error("maximum context length is 1 tokens")).encode()))
         with pytest.raises(MLLMUnavailable, match="maximum context length is 1 tokens"):
             await mllm.ask(seconds(8), [GATE])

@@ -199,11 +199,19 @@ def test_the_words_of_known_servers_are_a_hint(said: str, hint: Hint) -> None:
 
 
 def test_of_more_new_pictures_than_one_prompt_may_hold_the_newest_are_sent() -> None:
-    grid = segments = [segment_at(second) for second in (0.0, 0.5, 1.0)]
+    segments = [segment_at(second) for second in (0.0, 0.5, 1.0)]
     for before in (Context.empty("yard", ContextRules()), context(segment_at(9.0))):
         grown = replace(before, segments=before.segments[:0]).append(segments, Room(segments=2))
         assert [one.pts_s[0] for one in grown.segments] == [0.5, 1.0]
-    assert len(context(segment_at(0.0)).append(grid[1:], Room(segments=2)).segments) == 2
+    assert len(context(segment_at(0.0)).append(segments[1:], Room(segments=2)).segments) == 2
+
+
+def test_a_context_that_was_refused_restarts_without_new_pictures_too() -> None:
+    refused = context(*(segment_at(float(second)) for second in range(8)))
+    shrunk = refused.append((), Room(tokens=10**6, segments=4, too_long=True))
+    assert [one.pts_s[0] for one in shrunk.segments] == [6.0, 7.0]
+    assert (shrunk.epoch, shrunk.reason) == (refused.epoch + 1, "pressure")
+    assert refused.append((), Room(segments=4)) is refused
 
 
 def segment_at(second: float):

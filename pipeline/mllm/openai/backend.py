@@ -145,7 +145,8 @@ class OpenAIMLLM:
         if limits is None:
             return room
         tokens = min(room.tokens, limits.tokens.most or room.tokens)
-        return Room(tokens, limits.pictures.most or room.segments)
+        too_long = not limits.allows(_size(context.segments))
+        return Room(tokens, limits.pictures.most or room.segments, too_long)
 
     async def ask(
         self,
