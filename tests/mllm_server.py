@@ -113,6 +113,8 @@ class MLLMServer(ThreadingHTTPServer):
         self.habits, self.lock = Habits(), threading.Lock()
         self.asked: list[Asked] = []
         self.listed = 0
+        self.listing: bytes | None = None  # what is listed instead of the models
+        self.stopping = threading.Event()
         self.pictures: dict[str, np.ndarray] = {}
         self.prefixes: set[tuple[str, ...]] = set()
         self.sockets: set[socket.socket] = set()
@@ -171,7 +173,7 @@ class MLLMServer(ThreadingHTTPServer):
             text = max((self.habits.spelled if share > 0.5 else self.habits.spelled_no).items(), key=lambda x: x[1])[0]
         most = request.get("max_tokens", request.get("max_completion_tokens"))
         text = text[: 4 * most]
-        lead = [*self.habits.thinks(request), *self.habits.lead]
+        lead = [*self.habits.thinks(request), *([] if form else self.habits.lead)]
         shown = "".join([*lead, text][:most])
         choice: dict = {"message": {"role": "assistant", "content": shown}, "finish_reason": "length"}
         if request.get("logprobs") and self.habits.logprobs:
@@ -266,6 +268,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/models":
             self.reply(404, {"detail": "Not Found"})
             return
+        if self.server.listing is not None:
+            self.reply(200, self.server.listing)
+            return
         found = [{"id": name, "object": "model", "root": root} for name, root in self.server.habits.models.items()]
         self.reply(200, {"object": "list", "data": found})
 
@@ -348,6 +353,7 @@ def serving(port: int = 0) -> Iterator[MLLMServer]:
     try:
         yield server
     finally:
+        server.stopping.set()
         server.shutdown()
         server.hang_up()
         server.server_close()

@@ -67,7 +67,9 @@ def refusing(server: MLLMServer, words: str, limit: str) -> None:
     server.habits.refuse = lambda prompt: turn if LIMITS[limit](prompt) else None
 
 
-async def watched(server: MLLMServer, *queries: WatchQuery, mllm: OpenAIMLLM | None = None) -> tuple[StreamRun, Runtime]:
+async def watched(
+    server: MLLMServer, *queries: WatchQuery, mllm: OpenAIMLLM | None = None
+) -> tuple[StreamRun, Runtime]:
     """A stream, of which the first half shows what is asked for."""
     mllm = mllm or OpenAIMLLM(server.url, MODEL, name="openai:test")
     await mllm.start()

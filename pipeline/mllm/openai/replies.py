@@ -77,10 +77,13 @@ class Reply(BaseModel):
 
     @property
     def text(self) -> str:
+        """What it says, without a thought before it."""
         content = self.choices[0].message.content
         if isinstance(content, list):
             content = "".join(part.text or "" for part in content)
-        return (content or "").strip()
+        text = (content or "").strip()
+        thought = _THOUGHT.match(text[:_READ_CHARS])
+        return text[thought.end() :].lstrip() if thought else text
 
     @property
     def thinks(self) -> bool:
