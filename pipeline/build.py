@@ -211,11 +211,14 @@ def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
         name=f"openai:{redact_url(url)}#{model}",
         family=config.family,
         api_key=resolve(config.api_key) if config.api_key else None,
+        any_model=config.any_model,
+        samples=config.samples,
         timeout_s=config.timeout_s,
         max_queue=config.max_queue,
         max_streams=config.max_streams,
         max_cache_tokens=config.max_cache_tokens,
         max_prompt_tokens=config.max_prompt_tokens,
+        min_tokens_per_segment=config.min_tokens_per_segment,
         clock=clock,
     )
 

@@ -118,7 +118,9 @@ class MLLMConfig:
 
     Of transformers (and of `yard` and `tiny`, which it runs): `device` and `threads`. Of all but vLLM:
     `max_cache_tokens`. Of all but a server: `dtype`.
-    Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it. Of vLLM:
+    Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it;
+    `any_model` believes the replies of whatever model they name, as a gateway names the one behind it; `samples` is how
+    many answers make a score where the server gives no log-probabilities (0: such a server is refused). Of vLLM:
     `kv_cache_gib` bounds its cache, else `gpu_memory` is the part of the GPU it may take; `picture_cache_gib` bounds
     the host memory in which its processes keep pictures; `max_prompt_tokens` is the longest prompt.
     """
@@ -136,6 +138,8 @@ class MLLMConfig:
     max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
     api_key: str | None = field(default=None, repr=False)
     family: str | None = None
+    any_model: bool = False
+    samples: Annotated[int, Field(ge=0, le=32)] = 0
     kv_cache_gib: Positive | None = None
     picture_cache_gib: Positive = 1.0
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85

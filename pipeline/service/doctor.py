@@ -60,6 +60,7 @@ async def _mllm(config: MLLMConfig, clock: Clock) -> str:
         await mllm.start()
         note = "" if mllm.info.meaningful else ", whose answers mean nothing"
         note += ", which knows its own demo world only" if config.use == "yard" else ""
+        note += "".join(f"; {one}" for one in mllm.info.notes)
         return f"{mllm.info.family}, {mllm.info.grid.cell_px} px per token{note}"
     finally:
         await mllm.close()
