@@ -238,8 +238,8 @@ def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected yard alone, or transformers:PATH_OR_NAME")
     if not any(YARD.glob("*.safetensors")):
         raise ConfigError(
-            f"the MLLM yard has no weights in {YARD}; make them with python -m samples.yard.train --work DIR --out"
-            f" {YARD}, or name another: transformers:PATH_OR_NAME"
+            f"the MLLM yard has no weights in {YARD}; make them in a checkout with python -m samples.yard.train"
+            f" --work DIR --out {YARD}, or name another: transformers:PATH_OR_NAME"
         )
     return _transformers(str(YARD), config, clock)
 
