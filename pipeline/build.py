@@ -5,12 +5,13 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 
-from allocator_engine.errors import EngineError
+from allocator_engine.errors import EngineError, not_installed
 from allocator_engine.fit import FitRules
 from allocator_engine.manifest import FILE_NAME, SHIPPED, read, trained_for
 from pipeline.allocators.base import Allocator
@@ -157,9 +158,24 @@ def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
     return backends[kind](model, config, clock)
 
 
+def _require_embedded(use: str) -> None:
+    """Raise ConfigError where a package in which the MLLM `use` computes is not installed."""
+    for package in ("torch", "transformers"):
+        try:
+            found = find_spec(package)
+        except ImportError:
+            found = None
+        if found is None:
+            raise ConfigError(
+                f"mllm.use is {redact_mllm(use)!r}, which computes in this process, and"
+                f" {not_installed(package, 'embedded')}; or name a server: openai:URL#MODEL"
+            )
+
+
 def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     if not model:
         raise ConfigError("mllm.use is 'transformers:'; expected a folder or a hub name behind the colon")
+    _require_embedded(config.use)
     from pipeline.mllm.transformers.backend import TransformersMLLM  # loads torch, which the others do not need
 
     return TransformersMLLM(
@@ -228,13 +244,14 @@ def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected yard alone, or transformers:PATH_OR_NAME")
     if not any(YARD.glob("*.safetensors")):
         raise ConfigError(
-            f"the MLLM yard has no weights in {YARD}; make them with python -m samples.yard.train --work DIR --out"
-            f" {YARD}, or name another: transformers:PATH_OR_NAME"
+            f"the MLLM yard has no weights in {YARD}; make them in a checkout with python -m samples.yard.train"
+            f" --work DIR --out {YARD}, or name another: transformers:PATH_OR_NAME"
         )
     return _transformers(str(YARD), config, clock)
 
 
 def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
+    _require_embedded("tiny")
     from pipeline.mllm.transformers.tiny import make_tiny
 
     folder = Path(tempfile.mkdtemp(prefix="resadapt-tiny-"))

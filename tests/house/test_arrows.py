@@ -32,7 +32,7 @@ FLOORS = [
 
 ROOT_FILES = {
     "pipeline": {"__init__", "types", "errors", "clock", "redact", "logs", "metrics", "loop", "build", "waiting"},
-    "samples/yard": {"__init__", "demo", "versions"},
+    "samples/yard": {"__init__", "demo", "shape", "versions"},
 }
 """What stands at the root of a package because every room needs it. Anything else has a room."""
 
