@@ -129,8 +129,8 @@ class Outbox:
                 raise
 
     async def close(self, deadline_s: float = 10.0) -> None:
-        """Write what waits, with no new try after `deadline_s` seconds; the rest then fails with StoreUnavailable. A try
-        under way is given as long again."""
+        """Write what waits, with no new try after `deadline_s` seconds; the rest then fails with StoreUnavailable. A
+        try under way is given as long again."""
         self._close_by_s = self._clock.monotonic_s() + deadline_s
         self._arrived.set()
         if self._committer:

@@ -128,7 +128,8 @@ class Store:
         """Make decisions durable together; later ones of a stream replace earlier ones.
 
         An event whose id is already there is neither written nor delivered again; where that is another event, it is
-        logged as an error. Returns how many events are new. Raises ValueError for event data that JSON cannot hold; then nothing is written.
+        logged as an error. Returns how many events are new. Raises ValueError for event data that JSON cannot hold;
+        then nothing is written.
         """
         return self.write([self.rows_of(decision) for decision in decisions])
 

@@ -12,11 +12,12 @@ from pipeline.clock import ManualClock
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, NotOwner, StoreDamaged, StoreUnavailable
 from tests.services import require
-from tests.unit.test_store import decision, ids, url  # noqa: F401 - a fixture
+from tests.unit.test_store import decision, ids
+from tests.unit.test_store import url as url
 
 
-def opened(url, **more):
-    return Store(url, ManualClock(), exclusive=True, **more)
+def opened(address, **more):
+    return Store(address, ManualClock(), exclusive=True, **more)
 
 
 def locks_do_not_hold(store, tmp_path):
@@ -33,7 +34,7 @@ def cut_off(store):
         other.execute(sa.select(sa.func.pg_terminate_backend(pid, 5000)))
 
 
-def test_an_owner_that_was_overtaken_writes_nothing_more(url, tmp_path):  # noqa: F811
+def test_an_owner_that_was_overtaken_writes_nothing_more(url, tmp_path):
     first = opened(url)
     first.commit([decision("1", state="first")])
     locks_do_not_hold(first, tmp_path)
@@ -123,7 +124,7 @@ def test_a_file_that_is_damaged_while_in_use_is_told_apart_from_one_that_is_busy
     store.close()
 
 
-def test_an_event_of_a_known_id_that_says_something_else_is_an_error_that_is_seen(url):  # noqa: F811
+def test_an_event_of_a_known_id_that_says_something_else_is_an_error_that_is_seen(url):
     store = opened(url)
     store.commit([decision("1")])
     with capture_logs() as logs:
@@ -143,8 +144,8 @@ def postgresql(monkeypatch, **bounds):
     require("TEST_POSTGRESQL_URL" in os.environ, "TEST_POSTGRESQL_URL names an empty PostgreSQL database")
     for name, seconds in bounds.items():
         monkeypatch.setattr(f"pipeline.delivery.database.{name}", seconds)
-    url = sa.make_url(os.environ["TEST_POSTGRESQL_URL"])
-    admin = sa.create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    address = sa.make_url(os.environ["TEST_POSTGRESQL_URL"])
+    admin = sa.create_engine(address.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with closing(opened(os.environ["TEST_POSTGRESQL_URL"])) as store, admin.connect() as other:
         yield store, other
     admin.dispose()
@@ -152,7 +153,7 @@ def postgresql(monkeypatch, **bounds):
 
 def test_a_table_that_others_lock_is_unavailable_after_a_while_not_for_ever(monkeypatch):
     with postgresql(monkeypatch, BUSY_TIMEOUT_S=0.2) as (store, other):
-        other = other.execution_options(isolation_level="READ COMMITTED")
+        other.execution_options(isolation_level="READ COMMITTED")
         other.execute(sa.text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(StoreUnavailable, match="lock timeout"):
             store.commit([decision("1")])
