@@ -4,7 +4,8 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.kafka_address import KafkaSecurity, parse_kafka_url
+from pipeline.sinks.renewed import RenewedSink
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
@@ -277,24 +279,44 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
 
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
-    """The sink of a URL. Raises ConfigError naming the known schemes."""
-    url = resolve(config.url)
+    """The sink of a URL, its secrets read again when it fails. Raises ConfigError naming the known schemes."""
+    if "${" not in repr(astuple(config)):
+        return _sink(slug, clock, config)
+    return RenewedSink(partial(_resolved, config), partial(_sink, slug, clock))
+
+
+def _resolved(config: SinkConfig) -> SinkConfig:
+    security = config.security
+    return replace(
+        config,
+        url=resolve(config.url),
+        secret=resolve(config.secret) if config.secret else None,
+        security=replace(
+            security,
+            username=resolve(security.username) if security.username else None,
+            password=resolve(security.password) if security.password else None,
+        ),
+    )
+
+
+def _sink(slug: str, clock: Clock, config: SinkConfig) -> Sink:
     expected = "expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
+    url = config.url
     try:
         scheme = urlsplit(url).scheme
     except ValueError:
         raise ConfigError(f"sinks.{slug}.url is not a URL; {expected}") from None
     if scheme == "jsonl":
-        return JsonlSink(Path(url.removeprefix("jsonl:")), name=slug)
+        return JsonlSink(url.removeprefix("jsonl:"), name=slug)
     if scheme == "kafka":
         bootstrap, topic = parse_kafka_url(url)
-        return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config))
+        return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config), clock=clock)
     if scheme in ("http", "https"):
         if config.secret is None:
             raise ConfigError(
                 f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"
             )
-        return WebhookSink(url, clock, secret=resolve(config.secret), name=slug)
+        return WebhookSink(url, clock, secret=config.secret, name=slug)
     # The rest of it may hold a token; without //, what is read as the scheme may be a user's name.
     named = f"has the scheme {scheme!r}" if "://" in url else "has no scheme that is known"
     raise ConfigError(f"sinks.{slug}.url {named}; {expected}")
@@ -305,8 +327,8 @@ def _kafka_security(config: SinkConfig) -> KafkaSecurity:
     return KafkaSecurity(
         protocol=security.protocol,
         mechanism=security.mechanism,
-        username=resolve(security.username) if security.username else None,
-        password=resolve(security.password) if security.password else None,
+        username=security.username,
+        password=security.password,
         ca_file=security.ca_file,
         cert_file=security.cert_file,
         key_file=security.key_file,

@@ -3,10 +3,12 @@
 Sources: CloudEvents HTTP protocol binding 1.0.2 (batched content mode).
 """
 
+import asyncio
 import hashlib
 import hmac
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -21,6 +23,10 @@ from pipeline.waiting import retry_after_s
 SIGNATURE_HEADER = "X-Resadapt-Signature"
 TIMEOUT_S = 10.0
 """How long connecting, sending or the next piece of the reply may take."""
+EXCHANGE_S = 30.0
+"""How long a request may take in all, until the receiver has said whether it takes the events."""
+REST_S = 2.0
+"""How long the rest of a reply, which says nothing more, is read so that its connection can be used again."""
 POST_EVENTS = 100
 """Events in one request."""
 
@@ -73,6 +79,7 @@ class WebhookSink:
         secret: str | None = None,
         name: str | None = None,
         timeout_s: float = TIMEOUT_S,
+        exchange_s: float = EXCHANGE_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._where = _host_of(url)
@@ -80,6 +87,7 @@ class WebhookSink:
         self._url = url
         self._clock = clock
         self._secret = secret
+        self._exchange_s = exchange_s
         self._client = httpx.AsyncClient(timeout=timeout_s, follow_redirects=False, transport=transport)
 
     async def publish(self, events: Sequence[Event]) -> None:
@@ -112,20 +120,31 @@ class WebhookSink:
 
     async def _request(self, method: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
         try:
-            async with self._client.stream(method, self._url, content=body, headers=headers) as reply:
-                size = 0
-                async for (
-                    piece
-                ) in reply.aiter_raw():  # read, so that the connection can be used again; but not for ever
-                    size += len(piece)
-                    if size > _REPLY_BYTES:
-                        break
+            async with (
+                asyncio.timeout(self._exchange_s) as deadline,
+                self._client.stream(method, self._url, content=body, headers=headers) as reply,
+            ):
+                deadline.reschedule(None)  # the answer is there
+                with suppress(httpx.HTTPError, TimeoutError):
+                    await _read_rest(reply)
                 return reply.status_code, reply.headers
+        except TimeoutError as error:
+            raise SinkUnavailable(f"{self._where} gave no answer within {self._exchange_s:g} s") from error
         except httpx.HTTPError as error:
             reason = type(error).__name__ if not str(error) else f"{type(error).__name__}: {error}"
             raise SinkUnavailable(
                 f"{self._where} cannot be reached: {reason.replace(self._url, self._where)}"
             ) from error
+
+
+async def _read_rest(reply: httpx.Response) -> None:
+    """Read a reply to its end, if that comes soon."""
+    size = 0
+    async with asyncio.timeout(REST_S):
+        async for piece in reply.aiter_raw():
+            size += len(piece)
+            if size > _REPLY_BYTES:
+                return
 
 
 def _host_of(url: str) -> str:

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def spoken(pictures: range, keys: range, sound: range = range(0), joined: int = 0) -> list[tuple[float, bytes]]:
-    """What a transport stream of H.264 sends when, in seconds: pictures at these tenths of a second, of which `keys` and
-    the first are key frames, and sound at those. What comes before the tenth `joined` is not sent."""
+    """A transport stream of H.264, by seconds: pictures at these tenths of a second, of which `keys` and the first are
+    key frames, and sound at those. What comes before the tenth `joined` is left out."""
     sink, sent = io.BytesIO(), []
     with av.open(sink, "w", format="mpegts", options={"flush_packets": "1"}) as out:
         video = out.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "tune": "zerolatency", "g": "999"})
