@@ -51,7 +51,7 @@ DOORS = {
         "samples.yard",
     },
     "tokenizers": {"pipeline.mllm.transformers", "samples.yard.train"},
-    "kafka": {"pipeline.sinks.kafka"},
+    "kafka": {"pipeline.sinks.kafka", "pipeline.sinks.kafka_connect"},
     "httpx": {"pipeline.sinks.webhook", "pipeline.mllm.openai", "pipeline.sources"},
     "xgrammar": {"pipeline.mllm.transformers.grammar_mask"},
     "vllm": {"pipeline.mllm.vllm.engine"},
