@@ -20,12 +20,12 @@ from pipeline.lab.trial import Journal, Recording, whole
 from pipeline.loop import Runtime, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.transformers.backend import TransformersMLLM
-from pipeline.sources.synthetic import ArrayPicture
 from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
 from samples.yard.questions.grammar import CARD_FAMILY, KINDS, Question, YardWatch, ask, grade, holds, watches_for
 from samples.yard.questions.matching import CLEAR_AT, CONFIRM, OPEN_AT, WatchScore, match
 from samples.yard.world.codec import Pixels, surveillance
 from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts
+from samples.yard.world.picture import RenderedPicture
 from samples.yard.world.scene import Scene
 from samples.yard.world.segments import sampled_times_s, told
 
@@ -251,7 +251,7 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
 
 
 def _frame(index: int, pts_s: float, pixels: Pixels) -> Frame:
-    return Frame(pts_s, _START + timedelta(seconds=pts_s), "file", index, ArrayPicture(pixels))
+    return Frame(pts_s, _START + timedelta(seconds=pts_s), "file", index, RenderedPicture(pixels))
 
 
 def _allocator(setting: Setting, rules: FitRules) -> Allocator:
