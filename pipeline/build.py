@@ -4,7 +4,8 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.kafka_address import KafkaSecurity, parse_kafka_url
+from pipeline.sinks.renewed import RenewedSink
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
@@ -55,6 +57,9 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
         on_corrupt=stream.on_corrupt,
         rtsp_transport=stream.rtsp_transport,
         start_s=start_s,
+        first_picture_s=stream.first_picture_s,
+        max_pixels=stream.max_pixels,
+        video_track=stream.video_track,
     )
 
 
@@ -73,7 +78,7 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
 
 
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
-"""The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
+"""The shipped checkpoint: in a checkout and installed it lies in the same place beside this package."""
 
 MakeAllocator = Callable[[FitRules, OnEngineCall], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
@@ -99,7 +104,7 @@ def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
 
 
 def allocator_name(site: SiteConfig) -> str:
-    """The allocator that a site names; else `learned` if it names an engine, or if the one that comes along was trained
+    """The allocator that a site names; else `learned` if it names an engine, or if the shipped one was trained
     for its MLLM; else `motion`."""
     if site.defaults.allocator or site.engine.path:
         return site.defaults.allocator or "learned"
@@ -108,17 +113,17 @@ def allocator_name(site: SiteConfig) -> str:
 
 
 def engine_of(site: SiteConfig) -> Path:
-    """Folder or manifest of a site's engine. Raises ConfigError where it names none and none comes along."""
+    """Folder or manifest of a site's engine. Raises ConfigError where it names none and none is shipped."""
     if site.engine.path is None and not (SHIPPED / FILE_NAME).exists():
         raise ConfigError(
-            "no engine comes along with this version; name one with `engine: PATH` or --engine PATH, or choose the"
+            "no engine is shipped with this version; name one with `engine: PATH` or --engine PATH, or choose the"
             " allocator motion"
         )
     return site.engine.path or SHIPPED
 
 
 def engine_knows(site: SiteConfig) -> bool:
-    """Whether a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
+    """True if a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
     name."""
     try:
         manifest = read(engine_of(site))
@@ -224,11 +229,14 @@ def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
         name=f"openai:{redact_url(url)}#{model}",
         family=config.family,
         api_key=resolve(config.api_key) if config.api_key else None,
+        any_model=config.any_model,
+        samples=config.samples,
         timeout_s=config.timeout_s,
         max_queue=config.max_queue,
         max_streams=config.max_streams,
         max_cache_tokens=config.max_cache_tokens,
         max_prompt_tokens=config.max_prompt_tokens,
+        min_tokens_per_segment=config.min_tokens_per_segment,
         clock=clock,
     )
 
@@ -271,24 +279,44 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
 
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
-    """The sink of a URL. Raises ConfigError naming the known schemes."""
-    url = resolve(config.url)
+    """The sink of a URL, its secrets read again when it fails. Raises ConfigError naming the known schemes."""
+    if "${" not in repr(astuple(config)):
+        return _sink(slug, clock, config)
+    return RenewedSink(partial(_resolved, config), partial(_sink, slug, clock))
+
+
+def _resolved(config: SinkConfig) -> SinkConfig:
+    security = config.security
+    return replace(
+        config,
+        url=resolve(config.url),
+        secret=resolve(config.secret) if config.secret else None,
+        security=replace(
+            security,
+            username=resolve(security.username) if security.username else None,
+            password=resolve(security.password) if security.password else None,
+        ),
+    )
+
+
+def _sink(slug: str, clock: Clock, config: SinkConfig) -> Sink:
     expected = "expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
+    url = config.url
     try:
         scheme = urlsplit(url).scheme
     except ValueError:
         raise ConfigError(f"sinks.{slug}.url is not a URL; {expected}") from None
     if scheme == "jsonl":
-        return JsonlSink(Path(url.removeprefix("jsonl:")), name=slug)
+        return JsonlSink(url.removeprefix("jsonl:"), name=slug)
     if scheme == "kafka":
         bootstrap, topic = parse_kafka_url(url)
-        return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config))
+        return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config), clock=clock)
     if scheme in ("http", "https"):
         if config.secret is None:
             raise ConfigError(
                 f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"
             )
-        return WebhookSink(url, clock, secret=resolve(config.secret), name=slug)
+        return WebhookSink(url, clock, secret=config.secret, name=slug)
     # The rest of it may hold a token; without //, what is read as the scheme may be a user's name.
     named = f"has the scheme {scheme!r}" if "://" in url else "has no scheme that is known"
     raise ConfigError(f"sinks.{slug}.url {named}; {expected}")
@@ -299,8 +327,8 @@ def _kafka_security(config: SinkConfig) -> KafkaSecurity:
     return KafkaSecurity(
         protocol=security.protocol,
         mechanism=security.mechanism,
-        username=resolve(security.username) if security.username else None,
-        password=resolve(security.password) if security.password else None,
+        username=security.username,
+        password=security.password,
         ca_file=security.ca_file,
         cert_file=security.cert_file,
         key_file=security.key_file,
