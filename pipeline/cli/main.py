@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from allocator_engine.errors import not_installed
 from pipeline.build import MLLM_CHOICES, build_mllm
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Signals, Unread, end_unread, run_to_end, started
 from pipeline.cli.play import play
@@ -136,7 +137,10 @@ def demo(
 ) -> None:
     """Two generated cameras play live, six watches stand on them, and the events are compared with the truth."""
     set_up_logs(log_level)
-    from pipeline.cli.demo import Demo, show  # the yard's renderer, which nothing else needs
+    try:
+        from pipeline.cli.demo import Demo, show  # the yard's renderer, which nothing else needs
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"for the demo {not_installed(str(error.name), 'embedded')}") from error
 
     run_to_end(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))
 

@@ -89,9 +89,9 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
     source = comparison.source()
     count = _count(source)
     hashes = comparison.hashes()
-    spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
-    spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
-    outcomes = Records(TaskOutcome, kept / f"asked-{asked}.jsonl" if kept else None)
+    spent, asked = kept_files(hashes)
+    spendings = Records(Spending, kept / spent if kept else None)
+    outcomes = Records(TaskOutcome, kept / asked if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
     marks |= {name: hashes[name] for name in comparison.against}
     own = {"learned": comparison.engine} if comparison.engine else {}
@@ -107,6 +107,12 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
         evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.equal)
         cells = evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets)
     return frontier(cells), hashes
+
+
+def kept_files(hashes: Mapping[str, str]) -> tuple[str, str]:
+    """Names of the files that keep what was spent, and what was answered, under these hashes."""
+    spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
+    return f"spent-{spent}.jsonl", f"asked-{asked}.jsonl"
 
 
 def _count(source: Callable[[], TaskSource]) -> int:

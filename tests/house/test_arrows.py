@@ -40,7 +40,8 @@ YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.demo"}
 """The product's two doors to the demo world."""
 
 DOORS = {
-    "av": {"pipeline.sources", "samples.yard.world.codec"},
+    "av": {"pipeline.sources", "pipeline.mllm.openai.wire", "samples.yard.world.codec"},
+    "cv2": {"pipeline.lab.crew", "samples.yard"},
     "torch": {"pipeline.lab.cli.train", "pipeline.mllm.transformers", "allocator_engine", "samples.yard"},
     "onnx": {"allocator_engine"},
     "onnxruntime": {"allocator_engine.runtime", "allocator_engine.compile"},

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from pipeline.build import YARD
 from pipeline.errors import ConfigError, EngineMismatch
+from pipeline.lab.yard import seed_range
 from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers.backend import TransformersMLLM
 from samples.yard.card.replay import SETTINGS, Record, Setting, replay
@@ -49,7 +50,7 @@ def hashes(checkpoint: Path) -> dict[str, str]:
 
 async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cache: Path | None) -> list[Record]:
     """The record of each episode, from the cache where it holds one of the same hashes and setting."""
-    file = cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl" if cache else None
+    file = kept_file(cache, setting, checkpoint) if cache else None
     known = _read(file) if file else {}
     mllm = TransformersMLLM(checkpoint, name="yard", threads=torch.get_num_threads(), max_cache_tokens=1_000_000)
     await mllm.start()
@@ -63,6 +64,11 @@ async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cach
     finally:
         await mllm.close()
     return found
+
+
+def kept_file(cache: Path, setting: Setting, checkpoint: Path) -> Path:
+    """The file that keeps the records of a setting."""
+    return cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl"
 
 
 def _read(file: Path) -> dict[int, Record]:
@@ -122,7 +128,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the last line")
     given = parser.parse_args()
     try:
-        seeds = _seeds(given.seeds)
+        seeds = seed_range(given.seeds)
         settings = [_setting(name) for name in given.settings.split(",")]
         measured = _measured(seeds, settings, given)
     except (ConfigError, EngineMismatch) as error:
@@ -131,13 +137,6 @@ def main() -> None:
         Console(width=140).print(table(measured))
     summary = {one.setting: asdict(one) for one in measured}
     print(json.dumps({"seeds": given.seeds, "hashes": hashes(given.mllm), "settings": summary}, allow_nan=False))
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
-    return range(int(first), int(last))
 
 
 def _setting(name: str) -> Setting:
