@@ -14,7 +14,7 @@ from allocator_engine.evaluate.tasks import Family, TaskOutcome, TaskSource
 from allocator_engine.manifest import manifest_path
 from allocator_engine.train.data import read_rows
 from pipeline.build import YARD
-from pipeline.config.site import MLLMConfig
+from pipeline.config.mllm import MLLMConfig
 from pipeline.errors import ConfigError
 from pipeline.lab.crew import ExaminerPool
 from pipeline.lab.digests import content

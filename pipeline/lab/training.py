@@ -13,7 +13,8 @@ from allocator_engine.train.data import QaClips, QaRow, read_rows
 from allocator_engine.train.rollout import Clips, RewardKind
 from pipeline.build import YARD, build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config.site import MLLMConfig, SiteConfig, overlay, parse_site, read_yaml
+from pipeline.config.mllm import MLLMConfig, patient
+from pipeline.config.site import SiteConfig, overlay, parse_site, read_yaml
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
@@ -106,7 +107,7 @@ def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | No
     """The MLLM of a site, and the kind of its rewards; `longest` frames fit into a context, at less than native size if
     need be."""
     clock, config = SystemClock(), site.mllm
-    mllm = build_mllm(replace(config, timeout_s=max(config.timeout_s, PATIENCE_S)), clock)
+    mllm = build_mllm(patient(config, PATIENCE_S), clock)
     with _reading(site) as reader, ExitStack() as stack:
         background = reader.background
         stack.callback(lambda: background.run(mllm.close()))

@@ -8,7 +8,10 @@ from allocator_engine.check import condition_of
 from allocator_engine.errors import EngineError
 from pipeline.build import allocator_name, build_allocator, build_mllm, build_sink, engine_knows, engine_of
 from pipeline.clock import Clock
-from pipeline.config.site import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, resolve
+from pipeline.config.mllm import MLLMConfig, YardConfig
+from pipeline.config.sinks import SinkConfig
+from pipeline.config.site import SiteConfig, StreamConfig
+from pipeline.config.values import resolve
 from pipeline.delivery.store import Store
 from pipeline.errors import EngineMismatch, ResadaptError
 from pipeline.sources.probe import probe
@@ -58,7 +61,7 @@ async def _mllm(config: MLLMConfig, clock: Clock) -> str:
     try:
         await mllm.start()
         note = "" if mllm.info.meaningful else ", whose answers mean nothing"
-        note += ", which knows its own demo world only" if config.use == "yard" else ""
+        note += ", which knows its own demo world only" if isinstance(config, YardConfig) else ""
         return f"{mllm.info.family}, {mllm.info.grid.cell_px} px per token{note}"
     finally:
         await mllm.close()

@@ -13,7 +13,9 @@ from prometheus_client import start_http_server
 
 from pipeline.build import MakeAllocator, build_allocator, build_fit_rules, build_mllm, build_sink, build_watch
 from pipeline.clock import Clock
-from pipeline.config.site import BudgetConfig, MLLMConfig, SiteConfig, resolve
+from pipeline.config.mllm import MLLMConfig
+from pipeline.config.site import BudgetConfig, SiteConfig
+from pipeline.config.values import resolve
 from pipeline.core.budget import Ledger, Rate
 from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.relay import Relay

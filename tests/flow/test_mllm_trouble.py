@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pipeline.config.mllm import OpenAIConfig
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
 from pipeline.core.state import StreamRun
@@ -78,7 +79,7 @@ TROUBLES = {
 
 async def watched(server: MLLMServer, trouble: Callable[[MLLMServer], None]) -> tuple[StreamRun, Runtime]:
     """Three seconds of stream, one second of trouble, and three seconds after it."""
-    mllm = OpenAIMLLM(server.url, MODEL, name="openai:test", timeout_s=TIMEOUT_S)
+    mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test", timeout_s=TIMEOUT_S))
     await mllm.start()
     _, runtime = build(CAR, mllm=mllm)  # type: ignore[arg-type]
     run = StreamRun("yard", HopRules(), Context.empty("yard", ContextRules()))
@@ -115,7 +116,7 @@ async def test_a_watch_in_a_language_that_the_model_does_not_know_is_unknown_and
     server: MLLMServer,
 ) -> None:
     server.habits.mass, server.habits.share = 0.3, 0.02
-    mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
+    mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test"))
     await mllm.start()
     question = "フォークリフトの近くに人がいますか？"
     run, runtime = build(WatchQuery("truck", question), mllm=mllm)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from pipeline.config.mllm import OpenAIConfig
 from pipeline.core.budget import Rate
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
@@ -126,7 +127,7 @@ def server() -> AsyncIterator[MLLMServer]:  # type: ignore[misc]
 
 async def watched(server: MLLMServer) -> tuple[StreamRun, Runtime]:
     """A stream, watched through the server."""
-    mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
+    mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test"))
     await mllm.start()
     _, runtime = build(CAR, mllm=mllm)  # type: ignore[arg-type]
     (run,) = streams(runtime, 1)

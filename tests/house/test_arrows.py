@@ -19,13 +19,15 @@ FLOORS = [
     "pipeline.core pipeline.metrics pipeline.logs pipeline.sources.base pipeline.sources.address"
     " pipeline.sources.timeline pipeline.sources.pace pipeline.allocators.base pipeline.mllm.base pipeline.mllm.prompt"
     " pipeline.sinks.base pipeline.sinks.cloudevents",
-    # 3 edges, each with one heavy library, and the configuration
-    "pipeline.sources pipeline.allocators pipeline.mllm pipeline.sinks pipeline.delivery pipeline.config",
-    # 4 the main loop and the composition root
+    # 3 the configuration: what the edges are told
+    "pipeline.config",
+    # 4 edges, each with one heavy library
+    "pipeline.sources pipeline.allocators pipeline.mllm pipeline.sinks pipeline.delivery",
+    # 5 the main loop and the composition root
     "pipeline.loop pipeline.build",
-    # 5 running streams, and training on the product's own parts
+    # 6 running streams, and training on the product's own parts
     "pipeline.service pipeline.lab",
-    # 6 what people touch
+    # 7 what people touch
     "pipeline.cli pipeline.lab.cli",
 ]
 """Rooms and single modules by floor. A module belongs to its longest entry and imports nothing of a higher floor."""
@@ -169,7 +171,10 @@ def readers(name: str, attribute: str) -> set[str]:
 
 def test_only_the_configuration_reads_the_environment():
     """vLLM takes some of its settings no other way: one module puts them there."""
-    assert readers("os", "environ") | readers("os", "getenv") == {"pipeline.config.site", "pipeline.mllm.vllm.settings"}
+    assert readers("os", "environ") | readers("os", "getenv") == {
+        "pipeline.config.values",
+        "pipeline.mllm.vllm.settings",
+    }
 
 
 def test_only_the_clock_tells_the_time():

@@ -15,6 +15,7 @@ import structlog
 
 from allocator_engine.grid import GRIDS
 from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import OpenAIConfig
 from pipeline.core.context import Context, Room
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.base import MLLMInfo, check_limit, room_within, sent
@@ -25,6 +26,7 @@ from pipeline.mllm.openai.probe import Abilities, Probe, check_price
 from pipeline.mllm.openai.server import CacheMiss, Server
 from pipeline.mllm.openai.wire import SCORED, Reply, Requests, Wording, question_line, spoken
 from pipeline.mllm.prompt import read_answer
+from pipeline.redact import redact_mllm
 from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 
 log = structlog.get_logger()
@@ -39,36 +41,27 @@ _FAMILY_NAMES = (
 class OpenAIMLLM:
     """Answers from the model `model` behind `url` (`http://host:port/v1`). Images only: one frame per segment.
 
-    `family` is needed where the model's name does not tell it; `api_key` goes into the Authorization header and nowhere
-    else. Bounds: what was sent is remembered of `max_streams` streams and `max_cache_tokens` prompt tokens together,
+    The secrets in `settings` are resolved; `api_key` goes into the Authorization header and nowhere else. Bounds, by
+    `settings`: what was sent is remembered of `max_streams` streams and `max_cache_tokens` prompt tokens together,
     the least recently used go first; with `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask
     that has no answer after `timeout_s` seconds ends in MLLMTimeout; a context of more than `max_prompt_tokens` vision
     tokens, or than the server's own bound, is not sent. `min_tokens_per_segment` is what the Allocator keeps to.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        name: str,
-        family: str | None = None,
-        api_key: str | None = None,
-        timeout_s: float = 60.0,
-        max_queue: int = 64,
-        max_streams: int = 64,
-        max_cache_tokens: int = 131_072,
-        max_prompt_tokens: int = 32_768,
-        min_tokens_per_segment: int = 1,
-        clock: Clock = SystemClock(),
-    ) -> None:
-        family = _family(model, family)
-        self.info = MLLMInfo(name, family, GRIDS[family], max_frames_per_segment=1)
+    def __init__(self, url: str, model: str, settings: OpenAIConfig, clock: Clock = SystemClock()) -> None:
+        family = _family(model, settings.family)
+        self.info = MLLMInfo(redact_mllm(settings.use), family, GRIDS[family], max_frames_per_segment=1)
+        self.settings, self._clock = settings, clock
         self._wording = Wording(model, family)
-        self._timeout_s, self._max_queue, self._clock = timeout_s, max_queue, clock
-        self._max_prompt_tokens, self._min_tokens_per_segment = max_prompt_tokens, min_tokens_per_segment
-        self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_cache_tokens)
-        self._server = Server(url, model, api_key=api_key, timeout_s=timeout_s, clock=clock, on_loss=self._forget_all)
+        self._kept: KeptPrefixes[None] = KeptPrefixes(settings.max_streams, settings.max_cache_tokens)
+        self._server = Server(
+            url,
+            model,
+            api_key=settings.api_key,
+            timeout_s=settings.timeout_s,
+            clock=clock,
+            on_loss=self._forget_all,
+        )
         self._abilities: Abilities | None = None
         self._unfinished = 0
         self._asking: dict[str, object] = {}
@@ -83,9 +76,9 @@ class OpenAIMLLM:
         if self._abilities is not None:
             return
         await self._server.meet()
-        probe = Probe(self._server, self._wording, self.info.grid, timeout_s=self._timeout_s, clock=self._clock)
+        probe = Probe(self._server, self._wording, self.info.grid, timeout_s=self.settings.timeout_s, clock=self._clock)
         found = await probe.abilities()
-        grid = check_price(found.side, self.info.grid, self._min_tokens_per_segment, self._server.where)
+        grid = check_price(found.side, self.info.grid, self.settings.min_tokens_per_segment, self._server.where)
         self.info = replace(self.info, grid=grid)
         self._wording = replace(self._wording, uuids=found.uuids)
         if found.missing:
@@ -161,20 +154,20 @@ class OpenAIMLLM:
     ) -> tuple[list[Reply], Usage]:
         assert self._abilities is not None, "ask before start"
         self._check_pictures((*context.segments, *aside))
-        if self._unfinished >= self._max_queue:
+        if self._unfinished >= self.settings.max_queue:
             self.counters.refused += 1
             raise MLLMOverloaded(f"{self.info.name} has {self._unfinished} asks unfinished, which is max_queue", False)
         self._unfinished += 1
         self._asking[context.stream_id] = turn = object()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.settings.timeout_s):
                 return await self._talk(context, lines, how, limit, tuple(aside), turn)
         except (TimeoutError, MLLMTimeout) as error:
             self.counters.timed_out += 1
             if isinstance(error, MLLMTimeout):
                 raise
             raise MLLMTimeout(
-                f"{self.info.name} has no answer after timeout_s = {self._timeout_s:g} seconds"
+                f"{self.info.name} has no answer after timeout_s = {self.settings.timeout_s:g} seconds"
             ) from error
         finally:
             self._unfinished -= 1
@@ -195,7 +188,7 @@ class OpenAIMLLM:
         ready_s = self._clock.monotonic_s()
         requests = Requests(self._wording, context.segments + aside, context.anchor_s, how)
         pictures = len(context.segments) + len(aside)
-        asking = Asking(self._server, requests, lines, pictures, began_s + self._timeout_s)
+        asking = Asking(self._server, requests, lines, pictures, began_s + self.settings.timeout_s)
         first, encoded, cached = await self._first(asking, context, limit, _tokens(aside), turn)
         answered_s = self._clock.monotonic_s()
         with sent():
@@ -250,7 +243,7 @@ class OpenAIMLLM:
 
     @property
     def _longest_prompt(self) -> int:
-        return min(self._max_prompt_tokens, self._server.longest_prompt or self._max_prompt_tokens)
+        return min(self.settings.max_prompt_tokens, self._server.longest_prompt or self.settings.max_prompt_tokens)
 
     def _keep(self, context: Context, tokens: int) -> None:
         ids = tuple(segment.content_id for segment in context.segments)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.build import YARD
+from pipeline.config.mllm import YardConfig
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers.backend import TransformersMLLM
@@ -51,7 +52,7 @@ async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cach
     """The record of each episode, from the cache where it holds one of the same hashes and setting."""
     file = cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl" if cache else None
     known = _read(file) if file else {}
-    mllm = TransformersMLLM(checkpoint, name="yard", threads=torch.get_num_threads(), max_cache_tokens=1_000_000)
+    mllm = TransformersMLLM(checkpoint, YardConfig(threads=torch.get_num_threads(), max_cache_tokens=1_000_000))
     await mllm.start()
     found = []
     try:
