@@ -9,7 +9,6 @@ from pathlib import Path
 
 import structlog
 
-from allocator_engine.errors import EngineError
 from allocator_engine.fit import FitRules
 from allocator_engine.manifest import FILE_NAME, SHIPPED, read, trained_for
 from pipeline.allocators.base import Allocator
@@ -31,7 +30,7 @@ from pipeline.config.mllm import (
 from pipeline.config.sinks import JsonlConfig, KafkaConfig, KafkaSecurity, SinkConfig, WebhookConfig
 from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
 from pipeline.config.values import resolve
-from pipeline.errors import ConfigError, EngineMismatch
+from pipeline.errors import ConfigError
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
 from pipeline.redact import redact_mllm, splits_a_password
@@ -130,10 +129,7 @@ def engine_of(site: SiteConfig) -> Path:
 def engine_knows(site: SiteConfig) -> bool:
     """Whether a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
     name."""
-    try:
-        manifest = read(engine_of(site))
-    except EngineError as error:
-        raise EngineMismatch(str(error)) from error
+    manifest = read(engine_of(site))
     if site.mllm.use == "yard":
         return trained_for(manifest, YARD / "model.safetensors")
     return manifest.trained_on.get("mllm_name") == site.mllm.use

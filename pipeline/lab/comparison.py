@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from allocator_engine.errors import EngineError
 from allocator_engine.evaluate.frontier import Frontier, frontier
 from allocator_engine.evaluate.records import Records
 from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, OnProgress, Spending
@@ -87,7 +86,7 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
     the same call goes on where it was.
     """
     source = comparison.source()
-    count = _count(source)
+    count = len(source())
     hashes = comparison.hashes()
     spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
     spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
@@ -107,16 +106,6 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
         evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.equal)
         cells = evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets)
     return frontier(cells), hashes
-
-
-def _count(source: Callable[[], TaskSource]) -> int:
-    """Episodes of the tasks. Raises ConfigError for a file of which a row cannot be read or graded."""
-    try:
-        return len(source())
-    except EngineError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _of_file(file: Path) -> Iterator[str | Path]:

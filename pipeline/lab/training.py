@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from allocator_engine.errors import EngineError
 from allocator_engine.fit import FitRules
 from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, QaRow, read_rows
@@ -14,7 +13,8 @@ from allocator_engine.train.rollout import Clips, RewardKind
 from pipeline.build import YARD, build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLMConfig, patient
-from pipeline.config.site import SiteConfig, overlay, parse_site, read_yaml
+from pipeline.config.one_stream import given
+from pipeline.config.site import SiteConfig, parse_site, read_yaml
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
@@ -55,7 +55,7 @@ def site(recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int
 def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Iterator[Material]:
     """A video-QA file, and the MLLM that `config` names. Raises as `site` does, ConfigError also for the first row that
     cannot be used."""
-    rows = _rows(data)
+    rows = read_rows(data)
     with _reading(config) as reader:
         _check_videos(data, rows, reader)
     with _answering(config, work, _kind(rows), LONG_FRAMES) as asked:
@@ -65,14 +65,13 @@ def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Ite
 
 def site_of(watches: Path | None, mllm: str | None, device: str | None) -> SiteConfig:
     """What a training takes of a site: `watches` is a site file, of which defaults and MLLM hold too, or only what
-    stands under `watches:` there. `mllm` and `device` override it. Raises ConfigError."""
+    stands under `watches:` there. `mllm` stands instead of it, and `device` overrides its own. Raises ConfigError."""
     raw = read_yaml(watches) if watches else {}
     if watches and "watches" not in raw:
         raw = {"watches": raw}
     own = raw.get("mllm", {})
-    own = {"use": own} if isinstance(own, str) else own
-    given = {key: value for key, value in (("use", mllm), ("device", device)) if value is not None}
-    raw |= {"streams": {}, "mllm": overlay(own, given) if isinstance(own, dict) else own}
+    own = {"use": mllm or own} if mllm or isinstance(own, str) else own
+    raw |= {"streams": {}, "mllm": own | given(device=device) if isinstance(own, dict) else own}
     if isinstance(known := raw.get("watches"), dict):
         # Whichever of the site's streams they stand on: a recording does not say which it is of.
         raw["watches"] = {
@@ -146,15 +145,6 @@ def _whole(rules: FitRules, frames: int, context_tokens: int) -> FitRules:
     """The rules under which so many frames fit into a context at what is native size then."""
     cap = max(rules.min_tokens_per_segment, context_tokens * rules.frames_per_segment // frames)
     return replace(rules, max_tokens_per_segment=min(cap, rules.max_tokens_per_segment))
-
-
-def _rows(data: Path) -> list[QaRow]:
-    try:
-        return read_rows(data)
-    except EngineError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _kind(rows: Sequence[QaRow]) -> RewardKind:

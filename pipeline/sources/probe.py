@@ -56,7 +56,7 @@ class Probe:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Observed:
     """The packets of the look, in coding order: PTS in seconds, whether key frames, bytes; and what else was met."""
 
     pts_s: list[float]
@@ -103,8 +103,8 @@ def probe(
     return answer
 
 
-def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) -> _Seen:
-    seen = _Seen([], [])
+def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) -> _Observed:
+    seen = _Observed([], [])
     started_s = clock.monotonic_s()
     try:
         for packet in connection.container.demux(connection.video):
@@ -131,7 +131,7 @@ def _decodes(connection: Connection, packet: object) -> bool:
         return False
 
 
-def _describe(connection: Connection, address: Address, seen: _Seen) -> Probe:
+def _describe(connection: Connection, address: Address, seen: _Observed) -> Probe:
     context = connection.video.codec_context
     times = sorted(seen.pts_s)
     steps = [step for step in (later - earlier for earlier, later in pairwise(times)) if step > 0]

@@ -22,7 +22,7 @@ from pipeline.mllm.base import MLLMInfo, check_limit, room_within, sent
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.openai.asking import Asking, prefilled_tokens, prefix_tokens, segments_held
-from pipeline.mllm.openai.probe import Abilities, Probe, check_price
+from pipeline.mllm.openai.probe import Abilities, ServerProbe, check_price
 from pipeline.mllm.openai.server import CacheMiss, Server
 from pipeline.mllm.openai.wire import SCORED, Reply, Requests, Wording, question_line, spoken
 from pipeline.mllm.prompt import read_answer
@@ -76,7 +76,9 @@ class OpenAIMLLM:
         if self._abilities is not None:
             return
         await self._server.meet()
-        probe = Probe(self._server, self._wording, self.info.grid, timeout_s=self.settings.timeout_s, clock=self._clock)
+        probe = ServerProbe(
+            self._server, self._wording, self.info.grid, timeout_s=self.settings.timeout_s, clock=self._clock
+        )
         found = await probe.abilities()
         grid = check_price(found.side, self.info.grid, self.settings.min_tokens_per_segment, self._server.where)
         self.info = replace(self.info, grid=grid)

@@ -53,7 +53,7 @@ class Abilities:
         return tuple(name for name, has in names.items() if not has)
 
 
-class Probe:
+class ServerProbe:
     """The questions to one server. `timeout_s` bounds each."""
 
     def __init__(self, server: Server, wording: Wording, grid: Grid, *, timeout_s: float, clock: Clock) -> None:

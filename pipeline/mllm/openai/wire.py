@@ -125,7 +125,7 @@ class _Details(BaseModel):
     cached_tokens: int | None = None
 
 
-class _Usage(BaseModel):
+class _TokenCounts(BaseModel):
     prompt_tokens: int
     prompt_tokens_details: _Details | None = None
 
@@ -135,7 +135,7 @@ class Reply(BaseModel):
 
     model: str
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage
+    usage: _TokenCounts
 
     @property
     def text(self) -> str:
