@@ -4,7 +4,6 @@ The manifest lies beside its files and is written last. A file whose hash is not
 folder that was left half written is refused, and the command that makes it whole is named.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from allocator_engine.digests import sha256_of
 from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.spec import EngineSpec, TensorSpec
 
@@ -145,12 +145,6 @@ def write_file(path: Path, content: bytes) -> None:
 def artifact_of(path: Path) -> Artifact:
     """The file at `path` as it is now."""
     return Artifact(path.name, sha256_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(engine: Path, artifact: Artifact, command: str = "export") -> Path:

@@ -1,7 +1,6 @@
 """A comparison of allocators, composed: tasks by name, examiners, what was found before, and what figures hang on."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.build import YARD
 from pipeline.config.mllm import MLLMConfig
 from pipeline.errors import ConfigError
 from pipeline.lab.crew import ExaminerPool
-from pipeline.lab.digests import content
+from pipeline.lab.digests import of_parts
 from pipeline.lab.examiner import Setup
 from pipeline.lab.video_tasks import VideoTasks
 from pipeline.lab.yard import WATCHES, YARDS, tasks_version, yard_tasks
@@ -58,7 +57,7 @@ class Comparison:
     def hashes(self) -> dict[str, str]:
         """What the figures were measured on: the tasks, the MLLM, the engine, and the code that shows and allocates."""
         of_yard = self.tasks in YARDS
-        tasks = tasks_version() if of_yard else _hash(_of_file(Path(self.tasks)))
+        tasks = tasks_version() if of_yard else of_parts(_of_file(Path(self.tasks)))
         use = self.mllm.use
         folder = YARD if use == "yard" else Path(use.partition(":")[2])
         weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
@@ -66,16 +65,16 @@ class Comparison:
         engines = {"engine": self.engine, **self.against} if self.engine else self.against
         return {
             "tasks": tasks,
-            "mllm": _hash([named, *weights]),
+            "mllm": of_parts([named, *weights]),
             "answers": ANSWERS_VERSION,
             "spending": self._spending(named),
-            **{name: _hash([manifest_path(engine)]) for name, engine in engines.items()},
+            **{name: of_parts([manifest_path(engine)]) for name, engine in engines.items()},
         }
 
     def _spending(self, mllm: str) -> str:
         """Spendings hang on the MLLM's grid too; those of the yard's own bear the version alone."""
         least = self.mllm.min_tokens_per_segment
-        return SPENDING_VERSION if (mllm, least) == ("yard", 2) else _hash([mllm, str(least), SPENDING_VERSION])
+        return SPENDING_VERSION if (mllm, least) == ("yard", 2) else of_parts([mllm, str(least), SPENDING_VERSION])
 
 
 def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgress) -> tuple[Frontier, dict[str, str]]:
@@ -88,7 +87,7 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
     source = comparison.source()
     count = len(source())
     hashes = comparison.hashes()
-    spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
+    spent, asked = (of_parts([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
     spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
     outcomes = Records(TaskOutcome, kept / f"asked-{asked}.jsonl" if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
@@ -113,16 +112,3 @@ def _of_file(file: Path) -> Iterator[str | Path]:
     yield file
     for video in dict.fromkeys(row.video for row in read_rows(file)):
         yield f"{video.name} {video.stat().st_size}"
-
-
-def _hash(parts: Iterable[str | Path | None]) -> str:
-    """Of texts, and of what is in files. Raises ConfigError for a file that is not there."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if not isinstance(part, Path):
-            digest.update(f"{part}\0".encode())
-            continue
-        if not part.is_file():
-            raise ConfigError(f"there is no file {part}; give the path of another")
-        digest.update(content(part))
-    return digest.hexdigest()[:12]

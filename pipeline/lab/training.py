@@ -1,11 +1,11 @@
 """A training of the Allocator, composed: clips, answers and buckets by recipe, and what the outcome hangs on."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from allocator_engine.digests import of_texts
 from allocator_engine.fit import FitRules
 from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, QaRow, read_rows
@@ -18,7 +18,7 @@ from pipeline.config.site import SiteConfig, parse_site, read_yaml
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
-from pipeline.lab.digests import content
+from pipeline.lab.digests import of_file
 from pipeline.lab.footage import LONG_FRAMES, RecordingReader, SiteClips, survey
 from pipeline.lab.material import Material, bucket
 from pipeline.lab.natives import NativeAnswers
@@ -48,7 +48,7 @@ def site(recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int
         if remarks:
             remarks.append(f"{len(remarks)} recordings skipped; {len(footage.clips)} clips of the others")
         cut = [f"{clip.file.relative_to(recordings)} {clip.start_s:g} {clip.end_s:g}" for clip in footage.clips]
-        yield asked.material(clips, {"watches": _digest(questions), "clips": _digest(cut)}, remarks)
+        yield asked.material(clips, {"watches": of_texts(questions), "clips": of_texts(cut)}, remarks)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Ite
         _check_videos(data, rows, reader)
     with _answering(config, work, _kind(rows), LONG_FRAMES) as asked:
         clips = QaClips(rows, asked.reader.read_whole, prompts_per_step)
-        yield asked.material(clips, {"data": _file_digest(data)})
+        yield asked.material(clips, {"data": of_file(data)})
 
 
 def site_of(watches: Path | None, mllm: str | None, device: str | None) -> SiteConfig:
@@ -137,8 +137,8 @@ def identity_of(config: MLLMConfig) -> str:
     folder = YARD if config.use == "yard" else Path(config.use.partition(":")[2])
     files = sorted(folder.glob("*.safetensors")) if config.use.startswith(("yard", "transformers:", "vllm:")) else []
     if len(files) == 1:
-        return _file_digest(files[0])
-    return _digest([redact_mllm(config.use), *map(_file_digest, files)])
+        return of_file(files[0])
+    return of_texts([redact_mllm(config.use), *map(of_file, files)])
 
 
 def _whole(rules: FitRules, frames: int, context_tokens: int) -> FitRules:
@@ -159,11 +159,3 @@ def _check_videos(data: Path, rows: list[QaRow], reader: RecordingReader) -> Non
             reader.length_s(video)
         except (ConfigError, SourceUnavailable) as error:
             raise ConfigError(f"line {row.number} of {data}: its video cannot be decoded ({error})") from error
-
-
-def _file_digest(file: Path) -> str:
-    return hashlib.sha256(content(file)).hexdigest()[:12]
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

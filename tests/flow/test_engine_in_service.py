@@ -11,7 +11,8 @@ from onnx import numpy_helper
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from allocator_engine.manifest import artifact_of, read, sha256_of, write
+from allocator_engine.digests import sha256_of
+from allocator_engine.manifest import artifact_of, read, write
 from pipeline import build
 from pipeline.build import allocator_name
 from pipeline.cli.demo import Demo, _site

@@ -15,7 +15,7 @@ from rich.table import Table
 from allocator_engine.errors import EngineFailed, EngineMissing
 from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, FrontierPoint
 from allocator_engine.evaluate.run import ALLOCATORS, Equal
-from allocator_engine.evaluate.tasks import FAMILIES
+from allocator_engine.evaluate.tasks import FAMILIES, parse_seeds
 from allocator_engine.manifest import FILE_NAME, SHIPPED
 from pipeline.errors import ConfigError
 
@@ -71,7 +71,7 @@ def evaluate(
         engine = SHIPPED
     comparison = Comparison(
         tasks=tasks,
-        seeds=_seeds(seeds),
+        seeds=parse_seeds(seeds),
         seconds=seconds,
         budgets=_budgets(budgets),
         allocators=_allocators(allocators, engine, console),
@@ -134,13 +134,6 @@ def _equal(text: str) -> Equal:
         if text == known:
             return known
     raise ConfigError(f"--equal is {text!r}; expected one of {', '.join(_AT)}")
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
-    return range(int(first), int(last))
 
 
 def _budgets(text: str) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from allocator_engine.evaluate.tasks import parse_seeds
 from pipeline.build import YARD
 from pipeline.config.mllm import YardConfig
 from pipeline.errors import ConfigError, EngineMismatch
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the last line")
     given = parser.parse_args()
     try:
-        seeds = _seeds(given.seeds)
+        seeds = parse_seeds(given.seeds)
         settings = [_setting(name) for name in given.settings.split(",")]
         measured = _measured(seeds, settings, given)
     except (ConfigError, EngineMismatch) as error:
@@ -132,13 +133,6 @@ def main() -> None:
         Console(width=140).print(table(measured))
     summary = {one.setting: asdict(one) for one in measured}
     print(json.dumps({"seeds": given.seeds, "hashes": hashes(given.mllm), "settings": summary}, allow_nan=False))
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
-    return range(int(first), int(last))
 
 
 def _setting(name: str) -> Setting:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from allocator_engine.digests import of_weights
 from pipeline.errors import ConfigError, EngineMismatch
 from samples.yard.train import stages, together
 from samples.yard.train.calibration import calibrate
@@ -24,7 +25,7 @@ from samples.yard.train.shape import VISION_LAYERS
 from samples.yard.train.start import embed_words, hold, widen
 from samples.yard.train.text import TaughtText
 from samples.yard.train.vision import TaughtVision, embed_patches_by_product
-from samples.yard.versions import of_weights, version
+from samples.yard.versions import version
 
 _PLANNED = 1.25  # steps that the rate of the stage `present` is planned for, per step that is taken
 
