@@ -21,7 +21,7 @@ from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.service.doctor import examine
 from pipeline.service.service import Service
-from pipeline.sinks.memory import MemorySink
+from pipeline.testing import MemorySink
 from tests.checkpoints import untrained_yard
 from tests.engines import engine
 

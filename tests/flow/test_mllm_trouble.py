@@ -12,10 +12,10 @@ from pipeline.core.hops import HopRules
 from pipeline.core.state import StreamRun
 from pipeline.loop import Runtime, watch_stream
 from pipeline.mllm.openai.backend import OpenAIMLLM
+from pipeline.testing import ScriptedSource
 from pipeline.types import WatchQuery
 from tests.flow.test_loop import CAR, build, seconds
 from tests.mllm_server import MODEL, MLLMServer, Turn, serving
-from tests.pictures import ScriptedSource
 
 TIMEOUT_S = 2.0
 

@@ -16,13 +16,14 @@ from structlog.testing import capture_logs
 
 from allocator_engine.fit import FitRules, fit
 from allocator_engine.grid import GRIDS
-from pipeline.clock import Clock, ManualClock, SystemClock
+from pipeline.clock import Clock, SystemClock
 from pipeline.config.mllm import OpenAIConfig
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.mllm.openai.probe import SIDES, smallest_side
 from pipeline.mllm.openai.wire import data_url
 from pipeline.mllm.prompt import INSTRUCTION
+from pipeline.testing import ManualClock
 from pipeline.types import Segment, WatchQuery
 from tests.checkpoints import context, segment
 from tests.mllm_contract import *  # noqa: F403

@@ -15,11 +15,11 @@ from pipeline.loop import Runtime, watch_stream
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.mllm.transformers.backend import TransformersMLLM
+from pipeline.testing import ScriptedSource
 from pipeline.types import Answers, WatchQuery
 from tests.checkpoints import context, segment, tiny
 from tests.flow.test_loop import CAR, build, seconds
 from tests.mllm_server import MODEL, MLLMServer, serving
-from tests.pictures import ScriptedSource
 
 RATE = Rate(60, 240)
 RULES = ContextRules(max_s=300.0, keep_s=150.0)

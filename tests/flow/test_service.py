@@ -8,7 +8,7 @@ from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.service.service import Service
-from pipeline.sinks.memory import MemorySink
+from pipeline.testing import MemorySink
 from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.clips import steady, write

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.clock import ManualClock
 from pipeline.config.mllm import VllmConfig
 from pipeline.errors import ConfigError, EngineMismatch, MLLMTimeout, MLLMUnavailable, ResadaptError
 from pipeline.mllm.vllm.asking import VllmReply
@@ -15,6 +14,7 @@ from pipeline.mllm.vllm.backend import VllmMLLM
 from pipeline.mllm.vllm.prompt import VllmPrompt
 from pipeline.mllm.vllm.settings import SamplingOptions
 from pipeline.mllm.vllm.supervisor import EngineGone, EngineHooks, EngineSupervisor, begin_in_thread
+from pipeline.testing import ManualClock
 from pipeline.types import Answers, WatchQuery
 from tests.checkpoints import context, segment, tiny
 from tests.patience import BOUND_S, until
