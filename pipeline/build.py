@@ -4,11 +4,14 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import structlog
 
+from allocator_engine.errors import not_installed
 from allocator_engine.fit import FitRules
 from allocator_engine.manifest import FILE_NAME, SHIPPED, read, trained_for
 from pipeline.allocators.base import Allocator
@@ -27,7 +30,7 @@ from pipeline.config.mllm import (
     VllmConfig,
     YardConfig,
 )
-from pipeline.config.sinks import JsonlConfig, KafkaConfig, KafkaSecurity, SinkConfig, WebhookConfig
+from pipeline.config.sinks import JsonlConfig, KafkaConfig, SinkConfig, WebhookConfig
 from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
 from pipeline.config.values import resolve
 from pipeline.errors import ConfigError
@@ -38,6 +41,7 @@ from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.kafka_address import parse_kafka_url
+from pipeline.sinks.renewed import RenewedSink
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
@@ -64,6 +68,9 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
         on_corrupt=stream.on_corrupt,
         rtsp_transport=stream.rtsp_transport,
         start_s=start_s,
+        first_picture_s=stream.first_picture_s,
+        max_pixels=stream.max_pixels,
+        video_track=stream.video_track,
     )
 
 
@@ -82,7 +89,7 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
 
 
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
-"""The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
+"""The shipped checkpoint: in a checkout and installed it lies in the same place beside this package."""
 
 MakeAllocator = Callable[[FitRules, OnEngineCall], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
@@ -108,7 +115,7 @@ def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
 
 
 def allocator_name(site: SiteConfig) -> str:
-    """The allocator that a site names; else `learned` if it names an engine, or if the one that comes along was trained
+    """The allocator that a site names; else `learned` if it names an engine, or if the shipped one was trained
     for its MLLM; else `motion`."""
     if site.defaults.allocator or site.engine.path:
         return site.defaults.allocator or "learned"
@@ -117,17 +124,17 @@ def allocator_name(site: SiteConfig) -> str:
 
 
 def engine_of(site: SiteConfig) -> Path:
-    """Folder or manifest of a site's engine. Raises ConfigError where it names none and none comes along."""
+    """Folder or manifest of a site's engine. Raises ConfigError where it names none and none is shipped."""
     if site.engine.path is None and not (SHIPPED / FILE_NAME).exists():
         raise ConfigError(
-            "no engine comes along with this version; name one with `engine: PATH` or --engine PATH, or choose the"
+            "no engine is shipped with this version; name one with `engine: PATH` or --engine PATH, or choose the"
             " allocator motion"
         )
     return site.engine.path or SHIPPED
 
 
 def engine_knows(site: SiteConfig) -> bool:
-    """Whether a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
+    """True if a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
     name."""
     manifest = read(engine_of(site))
     if site.mllm.use == "yard":
@@ -166,7 +173,22 @@ def _named(config: TransformersConfig | VllmConfig) -> str:
     return model
 
 
+def _require_embedded(use: str) -> None:
+    """Raise ConfigError where a package in which the MLLM `use` computes is not installed."""
+    for package in ("torch", "transformers"):
+        try:
+            found = find_spec(package)
+        except ImportError:
+            found = None
+        if found is None:
+            raise ConfigError(
+                f"mllm.use is {redact_mllm(use)!r}, which computes in this process, and"
+                f" {not_installed(package, 'embedded')}; or name a server: openai:URL#MODEL"
+            )
+
+
 def _embedded(checkpoint: str, config: EmbeddedConfig, clock: Clock) -> MLLM:
+    _require_embedded(config.use)
     from pipeline.mllm.transformers.backend import TransformersMLLM  # loads torch, which the others do not need
 
     return TransformersMLLM(checkpoint, config, clock)
@@ -195,13 +217,14 @@ def _yard(config: YardConfig, clock: Clock) -> MLLM:
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected yard alone, or transformers:PATH_OR_NAME")
     if not any(YARD.glob("*.safetensors")):
         raise ConfigError(
-            f"the MLLM yard has no weights in {YARD}; make them with python -m samples.yard.train --work DIR --out"
-            f" {YARD}, or name another: transformers:PATH_OR_NAME"
+            f"the MLLM yard has no weights in {YARD}; make them in a checkout with python -m samples.yard.train"
+            f" --work DIR --out {YARD}, or name another: transformers:PATH_OR_NAME"
         )
     return _embedded(str(YARD), config, clock)
 
 
 def _tiny(config: TinyConfig, clock: Clock) -> MLLM:
+    _require_embedded(config.use)
     from pipeline.mllm.transformers.tiny import make_tiny
 
     folder = Path(tempfile.mkdtemp(prefix="resadapt-tiny-"))
@@ -227,21 +250,34 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
 
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
-    """The sink of a kind. Raises ConfigError for a URL that cannot be read, or credentials that cannot work."""
-    url = resolve(config.url)
+    """The sink of a kind, its secrets read again when it fails. Raises ConfigError for a URL that cannot be read, or
+    credentials that cannot work."""
+    if "${" not in repr(astuple(config)):
+        return _sink(slug, clock, config)
+    return RenewedSink(partial(_resolved, config), partial(_sink, slug, clock))
+
+
+def _resolved(config: SinkConfig) -> SinkConfig:
+    config = replace(config, url=resolve(config.url))
+    if isinstance(config, WebhookConfig) and config.secret:
+        return replace(config, secret=resolve(config.secret))
+    if isinstance(config, KafkaConfig):
+        security = config.security
+        user, password = (resolve(text) if text else None for text in (security.username, security.password))
+        return replace(config, security=replace(security, username=user, password=password))
+    return config
+
+
+def _sink(slug: str, clock: Clock, config: SinkConfig) -> Sink:
     match config:
         case JsonlConfig():
-            return JsonlSink(Path(url.partition(":")[2]), name=slug)
-        case KafkaConfig(security=security):
-            return KafkaSink(*parse_kafka_url(url), name=slug, security=_resolved(security))
+            return JsonlSink(config.url.partition(":")[2], name=slug)
+        case KafkaConfig():
+            bootstrap, topic = parse_kafka_url(config.url)
+            return KafkaSink(bootstrap, topic, name=slug, security=config.security, clock=clock)
         case WebhookConfig(secret=None):
             raise ConfigError(
                 f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"
             )
-        case WebhookConfig(secret=str(secret)):
-            return WebhookSink(url, clock, secret=resolve(secret), name=slug)
-
-
-def _resolved(security: KafkaSecurity) -> KafkaSecurity:
-    user, password = (resolve(text) if text else None for text in (security.username, security.password))
-    return replace(security, username=user, password=password)
+        case WebhookConfig():
+            return WebhookSink(config.url, clock, secret=config.secret, name=slug)

@@ -22,7 +22,7 @@ from pipeline.core.context import Context
 from pipeline.core.outcome import Decision
 from pipeline.mllm.null import NullMLLM, Opinion
 from pipeline.sinks.memory import MemorySink as MemorySink
-from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.base import Notice, Notify, Sampler, SourceCounts, ignore
 from pipeline.sources.synthetic import ArrayPicture as ArrayPicture
 from pipeline.types import Answers, Event, Frame, Hop, Picture, Segment, WatchQuery
 
@@ -94,21 +94,25 @@ def frame_at(pts_s: float, picture: Picture | None = None) -> Frame:
 
 
 class ScriptedSource:
-    """A Source that gives prepared frames; an exception among them is raised, and the next call goes on behind it."""
+    """A Source that gives prepared frames; an exception among them is raised, and the next call goes on behind it. A
+    notice is given to whoever is to know it."""
 
-    def __init__(self, script: Iterable[Frame | Exception], live: bool = True) -> None:
+    def __init__(self, script: Iterable[Frame | Exception | Notice], live: bool = True) -> None:
         self._script = iter(script)
         self.live = live
         self.closed = False
         self.counts = SourceCounts()
 
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+    async def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
         for item in self._script:
             await asyncio.sleep(0)
             if self.closed:
                 return
             if isinstance(item, Exception):
                 raise item
+            if isinstance(item, Notice):
+                await notify(item)
+                continue
             self.counts.decoded += 1
             if sampler.wants(item.pts_s):
                 yield item

@@ -99,10 +99,14 @@ class VllmConfig(ModelConfig):
 @dataclass(frozen=True, slots=True, config=STRICT, kw_only=True)
 class OpenAIConfig(CachedConfig):
     """`openai:http://HOST:PORT/v1#MODEL`: a server. `api_key` should be a reference, `family` is needed where the
-    model's name does not tell it."""
+    model's name does not tell it; `any_model` believes the replies of whatever model they name, as a gateway names the
+    one behind it; `samples` is how many answers make a score where the server gives no log-probabilities (0: such a
+    server is refused)."""
 
     api_key: str | None = field(default=None, repr=False)
     family: str | None = None
+    any_model: bool = False
+    samples: Annotated[int, Field(ge=0, le=32)] = 0
 
 
 def mllm_kind(value: object) -> str:

@@ -53,10 +53,13 @@ class StreamPolicy:
     realtime: bool = False
     hwaccel: str = "auto"
     stall_s: Positive = 5.0
+    first_picture_s: Positive = 30.0
     open_timeout_s: Positive = 5.0
     ring_frames: Annotated[int, Field(ge=1, le=256)] = 8
     on_corrupt: Literal["keep", "drop"] = "drop"
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    max_pixels: Annotated[int, Field(ge=1)] = 8192 * 4320
+    video_track: Annotated[int, Field(ge=0)] | None = None
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
 
     def hop_rules(self) -> HopRules:

@@ -40,8 +40,9 @@ def _stream(stream: StreamConfig, clock: Clock) -> str:
     if url.startswith("synthetic:"):
         return "a generated scene"
     found = probe(
-        url, clock=clock, read_s=2.0, open_timeout_s=stream.open_timeout_s, rtsp_transport=stream.rtsp_transport
-    )
+        url, clock=clock, read_s=2.0, open_timeout_s=stream.open_timeout_s, rtsp_transport=stream.rtsp_transport,
+        max_pixels=stream.max_pixels, video_track=stream.video_track,
+    )  # fmt: skip
     return f"{found.codec} {found.width}x{found.height} at {found.fps:g} fps, clock {found.clock}"
 
 
@@ -51,6 +52,7 @@ async def _mllm(config: MLLMConfig, clock: Clock) -> str:
         await mllm.start()
         note = "" if mllm.info.meaningful else ", whose answers mean nothing"
         note += ", which knows its own demo world only" if isinstance(config, YardConfig) else ""
+        note += "".join(f"; {one}" for one in mllm.info.notes)
         return f"{mllm.info.family}, {mllm.info.grid.cell_px} px per token{note}"
     finally:
         await mllm.close()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pipeline.config.mllm import OpenAIConfig
+from pipeline.config.mllm import OpenAIConfig, TinyConfig
 from pipeline.core.budget import Rate
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
@@ -30,7 +30,7 @@ class Counting(TransformersMLLM):
     """Remembers what each asking had to encode."""
 
     def __init__(self, **options: int) -> None:
-        super().__init__(tiny(), name="tiny", **options)  # type: ignore[arg-type]
+        super().__init__(tiny(), TinyConfig(**options))
         self.encoded: list[int] = []
 
     async def ask(self, *arguments: object, **options: object) -> Answers:

@@ -15,7 +15,7 @@ from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError
 from pipeline.sinks.kafka_address import client_options
 from tests.checkpoints import tiny
-from tests.mllm_server import MODEL, serving
+from tests.mllm_server import MODEL
 
 USES = {
     "yard": "yard",
@@ -44,6 +44,8 @@ VALUES: dict[str, object] = {
     "gpu_memory": 0.4,
     "api_key": "a-key",
     "family": "qwen2_5_vl",
+    "any_model": True,
+    "samples": 4,
 }
 """Another value than the default, for each setting of any kind."""
 
@@ -108,21 +110,6 @@ def test_a_setting_that_a_sink_ignores_is_refused_with_its_kind(sink, name, valu
         return
     with pytest.raises(ConfigError, match=rf"sinks\.out\.{name}: unknown key of (jsonl|kafka|webhook).*known keys of"):
         parse_site(raw)
-
-
-async def test_the_way_out_that_a_server_s_refusal_names_is_one():
-    """It costs more than what the Allocator may make: it names the setting, which then reaches the backend."""
-    with serving() as server:
-        server.habits.least_cells = 64
-        use = f"openai:{server.url}#{MODEL}"
-        mllm = build_mllm(parse_site({"mllm": use}).mllm, SystemClock())
-        with pytest.raises(ConfigError, match=r"set mllm\.min_tokens_per_segment: 64"):
-            await mllm.start()
-        await mllm.close()
-        mllm = build_mllm(parse_site({"mllm": {"use": use, "min_tokens_per_segment": 64}}).mllm, SystemClock())
-        await mllm.start()
-        await mllm.close()
-        assert mllm.info.grid.min_pixels == 64 * mllm.info.grid.cell_px**2
 
 
 def test_every_setting_of_kafkas_security_reaches_the_client(monkeypatch: pytest.MonkeyPatch):

@@ -27,8 +27,8 @@ _LEAST_ITEM_TOKENS = 4
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an engine is started: `folder` holds the checkpoint, `longest_prompt` are the tokens of a prompt with its
-    answer, the rest is as configured."""
+    """Settings with which an engine is started: `folder` holds the checkpoint, `longest_prompt` are the tokens of a
+    prompt with its answer, the rest is as configured."""
 
     folder: str
     grid: Grid
@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """How a question is to be answered: by the likeliest tokens, at most `most`; with a JSON schema, in JSON that
+    """The form of an answer: by the likeliest tokens, at most `most`; with a JSON schema, in JSON that
     follows it. Of the `watched` tokens the log-probabilities to come first are told."""
 
     most: int = 1
@@ -56,7 +56,7 @@ def prepare_environment() -> None:
 
 
 def advice(family: str, on_cpu: bool) -> str:
-    """What to do about an engine that starts and then does not answer, if something is known of it."""
+    """Advice on an engine that starts and then does not answer; empty where nothing is known."""
     if on_cpu and family in _STATEFUL:
         return (
             f"; on a CPU vLLM has no linear attention in float32, which {family} needs to answer as it should: use a"

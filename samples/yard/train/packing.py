@@ -16,10 +16,10 @@ from pipeline.mllm.prompt import VISION_END, VISION_START, Text, looks, opening,
 from pipeline.mllm.transformers.positions import Run, positions
 from pipeline.types import Segment
 from samples.yard.questions.grammar import Question
+from samples.yard.shape import FAMILY, grid
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import Notes
 from samples.yard.train.pointing import GLANCES, Pointer
-from samples.yard.train.shape import FAMILY, grid
 
 IGNORED = -100
 
@@ -164,7 +164,7 @@ class Packer:
         firsts: Sequence[int],
         ends: Sequence[int],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of all points the tokens, the glances, and the context tokens that are wanted. `moved` is where each token of
+        """The tokens, glances and wanted context tokens of all pointers. `moved` is where each token of
         the whole context is now, or _LEFT_OUT; `firsts` are the segments' first vision tokens in it."""
         tokens: list[int] = []
         glances: list[int] = []
