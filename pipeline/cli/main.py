@@ -20,13 +20,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from allocator_engine.errors import not_installed
-from pipeline.build import MLLM_CHOICES, build_mllm
+from pipeline.build import build_mllm
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Signals, Unread, end_unread, run_to_end, started
 from pipeline.cli.play import play
 from pipeline.cli.screen import Screen
 from pipeline.clock import SystemClock
+from pipeline.config.mllm import MLLM_CHOICES, patient
 from pipeline.config.one_stream import given, named_sinks, site_of_one
-from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml, resolve
+from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml
+from pipeline.config.values import resolve
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
 from pipeline.redact import redact_mllm, redact_url, scrub
@@ -171,8 +173,7 @@ def bench_mllm(
     site = load_site(config) if config else parse_site({})
     asked = parse_site({"mllm": mllm}).mllm if mllm else site.mllm
     clock = SystemClock()
-    patient = replace(asked, timeout_s=max(asked.timeout_s, PATIENCE_S))
-    report = asyncio.run(measure(build_mllm(patient, clock), clock, plan))
+    report = asyncio.run(measure(build_mllm(patient(asked, PATIENCE_S), clock), clock, plan))
     Console(stderr=json_line, width=110).print(table(report))
     ratios = {**report.ratios(SHARES[0]), "sliding_saved": report.saving.saved}
     if json_line:

@@ -19,7 +19,9 @@ from pipeline.build import (
     check_names,
 )
 from pipeline.clock import Clock
-from pipeline.config.site import BudgetConfig, MLLMConfig, SiteConfig, resolve
+from pipeline.config.mllm import MLLMConfig
+from pipeline.config.site import BudgetConfig, SiteConfig
+from pipeline.config.values import resolve
 from pipeline.core.budget import Ledger, Rate
 from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay

@@ -8,13 +8,12 @@ from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.service.service import Service
-from pipeline.sinks.memory import MemorySink
 from pipeline.sources.base import Notice
+from pipeline.testing import MemorySink, ScriptedSource, frame_at
 from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.clips import steady, write
 from tests.mllm_server import MODEL, Turn, serving
-from tests.pictures import ScriptedSource, frame
 
 WATCH = {"car": {"question": "is there a car?"}}
 
@@ -268,7 +267,15 @@ async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_t
 
 async def test_what_a_source_finds_out_is_sent_out_among_the_decisions_of_its_stream(tmp_path, monkeypatch):
     told = Notice("stream.damaged", "half of its pictures were damaged", "set rtsp_transport to tcp", {"share": 0.5})
-    script = [frame(0.0), frame(0.5), told, frame(1.0), frame(1.5), Notice("stream.mended", "whole again"), frame(2.0)]
+    script = [
+        frame_at(0.0),
+        frame_at(0.5),
+        told,
+        frame_at(1.0),
+        frame_at(1.5),
+        Notice("stream.mended", "whole again"),
+        frame_at(2.0),
+    ]
     monkeypatch.setattr("pipeline.service.supervisor.build_source", lambda *_: ScriptedSource(script))
     sink = await run_to_the_end(site_of(tmp_path, {"gate": "synthetic:"}))
     assert types(sink, "gate") == [
