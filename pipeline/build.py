@@ -91,6 +91,8 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 """The shipped checkpoint: in a checkout and installed it lies in the same place beside this package."""
 
+ALLOCATORS = ("fixed", "motion", "learned")
+
 MakeAllocator = Callable[[FitRules, OnEngineCall], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
 
@@ -106,12 +108,29 @@ def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
         "motion": lambda _site, _clock: lambda rules, _told: MotionAllocator(rules),
         "learned": _learned,
     }
-    name = allocator_name(site)
-    if name not in allocators:
-        raise ConfigError(f"defaults.allocator is {name!r}; expected one of {', '.join(allocators)}")
+    assert tuple(allocators) == ALLOCATORS
+    name = _known_allocator(site)
     if site.engine.path and name != "learned":
         log.warning("engine_not_used", engine=str(site.engine.path), allocator=name)
     return allocators[name](site, clock)
+
+
+def check_names(site: SiteConfig, clock: Clock) -> None:
+    """Refuse what can be told from its name alone, before anything is loaded. Raises ConfigError for an unknown
+    allocator and for a stream's URL that cannot be read."""
+    _known_allocator(site)
+    for slug, stream in site.streams.items():
+        try:
+            build_source(slug, stream, clock, 0.0)
+        except ConfigError as error:
+            raise ConfigError(f"streams.{slug}: {error}") from error
+
+
+def _known_allocator(site: SiteConfig) -> str:
+    name = allocator_name(site)
+    if name not in ALLOCATORS:
+        raise ConfigError(f"defaults.allocator is {name!r}; expected one of {', '.join(ALLOCATORS)}")
+    return name
 
 
 def allocator_name(site: SiteConfig) -> str:

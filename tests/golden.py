@@ -30,7 +30,8 @@ from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
 from pipeline.core.context import Context, ContextRules
 from pipeline.lab.comparison import ANSWERS_VERSION, SPENDING_VERSION
-from pipeline.lab.trial import TrialRuntime, as_hops, spend
+from pipeline.lab.exam import TrialRuntime, as_hops
+from pipeline.lab.trial import spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.mllm.prompt import Text, looks, opening, suffix

@@ -87,9 +87,9 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
     source = comparison.source()
     count = len(source())
     hashes = comparison.hashes()
-    spent, asked = (of_parts([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
-    spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
-    outcomes = Records(TaskOutcome, kept / f"asked-{asked}.jsonl" if kept else None)
+    spent, asked = kept_files(hashes)
+    spendings = Records(Spending, kept / spent if kept else None)
+    outcomes = Records(TaskOutcome, kept / asked if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
     marks |= {name: hashes[name] for name in comparison.against}
     own = {"learned": comparison.engine} if comparison.engine else {}
@@ -105,6 +105,12 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
         evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.equal)
         cells = evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets)
     return frontier(cells), hashes
+
+
+def kept_files(hashes: Mapping[str, str]) -> tuple[str, str]:
+    """Names of the files that keep what was spent, and what was answered, under these hashes."""
+    spent, asked = (of_parts([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
+    return f"spent-{spent}.jsonl", f"asked-{asked}.jsonl"
 
 
 def _of_file(file: Path) -> Iterator[str | Path]:

@@ -11,8 +11,8 @@ from allocator_engine.train.rollout import ClipHop
 from pipeline.clock import SystemClock
 from pipeline.core.hops import HopRules
 from pipeline.lab.background import Background
+from pipeline.lab.exam import HOPS
 from pipeline.lab.footage import RecordingReader
-from pipeline.lab.trial import HOPS
 
 MOST_FRAMES = 256
 """Frames of a video, at most: a longer one is sampled more thinly."""

@@ -21,10 +21,11 @@ from pipeline.config.mllm import OpenAIConfig, TransformersConfig
 from pipeline.errors import AllocationFailed, ConfigError, MLLMOverloaded, MLLMUnavailable
 from pipeline.lab.cli.main import app
 from pipeline.lab.comparison import Comparison
+from pipeline.lab.exam import TrialRuntime, as_hops
 from pipeline.lab.examiner import Examiner, Setup
 from pipeline.lab.patience import TRIES
 from pipeline.lab.training import identity_of
-from pipeline.lab.trial import TrialRuntime, as_hops, show, spend
+from pipeline.lab.trial import show, spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.types import WatchQuery

@@ -77,7 +77,10 @@ async def test_reconciling_starts_stops_and_restarts_only_what_changed(tmp_path)
         await service.reconcile(site_of(tmp_path, {"a": live, "c": live}))
         await until(lambda: "watch.opened" in types(sink, "c"))
         assert service.attachments["a"] is kept
-        assert types(sink, "b")[-1] == "stream.ended"
+        left = [event for event in sink.events if event.stream_id == "b"]
+        opened = sum(event.type == "watch.opened" for event in left)
+        assert sum(event.type == "watch.cleared" for event in left) == opened > 0
+        assert (left[-1].type, left[-1].data["reason"]) == ("stream.ended", "detached")
 
         await service.reconcile(site_of(tmp_path, {"a": live | {"sample_fps": 4}, "c": live}))
         await until(lambda: types(sink, "a").count("stream.attached") == 2)
@@ -182,7 +185,8 @@ async def test_a_missing_file_ends_its_stream_and_no_other(tmp_path):
     async with Service(site_of(tmp_path, streams), SystemClock(), [sink]):
         await until(lambda: "stream.ended" in types(sink, "here") and "stream.ended" in types(sink, "gone"))
     (ended,) = [e for e in sink.events if e.type == "stream.ended" and e.stream_id == "gone"]
-    assert "gone.mp4" in ended.data["reason"]
+    assert ended.data["reason"] == "failed"
+    assert "gone.mp4" in ended.data["error"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.demo"}
 """The product's two doors to the demo world."""
 
 DOORS = {
-    "av": {"pipeline.sources", "samples.yard.world.codec"},
+    "av": {"pipeline.sources", "pipeline.mllm.openai.wire", "samples.yard.world.codec"},
+    "cv2": {"pipeline.lab.crew", "samples.yard"},
     "torch": {"pipeline.lab.cli.train", "pipeline.mllm.transformers", "allocator_engine", "samples.yard"},
     "onnx": {"allocator_engine"},
     "onnxruntime": {"allocator_engine.runtime", "allocator_engine.compile"},
@@ -65,7 +66,7 @@ DOORS = {
         "samples.yard",
     },
     "tokenizers": {"pipeline.mllm.transformers", "samples.yard.train"},
-    "kafka": {"pipeline.sinks.kafka"},
+    "kafka": {"pipeline.sinks.kafka", "pipeline.sinks.kafka_connect"},
     "httpx": {"pipeline.sinks.webhook", "pipeline.mllm.openai", "pipeline.sources"},
     "xgrammar": {"pipeline.mllm.transformers.grammar_mask"},
     "vllm": {"pipeline.mllm.vllm.engine"},

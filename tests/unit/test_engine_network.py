@@ -14,8 +14,8 @@ from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.policy import entropy, log_prob, sample
 from allocator_engine.model.query import QueryEncoder
 from allocator_engine.model.worth import best_share, worth_of_turns
-from allocator_engine.query import features
 from allocator_engine.spec import STREAM
+from allocator_engine.words import features
 
 
 def decisive(**options: bool) -> StreamNetwork:

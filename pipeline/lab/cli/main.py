@@ -23,7 +23,7 @@ EXIT_REFUSED = 2
 EXIT_FAILED = 3
 """Exit code when it is right but does not work: an engine that does not fit, answers that differ."""
 
-EMBEDDED = ("torch", "transformers", "safetensors", "tokenizers")
+EMBEDDED = ("cv2", "torch", "transformers", "safetensors", "tokenizers")
 """Packages of the extra `embedded`, which training and making engines need."""
 
 BATCHES = (1, 4, 16, 64)

@@ -6,8 +6,6 @@ ask costs. A picture's pixels go once, where the server then knows it by its con
 """
 
 import asyncio
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,25 +21,19 @@ from pipeline.logs import Seldom
 from pipeline.mllm.base import MLLMInfo, check_limit, room_within, sent
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
-from pipeline.mllm.openai.asking import Asking, prefilled_tokens, prefix_tokens, segments_held
+from pipeline.mllm.openai.address import family_of
+from pipeline.mllm.openai.asking import Asking, answer_of, prefilled_tokens, prefix_tokens, segments_held
 from pipeline.mllm.openai.exchange import broke_off
 from pipeline.mllm.openai.limits import Hint, LimitsOfStreams, Size
 from pipeline.mllm.openai.probe import Abilities, ServerProbe, check_price
 from pipeline.mllm.openai.refusals import CacheMiss, Refused
-from pipeline.mllm.openai.replies import Reply, verdict_in
+from pipeline.mllm.openai.replies import Reply
 from pipeline.mllm.openai.server import Server
 from pipeline.mllm.openai.wire import THINKS, Requests, Wording, question_line
-from pipeline.mllm.prompt import read_answer
 from pipeline.redact import redact_mllm
 from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 
 log = structlog.get_logger()
-
-_FAMILY_NAMES = (
-    (re.compile(r"qwen[-_ ]?2[._]5[-_ ]?vl", re.IGNORECASE), "qwen2_5_vl"),
-    (re.compile(r"qwen[-_ ]?3[-_ ]?vl", re.IGNORECASE), "qwen3_vl"),
-    (re.compile(r"qwen[-_ ]?3[._]5", re.IGNORECASE), "qwen3_5"),
-)
 
 
 class OpenAIMLLM:
@@ -59,14 +51,13 @@ class OpenAIMLLM:
     """
 
     def __init__(self, url: str, model: str, settings: OpenAIConfig, clock: Clock = SystemClock()) -> None:
-        family = _family(model, settings.family)
+        family = family_of(model, settings.family)
         self.info = MLLMInfo(redact_mllm(settings.use), family, GRIDS[family], max_frames_per_segment=1)
         self.settings, self._clock = settings, clock
         self._wording = Wording(model)
         self._kept: KeptPrefixes[None] = KeptPrefixes(settings.max_streams, settings.max_cache_tokens)
         # A hop must stay large enough to be seen: for less than twice this, no frame is shown.
-        self._limits = LimitsOfStreams(settings.max_streams, 2 * settings.min_tokens_per_segment)
-        self._seldom = Seldom()
+        self._limits, self._seldom = LimitsOfStreams(2 * settings.min_tokens_per_segment), Seldom()
         self._server = Server(
             url,
             model,
@@ -102,7 +93,9 @@ class OpenAIMLLM:
         )
         found = await probe.abilities()
         grid = check_price(found.side, self.info.grid, self.settings.min_tokens_per_segment, self._server.where)
-        self.info = replace(self.info, grid=grid, notes=found.notes)
+        believed = "replies are believed whatever model they name (mllm.any_model)"
+        any_model = (believed,) if self.settings.any_model else ()
+        self.info = replace(self.info, grid=grid, notes=(*found.notes, *any_model))
         self._wording = replace(self._wording, uuids=found.uuids)
         if found.missing:
             log.warning("mllm_server_lacks", server=self._server.where, lacks=list(found.missing))
@@ -179,23 +172,14 @@ class OpenAIMLLM:
         self._limits.anew()
 
     def _answer(self, watch_id: str, results: Sequence[Reply | Refused]) -> Answer:
-        """The answer by the probabilities of one reply, or by the share of yes among several. What was refused counts
-        as neither yes nor no."""
         assert self._abilities is not None
-        dialect = self._abilities.dialect
         for result in results:
             if isinstance(result, Refused):
                 self._warn("mllm_question_refused", watch=watch_id, reason=str(result))
-        replies = [result for result in results if isinstance(result, Reply)]
-        if not dialect.top:
-            said = [verdict_in(reply.text) for reply in replies]
-            return read_answer(watch_id, *(_log(said.count(verdict) / len(results)) for verdict in ("yes", "no")))
-        if not replies:
-            return Answer(watch_id, score=0.5, mass=0.0)
-        shares = replies[0].log_shares(dialect.lead)
-        if shares is None:
+        answer = answer_of(watch_id, results, self._abilities.dialect)
+        if answer is None:
             raise MLLMUnavailable(f"{self._server.where} answered without log-probabilities of its first token")
-        return read_answer(watch_id, *shares)
+        return answer
 
     def _warn(self, trouble: str, **more: Json) -> None:
         """Log a trouble that may last: one line a minute, with the times it was met since."""
@@ -354,20 +338,3 @@ def _tokens(segments: Sequence[Segment]) -> int:
 
 def _size(segments: Sequence[Segment]) -> Size:
     return Size(len(segments), _tokens(segments))
-
-
-def _log(share: float) -> float:
-    return math.log(share) if share > 0 else -math.inf
-
-
-def _family(model: str, given: str | None) -> str:
-    """The family given, or else told by the model's name. Raises ConfigError if there is none, or an unknown one."""
-    known = ", ".join(GRIDS)
-    if given is not None:
-        if given not in GRIDS:
-            raise ConfigError(f"mllm.family is {given!r}; expected one of {known}")
-        return given
-    for pattern, family in _FAMILY_NAMES:
-        if pattern.search(model):
-            return family
-    raise ConfigError(f"the name {model!r} does not tell the model's family; set mllm.family to one of {known}")

@@ -51,7 +51,7 @@ def hashes(checkpoint: Path) -> dict[str, str]:
 
 async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cache: Path | None) -> list[Record]:
     """The record of each episode, from the cache where it holds one of the same hashes and setting."""
-    file = cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl" if cache else None
+    file = kept_file(cache, setting, checkpoint) if cache else None
     known = _read(file) if file else {}
     mllm = TransformersMLLM(checkpoint, YardConfig(threads=torch.get_num_threads(), max_cache_tokens=1_000_000))
     await mllm.start()
@@ -65,6 +65,11 @@ async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cach
     finally:
         await mllm.close()
     return found
+
+
+def kept_file(cache: Path, setting: Setting, checkpoint: Path) -> Path:
+    """The file that keeps the records of a setting."""
+    return cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl"
 
 
 def _read(file: Path) -> dict[int, Record]:
