@@ -1,4 +1,4 @@
-"""What tells one file from another, for hashes that say what an outcome depends on."""
+"""Contents of files, for hashes of what an outcome depends on."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ _WHOLE_BYTES = 64 * 2**20
 
 
 def content(file: Path) -> bytes:
-    """What is in a file; of a large one, its name and size."""
+    """The bytes of a file; of a large one, its name and size."""
     size = file.stat().st_size
     return file.read_bytes() if size <= _WHOLE_BYTES else f"{file.name} {size}".encode()
