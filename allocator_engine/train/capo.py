@@ -23,7 +23,7 @@ from allocator_engine.encode import scales
 from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.model.policy import ACTION_RANGE, entropy, log_prob, sample
 from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
-from allocator_engine.train.grounding import foreseen_losses, grounding_loss, figures_of
+from allocator_engine.train.grounding import figures_of, foreseen_losses, grounding_loss
 from allocator_engine.train.learner import Learner, weight_groups
 from allocator_engine.train.progress import Progress, Record, means
 from allocator_engine.train.regular import RegularRules, likeness, regulariser
