@@ -4,7 +4,6 @@ The manifest lies beside its files and is written last. A file whose hash is not
 folder that was left half written is refused, and the command that makes it whole is named.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from allocator_engine.digests import SHORT, sha256_of
 from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.spec import EngineSpec, TensorSpec
 
@@ -24,7 +24,6 @@ SHIPPED = Path(__file__).parent / "shipped"
 FORMAT = "resadapt-allocator engine"
 
 _CLOSED = ConfigDict(extra="forbid")
-_DIGITS = 12
 _PACKAGES = ("resadapt-stream", "torch", "onnx", "onnxruntime")
 
 
@@ -151,18 +150,12 @@ def artifact_of(path: Path) -> Artifact:
     return Artifact(path.name, sha256_of(path))
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def mark_of(engine: Path) -> str:
     """Name under which figures of an engine are kept: its manifest's `mark`, or 12 digits of the manifest's SHA-256.
 
     Raises EngineMissing and EngineMismatch as `read`.
     """
-    return read(engine).mark or sha256_of(manifest_path(engine))[:_DIGITS]
+    return read(engine).mark or sha256_of(manifest_path(engine))[:SHORT]
 
 
 def verified(engine: Path, artifact: Artifact, command: str = "export") -> Path:
@@ -203,7 +196,7 @@ def trained_for(manifest: Manifest, weights: Path) -> bool:
     """True if an engine learned from the answers of the MLLM with these weights: it notes their SHA-256, or the first
     12 digits or more of it."""
     noted = manifest.trained_on.get("mllm", "")
-    return len(noted) >= _DIGITS and weights.is_file() and sha256_of(weights).startswith(noted)
+    return len(noted) >= SHORT and weights.is_file() and sha256_of(weights).startswith(noted)
 
 
 def versions(opset: int) -> dict[str, str]:

@@ -235,8 +235,9 @@ def decide(
         "context_tokens": run.context.tokens,
     }
     answers = reply.answers.answers
-    watches, events = judge(run.state.lineage, run.state.watches, queries, answers, hop, runtime.clock.now(), evidence)
-    state = replace(run.state, watches=watches)
+    known = run.state.meeting(queries)
+    watches, events = judge(run.state.lineage, known, queries, answers, hop, runtime.clock.now(), evidence)
+    state = run.state.keeping(watches, queries)
     if stepped:
         data: dict[str, Json] = {"step": run.ladder.step, "name": run.ladder.name, "stream_s": hop.end_s}
         state, event = state.stream_event(hop.stream_id, stepped, runtime.clock.now(), data)

@@ -92,6 +92,8 @@ class Metrics:
         self.watch_open = gauge("watch_open", "1 while the watch is open", [*stream, "watch"])
         self.events = counter("events", "events decided", ["type"])
         self.commit_retries = gauge("commit_retries", "commits tried again because the store could not take them", [])
+        self.event_conflicts = gauge("event_conflicts", "events dropped because another one had their id", [])
+        self.task_crashes = gauge("task_crashes", "unforeseen ends of background work, which began again", ["task"])
         self.sink_pending = gauge("sink_pending", "events waiting for a sink", ["sink"])
         self.sink_published = counter("sink_published", "events a sink acknowledged", ["sink"])
         self.sink_failures = gauge("sink_failures", "batches a sink could not take", ["sink"])

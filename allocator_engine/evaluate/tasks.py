@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
 
+from allocator_engine.errors import ConfigError
 from allocator_engine.train.reward import Form, grade, interval, overlap
 from allocator_engine.train.rollout import ClipHop
 
@@ -20,8 +21,17 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 ONSET_S = 1.0
 """An event is found if its onset lies within so many seconds of the true one."""
 
+
 _SLACK_S = 1e-6
 _SECONDS = re.compile(r"\d+\.\d")
+
+
+def parse_seeds(text: str) -> range:
+    """The seeds of episodes that `A:B` names, from A up to B without B. Raises ConfigError."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
+    return range(int(first), int(last))
 
 
 @dataclass(frozen=True, slots=True)

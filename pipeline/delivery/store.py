@@ -114,6 +114,15 @@ class Store:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at))
 
+    def streams(self) -> list[tuple[str, StoredStream]]:
+        """All streams ever seen, by slug."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(STREAM_STATE).order_by(STREAM_STATE.c.stream_id))
+            return [
+                (row.stream_id, StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at)))
+                for row in rows
+            ]
+
     def rows_of(self, decision: Decision) -> Rows:
         """What `write` takes. Raises ValueError for event data that JSON cannot hold and a time without a zone."""
         state: _StateRow = {

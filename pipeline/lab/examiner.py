@@ -27,7 +27,7 @@ from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.build import build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config.site import MLLMConfig
+from pipeline.config.mllm import MLLMConfig
 from pipeline.core.hops import HopRules
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.lab.exam import TrialRuntime, as_hops

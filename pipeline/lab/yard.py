@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from allocator_engine.evaluate.tasks import Family, TaskSource
 from allocator_engine.fit import FitRules
 from pipeline.build import YARD
-from pipeline.errors import ConfigError
 from samples.yard.episodes.tasks import WATCHES, YardTasks
 from samples.yard.versions import of_file, version
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 YARDS = ("yard", "yard-distracted")
 """Tasks that are made from seeds; any other name is a file's."""
 
-__all__ = ["WATCHES", "YARDS", "seed_range", "tasks_version", "yard", "yard_tasks"]
+__all__ = ["WATCHES", "YARDS", "tasks_version", "yard", "yard_tasks"]
 
 
 @contextmanager
@@ -47,14 +46,6 @@ def yard_tasks(
 ) -> Callable[[], TaskSource]:
     """A function that opens the tasks of one of YARDS, in any process."""
     return partial(YardTasks, seeds, seconds, families, name == "yard-distracted", watches)
-
-
-def seed_range(text: str) -> range:
-    """Seeds A:B, from A up to B without B. Raises ConfigError for anything else."""
-    first, _, last = text.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
-    return range(int(first), int(last))
 
 
 def tasks_version() -> str:

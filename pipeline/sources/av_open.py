@@ -42,6 +42,12 @@ PREROLL_S = 10.0
 QUICK_PROBE = {"probesize": "500000", "analyzeduration": "500000"}
 """Bytes and microseconds that FFmpeg may read of a camera before the first picture; its own limits cost 5 s."""
 
+BRIEF_PROBE = {"probesize": "5000", "analyzeduration": "100000"}
+"""The same for a camera whose next key frame is far away, or that begins with sound."""
+
+SLOW_TO_TELL = ("rtsp", "rtsps", "rtp", "udp", "tcp")
+"""Schemes whose streams are joined anywhere, and may state their pictures' size at a key frame only."""
+
 
 @dataclass(frozen=True, slots=True)
 class AvOptions:
@@ -170,6 +176,7 @@ class Opener:
         self._options = options
         self._clock = clock
         self._pipe: FfmpegPipe | None = None
+        self._probe = QUICK_PROBE
 
     def interrupt(self) -> None:
         """Unblock a read from a child program. From any thread."""
@@ -221,7 +228,7 @@ class Opener:
     def _open(self) -> InputContainer:
         since_s = self._clock.monotonic_s()
         try:
-            return self._open_with(self.device)
+            return self._open_patiently(self.device)
         except (FFmpegError, OSError) as error:
             if self.device is None:
                 raise self._refused(error, since_s) from None
@@ -229,12 +236,25 @@ class Opener:
         # The device may be at fault, not the stream: only a second try without it can tell.
         since_s = self._clock.monotonic_s()
         try:
-            container = self._open_with(None)
+            container = self._open_patiently(None)
         except (FFmpegError, OSError) as error:
             raise self._refused(error, since_s) from None
         log.warning("%s: no %s here (%s); decoding in software", self._address.shown, self.device, _words(refusal))
         self.device = None
         return container
+
+    def _open_patiently(self, device: str | None) -> InputContainer:
+        """Open, and where a camera takes too long to say what its video is, for that stands at its next key frame, be
+        content with less: the decoder learns it when it comes."""
+        since_s = self._clock.monotonic_s()
+        try:
+            return self._open_with(device)
+        except (FFmpegError, OSError):
+            in_time = self._clock.monotonic_s() - since_s < 0.9 * self._options.open_timeout_s
+            if in_time or self._address.scheme not in SLOW_TO_TELL:
+                raise
+        self._probe = BRIEF_PROBE
+        return self._open_with(device)
 
     def _open_with(self, device: str | None) -> InputContainer:
         address, options = self._address, self._options
@@ -254,8 +274,8 @@ class Opener:
     def _ffmpeg_options(self) -> dict[str, str]:
         scheme = self._address.scheme
         if scheme in ("rtsp", "rtsps"):
-            return {"rtsp_transport": self._options.rtsp_transport, **QUICK_PROBE}
-        return dict(QUICK_PROBE) if self._address.live else {}
+            return {"rtsp_transport": self._options.rtsp_transport, **self._probe}
+        return dict(self._probe) if self._address.live else {}
 
     def _refused(self, error: Exception, since_s: float) -> ConfigError | SourceUnavailable:
         """What a failed opening means: a file that is not a video stays one, everything else may come back."""

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.clock import ManualClock
 from pipeline.errors import ConfigError, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.mllm.openai.exchange import MAX_REPLY_BYTES
+from pipeline.testing import ManualClock
 from tests.flow.test_openai import GATE, KEY, MANY, MODEL, backend, seconds, started, until
 from tests.mllm_server import Handler, MLLMServer, Turn, serving
 from tests.unit.test_openai_replies import ANYTHING, completion

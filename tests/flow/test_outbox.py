@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.core.outcome import Decision
 from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.store import Store
 from pipeline.errors import NotOwner, StoreDamaged, StoreUnavailable
+from pipeline.testing import ManualClock
 from pipeline.types import Event
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)

@@ -19,19 +19,33 @@ FLOORS = [
     "pipeline.core pipeline.metrics pipeline.logs pipeline.sources.base pipeline.sources.address"
     " pipeline.sources.timeline pipeline.sources.pace pipeline.allocators.base pipeline.mllm.base pipeline.mllm.prompt"
     " pipeline.sinks.base pipeline.sinks.cloudevents",
-    # 3 edges, each with one heavy library, and the configuration
-    "pipeline.sources pipeline.allocators pipeline.mllm pipeline.sinks pipeline.delivery pipeline.config",
-    # 4 the main loop and the composition root
-    "pipeline.loop pipeline.build",
-    # 5 running streams, and training on the product's own parts
+    # 3 the configuration: what the edges are told
+    "pipeline.config",
+    # 4 edges, each with one heavy library
+    "pipeline.sources pipeline.allocators pipeline.mllm pipeline.sinks pipeline.delivery",
+    # 5 the main loop, the composition root, and what stands in for the contracts in tests
+    "pipeline.loop pipeline.build pipeline.testing",
+    # 6 running streams, and training on the product's own parts
     "pipeline.service pipeline.lab",
-    # 6 what people touch
+    # 7 what people touch
     "pipeline.cli pipeline.lab.cli",
 ]
 """Rooms and single modules by floor. A module belongs to its longest entry and imports nothing of a higher floor."""
 
 ROOT_FILES = {
-    "pipeline": {"__init__", "types", "errors", "clock", "redact", "logs", "metrics", "loop", "build", "waiting"},
+    "pipeline": {
+        "__init__",
+        "types",
+        "errors",
+        "clock",
+        "redact",
+        "logs",
+        "metrics",
+        "loop",
+        "build",
+        "waiting",
+        "testing",
+    },
     "samples/yard": {"__init__", "demo", "shape", "versions"},
 }
 """What stands at the root of a package because every room needs it. Anything else has a room."""
@@ -52,7 +66,7 @@ DOORS = {
         "samples.yard",
     },
     "tokenizers": {"pipeline.mllm.transformers", "samples.yard.train"},
-    "kafka": {"pipeline.sinks.kafka"},
+    "kafka": {"pipeline.sinks.kafka", "pipeline.sinks.kafka_connect"},
     "httpx": {"pipeline.sinks.webhook", "pipeline.mllm.openai", "pipeline.sources"},
     "xgrammar": {"pipeline.mllm.transformers.grammar_mask"},
     "vllm": {"pipeline.mllm.vllm.engine"},
@@ -170,7 +184,10 @@ def readers(name: str, attribute: str) -> set[str]:
 
 def test_only_the_configuration_reads_the_environment():
     """vLLM takes some of its settings no other way: one module puts them there."""
-    assert readers("os", "environ") | readers("os", "getenv") == {"pipeline.config.site", "pipeline.mllm.vllm.settings"}
+    assert readers("os", "environ") | readers("os", "getenv") == {
+        "pipeline.config.values",
+        "pipeline.mllm.vllm.settings",
+    }
 
 
 def test_only_the_clock_tells_the_time():

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.clock import ManualClock
 from pipeline.core.outcome import Decision
 from pipeline.delivery.store import Store, StoredStream
 from pipeline.errors import ConfigError, StoreUnavailable
+from pipeline.testing import ManualClock
 from pipeline.types import Event
 from tests.services import require
 

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from pipeline.clock import ManualClock
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, NotOwner, StoreDamaged, StoreUnavailable
+from pipeline.testing import ManualClock
 from tests.services import require
 from tests.unit.test_store import decision, ids
 from tests.unit.test_store import url as url

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allocator_engine.evaluate.tasks import f1
+from allocator_engine.evaluate.tasks import f1, parse_seeds
 from pipeline.errors import ConfigError
-from pipeline.lab.yard import seed_range
 from samples.yard.card.evaluate import _append, _read, _setting, measure
 from samples.yard.card.replay import SETTINGS, Graded, Opinion, Record
 from samples.yard.card.report import fill
@@ -118,7 +117,7 @@ def test_records_are_kept_and_one_that_was_cut_off_is_made_again(tmp_path: Path)
 @pytest.mark.parametrize("text", ["abc", "5:5", "9:2", "1", "1:2:3", ":"])
 def test_seeds_are_a_range(text):
     with pytest.raises(ConfigError, match="expected A:B"):
-        seed_range(text)
+        parse_seeds(text)
 
 
 def test_settings_are_known_or_a_scale():

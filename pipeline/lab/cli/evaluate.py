@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -13,13 +14,13 @@ from rich.progress import Progress, TaskID
 from allocator_engine.errors import EngineFailed, EngineMissing
 from allocator_engine.evaluate.frontier import Frontier
 from allocator_engine.evaluate.run import ALLOCATORS, Equal
-from allocator_engine.evaluate.tasks import FAMILIES
+from allocator_engine.evaluate.tasks import FAMILIES, parse_seeds
 from allocator_engine.manifest import FILE_NAME, SHIPPED
 from pipeline.errors import ConfigError
 from pipeline.lab.cli.tables import TITLES, print_tables
 
 if TYPE_CHECKING:
-    from pipeline.config.site import MLLMConfig
+    from pipeline.config.mllm import MLLMConfig
     from pipeline.lab.comparison import Comparison
 
 T = TypeVar("T", bound=str)
@@ -45,7 +46,7 @@ def evaluate(
         list[str] | None, typer.Option(help="NAME=ENGINE: another engine, compared as `learned:NAME`. Repeatable.")
     ] = None,
     mllm: Annotated[str, typer.Option(help="The MLLM: a folder, or as for `resadapt run`.")] = "yard",
-    device: Annotated[str, typer.Option(help="Where it computes: auto, cpu, cuda.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="Where an embedded one computes: auto, cpu, cuda.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of an episode of the yard.")] = 32.0,
@@ -56,14 +57,13 @@ def evaluate(
 ) -> None:
     """Compare allocators at equal tokens (or rates): accuracy by budget, with paired 95 % intervals over episodes."""
     from pipeline.lab.comparison import Comparison
-    from pipeline.lab.yard import seed_range
 
     _check(jobs, seconds, watches, plot)
     if engine is None and (SHIPPED / FILE_NAME).exists():
         engine = SHIPPED
     comparison = Comparison(
         tasks=tasks,
-        seeds=seed_range(seeds),
+        seeds=parse_seeds(seeds),
         seconds=seconds,
         budgets=_budgets(budgets),
         allocators=_allocators(allocators, engine, Console(stderr=True)),
@@ -164,12 +164,15 @@ def _budgets(text: str) -> tuple[float, ...]:
     return budgets
 
 
-def _mllm(text: str, device: str) -> "MLLMConfig":
-    from pipeline.config.site import MLLMConfig
+def _mllm(text: str, device: str | None) -> "MLLMConfig":
+    from pipeline.config.mllm import CachedConfig, patient
+    from pipeline.config.one_stream import given
+    from pipeline.config.site import parse_site
     from pipeline.lab.patience import PATIENCE_S
 
     use = f"transformers:{text}" if Path(text).is_dir() else text
-    return MLLMConfig(use=use, device=device, max_cache_tokens=_CACHE_TOKENS, timeout_s=PATIENCE_S)
+    config = patient(parse_site({"mllm": given(use=use, device=device)}).mllm, PATIENCE_S)
+    return replace(config, max_cache_tokens=_CACHE_TOKENS) if isinstance(config, CachedConfig) else config
 
 
 class _ProgressBar:

@@ -17,9 +17,10 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from allocator_engine.evaluate.tasks import parse_seeds
 from pipeline.build import YARD
+from pipeline.config.mllm import YardConfig
 from pipeline.errors import ConfigError, EngineMismatch
-from pipeline.lab.yard import seed_range
 from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers.backend import TransformersMLLM
 from samples.yard.card.replay import SETTINGS, Record, Setting, replay
@@ -52,7 +53,7 @@ async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cach
     """The record of each episode, from the cache where it holds one of the same hashes and setting."""
     file = kept_file(cache, setting, checkpoint) if cache else None
     known = _read(file) if file else {}
-    mllm = TransformersMLLM(checkpoint, name="yard", threads=torch.get_num_threads(), max_cache_tokens=1_000_000)
+    mllm = TransformersMLLM(checkpoint, YardConfig(threads=torch.get_num_threads(), max_cache_tokens=1_000_000))
     await mllm.start()
     found = []
     try:
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the last line")
     given = parser.parse_args()
     try:
-        seeds = seed_range(given.seeds)
+        seeds = parse_seeds(given.seeds)
         settings = [_setting(name) for name in given.settings.split(",")]
         measured = _measured(seeds, settings, given)
     except (ConfigError, EngineMismatch) as error:
