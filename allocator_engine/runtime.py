@@ -220,10 +220,10 @@ def plan_engine(plan: bytes, spec: EngineSpec, library: str) -> LoadedEngine:
     context = engine.create_execution_context() if engine is not None else None
     if context is None:
         raise _NotHere(f"{library} {trt.__version__} does not take the plan on this machine")
-    return LoadedEngine(spec, "tensorrt", _PlanCalls(spec, context, (runtime, engine)))
+    return LoadedEngine(spec, "tensorrt", PlanCalls(spec, context, (runtime, engine)))
 
 
-class _PlanCalls:
+class PlanCalls:
     """Calls of an execution context, whose memory is torch's."""
 
     def __init__(self, spec: EngineSpec, context: "_ExecutionContext", kept: tuple[object, ...]) -> None:

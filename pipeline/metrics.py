@@ -184,12 +184,13 @@ class Metrics:
             self.watch_warming.remove(stream, watch_id)
         self._watches[stream] = stand
 
+    def value(self, name: str, **labels: str) -> float:
+        """The current value of a sample, such as `hops_total`; 0 where nothing was counted yet."""
+        return self.registry.get_sample_value(f"resadapt_{name}", labels) or 0.0
+
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""
-        took, waited = (
-            self.registry.get_sample_value(f"resadapt_mllm_{name}_sum") or 0.0 for name in ("seconds", "queue_seconds")
-        )
-        return took - waited
+        return self.value("mllm_seconds_sum") - self.value("mllm_queue_seconds_sum")
 
 
 class _Troubles(Collector):

@@ -58,6 +58,11 @@ class Batcher:
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Asks that no call has taken yet."""
+        return len(self._waiting)
+
     async def ask(self, view: HopView) -> Proposal:
         """The engine's proposal for one hop of at least one frame. Raises EngineFailed."""
         loop = asyncio.get_running_loop()

@@ -66,10 +66,10 @@ class Examiner:
         self._runner.run(self._mllm.start())
         rules = build_fit_rules(setup.mllm, self._mllm.info)
         self._table = TrialRuntime(self._clock, rules, Metrics())
-        self._engines: dict[str, LearnedAllocator] = {}
+        self.engines: dict[str, LearnedAllocator] = {}
         for name, file in setup.engines.items():
             engine, embed = open_engine(file)
-            self._engines[name] = LearnedAllocator(engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1))
+            self.engines[name] = LearnedAllocator(engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1))
         self._tasks: dict[int, Mapping[str, Task]] = {}
         self._clips: OrderedDict[str, tuple[Hop, ...]] = OrderedDict()
         self._pictures = 0
@@ -120,7 +120,7 @@ class Examiner:
         """The spending and the allocations of a dry pass. Tasks of a clip share it unless the allocator gets what
         they ask."""
         task = self._known(dry.index)[dry.task]
-        reads = dry.allocator in _OF_QUERIES or dry.allocator in self._engines
+        reads = dry.allocator in _OF_QUERIES or dry.allocator in self.engines
         key = (task.clip, task.name if reads else "", dry.allocator, dry.budget, dry.step)
         if key not in self._passes:
             self._passes[key] = self._run(task, dry)
@@ -161,8 +161,8 @@ class Examiner:
         as_they_are = {text: text for text in task.standing}
         said = dict(zip((watch.text for watch in task.watches), task.reworded, strict=True)) if task.reworded else {}
         others = {"learned-no-text": {}, "learned-reworded": as_they_are | said}
-        if name in self._engines or name in LEARNED:
-            engine = self._engines.get("learned" if name in others else name)
+        if name in self.engines or name in LEARNED:
+            engine = self.engines.get("learned" if name in others else name)
             if engine is None:
                 raise ConfigError(f"the allocator {name} needs an engine; name one with --engine")
             return _Reworded(engine, name, others[name]) if name in others else engine

@@ -76,7 +76,7 @@ async def show(
     Raises MLLMUnavailable where the MLLM did not answer, and ConfigError for a clip that does not fit into it.
     """
     exam = _TaskExam(mllm, tasks, runtime.clock)
-    given = _Given({hop.start_s: allocation for hop, allocation in zip(hops, allocations, strict=True)})
+    given = GivenAllocations({hop.start_s: allocation for hop, allocation in zip(hops, allocations, strict=True)})
     played = await play(hops, cut, exam, given, pocket, mllm, runtime)
     if played.run.counts.fallbacks or played.run.context.epoch:
         raise ConfigError(
@@ -88,7 +88,7 @@ async def show(
     return tuple(exam.outcome(task, onsets_s) for task in tasks)
 
 
-class _Given:
+class GivenAllocations:
     """Allocations that were decided before, by the start of their hop."""
 
     name = "given"

@@ -117,7 +117,7 @@ def test_a_sentence_encoder_of_others_takes_the_place_of_ours(bert):
 def test_more_questions_than_are_kept_are_embedded_alike(bert, monkeypatch):
     texts = [f"is a dog {place}" for place in range(5)]
     expected = PretrainedEncoder(str(bert)).embed(texts)
-    monkeypatch.setattr(sentence, "_KEPT", 2)
+    monkeypatch.setattr(sentence, "KEPT", 2)
     assert (PretrainedEncoder(str(bert)).embed(texts) == expected).all()
 
 
@@ -209,7 +209,7 @@ def test_a_recording_that_breaks_off_while_it_is_counted_is_closed(folder, reade
     monkeypatch.setattr("pipeline.lab.footage.AvSource", lambda *_, **__: source)
     with pytest.raises(SourceUnavailable, match="it broke off"):
         reader.length_s(folder / "a.mp4")
-    assert source._closed
+    assert source.closed
 
 
 class Scripted:
