@@ -76,12 +76,12 @@ class LearnedAllocator:
         embed: Embed,
         clock: Clock = SystemClock(),
         batching: Batching = Batching(),
-        told: OnEngineCall = lambda hops, seconds: None,
+        on_call: OnEngineCall = lambda hops, seconds: None,
     ) -> None:
         if engine.spec != STREAM:
             raise EngineMismatch("the engine has another spec than this version's; export its checkpoint again")
         self._rules = rules
-        self._batcher = Batcher(engine, clock, batching, told)
+        self.batcher = Batcher(engine, clock, batching, on_call)
         self._questions = _Questions(embed)
         self._pasts: dict[str, _StreamMemory] = {}
 
@@ -103,7 +103,7 @@ class LearnedAllocator:
         self._pasts.pop(stream_id, None)
 
     async def close(self) -> None:
-        await self._batcher.close()
+        await self.batcher.close()
 
     async def _propose(self, hop: Hop, queries: Sequence[WatchQuery], level: float) -> list[float]:
         """A scale for every frame of the hop."""
@@ -120,7 +120,7 @@ class LearnedAllocator:
             times_s = [frame.pts_s for frame in frames]
             readings = past.read_by(questions)
             view = HopView(seen, elapsed_s(times_s, past.last_s), vectors, level, past.memory, readings)
-            proposal = await self._batcher.ask(view)
+            proposal = await self.batcher.ask(view)
             past.memory, past.last_s = proposal.memory, times_s[-1]
             past.readings = dict(zip(questions, proposal.readings, strict=True))
             proposed += scales(proposal.mean).tolist()

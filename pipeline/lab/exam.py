@@ -26,7 +26,7 @@ from pipeline.sources.base import Notify, Sampler, SourceCounts, ignore
 from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
 
 HOPS = HopRules(sample_fps=2.0, hop_s=1.0)
-"""How clips are cut if they are not long."""
+"""The rules by which clips are cut if they are not long."""
 
 STREAM = "trial"
 """The id of the stream that a clip is shown as."""
@@ -36,7 +36,7 @@ _START = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class TrialRuntime:
-    """What trials share: the clock, what a legal allocation looks like, and the metrics, which nobody reads."""
+    """The parts that trials share: the clock, the bounds of a legal allocation, and the metrics, which nobody reads."""
 
     clock: Clock
     rules: FitRules

@@ -300,7 +300,7 @@ def test_a_gpu_without_memory_is_a_failed_answer_of_the_plan(monkeypatch):
         raise torch.OutOfMemoryError("no memory left")
 
     monkeypatch.setattr(torch.Tensor, "cuda", full)
-    calls = runtime._PlanCalls(STREAM, None, ())
+    calls = runtime.PlanCalls(STREAM, None, ())
     for _ in range(2):  # the lock is free again
         with pytest.raises(EngineFailed, match=r"^TensorRT: no memory left$"):
             calls(golden(0))
