@@ -12,13 +12,14 @@ What may go wrong here, and what happens then:
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
+from allocator_engine.encode import native_tokens
 from allocator_engine.fit import Allocation, FitRules
 from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import fixed_scale
@@ -37,7 +38,7 @@ from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout, MLLMU
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.sources.base import Source
-from pipeline.types import Answers, Hop, Json, WatchQuery, render
+from pipeline.types import Answers, Event, Hop, Json, WatchQuery, render
 
 log = structlog.get_logger()
 
@@ -60,6 +61,10 @@ class Watches(Protocol):
         ...
 
 
+Observe = Callable[[Outcome, Sequence[Event]], None]
+"""Called after each hop is durable, with its outcome and its events. It must neither block nor raise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What all streams of the process share."""
@@ -72,6 +77,7 @@ class Runtime:
     mllm: MLLM
     outbox: Committer
     metrics: Metrics
+    observe: Observe = lambda outcome, events: None
 
 
 async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None:
@@ -92,13 +98,15 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             runtime.budget.settle(hop.stream_id, reply.spent)
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
             seconds = runtime.clock.monotonic_s() - began_s
-            outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted)
+            native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
+            outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native)
             run.ladder, stepped = climb(run, outcome, source)
             decision, state, counts = decide(run, queries, outcome, stepped, runtime)
             await runtime.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
             doubt(run, queries, reply.answers)
             runtime.metrics.hop(outcome, run, source.counts, decision.events, runtime.clock.monotonic_s() - began_s)
+            runtime.observe(outcome, decision.events)
 
 
 def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtime: Runtime) -> int:
@@ -239,6 +247,8 @@ def decide(
         frames=len(hop.frames),
         lost=hop.lost,
         kept=sum(len(segment.frames) for segment in outcome.allocation.segments),
+        native=outcome.native,
+        allocated=outcome.allocation.tokens,
         granted=outcome.grant,
         spent=reply.spent,
         encoded=reply.answers.usage.encoded_tokens,

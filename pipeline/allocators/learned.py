@@ -26,7 +26,7 @@ from allocator_engine.errors import EngineError, EngineFailed, EngineMissing
 from allocator_engine.fit import Allocation, FitRules, fit
 from allocator_engine.manifest import read, verified
 from allocator_engine.runtime import AUTO, LIMITS, Engine, LoadedEngine, load
-from allocator_engine.spec import QUERY_FEATURES, STREAM
+from allocator_engine.spec import GRANT_RANGE, QUERY_FEATURES, STREAM
 from pipeline.allocators.batcher import Batcher, Batching, OnEngineCall
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
@@ -36,6 +36,10 @@ Floats = NDArray[np.float32]
 
 Embed = Callable[[Sequence[str]], Floats]
 """Questions to vectors: float32 `[questions, 128]`, each of length 1. Called in a thread."""
+
+AMPLE = 2.0 ** GRANT_RANGE[1]
+"""A grant of so many times a hop's native tokens is ample. An engine is told no difference above it: it would go on
+saving as if tokens were short, and miss what only native size shows, with most of the budget left."""
 
 MAX_QUESTIONS = 4096
 """Embeddings that are kept, of all streams together; the one unused for longest goes first."""
@@ -68,6 +72,9 @@ class LearnedAllocator:
 
     The engine spends on what changes. What a stream begins with has to be known first, so that its first hops are shown
     as large as their grants allow; so are those after a new question came.
+
+    A hop whose grant is at least `ample` times its native tokens is shown at native size, whatever the engine proposes:
+    saving buys nothing there. What is below that stays for the hops that matter. Infinity: the engine's word alone.
     """
 
     name = "learned"
@@ -80,23 +87,26 @@ class LearnedAllocator:
         clock: Clock = SystemClock(),
         batching: Batching = Batching(),
         told: OnEngineCall = lambda hops, seconds: None,
+        ample: float = AMPLE,
     ) -> None:
         if engine.spec != STREAM:
             raise EngineMismatch("the engine has another spec than this version's; export its checkpoint again")
         self._rules = rules
+        self._ample = ample
         self._batcher = Batcher(engine, clock, batching, told)
         self._questions = _Questions(embed)
         self._pasts: dict[str, _StreamMemory] = {}
 
     async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
         sizes = [frame.size for frame in hop.frames]
+        native = native_tokens(sizes, self._rules)
         try:
-            proposed = await self._propose(hop, queries, grant_level(grant, native_tokens(sizes, self._rules)))
+            proposed = await self._propose(hop, queries, grant_level(grant, native))
         except EngineFailed as error:
             self.forget(hop.stream_id)
             raise AllocationFailed(str(error)) from error
         past = self._pasts.get(hop.stream_id, _StreamMemory())
-        if past.shown < FIRST_HOPS:
+        if past.shown < FIRST_HOPS or grant >= self._ample * native:
             proposed = [1.0] * len(sizes)
         allocation = fit(sizes, proposed, grant, self._rules)
         past.shown += bool(allocation.segments)

@@ -14,32 +14,36 @@ from pipeline.sinks.jsonl import TextSink
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What came of it: the streams as they ended, by slug, and wall seconds: of playing, and of the MLLM's work."""
+    """What came of it: the streams as they ended, by slug, whether a signal or a closed pipe stopped them, and wall
+    seconds: of playing, and of the MLLM's work."""
 
     runs: Mapping[str, StreamRun]
     wall_s: float
     mllm_s: float
+    stopped: bool = False
 
 
-async def play(service: Service, clock: Clock, screen: Screen | None = None, lines: TextSink | None = None) -> Played:
-    """Run a service until its streams have ended, a signal stops it, or nobody reads `lines`; then drain it.
+async def play(service: Service, clock: Clock, output: Screen | TextSink | None = None) -> Played:
+    """Run a service until its streams have ended, a signal stops it, or nobody reads `output`; then drain it.
 
-    `screen` shows how it goes on. Raises what ended the first stream, if it was an error.
+    A Screen shows how it goes on. Raises what ended the first stream, if it was an error.
     """
     async with service:
         began_s = clock.monotonic_s()
         ended = asyncio.create_task(service.finished())
         ends = [asyncio.create_task(stop_signal().wait())]
-        if lines:
-            ends.append(asyncio.create_task(lines.broken.wait()))
-        watched = [asyncio.create_task(screen.follow(service, clock))] if screen else []
+        if output:
+            ends.append(asyncio.create_task(output.broken.wait()))
+        watched = [asyncio.create_task(output.follow(service, clock))] if isinstance(output, Screen) else []
         await asyncio.wait([ended, *ends], return_when=asyncio.FIRST_COMPLETED)
+        stopped = not ended.done()
         wall_s = clock.monotonic_s() - began_s
         runs = {slug: attachment.run for slug, attachment in service.attachments.items()}
         for task in (*ends, *watched):
             task.cancel()
+        await asyncio.gather(*watched, return_exceptions=True)
     await ended
-    return Played(runs, wall_s, service.metrics.mllm_worked_s())
+    return Played(runs, wall_s, service.metrics.mllm_worked_s(), stopped)
 
 
 def stop_signal() -> asyncio.Event:

@@ -116,9 +116,10 @@ class Attachment:
 
     async def _lost(self, error: SourceUnavailable) -> None:
         self._failures += 1
-        self._runtime.metrics.losses.labels(self.run.stream_id).inc()
+        self._runtime.metrics.attempts_failed.labels(self.run.stream_id).inc()
         if self.phase == "lost":
             return
+        self._runtime.metrics.losses.labels(self.run.stream_id, type(error).__name__).inc()
         reason = scrub(str(error))
         log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
         self._lost_at_s = self._runtime.clock.monotonic_s()
@@ -130,7 +131,7 @@ class Attachment:
         data = {"stream_s": run.decided_s, **data}
         state, event = run.state.stream_event(run.stream_id, kind, self._runtime.clock.now(), data)
         await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), (event,), run.decided_s))
-        self._runtime.metrics.events.labels(kind).inc()
+        self._runtime.metrics.event(event)
         log.info(kind, stream=run.stream_id, stream_s=run.decided_s)
         run.state, run.counts = state, run.counts.add(events=1)
 

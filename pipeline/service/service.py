@@ -19,7 +19,7 @@ from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError
-from pipeline.loop import Runtime
+from pipeline.loop import Observe, Runtime
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
 from pipeline.service.attachment import Attachment
@@ -54,16 +54,24 @@ class Service:
     """Everything one process runs. Use as `async with Service(...) as service`; leaving drains.
 
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
-    cannot be opened at first is given up instead of being tried for ever. `left` says after draining how many events
-    wait in the store, by sink.
+    cannot be opened at first is given up instead of being tried for ever. `observe` is called after every hop. `left`
+    says after draining how many events wait in the store, by sink.
     """
 
-    def __init__(self, site: SiteConfig, clock: Clock, extra_sinks: Sequence[Sink] = (), insist: bool = True) -> None:
+    def __init__(
+        self,
+        site: SiteConfig,
+        clock: Clock,
+        extra_sinks: Sequence[Sink] = (),
+        insist: bool = True,
+        observe: Observe = lambda outcome, events: None,
+    ) -> None:
         self.site = site
         self.left: dict[str, int] = {}
         self.metrics = Metrics()
         self._clock = clock
         self._insist = insist
+        self._observe = observe
         self._extra_sinks = list(extra_sinks)
         self._keepers: dict[str, StreamSupervisor] = {}
         self._reconciling = asyncio.Lock()
@@ -151,6 +159,7 @@ class Service:
             mllm=mllm,
             outbox=outbox,
             metrics=self.metrics,
+            observe=self._observe,
         )
 
     async def _detach(self, slug: str) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from allocator_engine.manifest import artifact_of, read, sha256_of, write
 from pipeline import build
 from pipeline.build import allocator_name
-from pipeline.cli.demo import Demo, _site
+from pipeline.cli.yard_demo import Demo, _site
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, EngineMismatch

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import build
-from pipeline.cli.demo import Demo, compare
 from pipeline.cli.play import Played
+from pipeline.cli.yard_demo import Demo, compare
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.core.context import Context, ContextRules
