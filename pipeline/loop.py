@@ -119,7 +119,9 @@ def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtim
     owed, resent = run.context.owed(hop.end_s, room)
     owed += runtime.mllm.pending(run.context)
     granted = runtime.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
-    return min(run.ladder.grant(granted), room.tokens)
+    if run.ladder.saves:
+        granted = run.ladder.grant(granted, native_tokens([frame.size for frame in hop.frames], runtime.fit_rules))
+    return min(granted, room.tokens)
 
 
 async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, runtime: Runtime) -> tuple[Allocation, bool]:

@@ -190,7 +190,9 @@ def open_engine(engine: Path, backend: str = AUTO) -> tuple[LoadedEngine, Embed]
         raise ConfigError(str(error)) from error
     except EngineError as error:
         raise EngineMismatch(str(error)) from error
-    log.info("engine_loaded", backend=loaded.backend, passed_over=list(loaded.passed_over))
+    log.info("engine_loaded", backend=loaded.backend)
+    if loaded.passed_over:
+        log.debug("engine_backends_passed_over", why=list(loaded.passed_over))
     return loaded, encoder.embed
 
 

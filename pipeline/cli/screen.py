@@ -46,7 +46,7 @@ class Screen:
     async def publish(self, events: Sequence[Event]) -> None:
         try:
             for event in events:
-                self._console.print(_line(event), highlight=False, soft_wrap=True)
+                self._console.print(_line(event), highlight=False, soft_wrap=not self._console.is_terminal)
         except SinkUnavailable:
             self.broken.set()
             raise

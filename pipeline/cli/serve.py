@@ -14,7 +14,7 @@ from pipeline.clock import SystemClock
 from pipeline.config.site import SiteConfig, load_site, read_yaml
 from pipeline.core.outcome import Outcome
 from pipeline.errors import ConfigError
-from pipeline.redact import scrub
+from pipeline.redact import redact_mllm, scrub
 from pipeline.service.service import Service
 from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.types import Event
@@ -34,7 +34,9 @@ async def _serve(path: Path) -> None:
     stop = stop_signal()
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
-    async with Service(_site(path), SystemClock(), observe=log_watches) as service:
+    site = _site(path)
+    log.info("starting", config=str(path), mllm=redact_mllm(site.mllm.use))
+    async with Service(site, SystemClock(), observe=log_watches) as service:
         loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(_reload(service, path))))
         log.info("serving", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
         await stop.wait()

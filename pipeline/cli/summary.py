@@ -94,7 +94,7 @@ def advice(summary: StreamSummary) -> Iterator[str]:
 def _pixels(summary: StreamSummary) -> Iterator[str]:
     """What was shown small or not at all, and whether the budget or the allocator is why."""
     counts = summary.run.counts
-    if summary.of_native >= NEARLY or not counts.native or not summary.watches:
+    if summary.of_native >= NEARLY or not counts.native or not summary.watches or counts.lost:
         return
     left = summary.allowed - counts.spent
     per_s = math.ceil(counts.native / max(summary.run.decided_s - summary.run.began_s, 1e-9))
