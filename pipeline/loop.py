@@ -14,7 +14,7 @@ What may go wrong here, and what happens then:
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -25,7 +25,7 @@ from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import fixed_scale
 from pipeline.clock import Clock
 from pipeline.core.budget import Ledger
-from pipeline.core.context import Context
+from pipeline.core.context import Context, Room
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
@@ -35,6 +35,7 @@ from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
 from pipeline.core.watches import NEVER_KNOWN, mark
 from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.logs import Seldom
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.sources.base import Source
@@ -46,7 +47,7 @@ _OVERLOADED = {MLLMOverloaded.__name__, MLLMTimeout.__name__}
 
 
 class Committer(Protocol):
-    """Where decisions become durable."""
+    """Makes decisions durable."""
 
     async def commit(self, decision: Decision) -> None:
         """Return when the decision's state and events are durable together. Waits while the store cannot take them."""
@@ -65,9 +66,13 @@ Observe = Callable[[Outcome, Sequence[Event]], None]
 """Called after each hop is durable, with its outcome and its events. It must neither block nor raise."""
 
 
+def unobserved(_outcome: Outcome, _events: Sequence[Event]) -> None:
+    """Nobody observes the hops."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What all streams of the process share."""
+    """The parts that all streams of a process share."""
 
     clock: Clock
     watches: Watches
@@ -77,7 +82,14 @@ class Runtime:
     mllm: MLLM
     outbox: Committer
     metrics: Metrics
-    observe: Observe = lambda outcome, events: None
+    observe: Observe = unobserved
+    seldom: Seldom = field(default_factory=Seldom)
+
+    def warn(self, trouble: str, stream_id: str, error: Exception, **more: Json) -> None:
+        """Log a trouble that may last: one line a minute of each kind for all streams, and how often it was met."""
+        kind = type(error).__name__
+        if times := self.seldom.times(f"{trouble} {kind}", self.clock.monotonic_s()):
+            log.warning(trouble, stream=stream_id, error=kind, reason=str(error), times=times, **more)
 
 
 async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None:
@@ -89,11 +101,12 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             run.warming = run.warming.join(queries, hop)
             grant = grant_tokens(run, hop, queries, runtime)
             allocation, fell_back = await allocate(hop, queries, grant, runtime)
+            allocation = newest(allocation, runtime.mllm.room(run.context))
             run.ring = run.ring.push(hop, allocation)
             grown = await grow(run.context, hop, allocation, runtime.mllm)
             asked = due(queries, hop, run.ladder)
             run.context, paid = pay(grown, hop, asked, allocation, runtime)
-            reply = await ask(run, asked, paid, runtime.mllm)
+            reply = await ask(run, asked, paid, runtime)
             reply = await re_ask(run, hop, asked, reply, runtime)
             runtime.budget.settle(hop.stream_id, reply.spent)
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
@@ -135,10 +148,15 @@ async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, runtime:
             raise AllocationFailed(f"{runtime.allocator.name} spent {allocation.tokens} tokens of a grant of {grant}")
         return allocation, False
     except AllocationFailed as error:
-        log.warning("allocation_failed", stream=hop.stream_id, hop_start_s=hop.start_s, reason=str(error))
+        runtime.warn("allocation_failed", hop.stream_id, error, hop_start_s=hop.start_s)
         return fixed_scale(hop, grant, runtime.fit_rules), True
     finally:
         runtime.metrics.allocation_seconds.observe(runtime.clock.monotonic_s() - began_s)
+
+
+def newest(allocation: Allocation, room: Room) -> Allocation:
+    """The allocation without its oldest segments, where the MLLM takes fewer in one prompt than a hop has."""
+    return replace(allocation, segments=allocation.segments[-room.segments :])
 
 
 async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -> Context:
@@ -169,18 +187,18 @@ def pay(
     return context, runtime.mllm.pending(context)
 
 
-async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> HopReply:
+async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, runtime: Runtime) -> HopReply:
     """Ask for at most what was paid, each question once. Unless it is certain that nothing was sent, all is spent."""
     context = run.context
     if not queries or not context.segments:
         return HopReply(Answers(), 0, "nothing_due" if not queries else "empty_context")
     once = distinct(queries)
     try:
-        said = await mllm.ask(context, once, paid)
+        said = await runtime.mllm.ask(context, once, paid)
         answers = mark(spread(queries, once, said.answers), run.warming.unsettled(queries, context))
         return HopReply(Answers(answers, said.usage), paid)
     except MLLMUnavailable as error:
-        log.warning("questions_skipped", stream=context.stream_id, error=type(error).__name__, reason=str(error))
+        runtime.warn("questions_skipped", context.stream_id, error)
         return HopReply(Answers(), paid if error.sent else 0, type(error).__name__)
 
 
@@ -202,7 +220,7 @@ async def re_ask(
     try:
         said = await runtime.mllm.ask(run.context, once, allocation.tokens, aside)
     except MLLMUnavailable as error:
-        log.warning("second_look_failed", stream=hop.stream_id, error=type(error).__name__, reason=str(error))
+        runtime.warn("second_look_failed", hop.stream_id, error)
         return replace(reply, spent=reply.spent + (allocation.tokens if error.sent else 0))
     second = {one.watch_id: one for one in spread(unsure, once, said.answers)}
     merged = tuple(
@@ -237,8 +255,9 @@ def decide(
         "context_tokens": run.context.tokens,
     }
     answers = reply.answers.answers
-    watches, events = judge(run.state.lineage, run.state.watches, queries, answers, hop, runtime.clock.now(), evidence)
-    state = replace(run.state, watches=watches)
+    known = run.state.meeting(queries)
+    watches, events = judge(run.state.lineage, known, queries, answers, hop, runtime.clock.now(), evidence)
+    state = run.state.keeping(watches, queries)
     if stepped:
         data: dict[str, Json] = {"step": run.ladder.step, "name": run.ladder.name, "stream_s": hop.end_s}
         state, event = state.stream_event(hop.stream_id, stepped, runtime.clock.now(), data)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from pipeline.build import build_mllm
 from pipeline.cli.options import LogLevel, SiteFileIfAny
 from pipeline.cli.output import Output, print_line, set_up
 from pipeline.clock import SystemClock
+from pipeline.config.mllm import patient
 from pipeline.config.site import load_site, parse_site
 from pipeline.errors import ConfigError
 
@@ -43,8 +43,7 @@ def bench_mllm(
     site = load_site(config) if config else parse_site({})
     asked = parse_site({"mllm": mllm}).mllm if mllm else site.mllm
     clock = SystemClock()
-    patient = replace(asked, timeout_s=max(asked.timeout_s, PATIENCE_S))
-    report = asyncio.run(measure(build_mllm(patient, clock), clock, plan))
+    report = asyncio.run(measure(build_mllm(patient(asked, PATIENCE_S), clock), clock, plan))
     Console(stderr=json_line, width=110).print(table(report))
     ratios = {**report.ratios(SHARES[0]), "sliding_saved": report.saving.saved}
     if json_line:

@@ -1,12 +1,14 @@
 """`resadapt demo`: the command; what it plays is in `yard_demo`."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
+from allocator_engine.errors import not_installed
+from pipeline.cli.ending import run_to_end
 from pipeline.cli.options import LogLevel
 from pipeline.cli.output import set_up
+from pipeline.errors import ConfigError
 
 EXAMPLE = "Example: resadapt demo --budget 0.1"
 
@@ -25,6 +27,9 @@ def demo(
 ) -> None:
     """Two generated cameras play live, six watches stand on them, and the events are compared with the truth."""
     set_up(log_level, people=not json_lines)
-    from pipeline.cli.yard_demo import Demo, show  # the yard's renderer, which nothing else needs
+    try:
+        from pipeline.cli.yard_demo import Demo, show  # the yard's renderer, which nothing else needs
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"for the demo {not_installed(str(error.name), 'embedded')}") from error
 
-    asyncio.run(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))
+    run_to_end(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))

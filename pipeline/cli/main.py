@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import bench, check, demo, probe, run, serve
+from pipeline.cli.ending import UNREAD_BY_OTHERS, Unread, end_unread
 from pipeline.cli.options import EXIT_FAILED, EXIT_REFUSED, REST
 from pipeline.cli.output import notices, shown
 from pipeline.errors import ConfigError, ResadaptError
@@ -44,6 +45,12 @@ def main() -> None:
     """Entry point of the command. What a person has to know is one line on stderr and an exit code."""
     try:
         app()
+    except Unread:
+        end_unread()
+    except SystemExit as end:
+        if end.code == UNREAD_BY_OTHERS:
+            end_unread()
+        raise
     except ResadaptError as error:
         notices().print(f"[red]resadapt:[/] {shown(scrub(str(error)))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.errors import SinkUnavailable
+from pipeline.cli.ending import Unread
 from pipeline.logs import set_up_logs
 
 _GAP = 2  # cells between two columns
@@ -17,10 +17,10 @@ _NAME = 24  # cells of the first column, beyond which it is folded rather than t
 
 
 class Output(Console):
-    """The standard output. Raises SinkUnavailable once nobody reads it any more, instead of ending the process."""
+    """The standard output. Raises Unread once nobody reads it any more."""
 
     def on_broken_pipe(self) -> NoReturn:
-        raise SinkUnavailable("nobody reads the standard output any more")
+        raise Unread("nobody reads the standard output any more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ def plain(text: str) -> str:
 
 
 def print_line(line: str) -> None:
-    """A line for programs on stdout, at once. Raises SinkUnavailable if nobody reads it."""
+    """A line for programs on stdout, at once. Raises Unread if nobody reads it."""
     try:
         print(line, flush=True)  # noqa: T201 - the command's output
     except BrokenPipeError:
-        raise SinkUnavailable("nobody reads the standard output any more") from None
+        raise Unread("nobody reads the standard output any more") from None
 
 
 def share(part: float, whole: float) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from pipeline.cli.options import require_one
 from pipeline.cli.output import Output, plain, print_line, set_up, shown
 from pipeline.clock import SystemClock
-from pipeline.config.site import resolve
+from pipeline.config.values import resolve
 from pipeline.errors import ConfigError
 from pipeline.sources.probe import probe as probe_source
 

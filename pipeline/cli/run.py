@@ -1,6 +1,5 @@
 """`resadapt run`: one stream, watched before a person until it ends."""
 
-import asyncio
 import re
 import shutil
 import sys
@@ -12,15 +11,18 @@ from typing import Annotated
 
 import typer
 
-from pipeline.build import MLLM_CHOICES, allocator_name, build_watch
+from pipeline.build import allocator_name, build_watch
+from pipeline.cli.ending import Unread, run_to_end
 from pipeline.cli.options import LogLevel, require_one
 from pipeline.cli.output import Output, notices, set_up, shown
 from pipeline.cli.play import Played, play
 from pipeline.cli.screen import Screen
 from pipeline.cli.summary import StreamSummary, report
 from pipeline.clock import SystemClock
+from pipeline.config.mllm import MLLM_CHOICES
 from pipeline.config.one_stream import given, named_sinks, site_of_one
-from pipeline.config.site import SiteConfig, parse_site, read_yaml, resolve
+from pipeline.config.site import SiteConfig, parse_site, read_yaml
+from pipeline.config.values import resolve
 from pipeline.core.budget import Rate
 from pipeline.core.tally import Tallies
 from pipeline.errors import ConfigError, SinkUnavailable
@@ -63,6 +65,12 @@ def run(
     rate: Annotated[float | None, typer.Option(help="Vision tokens per second of stream.")] = None,
     burst: Annotated[int | None, typer.Option(help="Vision tokens that may be saved up.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at the pace of a live camera.")] = False,
+    stall_s: Annotated[
+        float | None, typer.Option(help="Seconds without a packet after which a live stream is lost (5).")
+    ] = None,
+    first_picture_s: Annotated[
+        float | None, typer.Option(help="Seconds in which its packets must show a first picture (30).")
+    ] = None,
     store: Annotated[str | None, typer.Option(help="Keep state here, and go on where it ended.")] = None,
     name: Annotated[str | None, typer.Option(help="Slug of the stream; by default made from SOURCE.")] = None,
     json_lines: Annotated[
@@ -74,24 +82,29 @@ def run(
     set_up(log_level, people=not json_lines)
     require_one(context)
     raw = read_yaml(config) if config else {}
-    own = given(allocator=allocator, budget=given(rate_tokens_per_s=rate, burst_tokens=burst))
+    own = given(
+        allocator=allocator,
+        budget=given(rate_tokens_per_s=rate, burst_tokens=burst),
+        stall_s=stall_s,
+        first_picture_s=first_picture_s,
+    )
     named = given(mllm=_mllm(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=named_sinks(sink or []))
     rules = given(open_at=open_at, clear_at=clear_at, confirm=None if confirm is None else _confirm(confirm))
     described = site_of_one(raw, source, name, watch or [], realtime, own, rules) | named
     site = parse_site(described)
     _require_source(source)
     require_mllm_or_yard(described, site)
-    scratch = None if "store" in raw or store else Path(tempfile.mkdtemp(prefix="resadapt-"))
+    scratch = None if "store" in raw or store else _make_scratch()
     if scratch:
         site = replace(site, store=f"sqlite:///{scratch}/run.db")
     if json_lines and not sink and "sinks" not in raw:
         site = replace(site, sinks={})
-    asyncio.run(_run(site, json_lines, scratch))
+    run_to_end(_run(site, json_lines, scratch))
 
 
 async def _run(site: SiteConfig, json_lines: bool, scratch: Path | None) -> None:
     clock, console, tallies = SystemClock(), Output(), Tallies()
-    output = TextSink(sys.stdout, name="stdout") if json_lines else Screen(console)
+    output: Screen | TextSink = TextSink(sys.stdout, name="stdout") if json_lines else Screen(console)
     if not json_lines:
         notices().print(f"[dim]loading {shown(redact_mllm(site.mllm.use))}[/]", highlight=False)
     service = Service(
@@ -107,6 +120,8 @@ async def _run(site: SiteConfig, json_lines: bool, scratch: Path | None) -> None
     if service.left:
         waiting = ", ".join(f"{count} events could not be delivered to {sink}" for sink, count in service.left.items())
         raise SinkUnavailable(f"{waiting}; they are kept: run again with the same --sink and --store {store}")
+    if output.broken.is_set():
+        raise Unread("nobody reads the standard output any more")
 
 
 def _summarise(site: SiteConfig, played: Played, tallies: Tallies, console: Output) -> None:
@@ -119,12 +134,29 @@ def _summarise(site: SiteConfig, played: Played, tallies: Tallies, console: Outp
 
 
 def _settle(scratch: Path | None, left: Mapping[str, int]) -> str | None:
-    """Remove a run's own store, or bring it to the working folder and return its URL if events still wait in it."""
+    """Remove a run's own store, or, if events still wait in it, bring it to the working folder and return its URL. It
+    stays where it is if it cannot be brought there."""
     if scratch and left:
-        return f"sqlite:///{shutil.move(scratch, Path.cwd() / scratch.name)}/run.db"
+        kept = Path.cwd() / scratch.name
+        try:
+            shutil.move(scratch, kept)
+        except OSError:
+            shutil.rmtree(kept, ignore_errors=True)
+            kept = scratch
+        return f"sqlite:///{kept}/run.db"
     if scratch:
-        shutil.rmtree(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
     return None
+
+
+def _make_scratch() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="resadapt-"))
+    except OSError as error:
+        raise ConfigError(
+            f"no folder for the state of this run can be made: {error.strerror}; name a place with --store, or with the"
+            " environment variable TMPDIR"
+        ) from error
 
 
 def _mllm(known: object, use: str | None, family: str | None) -> object:

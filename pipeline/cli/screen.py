@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from rich.live import Live
 from rich.table import Table
 
+from pipeline.cli.ending import Unread
 from pipeline.cli.output import Column, Output, fitted, share, shown
 from pipeline.clock import Clock
-from pipeline.errors import SinkUnavailable
 from pipeline.service.attachment import Attachment
 from pipeline.service.service import Service
 from pipeline.types import Event
 
 REFRESH_S = 0.25
-_COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "stream.lost": "yellow", "mllm.meaningless": "yellow"}
+_COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "mllm.meaningless": "yellow"}
+_COLOURS |= dict.fromkeys(("stream.lost", "stream.damaged", "stream.restamped", "stream.misshapen"), "yellow")
 _COLUMNS = (
     Column("stream"),
     Column("state", 9),
@@ -47,7 +48,7 @@ class Screen:
         try:
             for event in events:
                 self._console.print(_line(event), highlight=False, soft_wrap=not self._console.is_terminal)
-        except SinkUnavailable:
+        except Unread:
             self.broken.set()
             raise
 
@@ -88,6 +89,8 @@ def _line(event: Event) -> str:
     data = event.data
     at_s = data.get("onset_s", data.get("cleared_s", data.get("stream_s")))
     detail = data.get("question") or data.get("reason") or data.get("warning") or ""
+    if advice := data.get("advice"):
+        detail = f"{detail}; {advice}"
     score = f"  score {float(str(data['score'])):.2f}" if "score" in data else ""
     where = event.stream_id if event.watch_id is None else f"{event.stream_id}/{event.watch_id}"
     return f"[{colour}]{event.type:<16}[/] {at_s:>7} s  {shown(where)}{score}  {shown(detail)}"

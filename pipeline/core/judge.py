@@ -30,7 +30,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class WatchState:
-    """Where a watch stands on a stream. `transitions` counts its events ever; `shut_until_s` ends the cooldown."""
+    """The state of a watch on a stream. `transitions` counts its events ever; `shut_until_s` ends the cooldown."""
 
     is_open: bool = False
     votes: tuple[Vote, ...] = ()
@@ -41,7 +41,7 @@ class WatchState:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What one answer changed: the event's type, and the start of the first hop that confirmed it."""
+    """A change of a watch's state: the event's type, and the start of the first hop that confirmed it."""
 
     kind: str
     since_s: float
@@ -91,10 +91,16 @@ def transition_data(
 
 
 def retire(
-    lineage: str, states: Mapping[str, WatchState], queries: Sequence[WatchQuery], hop: Hop, decided_at: datetime
+    lineage: str,
+    stream_id: str,
+    states: Mapping[str, WatchState],
+    queries: Sequence[WatchQuery],
+    at_s: float,
+    decided_at: datetime,
+    reason: str,
 ) -> tuple[dict[str, WatchState], list[Event]]:
-    """Clear the open watches that no longer stand. Of each there stays how many events it has sent, so that its ids
-    never repeat if it comes back."""
+    """Clear the open watches that no longer stand at `at_s` stream seconds, for a reason. Of each there stays how many
+    events it has sent, so that its ids never repeat if it comes back."""
     standing_keys = {query.key for query in queries}
     after, events = dict(states), []
     for key, state in states.items():
@@ -104,19 +110,14 @@ def retire(
         after[key] = WatchState(transitions=n)
         if state.is_open:
             watch_id, _, revision = key.partition("@")
-            identity = event_id(lineage, hop.stream_id, watch_id, revision, "watch.cleared", n)
-            data: dict[str, Json] = {
-                "revision": revision,
-                "n": n,
-                "cleared_s": hop.start_s,
-                "reason": "watch removed or changed",
-            }
-            events.append(Event(identity, "watch.cleared", hop.stream_id, decided_at, data, watch_id))
+            identity = event_id(lineage, stream_id, watch_id, revision, "watch.cleared", n)
+            data: dict[str, Json] = {"revision": revision, "n": n, "cleared_s": at_s, "reason": reason}
+            events.append(Event(identity, "watch.cleared", stream_id, decided_at, data, watch_id))
     return after, events
 
 
 def standing(states: Mapping[str, WatchState]) -> dict[str, bool]:
-    """Whether each watch is open, by its id, whatever revisions it had."""
+    """True if each watch is open, by its id, whatever revisions it had."""
     found: dict[str, bool] = {}
     for key, state in states.items():
         watch_id = key.partition("@")[0]
@@ -139,7 +140,8 @@ def judge(
     changed) is cleared. Returns the new states (those of watches without an answer unchanged) and the events: first of
     the watches that are gone, then in the order of the answers.
     """
-    after, events = retire(lineage, states, queries, hop, decided_at)
+    gone = "watch removed or changed"
+    after, events = retire(lineage, hop.stream_id, states, queries, hop.start_s, decided_at, gone)
     by_id = {query.id: query for query in queries}
     for answer in answers:
         query = by_id[answer.watch_id]

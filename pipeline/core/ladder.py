@@ -29,7 +29,7 @@ class LadderRules:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Where a stream stands on the ladder. `since_down` counts the hops since its last step down."""
+    """A stream's step on the ladder. `since_down` counts the hops since its last step down."""
 
     step: int = 0
     pressed: int = 0
@@ -39,12 +39,12 @@ class Ladder:
 
     @property
     def name(self) -> str:
-        """What the step is called in events."""
+        """The step's name in events."""
         return STEPS[self.step]
 
     @property
     def stretch(self) -> int:
-        """How many hops' lengths the next hop spans."""
+        """The number of hops' lengths the next hop spans."""
         return 2 if self.step >= LONGER_HOPS else 1
 
     @property
@@ -53,8 +53,8 @@ class Ladder:
         return self.step >= SMALLER_GRANTS
 
     def grant(self, tokens: int, native: int) -> int:
-        """What is left of a grant for a hop of `native` vision tokens. More than these could not be spent, so that half
-        of a large one would be no less work."""
+        """The part of a grant that this step leaves for a hop of `native` vision tokens. More than these could not be
+        spent, so that half of a large grant would be no less work."""
         return min(tokens, native) // 2 if self.saves else tokens
 
     def update(self, pressed: bool, spare: bool, rules: LadderRules = LadderRules()) -> "Ladder":

@@ -10,12 +10,16 @@ from datetime import datetime
 from typing import TypeVar
 
 import sqlalchemy as sa
+import structlog
 
 from pipeline.clock import Clock
 from pipeline.core.outcome import Decision
-from pipeline.delivery.database import DELIVERY, OUTBOX, STREAM_STATE, Database, StoreFull
+from pipeline.delivery.database import DELIVERY, OUTBOX, STREAM_STATE, Database
+from pipeline.delivery.database_faults import StoreFull
 from pipeline.sinks.cloudevents import dump_json, load_json
 from pipeline.types import Event
+
+log = structlog.get_logger()
 
 KEEP_EVENTS = 10_000
 PRUNE_EVERY = 256
@@ -33,6 +37,9 @@ _EVENTS = sa.select(
 )
 _OWED = _EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
 _SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+_KNOWN = _EVENTS.where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+_SAME = ("type", "stream_id", "watch_id", "data")
+"""What an event that is decided again has in common with the first; it may be decided at another time."""
 _DELIVERED = sa.delete(DELIVERY).where(
     DELIVERY.c.sink == sa.bindparam("sink"), DELIVERY.c.seq.in_(sa.bindparam("seqs", expanding=True))
 )
@@ -72,7 +79,9 @@ class Store:
 
     Events delivered to every sink stay as history, the newest `keep_events` of them. `max_bytes` bounds a SQLite file:
     when it, or the disk, is full the history goes first; after that commits raise StoreUnavailable until sinks have
-    taken events. Undelivered events are never dropped. `exclusive` allows one such process per database.
+    taken events. Undelivered events are never dropped. `exclusive` allows one such process per database: once another
+    one has taken it, whatever writes raises NotOwner. `conflicts` counts the events that were dropped because another
+    one has their id, which must not happen.
     """
 
     def __init__(
@@ -84,14 +93,15 @@ class Store:
         max_bytes: int | None = None,
         exclusive: bool = False,
     ) -> None:
+        self.conflicts = 0
         self._clock = clock
         self._keep_events = keep_events
         self._sinks: tuple[str, ...] = ()
         self._unpruned = 0
-        self._database = Database(url, max_bytes, exclusive)
-        self._save_state = _upsert_state(self._database)
-        self._save_event = self._database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
-        self._save_owed = self._database.insert(DELIVERY).on_conflict_do_nothing()
+        self.database = Database(url, max_bytes, exclusive)
+        self._save_state = _upsert_state(self.database)
+        self._save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
+        self._save_owed = self.database.insert(DELIVERY).on_conflict_do_nothing()
 
     def register_sinks(self, names: Sequence[str]) -> None:
         """From now on, every new event is to be delivered to these sinks. Earlier events are not."""
@@ -100,9 +110,18 @@ class Store:
     def load(self, stream_id: str) -> StoredStream | None:
         """Where a stream stood after its newest committed decision, or None for one never seen."""
         query = sa.select(STREAM_STATE).where(STREAM_STATE.c.stream_id == stream_id)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at))
+
+    def streams(self) -> list[tuple[str, StoredStream]]:
+        """All streams ever seen, by slug."""
+        with self.database.reading() as connection:
+            rows = connection.execute(sa.select(STREAM_STATE).order_by(STREAM_STATE.c.stream_id))
+            return [
+                (row.stream_id, StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at)))
+                for row in rows
+            ]
 
     def rows_of(self, decision: Decision) -> Rows:
         """What `write` takes. Raises ValueError for event data that JSON cannot hold and a time without a zone."""
@@ -117,8 +136,9 @@ class Store:
     def commit(self, decisions: Sequence[Decision]) -> int:
         """Make decisions durable together; later ones of a stream replace earlier ones.
 
-        An event whose id is already there is neither written nor delivered again. Returns how many events are new.
-        Raises ValueError for event data that JSON cannot hold; then nothing is written.
+        An event whose id is already there is neither written nor delivered again; where that is another event, it is
+        logged as an error. Returns how many events are new. Raises ValueError for event data that JSON cannot hold;
+        then nothing is written.
         """
         return self.write([self.rows_of(decision) for decision in decisions])
 
@@ -134,42 +154,42 @@ class Store:
     def _write(self, rows: Sequence[Rows]) -> int:
         states = {row.state["stream_id"]: row.state for row in rows}
         events = dict(event for row in rows for event in row.events)
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             if states:
                 connection.execute(self._save_state, list(states.values()))
-            for known in _seqs_of(connection, list(events)):
-                del events[known]
+            for known in _known(connection, list(events)):
+                self._shout_if_changed(known, events.pop(str(known["event_id"])))
             if events:
                 self._write_events(connection, events)
         return len(events)
 
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]:
         """The oldest `limit` events that `sink` still has to get, in the order of commits."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(_OWED.limit(limit), {"sink": sink})
             return [_event_of(*row) for row in rows]
 
     def pending(self, sink: str) -> int:
-        """How many events `sink` still has to get."""
+        """The number of events `sink` still has to get."""
         query = sa.select(sa.func.count()).select_from(DELIVERY).where(DELIVERY.c.sink == sink)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return connection.scalars(query).one()
 
     def delivered(self, sink: str, seqs: Sequence[int]) -> None:
         """Note that `sink` has these events."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             for part in _portions(seqs):
                 connection.execute(_DELIVERED, {"sink": sink, "seqs": part})
             self._prune_now_and_then(connection, len(seqs))
 
     def sinks_owed(self) -> tuple[str, ...]:
         """Names under which events still wait, registered or not."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return tuple(connection.scalars(sa.select(DELIVERY.c.sink).distinct().order_by(DELIVERY.c.sink)))
 
     def forget_sink(self, sink: str) -> int:
         """Drop what waits for a sink that no configuration names any more. Returns how many events it will not get."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             return connection.execute(sa.delete(DELIVERY).where(DELIVERY.c.sink == sink)).rowcount
 
     def recent(self, limit: int, before_seq: int | None = None, stream_id: str | None = None) -> list[StoredEvent]:
@@ -179,17 +199,17 @@ class Store:
             query = query.where(OUTBOX.c.seq < before_seq)
         if stream_id is not None:
             query = query.where(OUTBOX.c.stream_id == stream_id)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [_event_of(*row) for row in connection.execute(query)]
 
     def prune(self, keep_events: int) -> int:
         """Remove events delivered everywhere, beyond the newest `keep_events` of all. Returns how many went."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             return _prune(connection, keep_events)
 
     def close(self) -> None:
         """Close the database, and let another exclusive process in."""
-        self._database.close()
+        self.database.close()
 
     def _write_events(self, connection: sa.Connection, events: dict[str, _EventRow]) -> None:
         connection.execute(self._save_event, list(events.values()))
@@ -198,6 +218,13 @@ class Store:
             connection.execute(self._save_owed, owed)
         if not self._sinks:
             self._prune_now_and_then(connection, len(events))
+
+    def _shout_if_changed(self, known: sa.RowMapping, again: _EventRow) -> None:
+        differing = [name for name in _SAME if known[name] != again[name]]
+        if differing:
+            self.conflicts += 1
+            names = {name: again[name] for name in ("event_id", "stream_id", "watch_id", "type")}
+            log.error("event_dropped_whose_id_another_event_has", differing=differing, **names)
 
     def _prune_now_and_then(self, connection: sa.Connection, more: int) -> None:
         self._unpruned += more
@@ -240,6 +267,12 @@ def _event_of(
     data = load_json(text)
     assert isinstance(data, dict)
     return StoredEvent(seq, Event(event_id, kind, stream_id, datetime.fromisoformat(time), data, watch_id))
+
+
+def _known(connection: sa.Connection, ids: Sequence[str]) -> Iterator[sa.RowMapping]:
+    """Those events that are there."""
+    for part in _portions(ids):
+        yield from connection.execute(_KNOWN, {"ids": part}).mappings().all()
 
 
 def _seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:

@@ -8,18 +8,22 @@ from typing import Literal
 import structlog
 
 from pipeline.config.site import ReconnectConfig
+from pipeline.core.judge import retire
 from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamRun
-from pipeline.errors import ConfigError, SourceStalled, SourceUnavailable
+from pipeline.errors import ConfigError, NotOwner, SourceStalled, SourceUnavailable, StoreDamaged, StoreUnavailable
 from pipeline.loop import Runtime, watch_stream
 from pipeline.redact import redact_url, scrub
-from pipeline.sources.base import Sampler, Source, SourceCounts
+from pipeline.service.logged import log_watch_events
+from pipeline.sources.base import Notice, Notify, Sampler, Source, SourceCounts, ignore
 from pipeline.types import Frame, Json
 from pipeline.waiting import back_off_s
 
 log = structlog.get_logger()
 
 Phase = Literal["connecting", "up", "lost", "ended"]
+EndReason = Literal["end of stream", "drained", "detached", "failed"]
+"""Why a run of a stream ended: by itself, with its process, because it was removed, or by an error."""
 
 
 class Attachment:
@@ -47,39 +51,47 @@ class Attachment:
         self._insist = insist
         self._failures = 0
         self._lost_at_s = 0.0
-        self._stopping = False
+        self._lost_reason: str | None = None
+        self._stopping: EndReason | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it gives no pictures now, if it was lost."""
+        return self._lost_reason if self.phase == "lost" else None
 
     async def live(self) -> None:
         """Watch until the end. Raises ConfigError for a recording that cannot be read, however long one waits."""
-        reason = "internal error"
+        reason: EndReason | None = "failed"
+        error_text = "internal error"
         try:
             await self._attached()
             await self._watch()
-            reason = "drained" if self._stopping else "end of stream"
+            reason = self._stopping or "end of stream"
         except (ConfigError, SourceUnavailable) as error:
-            reason = scrub(str(error))
+            error_text = scrub(str(error))
             raise
-        except asyncio.CancelledError:
-            reason = ""  # cut: whether the hop under way was decided is known to the store alone
+        except (asyncio.CancelledError, StoreUnavailable, StoreDamaged, NotOwner):
+            reason = None  # cut: whether the hop under way was decided is known to the store alone
             raise
         finally:
             if reason:
-                await self._ended(reason)
+                await self._ended(reason, error_text if reason == "failed" else None)
             self._enter("ended")
             await self.source.close()
             self._runtime.mllm.forget(self.run.stream_id)
             self._runtime.allocator.forget(self.run.stream_id)
 
-    async def stop(self) -> None:
-        """Take no new frames; `live` returns once the hop under way is decided."""
-        self._stopping = True
+    async def stop(self, reason: EndReason = "drained") -> None:
+        """Take no new frames; `live` returns once the hop under way is decided. A stream that is detached clears its
+        open watches."""
+        self._stopping = reason
         await self.source.close()
 
     async def _watch(self) -> None:
-        noticed = _FirstFrameNoticed(self.source, self._up)
+        attended = _Attended(self.source, self._up, self._found)
         while not self._stopping:
             try:
-                await watch_stream(self.run, noticed, self._runtime)
+                await watch_stream(self.run, attended, self._runtime)
                 return
             except SourceUnavailable as error:
                 if self._stopping:
@@ -104,8 +116,23 @@ class Attachment:
             warning = f"{info.name} answers without looking: its events mean nothing and only show the plumbing"
             await self._announce("mllm.meaningless", {"mllm": mllm, "warning": warning})
 
-    async def _ended(self, reason: str) -> None:
-        await self._announce("stream.ended", {"reason": reason, "counts": self.run.counts.as_json()})
+    async def _ended(self, reason: EndReason, error: str | None) -> None:
+        if reason == "detached":
+            await self._clear_watches()
+        why: dict[str, Json] = {"reason": reason} | ({"error": error} if error else {})
+        await self._announce("stream.ended", why | {"counts": self.run.counts.as_json()})
+
+    async def _clear_watches(self) -> None:
+        run, now = self.run, self._runtime.clock.now()
+        watches, events = retire(
+            run.state.lineage, run.stream_id, run.state.watches, (), run.decided_s, now, "stream removed"
+        )
+        state = run.state.keeping(watches)
+        await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), tuple(events), run.decided_s))
+        for event in events:
+            self._runtime.metrics.event(event)
+        log_watch_events(events)
+        run.state, run.counts = state, run.counts.add(events=len(events))
 
     async def _up(self) -> None:
         if self.phase == "lost":
@@ -122,9 +149,17 @@ class Attachment:
         self._runtime.metrics.losses.labels(self.run.stream_id, type(error).__name__).inc()
         reason = scrub(str(error))
         log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
-        self._lost_at_s = self._runtime.clock.monotonic_s()
+        self._lost_at_s, self._lost_reason = self._runtime.clock.monotonic_s(), reason
         self._enter("lost")
         await self._announce("stream.lost", {"reason": reason, "stalled": isinstance(error, SourceStalled)})
+
+    async def _found(self, notice: Notice) -> None:
+        """Send out what the source found out; between two hops, or the loop would decide on an older state."""
+        told: dict[str, Json] = {"reason": notice.reason}
+        if notice.advice:
+            told["advice"] = notice.advice
+        log.warning(notice.kind, stream=self.run.stream_id, **told)
+        await self._announce(notice.kind, {**told, **notice.data})
 
     async def _announce(self, kind: str, data: dict[str, Json]) -> None:
         run = self.run
@@ -140,12 +175,13 @@ class Attachment:
         self._runtime.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
 
 
-class _FirstFrameNoticed:
-    """A source that says when each connection gives its first frame."""
+class _Attended:
+    """A source whose notices are attended to, and the first frame of each connection too."""
 
-    def __init__(self, source: Source, notice: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, source: Source, up: Callable[[], Awaitable[None]], found: Notify) -> None:
         self._source = source
-        self._notice = notice
+        self._up = up
+        self._found = found
 
     @property
     def live(self) -> bool:
@@ -155,12 +191,16 @@ class _FirstFrameNoticed:
     def counts(self) -> SourceCounts:
         return self._source.counts
 
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+    async def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
+        async def found(notice: Notice) -> None:
+            await self._found(notice)
+            await notify(notice)
+
         first = True
-        async with aclosing(self._source.frames(sampler)) as frames:
+        async with aclosing(self._source.frames(sampler, found)) as frames:
             async for frame in frames:
                 if first:
-                    await self._notice()
+                    await self._up()
                 first = False
                 yield frame
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from pipeline.config.site import SiteConfig, resolve
+from pipeline.config.site import SiteConfig
+from pipeline.config.values import resolve
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_url
 from pipeline.sources.mark import YARD, marked
