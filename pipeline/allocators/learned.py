@@ -76,12 +76,12 @@ class LearnedAllocator:
         embed: Embed,
         clock: Clock = SystemClock(),
         batching: Batching = Batching(),
-        told: OnEngineCall = lambda hops, seconds: None,
+        on_call: OnEngineCall = lambda hops, seconds: None,
     ) -> None:
         if engine.spec != STREAM:
             raise EngineMismatch("the engine has another spec than this version's; export its checkpoint again")
         self._rules = rules
-        self.batcher = Batcher(engine, clock, batching, told)
+        self.batcher = Batcher(engine, clock, batching, on_call)
         self._questions = _Questions(embed)
         self._pasts: dict[str, _StreamMemory] = {}
 

@@ -62,8 +62,8 @@ def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Ite
 
 
 def site_of(watches: Path | None, mllm: str | None, device: str | None) -> SiteConfig:
-    """What a training takes of a site: `watches` is a site file, of which defaults and MLLM hold too, or only what
-    stands under `watches:` there. `mllm` stands instead of it, and `device` overrides its own. Raises ConfigError."""
+    """The part of a site that a training takes: `watches` is a site file, of which defaults and MLLM hold too, or only
+    what stands under `watches:` there. `mllm` stands in its place, `device` overrides its own. Raises ConfigError."""
     raw = read_yaml(watches) if watches else {}
     if watches and "watches" not in raw:
         raw = {"watches": raw}
@@ -93,7 +93,7 @@ class _OpenMLLM:
     remarks: tuple[str, ...]
 
     def material(self, clips: Clips, of: Mapping[str, str], remarks: Sequence[str] = ()) -> Material:
-        """What is learned from these clips, which the notes `of` name."""
+        """The material of these clips, which the notes `of` name."""
         notes = {**self.notes, **of}
         outside = Outside(clips, self.answerer, bucket, self.rules, PROMPTS_AT_ONCE, f"{self.reader.rules} {notes}")
         return Material(outside, notes, (*self.remarks, *remarks))

@@ -300,7 +300,7 @@ async def test_an_asker_that_leaves_takes_nobody_along():
 
 async def test_every_call_is_told_with_its_hops():
     heard: list[tuple[int, float]] = []
-    allocator = learned(clock=ManualClock(), batching=Batching(most=3), told=lambda *call: heard.append(call))
+    allocator = learned(clock=ManualClock(), batching=Batching(most=3), on_call=lambda *call: heard.append(call))
     hops = [hop(0.0, plain(1), stream_id=str(i)) for i in range(3)]
     await asyncio.gather(*(allocator.allocate(one, QUERIES, 100) for one in hops))
     assert heard == [(3, 0.0)]
