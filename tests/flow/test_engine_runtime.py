@@ -259,7 +259,6 @@ def test_a_bench_tells_every_backend_against_torch_eager_and_ends_in_json():
     ]  # fmt: skip
     assert [row["ratio"] for row in told["rows"][:2]] == [1.0, 1.0]
     assert all(0 < row["median_ms"] <= row["p95_ms"] for row in told["rows"])
-    assert set(told["shares"]) == {"448x256", "1920x1080"}
     assert {"torch", "onnxruntime"} <= set(told["versions"])
 
 
