@@ -19,11 +19,11 @@ from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import Clock
-from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, WatchConfig, resolve
+from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, WatchConfig, resolve, resolve_url
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
-from pipeline.redact import redact_mllm, redact_url, splits_a_password
+from pipeline.redact import redact_mllm, redact_url, remember
 from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
@@ -33,13 +33,14 @@ from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import WatchQuery
+from pipeline.urls import Url, parse_url
 
 log = structlog.get_logger()
 
 
 def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) -> Source:
     """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds."""
-    url = resolve(stream.url)
+    url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
         return SyntheticSource(url, clock=clock, realtime=stream.realtime, start_s=start_s)
     return AvSource(
@@ -54,6 +55,8 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
         on_corrupt=stream.on_corrupt,
         rtsp_transport=stream.rtsp_transport,
         start_s=start_s,
+        policy=stream.address_policy(),
+        shown=redact_url(stream.url) if "${" in stream.url else None,
     )
 
 
@@ -195,17 +198,16 @@ def _vllm(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
 
 
 def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
-    url, _, model = address.partition("#")
-    if splits_a_password(model):
-        raise ConfigError("mllm.use has a # in its user name or password; write it as %23")
-    if not url.startswith(("http://", "https://")) or not model:
-        raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected openai:URL#MODEL")
+    url, shown = _server_of(resolve_url(address)), redact_mllm(config.use)
+    model = url.rest.partition("#")[2]
+    if url.scheme not in ("http", "https") or not url.host or not model:
+        raise ConfigError(f"mllm.use is {shown!r}; expected openai:URL#MODEL")
     from pipeline.mllm.openai import OpenAIMLLM
 
     return OpenAIMLLM(
-        url,
+        replace(url, rest=url.rest.partition("#")[0]).text,
         model,
-        name=f"openai:{redact_url(url)}#{model}",
+        name=f"openai:{redact_url(address.rpartition('#')[0])}#{model}",
         family=config.family,
         api_key=resolve(config.api_key) if config.api_key else None,
         timeout_s=config.timeout_s,
@@ -215,6 +217,17 @@ def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
         max_prompt_tokens=config.max_prompt_tokens,
         clock=clock,
     )
+
+
+def _server_of(url: str) -> Url:
+    """The parts of an MLLM server's URL; its password is hidden in every text from now on. Raises ConfigError."""
+    try:
+        parts = parse_url(url)
+    except ConfigError as error:
+        raise ConfigError(f"mllm.use cannot be read; expected openai:http://HOST:PORT/v1#MODEL: {error}") from None
+    if parts.password is not None:
+        remember(parts.password)
+    return parts
 
 
 def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
@@ -255,7 +268,7 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
     """The sink of a URL. Raises ConfigError naming the known schemes."""
-    url = resolve(config.url)
+    url = resolve_url(config.url)
     expected = "expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
     try:
         scheme = urlsplit(url).scheme

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from pipeline.build import MLLM_CHOICES, build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config import SiteConfig, load_site, parse_site, read_yaml, resolve
+from pipeline.config import SiteConfig, load_site, parse_site, read_yaml, resolve_url
 from pipeline.doctor import examine
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
@@ -184,7 +184,8 @@ def probe(
         raise ConfigError(f"{url} is generated here, as its parameters say; there is nothing to probe")
     if not seconds > 0:
         raise ConfigError(f"--seconds is {seconds:g}; expected more than 0")
-    found = asdict(probe_source(resolve(url), clock=SystemClock(), read_s=seconds))
+    shown = redact_url(url) if "${" in url else None
+    found = asdict(probe_source(resolve_url(url), clock=SystemClock(), read_s=seconds, shown=shown))
     if as_json:
         print(json.dumps(found, default=str))  # noqa: T201 - the command's output
         return

@@ -5,7 +5,6 @@ as written and only resolved where a connection is built, so a configuration can
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import partial
@@ -21,6 +20,9 @@ from pipeline.context import ContextRules, horizon_s
 from pipeline.errors import ConfigError
 from pipeline.hops import HopRules
 from pipeline.mllm.prompt import clean_question
+from pipeline.redact import remember
+from pipeline.sources.policy import AddressPolicy
+from pipeline.urls import REFERENCE, fill
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,16 +40,24 @@ class BudgetConfig:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class ReconnectConfig:
-    """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half."""
+    """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half.
+
+    After a refused password it is `refused_s`, jittered alike: cameras lock accounts that try again and again.
+    """
 
     first_s: Positive = 0.2
     cap_s: Positive = 0.75
+    refused_s: Positive = 300.0
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class StreamPolicy:
     """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
-    are the MLLM family's where they are None."""
+    are the MLLM family's where they are None.
+
+    `allow_addresses` and `deny_addresses` hold for what is opened and whatever that leads to, see `sources.policy`:
+    `loopback`, `private`, `link-local`, `metadata`, `public`, `file`, `any`, a network, or `file:/FOLDER`.
+    """
 
     sample_fps: Annotated[float, Field(gt=0, le=60)] = 2.0
     hop_s: Positive = 1.0
@@ -66,6 +76,12 @@ class StreamPolicy:
     on_corrupt: Literal["keep", "drop"] = "drop"
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
+    allow_addresses: tuple[str, ...] = ()
+    deny_addresses: tuple[str, ...] = ()
+
+    def address_policy(self) -> AddressPolicy:
+        """What it may lead to. Raises ConfigError for a rule that is none."""
+        return AddressPolicy.of(self.allow_addresses, self.deny_addresses)
 
     def hop_rules(self) -> HopRules:
         """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""
@@ -248,20 +264,28 @@ def parse_site(raw: Mapping[str, object]) -> SiteConfig:
 
 
 def resolve(text: str) -> str:
-    """`text` with its `${NAME}` and `${file:PATH}` references replaced. Raises ConfigError for one that is missing."""
+    """`text` with its `${NAME}` and `${file:PATH}` references replaced; what they stand for is hidden in every text from
+    now on. Raises ConfigError for one that is missing."""
+    return REFERENCE.sub(lambda match: _secret(match.group(1)), text)
 
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name.startswith("file:"):
-            try:
-                return Path(name[5:]).read_text(encoding="utf-8").splitlines()[0]
-            except (OSError, IndexError) as error:
-                raise ConfigError(f"the secret file {name[5:]!r} cannot be read or is empty") from error
-        if name not in os.environ:
-            raise ConfigError(f"the environment variable {name} is not set, but the configuration refers to it")
-        return os.environ[name]
 
-    return re.sub(r"\$\{([^}]+)\}", value, text)
+def resolve_url(text: str, *, whole_path: bool = False) -> str:
+    """As `resolve`, for a URL: a value is percent-encoded where it stands in it, see `urls.fill`."""
+    return fill(text, _secret, whole_path=whole_path)
+
+
+def _secret(name: str) -> str:
+    if name.startswith("file:"):
+        try:
+            value = Path(name[5:]).read_text(encoding="utf-8").splitlines()[0]
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            raise ConfigError(f"the secret file {name[5:]!r} cannot be read or is empty") from error
+    elif name in os.environ:
+        value = os.environ[name]
+    else:
+        raise ConfigError(f"the environment variable {name} is not set, but the configuration refers to it")
+    remember(value)
+    return value
 
 
 def _with_defaults(raw: Mapping[str, object]) -> object:
@@ -304,6 +328,7 @@ def _check(site: SiteConfig) -> None:
             )
         _at(f"streams.{slug}", stream.hop_rules)
         _at(f"streams.{slug}", stream.context_rules)
+        _at(f"streams.{slug}", stream.address_policy)
 
 
 def _at(where: str, build: Callable[[], object]) -> None:

@@ -8,8 +8,9 @@ from allocator_engine.check import condition_of
 from allocator_engine.errors import EngineError
 from pipeline.build import allocator_name, build_allocator, build_mllm, build_sink, engine_knows, engine_of
 from pipeline.clock import Clock
-from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, resolve
+from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, resolve_url
 from pipeline.errors import EngineMismatch, ResadaptError
+from pipeline.redact import redact_url
 from pipeline.sources.probe import probe
 from pipeline.store import Store
 
@@ -44,13 +45,20 @@ async def _finding(what: str, trial: Awaitable[str]) -> Finding:
 
 
 def _stream(stream: StreamConfig, clock: Clock) -> str:
-    url = resolve(stream.url)
+    url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
         return "a generated scene"
     found = probe(
-        url, clock=clock, read_s=2.0, open_timeout_s=stream.open_timeout_s, rtsp_transport=stream.rtsp_transport
+        url,
+        clock=clock,
+        read_s=2.0,
+        open_timeout_s=stream.open_timeout_s,
+        rtsp_transport=stream.rtsp_transport,
+        policy=stream.address_policy(),
+        shown=redact_url(stream.url) if "${" in stream.url else None,
     )
-    return f"{found.codec} {found.width}x{found.height} at {found.fps:g} fps, clock {found.clock}"
+    rate = "one picture" if found.fps is None else f"{found.fps:g} fps"
+    return f"{found.codec} {found.width}x{found.height} at {rate}, clock {found.clock}"
 
 
 async def _mllm(config: MLLMConfig, clock: Clock) -> str:
@@ -85,7 +93,7 @@ async def _sink(slug: str, config: SinkConfig, clock: Clock) -> str:
 
 
 def _store(url: str, clock: Clock) -> str:
-    store = Store(resolve(url), clock)
+    store = Store(resolve_url(url, whole_path=True), clock)
     try:
         owed = [f"{store.pending(sink)} to {sink}" for sink in store.sinks_owed()]
         return f"open, events still to deliver: {', '.join(owed) or 'none'}"

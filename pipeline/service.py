@@ -15,7 +15,7 @@ from pipeline.attachment import Attachment
 from pipeline.budget import Ledger, Rate
 from pipeline.build import MakeAllocator, build_allocator, build_fit_rules, build_mllm, build_sink, build_watch
 from pipeline.clock import Clock
-from pipeline.config import BudgetConfig, MLLMConfig, SiteConfig, resolve
+from pipeline.config import BudgetConfig, MLLMConfig, SiteConfig, resolve_url
 from pipeline.errors import ConfigError
 from pipeline.keeper import Keeper
 from pipeline.loop import House
@@ -120,7 +120,7 @@ class Service:
         make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
         mllm = build_mllm(site.mllm, self._clock)
         opened.push_async_callback(mllm.close)
-        self._store = await asyncio.to_thread(Store, resolve(site.store), self._clock, exclusive=True)
+        self._store = await asyncio.to_thread(Store, resolve_url(site.store, whole_path=True), self._clock, exclusive=True)
         opened.callback(self._store.close)
         sinks = [build_sink(slug, sink, self._clock) for slug, sink in site.sinks.items()] + self._extra_sinks
         relay = Relay(self._store, sinks, self._clock, self._delivered)

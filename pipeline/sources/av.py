@@ -11,6 +11,7 @@ from pipeline.sources.address import parse_address
 from pipeline.sources.av_decode import DecodeThread, SourceState
 from pipeline.sources.av_open import AvOptions
 from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.policy import AddressPolicy
 from pipeline.sources.ring import Ring
 from pipeline.sources.timeline import Timeline
 from pipeline.types import Frame
@@ -28,11 +29,12 @@ OPENING_SLACK_S = 1.0
 
 
 class AvSource:
-    """Frames of `url`: rtsp(s), rtmp(s), srt, http(s) with HLS, udp, file paths and file://, v4l2:/dev/videoN.
+    """Frames of `url`: rtsp(s), rtmp(s), srt, http(s) with HLS and snapshots, udp, file paths, named pipes and file://,
+    v4l2:/dev/videoN, and `-` for standard input.
 
     A connection is demuxed and decoded by one thread with one decoder thread; only sampled frames come to the event
     loop, still in the decoder's pixel format. `name` is for logs. `live` overrides what the address and its container
-    tell. Stream time begins at `start_s`: a recording is read from there, a live stream's first frame has that time.
+    tell, `shown` what people see of it. Stream time begins at `start_s`: a recording is read from there, a live stream's first frame has that time.
     A recording with `realtime` plays at its own pace and drops the oldest like a camera, but its end is an end. See
     AvOptions for the rest. Raises ConfigError for a value that is not allowed.
     """
@@ -52,9 +54,11 @@ class AvSource:
         on_corrupt: Literal["keep", "drop"] = "drop",
         rtsp_transport: str = "tcp",
         start_s: float = 0.0,
+        policy: AddressPolicy = AddressPolicy(),
+        shown: str | None = None,
     ) -> None:
-        options = AvOptions(hwaccel, stall_s, open_timeout_s, ring_frames, on_corrupt, rtsp_transport, start_s)
-        address, timeline = parse_address(url, live), Timeline(start_s)
+        options = AvOptions(hwaccel, stall_s, open_timeout_s, ring_frames, on_corrupt, rtsp_transport, start_s, policy)
+        address, timeline = parse_address(url, live, shown), Timeline(start_s)
         self._state = SourceState(address, options, clock, realtime, options.device(), timeline)
         self._name = name
         self._thread: DecodeThread | None = None

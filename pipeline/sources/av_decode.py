@@ -2,6 +2,7 @@
 
 import struct
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,9 @@ READ_ERRORS = 32
 
 CLOCK_TRUST_S = 60.0
 """A camera's own clock that differs more than this from ours was never set; arrival is used instead."""
+
+PLAYLIST_TRUST_S = 3600.0
+"""So far back, in seconds, a live playlist may reach; its dates are those of a clock that was never set beyond."""
 
 SAME_TIME_S = 1e-6
 """Two stream times closer than this are one: the rounding of time bases."""
@@ -73,7 +77,7 @@ class DecodeThread:
         self._clock = state.clock
         self._counts = state.counts
         self._sampler = sampler
-        self._opener = Opener(state.address, state.options, state.clock, state.device)
+        self._opener = Opener(state.address, state.options, state.clock, state.device, sampler.fps)
         self._thread = threading.Thread(target=self._run, name=f"source {self._address.shown}", daemon=True)
 
     def start(self) -> None:
@@ -114,7 +118,7 @@ class DecodeThread:
                     raise RingClosed from None
                 since_s = self.picture_s or self.opened_s or self._clock.monotonic_s()
                 raise self._opener.broken(error, since_s) from None
-            if self.live:
+            if self.live and not connection.is_over():
                 return SourceUnavailable(f"{self._address.shown} ended, as a live stream should not")
         return None
 
@@ -138,7 +142,7 @@ class DecodeThread:
         )
         if not live:
             connection.seek(max(to.options.start_s, self._after_s or 0.0))
-        self._pacer = _pacer(self._address, live=live, realtime=to.realtime)
+        self._pacer = _pacer(connection, realtime=to.realtime)
         self._drop_oldest = live or to.realtime
         self._labels = _Labels(connection, self._address, self._clock, arrival=self._drop_oldest)
         self.live = to.was_live = live
@@ -216,10 +220,10 @@ class DecodeThread:
             self.picture_s = self._clock.monotonic_s()
 
 
-def _pacer(address: Address, *, live: bool, realtime: bool) -> Pacer | None:
-    if not live:
+def _pacer(connection: Connection, *, realtime: bool) -> Pacer | None:
+    if not connection.live:
         return Pacer(speed=1.0, late_s=1.0) if realtime else None
-    return Pacer(speed=1.0, late_s=10.0) if address.is_playlist else Pacer(speed=4.0, late_s=0.5)
+    return Pacer(speed=1.0, late_s=10.0) if connection.is_playlist else Pacer(speed=4.0, late_s=0.5)
 
 
 class _Labels:
@@ -228,12 +232,20 @@ class _Labels:
     def __init__(self, connection: Connection, address: Address, clock: Clock, *, arrival: bool) -> None:
         self._clock = clock
         self._tick_s = connection.tick_s
-        self._start = None if arrival else connection.started_at(address.path)
+        path = address.path if address.scheme == "file" else None
+        self._start = None if arrival else connection.started_at(path)
         self._camera_start: datetime | None = None
+        self._dates = connection.dates
+        self._live = connection.live
+        self._segments: deque[tuple[int, float, datetime]] = deque(maxlen=2)
 
     def learn(self, packet: VideoPacket) -> None:
         """Take the wall clock that FFmpeg derived from the camera's sender reports (RFC 3550, 6.4.1), if it is sane."""
-        if packet.pts is None or not packet.has_sidedata("prft"):
+        if packet.pts is None:
+            return
+        if self._dates is not None:
+            self._learn_segment(packet.pos, packet.pts * self._tick_s)
+        if not packet.has_sidedata("prft"):
             return
         (micros,) = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))
         sent = datetime.fromtimestamp(micros / 1e6, UTC)
@@ -242,8 +254,23 @@ class _Labels:
 
     def of(self, pts_s: float, media_s: float | None) -> tuple[datetime, ClockQuality]:
         """UTC of the frame at stream time `pts_s` and media time `media_s`, in seconds, and where it comes from."""
+        if self._segments and media_s is not None:
+            # The decoder may still give pictures of the segment before.
+            _, first_s, date = self._segments[-1] if media_s >= self._segments[-1][1] else self._segments[0]
+            return date + timedelta(seconds=media_s - first_s), "ntp" if self._live else "file"
         if self._start is not None:
             return self._start + timedelta(seconds=pts_s), "file"
         if self._camera_start is not None and media_s is not None:
             return self._camera_start + timedelta(seconds=media_s), "ntp"
         return self._clock.now(), "arrival"
+
+    def _learn_segment(self, position: int | None, media_s: float) -> None:
+        """Take the date that a playlist states for the segment whose first packet this is, if it is sane."""
+        found = self._dates.at(position) if self._dates is not None else None
+        if found is None or (self._segments and self._segments[-1][0] == found[0]):
+            return
+        ahead_s = (found[1] - self._clock.now()).total_seconds()
+        if ahead_s <= CLOCK_TRUST_S and (not self._live or ahead_s >= -PLAYLIST_TRUST_S):
+            self._segments.append((found[0], media_s, found[1]))
+        else:
+            self._segments.clear()

@@ -2,10 +2,11 @@
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +18,15 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipeline.clock import Clock
-from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.errors import ConfigError, SourceRefused, SourceUnavailable
 from pipeline.redact import scrub
-from pipeline.sources.address import Address
+from pipeline.sources.address import WEB_SCHEMES, Address
+from pipeline.sources.dates import SegmentDates
 from pipeline.sources.ffmpeg_pipe import FfmpegPipe
+from pipeline.sources.hls import Body
+from pipeline.sources.inputs import Input, WebInput, begins_playlist, open_local_playlist, open_pipe
+from pipeline.sources.policy import AddressPolicy
+from pipeline.sources.web import look_up, refusal
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +46,7 @@ class AvOptions:
 
     `open_timeout_s` bounds each of FFmpeg's two steps of opening, `stall_s` the silence of a live stream, in seconds.
     `hwaccel` is `auto`, `none` or a device type of FFmpeg. `on_corrupt` says what to do with a damaged picture.
+    `policy` judges what the stream may lead to.
     """
 
     hwaccel: str = "auto"
@@ -49,6 +56,7 @@ class AvOptions:
     on_corrupt: Literal["keep", "drop"] = "drop"
     rtsp_transport: str = "tcp"
     start_s: float = 0.0
+    policy: AddressPolicy = AddressPolicy()
 
     def __post_init__(self) -> None:
         _one_of("hwaccel", self.hwaccel, ("auto", "none", *hwdevices_available()))
@@ -72,12 +80,36 @@ class AvOptions:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An open container and its video stream. `live` is what opening told, `device` the hardware in use."""
+    """An open container and its video stream. `live` is what opening told, `device` the hardware in use.
+
+    `input` is what it reads where FFmpeg did not open it itself.
+    """
 
     container: InputContainer
     video: VideoStream
     live: bool
     device: str | None
+    input: Input | None = None
+
+    @property
+    def is_playlist(self) -> bool:
+        """Whether its pictures come in segments, a burst of them at a time."""
+        return self.container.format.name in ("hls", "dash")
+
+    @property
+    def dates(self) -> SegmentDates | None:
+        """When its segments were filmed, for a playlist."""
+        return self.input.dates if self.input is not None else None
+
+    def is_over(self) -> bool:
+        """Whether a live stream that came to its end was a recording after all. Asks the server once."""
+        if self.input is None:
+            return False
+        try:
+            return self.input.ended()
+        except SourceUnavailable as error:
+            log.info("not asked again whether it was a recording: %s", error)
+            return False
 
     @property
     def tick_s(self) -> float:
@@ -114,6 +146,8 @@ class Connection:
         # MPEG streams have no index of key frames: a seek may land behind the one that is needed.
         early_s = PREROLL_S if self.container.format.name in ("mpegts", "mpeg") else 0.0
         target_s = max(stream_s - early_s, 0.0) + (self.origin_s or 0.0)
+        if self.dates is not None:
+            self.dates.restart()
         try:
             self.container.seek(int(target_s * av.time_base))
         except FFmpegError as error:
@@ -134,31 +168,50 @@ class Connection:
 
 
 class Opener:
-    """Opens one connection, on hardware `device` if that is there. `device` is None once it fell back to software."""
+    """Opens one connection, on hardware `device` if that is there. `device` is None once it fell back to software.
 
-    def __init__(self, address: Address, options: AvOptions, clock: Clock, device: str | None) -> None:
+    Snapshots are asked for `fps` times a second.
+    """
+
+    def __init__(
+        self, address: Address, options: AvOptions, clock: Clock, device: str | None, fps: float = 1.0
+    ) -> None:
         self.device = device
         self._address = address
         self._options = options
         self._clock = clock
+        self._fps = fps
         self._pipe: FfmpegPipe | None = None
+        self._cut: Callable[[], None] | None = None
+        self._interrupted = False
+        self._opened = False
 
     def interrupt(self) -> None:
-        """Unblock a read from a child program. From any thread."""
+        """Unblock a read that is not FFmpeg's own. From any thread."""
+        self._interrupted = True
         if self._pipe is not None:
             self._pipe.kill()
+        if self._cut is not None:
+            self._cut()
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """An open connection, closed at the end. Raises SourceUnavailable, or ConfigError where no retry can help."""
         self._check_path()
+        self._check_host()
         self._pipe = FfmpegPipe(self._address) if self._needs_program() else None
+        read: Input | None = None
         try:
-            with closing(self._open()) as container:
-                yield self._connection(container)
+            read = self._input()
+            with closing(self._open(read)) as container:
+                yield self._connection(container, read)
+        except SourceUnavailable as error:
+            raise self._named(error) from None
         finally:
             if self._pipe is not None:
                 self._pipe.close()
+            if read is not None:
+                read.close()
 
     def broken(self, error: Exception, silent_since_s: float) -> SourceUnavailable:
         """`error`, raised by FFmpeg in a read when nothing had come since `silent_since_s`, in words for people."""
@@ -173,11 +226,63 @@ class Opener:
     def _unavailable(self, event: str, error: Exception, since_s: float, limit_s: float) -> SourceUnavailable:
         said = self._pipe.said() if self._pipe is not None else ""
         reason = said or _reason(error, self._clock.monotonic_s() - since_s, limit_s)
-        return SourceUnavailable(f"{self._address.shown} {event}: {reason}")
+        kind = SourceRefused if isinstance(error, _REFUSALS) else SourceUnavailable
+        return kind(f"{self._address.shown} {event}: {reason}")
+
+    def _named(self, error: SourceUnavailable) -> SourceUnavailable:
+        """`error` with the address in front, if it does not have it."""
+        shown = self._address.shown
+        if str(error).startswith(shown):
+            return error
+        event = "cannot be read" if self._opened else "cannot be opened"
+        return type(error)(f"{shown} {event}: {error}")
+
+    def _input(self) -> Input | None:
+        """What FFmpeg reads instead of opening the address itself."""
+        address, options = self._address, self._options
+        if address.scheme in WEB_SCHEMES:
+            web = WebInput(address, options.policy, options.open_timeout_s, self._read_limit_s, self._clock)
+            self._set_cut(web.cut)
+            try:
+                return web.open(1 / self._fps)
+            except (SourceUnavailable, ConfigError):
+                web.close()
+                raise
+        if address.scheme == "pipe":
+            read = open_pipe(address.path)
+        elif address.path is not None and begins_playlist(address.path):
+            read = open_local_playlist(
+                address.path, options.policy, options.open_timeout_s, self._read_limit_s, self._clock
+            )
+        else:
+            return None
+        self._set_cut(read.cut)
+        return read
+
+    def _set_cut(self, cut: Callable[[], None]) -> None:
+        self._cut = cut
+        if self._interrupted:
+            cut()
+
+    def _check_host(self) -> None:
+        """Judge the host of what FFmpeg opens by itself, where the policy can refuse what was typed."""
+        url, policy = self._address.url, self._options.policy
+        if not policy.judges_typed or url is None or self._address.scheme in WEB_SCHEMES or not url.host:
+            return
+        try:
+            found = look_up(url.host)
+        except (OSError, UnicodeError):
+            return  # FFmpeg does not find it either, and says so
+        if not policy.permitted(found, None):
+            raise SourceUnavailable(refusal(found, None))
 
     def _check_path(self) -> None:
         path = self._address.path
         if path is None:
+            return
+        if not self._options.policy.permits_file(path, None):
+            raise ConfigError(f"{path} is not allowed here; see allow_addresses and deny_addresses")
+        if self._address.scheme == "pipe":
             return
         if not path.is_file():
             raise ConfigError(f"{path} is not a file; expected a video file")
@@ -190,25 +295,26 @@ class Opener:
             return True  # no PyAV wheel has libsrt, and there is no way to ask one for its protocols
         return scheme == "v4l2" and not any("v4l2" in name.split(",") for name in av.formats_available)
 
-    def _open(self) -> InputContainer:
+    def _open(self, read: Input | None) -> InputContainer:
         since_s = self._clock.monotonic_s()
         try:
-            return self._open_with(self.device)
+            return self._open_with(self.device, read)
         except (FFmpegError, OSError) as error:
-            if self.device is None:
+            # What was read once is gone, and what refuses a password must not be asked twice.
+            if self.device is None or read is not None or isinstance(error, _REFUSALS):
                 raise self._refused(error, since_s) from None
             refusal = error
         # The device may be at fault, not the stream: only a second try without it can tell.
         since_s = self._clock.monotonic_s()
         try:
-            container = self._open_with(None)
+            container = self._open_with(None, None)
         except (FFmpegError, OSError) as error:
             raise self._refused(error, since_s) from None
         log.warning("%s: no %s here (%s); decoding in software", self._address.shown, self.device, _words(refusal))
         self.device = None
         return container
 
-    def _open_with(self, device: str | None) -> InputContainer:
+    def _open_with(self, device: str | None, read: Input | None) -> InputContainer:
         address, options = self._address, self._options
         # Frames stay on the device; the few that are sampled are downloaded by AvPicture.
         hwaccel = HWAccel(device, is_hw_owned=True) if device else None
@@ -216,6 +322,12 @@ class Opener:
             return av.open(
                 self._pipe.stream, "r", format=self._pipe.format, options=QUICK_PROBE, metadata_errors="replace",
                 hwaccel=hwaccel,
+            )  # fmt: skip
+        if read is not None:
+            return av.open(
+                read.file, "r", format=read.format, options={**self._ffmpeg_options(), **read.options},
+                timeout=None if address.live is False else (options.open_timeout_s, self._read_limit_s),
+                io_open=read.open or _open_nothing, metadata_errors="replace", hwaccel=hwaccel,
             )  # fmt: skip
         timeout = None if address.scheme == "file" else (options.open_timeout_s, self._read_limit_s)
         return av.open(
@@ -225,19 +337,29 @@ class Opener:
 
     def _ffmpeg_options(self) -> dict[str, str]:
         scheme = self._address.scheme
+        protocols = {"protocol_whitelist": _PROTOCOLS[scheme]} if scheme in _PROTOCOLS else {}
         if scheme in ("rtsp", "rtsps"):
-            return {"rtsp_transport": self._options.rtsp_transport, **QUICK_PROBE}
-        return dict(QUICK_PROBE) if self._address.live else {}
+            return {"rtsp_transport": self._options.rtsp_transport, **protocols, **QUICK_PROBE}
+        return {**protocols, **QUICK_PROBE} if self._address.live else {}
 
     def _refused(self, error: Exception, since_s: float) -> ConfigError | SourceUnavailable:
         """What a failed opening means: a file that is not a video stays one, everything else may come back."""
         path = self._address.path
-        if path is not None and not (isinstance(error, OSError) and error.errno == errno.EACCES):
+        if isinstance(error, SourceUnavailable):
+            return error
+        if (
+            path is not None
+            and self._address.scheme == "file"
+            and not (isinstance(error, OSError) and error.errno == errno.EACCES)
+        ):
             return ConfigError(f"{path} cannot be read as video: {_words(error)}")
         return self._unavailable("cannot be opened", error, since_s, self._options.open_timeout_s)
 
-    def _connection(self, container: InputContainer) -> Connection:
+    def _connection(self, container: InputContainer, read: Input | None) -> Connection:
+        self._opened = True
         live = self._address.live
+        if read is not None and (live is None or read.format == "hls"):
+            live = read.live
         if live is None:
             live = container.duration is None
         video = _video_stream(container)
@@ -248,7 +370,12 @@ class Opener:
             raise ConfigError(message) if self._address.path else SourceUnavailable(message)
         video.codec_context.thread_count = 1  # many streams share few cores
         device = self.device if video.codec_context.is_hwaccel else None
-        return Connection(container, video, live, device)
+        return Connection(container, video, live, device, read)
+
+
+def _open_nothing(_url: str, _flags: int, _options: dict[str, str]) -> Body:
+    """What a container names that is no playlist is not opened."""
+    return BytesIO()
 
 
 def _video_stream(container: InputContainer) -> VideoStream | None:
@@ -286,6 +413,21 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(known)}")
 
+
+_REFUSALS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)
+
+_PROTOCOLS = {
+    "rtsp": "rtsp,rtp,srtp,udp,tcp,tls,http,https",
+    "rtsps": "rtsps,rtp,srtp,udp,tcp,tls,http,https",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,rtmp,tls,tcp",
+    "rtmpt": "rtmpt,rtmp,ffrtmphttp,http,tcp",
+    "rtmpts": "rtmpts,rtmp,ffrtmphttp,https,http,tls,tcp",
+    "udp": "udp",
+    "rtp": "rtp,udp",
+    "tcp": "tcp",
+}
+"""What FFmpeg may speak to serve a URL of a scheme; nothing that is told by the other side opens another."""
 
 _NETWORK = {
     errno.ECONNREFUSED: "connection refused; is it on, and is the port right?",

@@ -14,6 +14,7 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address, parse_address
 from pipeline.sources.av_open import AvOptions, Connection, Opener
+from pipeline.sources.policy import AddressPolicy
 from pipeline.types import ClockQuality
 
 LONG_GOP_S = 4.0
@@ -74,13 +75,15 @@ def probe(
     open_timeout_s: float = 5.0,
     rtsp_transport: str = "tcp",
     live: bool | None = None,
+    policy: AddressPolicy = AddressPolicy(),
+    shown: str | None = None,
 ) -> Probe:
     """Look at `url` for about `read_s` seconds. Blocks at most for two opening time-outs, `read_s` and a little more.
 
     Raises SourceUnavailable or ConfigError as a source would, SourceUnavailable also when that time runs out.
     """
-    address = parse_address(url, live)
-    options = AvOptions("none", open_timeout_s=open_timeout_s, stall_s=read_s, rtsp_transport=rtsp_transport)
+    address = parse_address(url, live, shown)
+    options = AvOptions("none", open_timeout_s=open_timeout_s, stall_s=read_s, rtsp_transport=rtsp_transport, policy=policy)
     opener = Opener(address, options, clock, None)
     answers: queue.Queue[Probe | ConfigError | SourceUnavailable] = queue.Queue(maxsize=1)
 
