@@ -19,7 +19,7 @@ from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import Clock
-from pipeline.config import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, WatchConfig, resolve, resolve_url
+from pipeline.config.site import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, WatchConfig, resolve, resolve_url
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
@@ -160,7 +160,7 @@ def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
 def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     if not model:
         raise ConfigError("mllm.use is 'transformers:'; expected a folder or a hub name behind the colon")
-    from pipeline.mllm.transformers import TransformersMLLM  # loads torch, which the others do not need
+    from pipeline.mllm.transformers.backend import TransformersMLLM  # loads torch, which the others do not need
 
     return TransformersMLLM(
         model,
@@ -180,7 +180,7 @@ def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
 def _vllm(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     if not model:
         raise ConfigError("mllm.use is 'vllm:'; expected a folder or a hub name behind the colon")
-    from pipeline.mllm.vllm import VllmMLLM
+    from pipeline.mllm.vllm.backend import VllmMLLM
 
     return VllmMLLM(
         model,
@@ -202,7 +202,7 @@ def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
     model = url.rest.partition("#")[2]
     if url.scheme not in ("http", "https") or not url.host or not model:
         raise ConfigError(f"mllm.use is {shown!r}; expected openai:URL#MODEL")
-    from pipeline.mllm.openai import OpenAIMLLM
+    from pipeline.mllm.openai.backend import OpenAIMLLM
 
     return OpenAIMLLM(
         replace(url, rest=url.rest.partition("#")[0]).text,
@@ -242,7 +242,7 @@ def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
 
 
 def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
-    from pipeline.mllm.tiny import make_tiny
+    from pipeline.mllm.transformers.tiny import make_tiny
 
     folder = Path(tempfile.mkdtemp(prefix="resadapt-tiny-"))
     try:

@@ -22,25 +22,22 @@ import structlog
 from allocator_engine.fit import Allocation, FitRules
 from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import fixed_scale
-from pipeline.asking import distinct, doubtful, due, spread
-from pipeline.budget import Ledger
 from pipeline.clock import Clock
-from pipeline.context import Context
-from pipeline.decision import Decision
+from pipeline.core.budget import Ledger
+from pipeline.core.context import Context
+from pipeline.core.hops import hops
+from pipeline.core.judge import judge
+from pipeline.core.ladder import SPARE, Ladder
+from pipeline.core.outcome import Decision, Outcome, Reply
+from pipeline.core.questions import distinct, doubtful, due, spread
+from pipeline.core.relook import closer
+from pipeline.core.state import Counts, StreamRun, StreamState
+from pipeline.core.watches import NEVER_KNOWN, mark
 from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.hops import hops
-from pipeline.judge import judge
-from pipeline.ladder import SPARE, Ladder
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
-from pipeline.outcome import Outcome, Reply
-from pipeline.relook import closer
 from pipeline.sources.base import Source
-from pipeline.state import Counts, StreamState
-from pipeline.stream import StreamRun
 from pipeline.types import Answers, Hop, Json, WatchQuery, render
-from pipeline.understanding import NEVER_KNOWN
-from pipeline.warming import mark
 
 log = structlog.get_logger()
 

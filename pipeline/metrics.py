@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from pipeline.judge import standing
-from pipeline.outcome import Outcome, Reply
+from pipeline.core.judge import standing
+from pipeline.core.outcome import Outcome, Reply
+from pipeline.core.state import StreamRun
 from pipeline.sources.base import SourceCounts
-from pipeline.stream import StreamRun
 from pipeline.types import Event, Usage
 
 M = TypeVar("M", Counter, Gauge, Histogram)

@@ -57,7 +57,7 @@ _known = _Known()
 
 
 def remember(secret: str) -> None:
-    """From now on `scrub` hides `secret` wherever it stands, also percent-encoded or escaped. Of a URL also its parts."""
+    """From now on `scrub` hides `secret` wherever it stands, also percent-encoded or escaped; of a URL its parts too."""
     for line in {secret, *secret.splitlines()}:
         _known.add(line.strip())
     _, mark, behind = secret.strip().partition("://")

@@ -186,7 +186,9 @@ def fill(template: str, value_of: Callable[[str], str], *, whole_path: bool = Fa
     if reading is None:
         return filled(masked, False)
     login = "" if reading.userinfo is None else _login(reading.userinfo, filled) + "@"
-    return filled(before, False) + mark + login + filled(reading.authority, False) + filled(reading.rest, not whole_path)
+    return (
+        filled(before, False) + mark + login + filled(reading.authority, False) + filled(reading.rest, not whole_path)
+    )
 
 
 def _login(userinfo: str, filled: Callable[[str, bool], str]) -> str:

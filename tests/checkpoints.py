@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from allocator_engine.grid import Grid
-from pipeline.context import Context, ContextRules
-from pipeline.mllm.tiny import make_tiny
+from pipeline.core.context import Context, ContextRules
+from pipeline.mllm.transformers.tiny import make_tiny
 from pipeline.types import Segment
-from samples.yard.checkpoint import save, tokenizer, untrained
+from samples.yard.train.checkpoint import save, tokenizer, untrained
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")
 

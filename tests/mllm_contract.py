@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.context import Context, ContextRules
+from pipeline.core.context import Context, ContextRules
 from pipeline.errors import MLLMUnavailable
 from pipeline.mllm.base import MLLM
 from pipeline.types import Answers, Segment, WatchQuery

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel, SmolVLMConfig, SmolVLMModel
 
-from pipeline.mllm.files import make_tokenizer
+from pipeline.mllm.transformers.files import make_tokenizer
 
 _WORDS = ("is", " is", " the", " a", " gate", " open", " dog")
 

@@ -14,37 +14,22 @@ from allocator_engine.evaluate.tasks import Family, Outcome, TaskSource
 from allocator_engine.manifest import manifest_path
 from allocator_engine.train.data import read_rows
 from pipeline.build import YARD
-from pipeline.config import MLLMConfig
+from pipeline.config.site import MLLMConfig
 from pipeline.errors import ConfigError
 from pipeline.lab.crew import Crew
 from pipeline.lab.digests import content
 from pipeline.lab.examiner import Setup
 from pipeline.lab.video_tasks import VideoTasks
+from pipeline.lab.yard import WATCHES, YARDS, tasks_version, yard_tasks
 from pipeline.redact import redact_mllm
-from samples.yard.hashes import of_source
-from samples.yard.tasks import WATCHES, YardTasks
 
-YARDS = ("yard", "yard-distracted")
-"""Tasks that are made from seeds; any other name is a file's."""
+ANSWERS_VERSION = "d4913b349dd5"
+"""Version of asking and grading (prompts, contexts, the loop, rewards, matching): raised when the same allocated
+pictures would get other grades. Golden outcomes are kept with the tests."""
 
-_ROOT = Path(__file__).parents[2]
-_ANSWERS = (
-    *("allocator_engine/evaluate/tasks.py", "allocator_engine/train/reward.py", "pipeline/lab/trial.py"),
-    *("pipeline/loop.py", "pipeline/judge.py", "pipeline/context.py", "pipeline/mllm/prompt.py"),
-    *("samples/yard/bandit.py", "samples/yard/matching.py"),
-)
-_SPENDING = (
-    *(
-        "allocator_engine/grid.py",
-        "allocator_engine/fit.py",
-        "allocator_engine/encode.py",
-        "allocator_engine/evaluate/baselines.py",
-    ),
-    *("allocator_engine/evaluate/equal.py", "allocator_engine/evaluate/oracle.py", "pipeline/budget.py"),
-    *("pipeline/allocators/fixed.py", "pipeline/allocators/motion.py", "pipeline/allocators/learned.py"),
-    *("pipeline/lab/trial.py", "pipeline/loop.py", "pipeline/context.py", "samples/yard/bandit.py"),
-    *("allocator_engine/evaluate/tasks.py", "pipeline/lab/examiner.py"),  # what an allocator hears, and when
-)
+SPENDING_VERSION = "d696ef9ae4e4"
+"""Version of spending (what allocators are given, and what `fit` makes of it): raised when the same episode would get
+another allocation. Golden allocations are kept with the tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +53,13 @@ class Comparison:
     def source(self) -> Callable[[], TaskSource]:
         """What opens the tasks, in any process."""
         if self.tasks in YARDS:
-            distracted = self.tasks == "yard-distracted"
-            return partial(YardTasks, self.seeds, self.seconds, self.families, distracted, self.watches)
+            return yard_tasks(self.tasks, self.seeds, self.seconds, self.families, self.watches)
         return partial(VideoTasks, Path(self.tasks), self.families)
 
     def hashes(self) -> dict[str, str]:
         """What the figures were measured on: the tasks, the MLLM, the engine, and the code that shows and allocates."""
         of_yard = self.tasks in YARDS
-        tasks = of_source("world", "grammar", "truth", "tasks") if of_yard else _hash(_of_file(Path(self.tasks)))
+        tasks = tasks_version() if of_yard else _hash(_of_file(Path(self.tasks)))
         use = self.mllm.use
         folder = YARD if use == "yard" else Path(use.partition(":")[2])
         weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
@@ -84,10 +68,15 @@ class Comparison:
         return {
             "tasks": tasks,
             "mllm": _hash([named, *weights]),
-            "answers": _hash(_ROOT / name for name in _ANSWERS),
-            "spending": _hash([named, str(self.mllm.min_tokens_per_segment), *(_ROOT / name for name in _SPENDING)]),
+            "answers": ANSWERS_VERSION,
+            "spending": self._spending(named),
             **{name: _hash([manifest_path(engine)]) for name, engine in engines.items()},
         }
+
+    def _spending(self, mllm: str) -> str:
+        """Spendings hang on the MLLM's grid too; those of the yard's own bear the version alone."""
+        least = self.mllm.min_tokens_per_segment
+        return SPENDING_VERSION if (mllm, least) == ("yard", 2) else _hash([mllm, str(least), SPENDING_VERSION])
 
 
 def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) -> tuple[Frontier, dict[str, str]]:

@@ -27,9 +27,9 @@ from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.build import build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config import MLLMConfig
+from pipeline.config.site import MLLMConfig
+from pipeline.core.hops import HopRules
 from pipeline.errors import ConfigError, MLLMUnavailable
-from pipeline.hops import HopRules
 from pipeline.lab.trial import Table, as_hops, show, spend
 from pipeline.metrics import Metrics
 from pipeline.types import Hop, WatchQuery

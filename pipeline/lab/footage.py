@@ -20,8 +20,8 @@ from allocator_engine.fit import FitRules
 from allocator_engine.train.data import turn
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
 from pipeline.clock import Clock
+from pipeline.core.hops import HopRules, hops
 from pipeline.errors import ConfigError, SourceUnavailable
-from pipeline.hops import HopRules, hops
 from pipeline.lab.background import Background
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.sources.av import AvSource

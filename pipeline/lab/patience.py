@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from pipeline.backoff import back_off_s
 from pipeline.clock import Clock
 from pipeline.errors import MLLMOverloaded
+from pipeline.waiting import back_off_s
 
 T = TypeVar("T")
 

@@ -8,20 +8,19 @@ from pathlib import Path
 
 from allocator_engine.errors import EngineError
 from allocator_engine.fit import FitRules
-from allocator_engine.train.ahead import Ahead
 from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, Row, read_rows
 from allocator_engine.train.rollout import Clips, RewardKind
-from pipeline.budget import Bucket, Rate
 from pipeline.build import YARD, build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config import MLLMConfig, SiteConfig, overlay, parse_site, read_yaml
+from pipeline.config.site import MLLMConfig, SiteConfig, overlay, parse_site, read_yaml
 from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
 from pipeline.lab.digests import content
 from pipeline.lab.footage import LONG_FRAMES, Reader, SiteClips, survey
+from pipeline.lab.material import Material, bucket
 from pipeline.lab.natives import Natives
-from pipeline.lab.rollout import MLLMAnswerer
 from pipeline.redact import redact_mllm
 
 PROMPTS_AT_ONCE = 2
@@ -29,36 +28,6 @@ PROMPTS_AT_ONCE = 2
 
 PATIENCE_S = 600.0
 """How long an answer may take at least: nobody waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What a training works with; `notes` say what was learned from, `remarks` are for people. Of every cell of its
-    episodes `slots` things are known."""
-
-    outside: Outside
-    notes: Mapping[str, str]
-    remarks: tuple[str, ...] = ()
-    slots: int = 0
-
-
-@contextmanager
-def yard(prompts_per_step: int, threads: int, device: str) -> Iterator[Material]:
-    """The rendered yard, whose truth is known, and its own MLLM, asked in `threads` threads. Clips are rendered in a
-    process of their own. Raises ConfigError where the weights of that MLLM are missing."""
-    from samples.yard.answerer import YardAnswerer
-    from samples.yard.bandit import YardClips
-    from samples.yard.cells import SLOTS
-    from samples.yard.hashes import of_file, of_source
-    from samples.yard.shape import grid
-
-    answerer, clips = YardAnswerer(YARD, device=device), YardClips()
-    notes = {part: of_source(part) for part in ("world", "grammar", "truth")}
-    notes |= {"mllm": of_file(YARD / "model.safetensors"), "mllm_name": "yard"}
-    rules = FitRules(grid(), frames_per_segment=2)
-    about = f"{clips} {notes} {of_source('training')}"
-    with Ahead(clips, prompts_per_step) as ahead:
-        yield Material(Outside(ahead, answerer, bucket, rules, threads, about), notes, slots=SLOTS)
 
 
 @contextmanager
@@ -113,11 +82,6 @@ def site_of(watches: Path | None, mllm: str | None, device: str | None) -> SiteC
         return parse_site(raw)
     except ConfigError as error:
         raise ConfigError(f"{watches}: {error}" if watches else str(error)) from error
-
-
-def bucket(rate: float, burst: int) -> Bucket:
-    """The product's bucket, empty at 0 s."""
-    return Bucket(Rate(rate, burst), 0.0, full=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,19 @@ from allocator_engine.evaluate.tasks import Outcome, Task, match
 from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.train.rollout import ClipHop
 from pipeline.allocators.base import Allocator
-from pipeline.budget import Ledger, Rate
 from pipeline.clock import Clock
-from pipeline.context import Context, ContextRules, Room
-from pipeline.decision import Decision
+from pipeline.core.budget import Ledger, Rate
+from pipeline.core.context import Context, ContextRules, Room
+from pipeline.core.hops import HopRules
+from pipeline.core.outcome import Decision
+from pipeline.core.state import StreamRun
 from pipeline.errors import AllocationFailed, ConfigError, MLLMUnavailable
-from pipeline.hops import HopRules
 from pipeline.lab.patience import patiently
 from pipeline.loop import House, allocate, grant_tokens, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.mllm.null import NullMLLM
 from pipeline.sources.base import Sampler, SourceCounts
-from pipeline.stream import StreamRun
 from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
 
 HOPS = HopRules(sample_fps=2.0, hop_s=1.0)

@@ -9,7 +9,7 @@ from allocator_engine.train.data import Row, read_rows
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop
 from pipeline.clock import SystemClock
-from pipeline.hops import HopRules
+from pipeline.core.hops import HopRules
 from pipeline.lab.background import Background
 from pipeline.lab.footage import Reader
 from pipeline.lab.trial import HOPS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from allocator_engine.grid import Grid
-from pipeline.context import Context, Room
+from pipeline.core.context import Context, Room
 from pipeline.errors import MLLMUnavailable
 from pipeline.types import Answers, Json, Segment, WatchQuery
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
-from pipeline.context import Context
+from pipeline.core.context import Context
 
 P = TypeVar("P")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from allocator_engine.grid import GRIDS, Grid
-from pipeline.context import Context, Room
+from pipeline.core.context import Context, Room
 from pipeline.mllm.base import MLLMInfo, check_limit
 from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 

@@ -6,21 +6,14 @@ that they share, so one look at the pictures serves them all.
 """
 
 import math
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 
-from pipeline.context import Context
+from pipeline.core.context import Context
+from pipeline.core.questions import clean_question
 from pipeline.errors import ConfigError
 from pipeline.types import Answer, Segment
-
-MAX_QUESTION_CHARS = 2000
-"""Longest question of a watch, in characters. A longer one is refused where it is configured."""
-
-_REMEMBERED_QUESTIONS = 4096  # a site's watches are asked again at every hop
 
 INSTRUCTION = (
     "You watch one fixed camera. Its frames follow in order, each after its time in seconds. "
@@ -47,11 +40,6 @@ _ASSISTANT_OPENINGS = {
 
 FAMILIES = tuple(_ASSISTANT_OPENINGS)
 """Families (`model_type`) whose chat markup is known here."""
-
-# Markup that Qwen tokenizers turn into single tokens: `<|...|>`, and the tags of thoughts and tools.
-_MARKUP = re.compile(r"<\|[^<>|]*\|>|</?(?:think|tool_call|tool_response)>", re.IGNORECASE)
-
-_KEPT_FORMAT_CHARACTERS = "\u200c\u200d"  # Zero-width (non-)joiners belong to the spelling of several scripts.
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,31 +103,6 @@ def _markup(part: Part, expanded: bool) -> str:
         return part.text
     pads = part.pad * (part.segment.tokens if expanded else 1)
     return f"{VISION_START}{pads}{VISION_END}"
-
-
-@lru_cache(_REMEMBERED_QUESTIONS)
-def clean_question(text: str) -> str:
-    """`text` as it is asked: special tokens and control characters out, white space collapsed, Unicode NFC.
-
-    Without this a literal `<|image_pad|>` would become the special token and capture a picture. Cleaning twice changes
-    nothing. Raises ConfigError for a question that is empty or longer than MAX_QUESTION_CHARS.
-    """
-    # Control characters go first: one inside `<|...|>` would hide the markup from the pattern.
-    clean = unicodedata.normalize("NFC", "".join(map(_printable, text)))
-    if (length := max(len(text), len(clean))) > MAX_QUESTION_CHARS:
-        raise ConfigError(f"a question has {length} characters; expected at most {MAX_QUESTION_CHARS}. Shorten it")
-    while (without := _MARKUP.sub(" ", clean)) != clean:
-        clean = without
-    clean = " ".join(clean.split())
-    if not clean:
-        raise ConfigError(f"the question {text!r} is empty; expected something that yes or no can answer")
-    return clean
-
-
-def _printable(character: str) -> str:
-    # C: control, format, surrogate, private and unassigned; Z: every kind of space and line end.
-    category = unicodedata.category(character)
-    return character if category[0] not in "CZ" or character in _KEPT_FORMAT_CHARACTERS else " "
 
 
 def answer_tokens(encode: Callable[[str], Sequence[int]]) -> tuple[frozenset[int], frozenset[int]]:

@@ -90,7 +90,7 @@ def _without_scheme(url: str, shown: str) -> Address:
 
 
 def _path_of(behind: str) -> str:
-    """The path in what stands behind `file://`. Programs write a # or ? into it as it is, so it is one if it is there."""
+    """The path in what stands behind `file://`: encoded, or as it is if there is such a file."""
     plain = behind.removeprefix("localhost")
     return plain if os.path.exists(plain) else unquote(plain)
 

@@ -83,7 +83,9 @@ def probe(
     Raises SourceUnavailable or ConfigError as a source would, SourceUnavailable also when that time runs out.
     """
     address = parse_address(url, live, shown)
-    options = AvOptions("none", open_timeout_s=open_timeout_s, stall_s=read_s, rtsp_transport=rtsp_transport, policy=policy)
+    options = AvOptions(
+        "none", open_timeout_s=open_timeout_s, stall_s=read_s, rtsp_transport=rtsp_transport, policy=policy
+    )
     opener = Opener(address, options, clock, None)
     answers: queue.Queue[Probe | ConfigError | SourceUnavailable] = queue.Queue(maxsize=1)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.clock import SystemClock
-from pipeline.config import parse_site
+from pipeline.config.site import parse_site
 from pipeline.errors import ResadaptError
-from pipeline.service import Service
+from pipeline.service.service import Service
 from pipeline.types import Event
 
 QUESTIONS = {"car": "is there a car in view?", "person": "is there a person in view?"}

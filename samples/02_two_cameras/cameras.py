@@ -13,7 +13,7 @@ SITE = Path(__file__).with_name("site.yaml")
 async def serve(seconds: float) -> int:
     """`resadapt serve` as an operator would run it: start, let it work, SIGTERM, wait for the drain."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", "from pipeline.cli import main; main()", "serve", "--config", str(SITE)]
+        command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "serve", "--config", str(SITE)]
         process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=os.environ | {"COLUMNS": "120"})
         await asyncio.wait([asyncio.create_task(process.wait())], timeout=seconds)
         if process.returncode is None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from kafka import KafkaConsumer
 
 from pipeline.clock import SystemClock
-from pipeline.config import parse_site
-from pipeline.service import Service
+from pipeline.config.site import parse_site
+from pipeline.service.service import Service
 
 
 async def produce(bootstrap: str, topic: str, folder: str) -> None:

@@ -17,7 +17,7 @@ from allocator_engine.train.curves import draw
 from allocator_engine.train.learner import StreamLearner
 from allocator_engine.train.progress import Record
 from allocator_engine.train.recipes import yard
-from pipeline.lab.training import yard as yard_material
+from pipeline.lab.yard import yard as yard_material
 
 SMALL = Shape(stem=(12, 24, 32), width=48, heads=4, mixers=1, readers=1, head_width=64)
 BAR = 40

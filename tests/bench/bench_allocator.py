@@ -14,7 +14,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from allocator_engine.cli import app
 from allocator_engine.compile import compile_plan
 from allocator_engine.errors import EngineError
 from allocator_engine.export import export
@@ -22,6 +21,7 @@ from allocator_engine.manifest import manifest_path
 from allocator_engine.model.checkpoint import Checkpoint, save
 from allocator_engine.model.network import StreamNetwork
 from allocator_engine.model.query import QueryEncoder
+from pipeline.lab.cli.main import app
 
 
 def random_engine(folder: Path) -> Path:

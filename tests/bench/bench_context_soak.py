@@ -22,8 +22,8 @@ import psutil
 from allocator_engine.fit import Allocation, FitRules, fit
 from pipeline.build import build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config import parse_site
-from pipeline.context import Context, ContextRules
+from pipeline.config.site import parse_site
+from pipeline.core.context import Context, ContextRules
 from pipeline.mllm.base import MLLM
 from pipeline.types import Answers, Frame, Hop, Segment, WatchQuery
 from tests.bench.report import median, p95, tell

@@ -25,14 +25,14 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from allocator_engine.grid import GRIDS
-from pipeline.mllm.branching import Reader
-from pipeline.mllm.cache import Prefix
 from pipeline.mllm.card import Card
-from pipeline.mllm.files import SPECIAL, make_tokenizer
 from pipeline.mllm.patches import Normalisation
 from pipeline.mllm.prompt import NO, YES, looks, opening, suffix
-from pipeline.mllm.transformers import MAX_PREFILL_TOKENS
-from pipeline.mllm.vision import Encoded
+from pipeline.mllm.transformers.backend import MAX_PREFILL_TOKENS
+from pipeline.mllm.transformers.cache import Prefix
+from pipeline.mllm.transformers.files import SPECIAL, make_tokenizer
+from pipeline.mllm.transformers.reader import Reader
+from pipeline.mllm.transformers.vision import Encoded
 from pipeline.types import Segment
 from tests.bench.report import median, tell
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pipeline.build as build_module
 from pipeline.clock import SystemClock
-from pipeline.config import parse_site
-from pipeline.context import Context
+from pipeline.config.site import parse_site
+from pipeline.core.context import Context
 from pipeline.mllm.null import NullMLLM
-from pipeline.service import Service
+from pipeline.service.service import Service
 from pipeline.types import Event, WatchQuery
 from tests.bench.report import median, p95, tell
 from tests.live.cameras import rtsp_camera

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-import pipeline.keeper as keeper_module
+import pipeline.service.supervisor as keeper_module
 from pipeline.clock import SystemClock
-from pipeline.config import parse_site
-from pipeline.service import Service
+from pipeline.config.site import parse_site
+from pipeline.service.service import Service
 from pipeline.sources.base import Sampler, SourceCounts
 from pipeline.types import Frame
 from tests.bench.camera_clips import camera_clip, decode

@@ -23,11 +23,11 @@ from datetime import UTC, datetime
 import sqlalchemy
 
 from pipeline.clock import SystemClock
-from pipeline.decision import Decision
-from pipeline.outbox import GROUP_S, Outbox
-from pipeline.relay import Relay
+from pipeline.core.outcome import Decision
+from pipeline.delivery.outbox import GROUP_S, Outbox
+from pipeline.delivery.relay import Relay
+from pipeline.delivery.store import Store
 from pipeline.sinks.memory import MemorySink
-from pipeline.store import Store
 from pipeline.types import Event
 
 STATE = json.dumps({"watches": {"fire@0123456789ab": {"is_open": False, "votes": [[1.0, False, True]] * 4}}, "n": 17})

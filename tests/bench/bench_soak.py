@@ -46,7 +46,7 @@ def main(minutes: float) -> None:
         folder = Path(scratch)
         clip = camera_clip(folder / "camera.mp4", 720, 1280, 5, round(60 * minutes) + 30, 1_000_000)
         (folder / "site.yaml").write_text(json.dumps(site_of(clip)))
-        command = [sys.executable, "-c", "from pipeline.cli import main; main()", "serve", "-c", "site.yaml"]
+        command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "serve", "-c", "site.yaml"]
         environment = os.environ | {"PYTHONPATH": os.getcwd()}
         with (folder / "log").open("wb") as log:
             child = subprocess.Popen([*command, "--log-level", "warning"], cwd=folder, env=environment, stderr=log)

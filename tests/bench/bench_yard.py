@@ -13,9 +13,9 @@ from pathlib import Path
 
 import cv2
 
-from samples.yard.codec import write_video
-from samples.yard.facts import FPS
-from samples.yard.scene import Look, Scene
+from samples.yard.world.codec import write_video
+from samples.yard.world.facts import FPS
+from samples.yard.world.scene import Look, Scene
 from tests.bench.report import median, p95, tell
 
 SEED = 800_100

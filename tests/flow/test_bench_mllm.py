@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.bench_mllm import measure
-from pipeline.bench_report import MOST_HOPS, SHARES, Plan, Report, full_s, rules_of, table
+from pipeline.cli.bench_mllm import measure
+from pipeline.cli.bench_report import MOST_HOPS, SHARES, Plan, Report, full_s, rules_of, table
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
-from pipeline.mllm.openai import OpenAIMLLM
-from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.mllm.openai.backend import OpenAIMLLM
+from pipeline.mllm.transformers.backend import TransformersMLLM
 from tests.checkpoints import tiny
 from tests.mllm_server import MODEL, serving
 

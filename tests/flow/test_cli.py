@@ -15,7 +15,7 @@ import pytest
 from tests.engines import engine
 from tests.services import require
 
-COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 SCENE = "synthetic:?seconds=25&width=160&height=96&fps=4"
 ROOT = Path(__file__).parents[2]
 

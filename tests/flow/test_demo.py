@@ -10,17 +10,17 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from samples.yard.codec import write_video
-from samples.yard.facts import FrameFacts
-from samples.yard.grammar import watch_intervals, watch_questions
-from samples.yard.matching import CLEAR_AT, CONFIRM, OPEN_AT, match
-from samples.yard.scene import Scene
-from samples.yard.segments import sampled_times_s
+from samples.yard.questions.grammar import watch_intervals, watch_questions
+from samples.yard.questions.matching import CLEAR_AT, CONFIRM, OPEN_AT, match
+from samples.yard.world.codec import write_video
+from samples.yard.world.facts import FrameFacts
+from samples.yard.world.scene import Scene
+from samples.yard.world.segments import sampled_times_s
 from tests.checkpoints import untrained_yard
 from tests.engines import engine
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 SCHEMA = json.loads((ROOT / "pipeline" / "sinks" / "event.schema.json").read_text())
 SUMMARY = {"f1", "precision", "recall", "onset_delay_p50_s", "tokens_per_s", "realtime_factor", "mllm_share"}

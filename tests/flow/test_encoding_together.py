@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.context import Context
+from pipeline.core.context import Context
 from pipeline.errors import MLLMUnavailable
-from pipeline.mllm import branching, transformers, vision
-from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.mllm.transformers import backend, reader, vision
+from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.types import Segment
 from tests.checkpoints import FAMILIES, context, segment
 from tests.flow.test_transformers import QUERIES, Gate, Hurried, mixed, scores, started
@@ -82,7 +82,7 @@ async def test_what_is_shown_aside_is_encoded_together_too(calls: list[int]) -> 
 
 
 async def test_a_call_of_the_encoder_stays_within_one_pass(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformers, "MAX_PREFILL_TOKENS", 3 * 6)
+    monkeypatch.setattr(backend, "MAX_PREFILL_TOKENS", 3 * 6)
     gate = Gate()
     async with started(clock=gate) as mllm:
         calls.clear()
@@ -104,7 +104,7 @@ async def test_what_is_over_its_limit_is_not_encoded_with_others(calls: list[int
 
 
 async def test_an_ask_says_how_long_it_waited_and_when_its_first_answer_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(branching, "MAX_PACKED_TOKENS", 1)  # each question is a pass of its own
+    monkeypatch.setattr(reader, "MAX_PACKED_TOKENS", 1)  # each question is a pass of its own
     async with started(clock=Hurried()) as mllm:
         usage = (await mllm.ask(*streams(mllm, 1), QUERIES)).usage
         assert usage.queued_s == 1.0

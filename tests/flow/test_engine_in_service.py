@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from allocator_engine.manifest import artifact_of, read, sha256_of, write
 from pipeline import build
 from pipeline.build import allocator_name
+from pipeline.cli.demo import Demo, _site
 from pipeline.clock import SystemClock
-from pipeline.config import parse_site
-from pipeline.demo import Demo, _site
-from pipeline.doctor import examine
+from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, EngineMismatch
-from pipeline.service import Service
+from pipeline.service.doctor import examine
+from pipeline.service.service import Service
 from pipeline.sinks.memory import MemorySink
 from tests.checkpoints import untrained_yard
 from tests.engines import engine

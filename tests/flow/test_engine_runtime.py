@@ -15,7 +15,6 @@ from allocator_engine import bench as bench_module
 from allocator_engine import runtime
 from allocator_engine.bench import WARM_UP, compare, measure
 from allocator_engine.check import crowd, examine, golden, parity, require_parity
-from allocator_engine.cli import app
 from allocator_engine.compile import compile_plan, to_half
 from allocator_engine.encode import View, batch, empty_memory, no_queries, nothing_read
 from allocator_engine.errors import EngineFailed, EngineMismatch, EngineMissing, ParityError
@@ -26,6 +25,7 @@ from allocator_engine.runtime import LIMITS, load, onnx_engine, torch_engine
 from allocator_engine.spec import QUERY_FEATURES, STREAM
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
+from pipeline.lab.cli.main import app
 from tests.engines import Bright, engine, untrained
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from allocator_engine.cli import app
 from allocator_engine.errors import EngineFailed
 from allocator_engine.evaluate.equal import purse
 from allocator_engine.evaluate.run import ALLOCATORS, Pass, Show
@@ -18,8 +17,9 @@ from allocator_engine.spec import STREAM
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
-from pipeline.config import MLLMConfig
+from pipeline.config.site import MLLMConfig
 from pipeline.errors import AllocationFailed, ConfigError, MLLMOverloaded, MLLMUnavailable
+from pipeline.lab.cli.main import app
 from pipeline.lab.comparison import Comparison
 from pipeline.lab.examiner import Examiner, Setup
 from pipeline.lab.patience import TRIES
@@ -28,10 +28,10 @@ from pipeline.lab.trial import Table, as_hops, show, spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.types import WatchQuery
-from samples.yard.codec import write_video
-from samples.yard.scene import Scene
-from samples.yard.shape import grid
-from samples.yard.tasks import YardTasks
+from samples.yard.episodes.tasks import YardTasks
+from samples.yard.train.shape import grid
+from samples.yard.world.codec import write_video
+from samples.yard.world.scene import Scene
 from tests.checkpoints import untrained_yard
 from tests.engines import untrained
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.types import WatchQuery
 from tests.checkpoints import FAMILIES, context, sign, tiny
 from tests.mllm_contract import BOAT, GATE, ORDERS

@@ -6,17 +6,16 @@ import pytest
 from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
 from allocator_engine.grid import GRIDS
 from pipeline.allocators.fixed import FixedAllocator
-from pipeline.budget import Ledger, Rate
 from pipeline.clock import ManualClock
-from pipeline.context import Context, ContextRules
+from pipeline.core.budget import Ledger, Rate
+from pipeline.core.context import Context, ContextRules
+from pipeline.core.hops import HopRules
+from pipeline.core.relook import Ring
+from pipeline.core.state import StreamRun, StreamState
 from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout
-from pipeline.hops import HopRules
 from pipeline.loop import House, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
-from pipeline.relook import Ring
-from pipeline.state import StreamState
-from pipeline.stream import StreamRun
 from pipeline.types import WatchQuery
 from tests.pictures import ScriptedSource, frame
 

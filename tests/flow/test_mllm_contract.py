@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.mllm.base import MLLM
 from pipeline.mllm.null import NullMLLM
-from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.mllm.transformers.backend import TransformersMLLM
 from tests.checkpoints import FAMILIES, tiny
 from tests.mllm_contract import *  # noqa: F403
 from tests.mllm_contract import needs_eyes

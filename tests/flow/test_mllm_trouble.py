@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pipeline.context import Context, ContextRules
-from pipeline.hops import HopRules
+from pipeline.core.context import Context, ContextRules
+from pipeline.core.hops import HopRules
+from pipeline.core.state import StreamRun
 from pipeline.loop import House, watch_stream
-from pipeline.mllm.openai import OpenAIMLLM
-from pipeline.stream import StreamRun
+from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.types import WatchQuery
 from tests.flow.test_loop import CAR, build, seconds
 from tests.mllm_server import MODEL, MLLMServer, Turn, serving

@@ -18,9 +18,9 @@ from allocator_engine.fit import FitRules, fit
 from allocator_engine.grid import GRIDS
 from pipeline.clock import ManualClock
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm.openai import OpenAIMLLM
-from pipeline.mllm.openai_probe import SIDES, smallest_side
-from pipeline.mllm.openai_wire import data_url
+from pipeline.mllm.openai.backend import OpenAIMLLM
+from pipeline.mllm.openai.probe import SIDES, smallest_side
+from pipeline.mllm.openai.wire import data_url
 from pipeline.mllm.prompt import INSTRUCTION
 from pipeline.types import Segment, WatchQuery
 from tests.checkpoints import context, segment

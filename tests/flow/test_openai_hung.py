@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.errors import MLLMTimeout
-from pipeline.mllm.openai import OpenAIMLLM
-from pipeline.mllm.openai_server import CONNECTIONS
+from pipeline.mllm.openai.backend import OpenAIMLLM
+from pipeline.mllm.openai.server import CONNECTIONS
 from tests.flow.test_openai import GATE, MODEL, seconds, started
 from tests.mllm_server import MLLMServer, serving
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.clock import ManualClock, SystemClock
-from pipeline.decision import Decision
+from pipeline.core.outcome import Decision
+from pipeline.delivery.outbox import Outbox
+from pipeline.delivery.store import Store
 from pipeline.errors import StoreUnavailable
-from pipeline.outbox import Outbox
-from pipeline.store import Store
 from pipeline.types import Event
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)

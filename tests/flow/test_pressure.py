@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pipeline.budget import Rate
-from pipeline.context import Context, ContextRules
+from pipeline.core.budget import Rate
+from pipeline.core.context import Context, ContextRules
+from pipeline.core.hops import HopRules
+from pipeline.core.state import StreamRun
 from pipeline.errors import MLLMUnavailable
-from pipeline.hops import HopRules
 from pipeline.loop import House, watch_stream
 from pipeline.mllm.kept import Kept, KeptPrefixes
-from pipeline.mllm.openai import OpenAIMLLM
-from pipeline.mllm.transformers import TransformersMLLM
-from pipeline.stream import StreamRun
+from pipeline.mllm.openai.backend import OpenAIMLLM
+from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.types import Answers, WatchQuery
 from tests.checkpoints import context, segment, tiny
 from tests.flow.test_loop import CAR, build, seconds

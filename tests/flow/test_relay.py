@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.clock import ManualClock, SystemClock
-from pipeline.decision import Decision
+from pipeline.core.outcome import Decision
+from pipeline.delivery.outbox import Outbox
+from pipeline.delivery.relay import Relay
+from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, StoreUnavailable
-from pipeline.outbox import Outbox
-from pipeline.relay import Relay
 from pipeline.sinks.cloudevents import decode
 from pipeline.sinks.memory import MemorySink
-from pipeline.store import Store
 from pipeline.types import Event
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,7 +37,7 @@ def store(tmp_path):
 
 @pytest.fixture(autouse=True)
 def short_retries(monkeypatch):
-    monkeypatch.setattr("pipeline.relay.RETRY_S", (0.02, 0.1))
+    monkeypatch.setattr("pipeline.delivery.relay.RETRY_S", (0.02, 0.1))
 
 
 def ids(sink):
@@ -216,11 +216,11 @@ WORKER = """
 import asyncio, sys
 from datetime import UTC, datetime
 from pipeline.clock import SystemClock
-from pipeline.decision import Decision
-from pipeline.outbox import Outbox
-from pipeline.relay import Relay
+from pipeline.core.outcome import Decision
+from pipeline.delivery.outbox import Outbox
+from pipeline.delivery.relay import Relay
 from pipeline.sinks.jsonl import JsonlSink
-from pipeline.store import Store
+from pipeline.delivery.store import Store
 from pipeline.types import Event
 
 async def stream(name, store, outbox):

@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 import torch
 
-from pipeline.context import Context
+from pipeline.core.context import Context
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout
-from pipeline.mllm import branching
 from pipeline.mllm.prompt import prefix, suffix
-from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.mllm.transformers import reader
+from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.types import WatchQuery
 from tests.checkpoints import FAMILIES, context, segment, tiny, untrained_yard
 from tests.flow.test_transformers import Hurried
@@ -95,17 +95,17 @@ async def test_what_was_said_is_not_kept(family: str) -> None:
 @pytest.mark.usefixtures("xgrammar")
 async def test_questions_are_grouped_by_what_they_may_grow_to(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    read = branching.Reader.read_row
+    read = reader.Reader.read_row
 
-    def spy(reader: branching.Reader, row: object, more: dict[int, list[int]]) -> torch.Tensor:
+    def spy(reader: reader.Reader, row: object, more: dict[int, list[int]]) -> torch.Tensor:
         passes.append(len(more))
         return read(reader, row, more)  # type: ignore[arg-type]
 
     async with started(tiny()) as mllm:
         now = shown(mllm)
         together = await mllm.say(now, QUESTIONS, 4, REPORT)
-        monkeypatch.setattr(branching, "MAX_PACKED_TOKENS", 400)
-        monkeypatch.setattr(branching.Reader, "read_row", spy)
+        monkeypatch.setattr(reader, "MAX_PACKED_TOKENS", 400)
+        monkeypatch.setattr(reader.Reader, "read_row", spy)
         assert await mllm.say(now, QUESTIONS, 4, REPORT) == together
         assert max(passes) == 3
         passes.clear()

@@ -5,9 +5,9 @@ import pytest
 
 from allocator_engine.grid import GRIDS
 from pipeline.clock import SystemClock
-from pipeline.config import parse_site
+from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
-from pipeline.service import Service
+from pipeline.service.service import Service
 from pipeline.sinks.memory import MemorySink
 from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
@@ -104,7 +104,7 @@ async def test_what_all_streams_share_cannot_change_under_them(tmp_path):
 
 
 async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobody_along(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.keeper.RESTART_S", (0.05, 0.1))
+    monkeypatch.setattr("pipeline.service.supervisor.RESTART_S", (0.05, 0.1))
     sink = MemorySink("memory")
     live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
     async with Service(site_of(tmp_path, {"a": live, "b": live}), SystemClock(), [sink]) as service:

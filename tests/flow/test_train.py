@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from allocator_engine.cli import main
 from allocator_engine.model.checkpoint import load
+from pipeline.lab.cli.main import main
 from tests.checkpoints import tiny, untrained_yard
 from tests.clips import flip_bits, sound_only, steady, truncate, write
 from tests.mllm_server import MODEL, MLLMServer, Turn, serving

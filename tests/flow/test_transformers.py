@@ -17,12 +17,12 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pipeline.clock import SystemClock
-from pipeline.context import Context, ContextRules
+from pipeline.core.context import Context, ContextRules
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm import branching, cache, transformers
 from pipeline.mllm.prompt import NO, YES, looks, markup, prefix, suffix
-from pipeline.mllm.tiny import make_tiny
-from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.mllm.transformers import backend, cache, reader
+from pipeline.mllm.transformers.backend import TransformersMLLM
+from pipeline.mllm.transformers.tiny import make_tiny
 from pipeline.types import Answers, Segment, WatchQuery
 from tests.checkpoints import FAMILIES, context, moving, segment, tiny
 
@@ -50,13 +50,13 @@ async def started(family: str = "qwen3_vl", **options: object) -> AsyncIterator[
 def said(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
     """The log-probabilities of yes and no that each answer was read from."""
     pairs: list[Pair] = []
-    read = transformers.read_answer
+    read = backend.read_answer
 
     def spy(watch_id: str, log_yes: float, log_no: float) -> object:
         pairs.append((log_yes, log_no))
         return read(watch_id, log_yes, log_no)
 
-    monkeypatch.setattr(transformers, "read_answer", spy)
+    monkeypatch.setattr(backend, "read_answer", spy)
     return pairs
 
 
@@ -153,7 +153,7 @@ async def test_sixteen_questions_together_are_answered_as_each_alone(
     async with started(family) as mllm:
         now = context(*(segment(mllm.info.grid, float(s)) for s in range(6)))
         together = await mllm.ask(now, MANY)
-        monkeypatch.setattr(branching, "MAX_PACKED_TOKENS", 100)
+        monkeypatch.setattr(reader, "MAX_PACKED_TOKENS", 100)
         in_groups = await mllm.ask(now, MANY)
         for number, query in enumerate(MANY):
             (alone,) = (await mllm.ask(now, [query])).answers
@@ -167,7 +167,7 @@ async def test_a_long_context_read_in_several_passes_gives_the_same_answers(monk
         now = context(*(segment(mllm.info.grid, float(s)) for s in range(9)))
         whole = await mllm.ask(now, QUERIES)
         mllm.forget("yard")
-        monkeypatch.setattr(transformers, "MAX_PREFILL_TOKENS", 13)
+        monkeypatch.setattr(backend, "MAX_PREFILL_TOKENS", 13)
         assert scores(await mllm.ask(now, QUERIES)) == pytest.approx(scores(whole), abs=1e-5)
 
 
@@ -316,7 +316,7 @@ class Hurried(SystemClock):
 async def test_what_was_read_before_the_deadline_is_kept_and_the_next_ask_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transformers, "MAX_PREFILL_TOKENS", 6)
+    monkeypatch.setattr(backend, "MAX_PREFILL_TOKENS", 6)
     async with started() as mllm:
         now = context(*(segment(mllm.info.grid, float(s)) for s in range(8)))
         expected = scores(await mllm.ask(now, QUERIES))
@@ -407,7 +407,7 @@ async def test_memory_that_runs_out_is_overload_and_leaves_nothing_half_read(
         await mllm.ask(now, QUERIES)
         longer = now.append([segment(mllm.info.grid, 1.0)])
         with monkeypatch.context() as patch:
-            patch.setattr(branching.Reader, "_log_odds", failing(error))
+            patch.setattr(reader.Reader, "_log_odds", failing(error))
             with pytest.raises(MLLMOverloaded, match="max_cache_tokens"):
                 await mllm.ask(longer, QUERIES)
         assert mllm.counters.out_of_memory == 1
@@ -422,7 +422,7 @@ async def test_any_failure_takes_the_streams_cache_with_it_and_no_other(monkeypa
         expected = scores(await mllm.ask(mine, QUERIES))
         await mllm.ask(other, QUERIES)
         with monkeypatch.context() as patch:
-            patch.setattr(branching.Reader, "_log_odds", failing(RuntimeError("a kernel failed")))
+            patch.setattr(reader.Reader, "_log_odds", failing(RuntimeError("a kernel failed")))
             with pytest.raises(RuntimeError, match="a kernel failed"):
                 await mllm.ask(mine, QUERIES)
         assert (mllm.pending(mine), mllm.pending(other)) == (mine.tokens, 0)
@@ -438,7 +438,7 @@ async def test_a_failure_with_segments_aside_leaves_nothing_of_them(
         now = context(*(segment(mllm.info.grid, float(s)) for s in range(3)))
         expected = scores(await mllm.ask(now, QUERIES))
         with monkeypatch.context() as patch:
-            patch.setattr(branching.Reader, fails, failing(RuntimeError("a kernel failed")))
+            patch.setattr(reader.Reader, fails, failing(RuntimeError("a kernel failed")))
             with pytest.raises(RuntimeError, match="a kernel failed"):
                 await mllm.ask(now, QUERIES, aside=[segment(mllm.info.grid, 2.0, 3, 4)])
         assert scores(await mllm.ask(now, QUERIES)) == pytest.approx(expected, abs=1e-5)
@@ -464,7 +464,7 @@ async def test_segments_aside_are_read_pass_by_pass_like_any(monkeypatch: pytest
         now = context(segment(mllm.info.grid, 0.0))
         aside = [segment(mllm.info.grid, s / 2, 3, 4) for s in range(4)]
         whole = scores(await mllm.ask(now, QUERIES, aside=aside))
-        monkeypatch.setattr(transformers, "MAX_PREFILL_TOKENS", 13)
+        monkeypatch.setattr(backend, "MAX_PREFILL_TOKENS", 13)
         assert scores(await mllm.ask(now, QUERIES, aside=aside)) == pytest.approx(whole, abs=1e-5)
 
 

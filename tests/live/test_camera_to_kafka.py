@@ -35,7 +35,7 @@ def serving(folder: Path, site: dict[str, object], **secrets: str) -> Iterator[s
     """`resadapt serve` on a site, drained by SIGTERM at the end."""
     (folder / "site.yaml").write_text(json.dumps(site))  # JSON is YAML
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | secrets
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "serve", "-c", "site.yaml"]
+    command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "serve", "-c", "site.yaml"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
         try:

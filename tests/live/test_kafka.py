@@ -6,12 +6,12 @@ from itertools import groupby
 import pytest
 
 from pipeline.clock import SystemClock
-from pipeline.decision import Decision
+from pipeline.core.outcome import Decision
+from pipeline.delivery.outbox import Outbox
+from pipeline.delivery.relay import Relay
+from pipeline.delivery.store import Store
 from pipeline.errors import SinkUnavailable
-from pipeline.outbox import Outbox
-from pipeline.relay import Relay
 from pipeline.sinks.kafka import KafkaSecurity, KafkaSink
-from pipeline.store import Store
 from pipeline.types import Event
 from tests.live import broker
 
@@ -66,7 +66,7 @@ class House:
 
 @pytest.fixture
 def short_retries(monkeypatch):
-    monkeypatch.setattr("pipeline.relay.RETRY_S", (0.1, 1.0))
+    monkeypatch.setattr("pipeline.delivery.relay.RETRY_S", (0.1, 1.0))
 
 
 def assert_complete(house, topic):

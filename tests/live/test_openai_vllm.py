@@ -21,10 +21,10 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.context import Context
+from pipeline.core.context import Context
 from pipeline.errors import MLLMTimeout
-from pipeline.mllm.openai import OpenAIMLLM
-from pipeline.mllm.transformers import TransformersMLLM
+from pipeline.mllm.openai.backend import OpenAIMLLM
+from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.types import Answers, WatchQuery
 from tests.checkpoints import context, segment, tiny
 from tests.mllm_contract import *  # noqa: F403

@@ -7,12 +7,12 @@ import torch
 from typer.testing import CliRunner
 
 from allocator_engine.check import examine, golden
-from allocator_engine.cli import app
 from allocator_engine.compile import build, compile_plan, find_library
 from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.manifest import read, sha256_of
 from allocator_engine.runtime import LIMITS, load, plan_engine
 from allocator_engine.spec import STREAM
+from pipeline.lab.cli.main import app
 from tests.engines import engine
 from tests.services import require
 

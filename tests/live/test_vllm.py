@@ -18,18 +18,18 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from pipeline.context import Context, ContextRules
+from pipeline.core.context import Context, ContextRules
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
-from pipeline.mllm.transformers import TransformersMLLM
-from pipeline.mllm.vllm import VllmMLLM
-from pipeline.mllm.vllm_running import EngineGone
+from pipeline.mllm.transformers.backend import TransformersMLLM
+from pipeline.mllm.vllm.backend import VllmMLLM
+from pipeline.mllm.vllm.supervisor import EngineGone
 from pipeline.types import Answers, Segment, WatchQuery
 from tests.checkpoints import context, segment, tiny, untrained_yard
 from tests.patience import until
 from tests.services import require
 
 if TYPE_CHECKING:
-    from pipeline.mllm.vllm_engine import Engine
+    from pipeline.mllm.vllm.engine import Engine
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 

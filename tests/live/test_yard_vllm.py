@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import samples.yard.checkpoint
-from pipeline.context import Context
-from pipeline.mllm.transformers import TransformersMLLM
-from pipeline.mllm.vllm import VllmMLLM
+import samples.yard.train.checkpoint
+from pipeline.core.context import Context
+from pipeline.mllm.transformers.backend import TransformersMLLM
+from pipeline.mllm.vllm.backend import VllmMLLM
 from pipeline.types import Answer, Segment, WatchQuery
-from samples.yard.codec import surveillance
-from samples.yard.grammar import Question, ask
-from samples.yard.scene import Scene
-from samples.yard.segments import told
+from samples.yard.questions.grammar import Question, ask
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, shrunk, sizes
+from samples.yard.world.codec import surveillance
+from samples.yard.world.scene import Scene
+from samples.yard.world.segments import told
 from tests.checkpoints import context
 from tests.services import require
 
 pytestmark = pytest.mark.timeout(300)
 
-CHECKPOINT = Path(samples.yard.checkpoint.__file__).with_name("mllm")
+CHECKPOINT = Path(samples.yard.train.checkpoint.__file__).parents[1] / "mllm"
 FIRST_SEED = 800_400
 COUNTS = {1: (1, 3, 6, 8, 11, 14, 16, 19, 22, 24), 2: (1, 4, 8, 12, 18, 24)}
 """Segments in the context of each episode, by frames per segment."""

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocator_engine.grid import GRIDS
-from pipeline.asking import FEWER, distinct, doubtful, due, is_due, spread
-from pipeline.context import Context, ContextRules
-from pipeline.ladder import FEWER_ASKINGS, SHED, Ladder
+from pipeline.core.context import Context, ContextRules
+from pipeline.core.ladder import FEWER_ASKINGS, SHED, Ladder
+from pipeline.core.questions import FEWER, distinct, doubtful, due, is_due, spread
+from pipeline.core.watches import Warming, mark
 from pipeline.types import Answer, Hop, WatchQuery
-from pipeline.warming import Warming, mark
 from tests.checkpoints import segment
 
 GRID = GRIDS["qwen3_vl"]

@@ -1,4 +1,4 @@
-from pipeline.backoff import back_off_s
+from pipeline.waiting import back_off_s
 
 
 def test_waits_double_up_to_the_cap_and_leave_half_to_chance():

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.budget import Ledger, Rate
 from pipeline.clock import ManualClock
+from pipeline.core.budget import Ledger, Rate
 
 RATES = st.builds(Rate, st.floats(0.5, 5000), st.integers(1, 20000))
 

@@ -19,8 +19,8 @@ from allocator_engine.train.capo import CapoConfig, Outside, learning_rate, play
 from allocator_engine.train.learner import StreamLearner
 from allocator_engine.train.regular import RegularRules
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, Purse, PurseRules, credits
-from pipeline.budget import Bucket, Ledger, Rate
 from pipeline.clock import ManualClock
+from pipeline.core.budget import Bucket, Ledger, Rate
 from pipeline.sources.synthetic import ArrayPicture
 
 RULES = FitRules(GRIDS["qwen3_vl"], 1, min_tokens_per_segment=2)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import load_site, parse_site, resolve
+from pipeline.config.site import load_site, parse_site, resolve
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_mllm, redact_url, scrub
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.context import Context, ContextRules, Room
+from pipeline.core.context import Context, ContextRules, Room
 from pipeline.types import Segment
 
 

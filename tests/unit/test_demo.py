@@ -8,23 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import build
+from pipeline.cli.demo import Demo, compare
+from pipeline.cli.play import Played
 from pipeline.clock import SystemClock
-from pipeline.config import parse_site
-from pipeline.context import Context, ContextRules
-from pipeline.demo import Demo, compare
+from pipeline.config.site import parse_site
+from pipeline.core.context import Context, ContextRules
+from pipeline.core.hops import HopRules
+from pipeline.core.state import Counts, StreamRun
 from pipeline.errors import ConfigError, EngineMismatch
-from pipeline.hops import HopRules
-from pipeline.mllm.tiny import make_tiny
-from pipeline.play import Played
+from pipeline.mllm.transformers.tiny import make_tiny
 from pipeline.sources.base import Sampler
-from pipeline.state import Counts
-from pipeline.stream import StreamRun
 from pipeline.types import Event
-from samples.yard.facts import FPS, FrameFacts
-from samples.yard.grammar import watch_questions
-from samples.yard.live import Camera, totals
-from samples.yard.matching import WatchScore
-from samples.yard.segments import sampled_times_s
+from samples.yard.demo import Camera, totals
+from samples.yard.questions.grammar import watch_questions
+from samples.yard.questions.matching import WatchScore
+from samples.yard.world.facts import FPS, FrameFacts
+from samples.yard.world.segments import sampled_times_s
 from tests.checkpoints import untrained_yard
 
 GATE = next(watch for watch in watch_questions() if watch.slug == "gate-open")

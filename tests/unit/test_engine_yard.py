@@ -8,8 +8,8 @@ from allocator_engine.train.reward import check
 from allocator_engine.train.turns import turns
 from pipeline.build import YARD
 from pipeline.errors import ConfigError
-from samples.yard.bandit import SECONDS, YardClips
-from samples.yard.shape import grid
+from samples.yard.episodes.clips import SECONDS, YardClips
+from samples.yard.train.shape import grid
 from tests.services import require
 
 CLIPS = YardClips()
@@ -63,7 +63,7 @@ def test_a_watch_is_decided_where_it_turns_and_a_question_about_the_past_where_i
 
 def test_the_mllm_grades_every_allocation_and_says_nothing_of_what_was_not_shown(episodes):
     require(YARD.joinpath("model.safetensors").exists(), "the weights of the yard's MLLM")
-    from samples.yard.answerer import YardAnswerer
+    from samples.yard.episodes.answerer import YardAnswerer
 
     episode = episodes[0]
     answerer = YardAnswerer(YARD)
@@ -80,7 +80,7 @@ def test_the_mllm_grades_every_allocation_and_says_nothing_of_what_was_not_shown
 
 
 def test_without_weights_there_is_no_answerer(tmp_path):
-    from samples.yard.answerer import YardAnswerer
+    from samples.yard.episodes.answerer import YardAnswerer
 
     with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
         YardAnswerer(tmp_path)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.hops import HopCutter, HopRules, hops
 from pipeline.errors import SourceUnavailable
-from pipeline.hops import HopCutter, HopRules, hops
 from pipeline.sources.base import Sampler
 from tests.pictures import ScriptedSource, broken, frame
 

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.judge import WatchState, judge, judge_answer
-from pipeline.state import StreamState
+from pipeline.core.judge import WatchState, judge, judge_answer
+from pipeline.core.state import StreamState
 from pipeline.types import Answer, Frame, Hop, WatchQuery
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)

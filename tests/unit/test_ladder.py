@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ladder import FEWER_ASKINGS, LONGER_HOPS, SHED, SMALLER_GRANTS, STEPS, Ladder, LadderRules
+from pipeline.core.ladder import FEWER_ASKINGS, LONGER_HOPS, SHED, SMALLER_GRANTS, STEPS, Ladder, LadderRules
 
 RULES = LadderRules(up_after=2, down_after=3, relapse=5, most_relapses=2)
 

@@ -5,19 +5,18 @@ import numpy as np
 import pytest
 
 from allocator_engine.fit import Allocation, SegmentSize
-from pipeline.context import Context, ContextRules
-from pipeline.hops import HopRules
-from pipeline.judge import WatchState
-from pipeline.ladder import FEWER_ASKINGS, Ladder
+from pipeline.core.context import Context, ContextRules
+from pipeline.core.hops import HopRules
+from pipeline.core.judge import WatchState
+from pipeline.core.ladder import FEWER_ASKINGS, Ladder
+from pipeline.core.outcome import Outcome, Reply
+from pipeline.core.state import StreamRun, StreamState
+from pipeline.core.watches import Warming
 from pipeline.metrics import Metrics
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
-from pipeline.outcome import Outcome, Reply
 from pipeline.sources.base import SourceCounts
-from pipeline.state import StreamState
-from pipeline.stream import StreamRun
 from pipeline.types import Answer, Answers, Event, Hop, Segment, Usage, WatchQuery
-from pipeline.warming import Warming
 
 CAR, VAN = WatchQuery("car", "is there a car?"), WatchQuery("van", "is there a van?")
 HOP = Hop("gate", 4.0, 5.0, (), lost=1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.mllm.positions import Run, positions
+from pipeline.mllm.transformers.positions import Run, positions
 from tests.checkpoints import FAMILIES, tiny
 
 runs = st.lists(st.integers(1, 9) | st.tuples(st.integers(1, 6), st.integers(1, 6)), max_size=8)

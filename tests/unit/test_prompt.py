@@ -7,16 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.context import Context, ContextRules
+from pipeline.core.context import Context, ContextRules
+from pipeline.core.questions import MAX_QUESTION_CHARS, clean_question
 from pipeline.errors import ConfigError
 from pipeline.mllm.prompt import (
     FAMILIES,
-    MAX_QUESTION_CHARS,
     NO,
     YES,
     Text,
     answer_tokens,
-    clean_question,
     looks,
     markup,
     opening,

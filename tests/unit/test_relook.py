@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from allocator_engine.fit import Allocation, FitRules, SegmentSize
 from allocator_engine.grid import GRIDS
-from pipeline.relook import WORTH, Ring, closer
+from pipeline.core.relook import WORTH, Ring, closer
 from tests.pictures import hop, yard
 
 RULES = FitRules(GRIDS["qwen3_vl"])

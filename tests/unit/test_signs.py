@@ -5,10 +5,10 @@ import json
 import pytest
 
 from allocator_engine.grid import GRIDS
-from pipeline.context import Context
-from pipeline.mllm.openai_wire import SCORED, Requests, Wording, question_line
+from pipeline.core.context import Context
+from pipeline.mllm.openai.wire import SCORED, Requests, Wording, question_line
 from pipeline.mllm.prompt import FAMILIES, markup, prefix
-from pipeline.mllm.vllm_prompt import Writer
+from pipeline.mllm.vllm.prompt import Writer
 from tests.checkpoints import context, sign
 from tests.unit.test_vllm import encode
 

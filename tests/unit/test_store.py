@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.clock import ManualClock
-from pipeline.decision import Decision
+from pipeline.core.outcome import Decision
+from pipeline.delivery.store import Store, StoredStream
 from pipeline.errors import ConfigError, StoreUnavailable
-from pipeline.store import Store, StoredStream
 from pipeline.types import Event
 from tests.services import require
 
@@ -44,7 +44,7 @@ def url(request, tmp_path):
     yield (url := postgresql_url())
     import sqlalchemy as sa
 
-    from pipeline.database import tables
+    from pipeline.delivery.database import tables
 
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
     tables.drop_all(engine)
@@ -172,7 +172,7 @@ def test_a_full_file_refuses_whole_decisions_and_recovers_when_events_are_delive
 
 
 def test_a_file_held_by_another_program_is_unavailable_not_broken(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("pipeline.delivery.database.BUSY_TIMEOUT_S", 0.05)
     store = Store(str(tmp_path / "store.db"), ManualClock())
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -250,7 +250,7 @@ def test_a_server_that_is_away_is_unavailable_and_its_password_is_not_shown():
 def test_a_second_exclusive_process_is_refused_and_told_who_holds_the_store(tmp_path):
     path = str(tmp_path / "store.db")
     holding = (
-        "import sys; from pipeline.clock import SystemClock; from pipeline.store import Store\n"
+        "import sys; from pipeline.clock import SystemClock; from pipeline.delivery.store import Store\n"
         "store = Store(sys.argv[1], SystemClock(), exclusive=True); print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -20,14 +20,14 @@ from allocator_engine.train.data import turn
 from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
 from allocator_engine.train.watched import Watched, read
 from pipeline.clock import ManualClock, SystemClock
+from pipeline.core.hops import HopRules
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMUnavailable, SourceUnavailable
 from pipeline.errors import EngineMismatch as PipelineMismatch
-from pipeline.hops import HopRules
+from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
 from pipeline.lab.footage import LONG_FRAMES, Clip, Reader, SiteClips, survey
 from pipeline.lab.natives import Natives
 from pipeline.lab.patience import TRIES
-from pipeline.lab.rollout import MLLMAnswerer
 from pipeline.mllm.base import MLLMInfo
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.types import Answer, Answers

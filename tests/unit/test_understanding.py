@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.watches import NEVER_KNOWN, Understanding
 from pipeline.types import Answer, WatchQuery
-from pipeline.understanding import NEVER_KNOWN, Understanding
 
 GATE, DOG = WatchQuery("gate", "is the gate open?"), WatchQuery("dog", "wo ist der Hund?")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pipeline.mllm.vision import Encoded, encoder_outputs
+from pipeline.mllm.transformers.vision import Encoded, encoder_outputs
 from pipeline.types import Segment
 
 

@@ -7,9 +7,9 @@ import pytest
 from allocator_engine.grid import GRIDS
 from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
 from pipeline.mllm.prompt import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, markup, prefix, suffix
-from pipeline.mllm.vllm import VllmMLLM
-from pipeline.mllm.vllm_prompt import Writer
-from pipeline.mllm.vllm_settings import Settings, arguments
+from pipeline.mllm.vllm.backend import VllmMLLM
+from pipeline.mllm.vllm.prompt import Writer
+from pipeline.mllm.vllm.settings import Settings, arguments
 from tests.checkpoints import context, segment, tiny
 
 MARKERS = (IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END)
@@ -117,7 +117,7 @@ async def test_an_ask_before_the_start_is_refused_by_name() -> None:
 
 async def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    monkeypatch.delitem(sys.modules, "pipeline.mllm.vllm_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "pipeline.mllm.vllm.engine", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'resadapt-stream\[vllm\]'"):
         await VllmMLLM(tiny(), name="vllm").start()
 

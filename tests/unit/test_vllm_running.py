@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.clock import ManualClock
 from pipeline.errors import ConfigError, EngineMismatch, MLLMTimeout, MLLMUnavailable, ResadaptError
-from pipeline.mllm.vllm import VllmMLLM
-from pipeline.mllm.vllm_asking import Reply
-from pipeline.mllm.vllm_prompt import Prompt
-from pipeline.mllm.vllm_running import Care, EngineGone, Running, begin_in_thread
-from pipeline.mllm.vllm_settings import How
+from pipeline.mllm.vllm.asking import Reply
+from pipeline.mllm.vllm.backend import VllmMLLM
+from pipeline.mllm.vllm.prompt import Prompt
+from pipeline.mllm.vllm.settings import How
+from pipeline.mllm.vllm.supervisor import Care, EngineGone, Running, begin_in_thread
 from pipeline.types import Answers, WatchQuery
 from tests.checkpoints import context, segment, tiny
 from tests.patience import BOUND_S, until

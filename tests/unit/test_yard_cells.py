@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from samples.yard.cells import SLOTS, cells
-from samples.yard.facts import COLOURS, HEIGHT, KINDS, WIDTH
-from samples.yard.scene import Scene
+from samples.yard.episodes.cells import SLOTS, cells
 from samples.yard.train.episodes import COLUMNS, ROWS
+from samples.yard.world.facts import COLOURS, HEIGHT, KINDS, WIDTH
+from samples.yard.world.scene import Scene
 
 SEED = 800_003
 

@@ -8,9 +8,9 @@ import torch
 from transformers import AutoTokenizer
 
 from pipeline.mllm.prompt import Text, looks, markup, opening, suffix
-from samples.yard.facts import VEHICLES, FrameFacts, Thing
-from samples.yard.grammar import Question
-from samples.yard.shape import FAMILY, HIDDEN
+from samples.yard.questions.grammar import Question
+from samples.yard.questions.truth import DOG, GATE_OPEN, PERSON, Seen
+from samples.yard.questions.watches import watch_questions
 from samples.yard.train.contexts import (
     AS_SERVED,
     NOW_KINDS,
@@ -27,9 +27,9 @@ from samples.yard.train.meaning import UNKNOWN, Meaning, MeaningHead, classes, m
 from samples.yard.train.notes import CONDITIONS, LASTING, LAYERS, NoteHeads, any_of, notes, truths
 from samples.yard.train.packing import IGNORED, Asked, Packer, _segment
 from samples.yard.train.pointing import cells_of
+from samples.yard.train.shape import FAMILY, HIDDEN
 from samples.yard.train.text import TaughtText, answer_loss, read
-from samples.yard.truth import DOG, GATE_OPEN, PERSON, Seen
-from samples.yard.watches import watch_questions
+from samples.yard.world.facts import VEHICLES, FrameFacts, Thing
 from tests.checkpoints import untrained_yard
 
 USUAL = np.full(len(CONDITIONS), 0.5)
@@ -179,7 +179,7 @@ def test_near_times_begin_alike():
 
 
 def test_lessons_teach_answers_and_notes(packer):
-    from samples.yard.checkpoint import untrained
+    from samples.yard.train.checkpoint import untrained
 
     held = np.stack([truths(one.facts) for one in EPISODE])
     episode = Remembered(tuple(EPISODE), held, watch_questions()[:8])

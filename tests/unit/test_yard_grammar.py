@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samples.yard.facts import GLYPHS, VEHICLES, FrameFacts, Thing
-from samples.yard.grammar import (
+from samples.yard.questions.grammar import (
     CARD_FAMILY,
     KINDS,
     Question,
@@ -25,7 +24,8 @@ from samples.yard.grammar import (
     watches_for,
     wordings,
 )
-from samples.yard.truth import GATE_OPEN, PERSON, all_of, any_of, beginnings, only_run, onset
+from samples.yard.questions.truth import GATE_OPEN, PERSON, all_of, any_of, beginnings, only_run, onset
+from samples.yard.world.facts import GLYPHS, VEHICLES, FrameFacts, Thing
 from tests.unit.yard_facts import clip, episodes, frame, thing
 
 truths = st.sampled_from([True, False, None])

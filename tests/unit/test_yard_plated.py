@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from samples.yard.checkpoint import tokenizer
-from samples.yard.facts import FrameFacts, Thing
-from samples.yard.shape import HIDDEN
+from samples.yard.questions.truth import PLATE
+from samples.yard.train.checkpoint import tokenizer
 from samples.yard.train.contexts import mixed_batch, packed_plates, remembered
 from samples.yard.train.episodes import Looked, Viewing, keep
 from samples.yard.train.packing import Packer
 from samples.yard.train.plated import PICTURES_PER_EPISODE, plated, plates_of
-from samples.yard.truth import PLATE
+from samples.yard.train.shape import HIDDEN
+from samples.yard.world.facts import FrameFacts, Thing
 
 QUIET = FrameFacts(0.0, "day", False, False, True)
 CAR = Thing(7, "car", (96, 96, 96, 64), 64.0, 1.0, 60.0, "road", colour="red", plate="A7K", plate_px=14.0)

@@ -5,16 +5,16 @@ import pytest
 import torch
 from transformers import AutoTokenizer, DynamicCache
 
-from pipeline.mllm.cache import continuing
-from samples.yard.facts import HEIGHT, WIDTH, FrameFacts, Thing
-from samples.yard.grammar import Question, watch_questions
-from samples.yard.segments import told
-from samples.yard.shape import HIDDEN
+from pipeline.mllm.transformers.cache import continuing
+from samples.yard.questions.grammar import Question, watch_questions
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import truths
 from samples.yard.train.packing import Asked, Packer
 from samples.yard.train.pointing import GLANCES, POINTERS, Past, Point, asking, attention, cells_of, log_share, points
+from samples.yard.train.shape import HIDDEN
 from samples.yard.train.text import read
+from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts, Thing
+from samples.yard.world.segments import told
 from tests.checkpoints import untrained_yard
 from tests.unit.yard_facts import frame, thing
 

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from samples.yard import hashes
-from samples.yard.evaluate import _append, _read, _seeds, _setting, measure
-from samples.yard.facts import FrameFacts, Thing
-from samples.yard.grammar import Watch, watch_questions
-from samples.yard.matching import WatchScore, match
-from samples.yard.replay import SETTINGS, Graded, Opinion, Record
-from samples.yard.report import fill
-from samples.yard.score import calibration_error, f1, families, reliability
-from samples.yard.segments import sampled_times_s, told
+from samples.yard.card.evaluate import _append, _read, _seeds, _setting, measure
+from samples.yard.card.replay import SETTINGS, Graded, Opinion, Record
+from samples.yard.card.report import fill
+from samples.yard.card.score import calibration_error, f1, families, reliability
+from samples.yard.questions.grammar import Watch, watch_questions
+from samples.yard.questions.matching import WatchScore, match
+from samples.yard.world.facts import FrameFacts, Thing
+from samples.yard.world.segments import sampled_times_s, told
 
 DOG = next(watch for watch in watch_questions() if watch.slug == "dog")
 
@@ -126,14 +125,6 @@ def test_settings_are_known_or_a_scale():
     for wrong in ("foo", "scale 2", "scale x", "scale 0"):
         with pytest.raises(ConfigError, match=f"no setting '{wrong}'"):
             _setting(wrong)
-
-
-def test_every_module_is_hashed_or_known_to_matter_to_no_figure():
-    folder = Path(hashes.__file__).parent
-    hashed = {name for names in hashes.PARTS.values() for name in names}
-    assert hashed | set(hashes.APART) == {file.stem for file in folder.glob("*.py")}
-    assert not hashed & set(hashes.APART)
-    assert len({hashes.of_source(part) for part in hashes.PARTS}) == len(hashes.PARTS)
 
 
 def test_a_card_is_filled_between_its_marks():

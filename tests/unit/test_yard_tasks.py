@@ -4,14 +4,14 @@ import pytest
 
 from allocator_engine.evaluate.tasks import Evidence, Span
 from allocator_engine.train.reward import check
-from samples.yard import evidence
-from samples.yard.distracted import distracted_watches, is_distracted, sweeps
-from samples.yard.facts import FrameFacts, Thing
-from samples.yard.grammar import Question as Asked
-from samples.yard.tasks import YardTasks
-from samples.yard.truth import GATE_OPEN
-from samples.yard.watches import watch_questions
-from samples.yard.wordings import IS, clauses
+from samples.yard.episodes import evidence
+from samples.yard.episodes.distracted import distracted_watches, is_distracted, sweeps
+from samples.yard.episodes.tasks import YardTasks
+from samples.yard.questions.grammar import Question as Asked
+from samples.yard.questions.truth import GATE_OPEN
+from samples.yard.questions.watches import watch_questions
+from samples.yard.questions.wordings import IS, clauses
+from samples.yard.world.facts import FrameFacts, Thing
 from tests.unit.yard_facts import thing
 
 WATCHES = {watch.slug: watch for watch in watch_questions()}

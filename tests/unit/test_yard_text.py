@@ -10,17 +10,17 @@ from safetensors.torch import save_file
 
 from pipeline.errors import ConfigError
 from pipeline.mllm.card import read_card
-from pipeline.mllm.loading import load
 from pipeline.mllm.prompt import looks, opening, suffix
+from pipeline.mllm.transformers.loading import load
 from pipeline.types import Segment
-from samples.yard.checkpoint import save, tokenizer, untrained, vision_weights
-from samples.yard.facts import FrameFacts, Thing
-from samples.yard.grammar import Question
-from samples.yard.shape import FAMILY
+from samples.yard.questions.grammar import Question
 from samples.yard.train.__main__ import Recipe, begin_text, train
+from samples.yard.train.checkpoint import save, tokenizer, untrained, vision_weights
 from samples.yard.train.episodes import Looked, Viewing, encode, keep, recall, sizes
 from samples.yard.train.packing import IGNORED, Asked, Packer
+from samples.yard.train.shape import FAMILY
 from samples.yard.train.text import read
+from samples.yard.world.facts import FrameFacts, Thing
 
 GATE = Question("gate_open_now", "coarse", "is the gate open?", "yes")
 PLATE = Question("plate_read_now", "fine", "what does the plate read?", "A7K")

@@ -9,9 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import EngineMismatch
-from samples.yard.facts import GLYPHS, FrameFacts, Thing
-from samples.yard.glyphs import draw_plate
-from samples.yard.scene import Scene
 from samples.yard.train.calibration import best_temperature
 from samples.yard.train.episodes import SECONDS
 from samples.yard.train.muon import orthogonal
@@ -21,6 +18,9 @@ from samples.yard.train.scenes import happening, sight
 from samples.yard.train.sheets import sheet
 from samples.yard.train.targets import BLANK, HEADS, Shown, Targets, either, spell, targets, unknown
 from samples.yard.train.vision import TaughtVision
+from samples.yard.world.facts import GLYPHS, FrameFacts, Thing
+from samples.yard.world.glyphs import draw_plate
+from samples.yard.world.scene import Scene
 
 FRAME = (0, 0, 448, 256)
 NATIVE = Shown(FRAME, (8, 14), whole=True)

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samples.yard.codec import surveillance, write_video
-from samples.yard.facts import FAR_PERSON_PX, GLYPH_PX, GLYPHS, HEIGHT, WIDTH
-from samples.yard.layout import make_layout
-from samples.yard.scene import Scene
-from samples.yard.script import (
+from samples.yard.world.__main__ import main
+from samples.yard.world.codec import surveillance, write_video
+from samples.yard.world.facts import FAR_PERSON_PX, GLYPH_PX, GLYPHS, HEIGHT, WIDTH
+from samples.yard.world.layout import make_layout
+from samples.yard.world.scene import Scene
+from samples.yard.world.script import (
     BARRIER_S,
     GATE_S,
     BagRole,
@@ -22,8 +23,7 @@ from samples.yard.script import (
     life,
     opened,
 )
-from samples.yard.stage import Stage
-from samples.yard.world import main
+from samples.yard.world.stage import Stage
 
 SEEDS = st.integers(800_000, 899_999)
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from samples.yard.facts import COLOURS, GLYPHS, KINDS, LIGHTS, PLACES, VEHICLES, FrameFacts, Kind, Thing
+from samples.yard.world.facts import COLOURS, GLYPHS, KINDS, LIGHTS, PLACES, VEHICLES, FrameFacts, Kind, Thing
 
 _HEIGHTS: dict[Kind, tuple[float, float]] = {
     "car": (8.0, 120.0),

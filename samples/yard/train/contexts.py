@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.yard.facts import FrameFacts
-from samples.yard.grammar import KINDS, Question, ask, ask_if
-from samples.yard.proposals import plates
-from samples.yard.segments import told
+from samples.yard.questions.grammar import KINDS, Question, ask, ask_if
+from samples.yard.questions.proposals import plates
+from samples.yard.questions.truth import Seen, height, newest, now
+from samples.yard.questions.watches import Watch, plate_watch, watches_for
 from samples.yard.train.episodes import Looked, recall
 from samples.yard.train.notes import CONDITIONS, Truths, notes, truths
 from samples.yard.train.packing import Asked, Packed, Packer
 from samples.yard.train.plated import plates_of
 from samples.yard.train.pointing import Past, cells_of, points
-from samples.yard.truth import Seen, height, newest, now
-from samples.yard.watches import Watch, plate_watch, watches_for
+from samples.yard.world.facts import FrameFacts
+from samples.yard.world.segments import told
 
 NOW_KINDS = tuple(kind for kind in KINDS if kind == "unknown" or kind.endswith("_now"))
 """What can be said of the newest moment: taught before questions about the past."""

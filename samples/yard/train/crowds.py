@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.yard.casting import BAGS, Casting
-from samples.yard.draw import mark, overlap, paint
-from samples.yard.facts import HEAD_PX, WIDTH, FrameFacts, Thing
-from samples.yard.figures import draw_person
-from samples.yard.layout import BANDS, PERSON_PX, Layout, below_horizon
-from samples.yard.scene import Scene
-from samples.yard.script import BagRole, DogRole, Role, Script, Side, Track
-from samples.yard.stage import Stage
 from samples.yard.train.episodes import SECONDS
 from samples.yard.train.pictures import Example
 from samples.yard.train.scenes import LATEST_S, Sight, moment
 from samples.yard.train.sheets import CELL, COLUMNS, ROWS, background, camera
 from samples.yard.train.targets import GLOBAL_HEADS, WORN, Box, Pixels, Shown, Targets, coverage, targets, unknown
+from samples.yard.world.casting import BAGS, Casting
+from samples.yard.world.draw import mark, overlap, paint
+from samples.yard.world.facts import HEAD_PX, WIDTH, FrameFacts, Thing
+from samples.yard.world.figures import draw_person
+from samples.yard.world.layout import BANDS, PERSON_PX, Layout, below_horizon
+from samples.yard.world.scene import Scene
+from samples.yard.world.script import BagRole, DogRole, Role, Script, Side, Track
+from samples.yard.world.stage import Stage
 
 _CROWDS_KEPT = 8
 _PEOPLE = ((3, 7), (6, 14), (2, 6))  # near, in the middle, far

@@ -13,13 +13,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from pipeline.mllm.patches import patch_grid, patches
-from samples.yard.codec import surveillance
-from samples.yard.facts import FrameFacts
-from samples.yard.scene import Scene
-from samples.yard.segments import sampled_times_s
-from samples.yard.shape import NORMALISATION, grid
+from samples.yard.train.shape import NORMALISATION, grid
 from samples.yard.train.targets import Pixels
 from samples.yard.train.vision import tokens
+from samples.yard.world.codec import surveillance
+from samples.yard.world.facts import FrameFacts
+from samples.yard.world.scene import Scene
+from samples.yard.world.segments import sampled_times_s
 
 SECONDS = 32.0
 SAMPLE_FPS = 2.0

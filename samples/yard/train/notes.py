@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samples.yard import proposals
-from samples.yard.facts import FrameFacts
-from samples.yard.shape import HIDDEN
-from samples.yard.train.start import time_waves
-from samples.yard.train.vision import balanced
-from samples.yard.truth import (
+from samples.yard.questions import proposals
+from samples.yard.questions.truth import (
     BAG,
     BARE,
     BARRIER_DOWN,
@@ -34,7 +30,11 @@ from samples.yard.truth import (
     Condition,
     State,
 )
-from samples.yard.watches import watch_questions
+from samples.yard.questions.watches import watch_questions
+from samples.yard.train.shape import HIDDEN
+from samples.yard.train.start import time_waves
+from samples.yard.train.vision import balanced
+from samples.yard.world.facts import FrameFacts
 
 Truths = NDArray[np.int8]
 """1 true, 0 false, -1 undecided."""

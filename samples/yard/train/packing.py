@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from pipeline.mllm.positions import Run, positions
 from pipeline.mllm.prompt import VISION_END, VISION_START, Text, looks, opening, suffix
+from pipeline.mllm.transformers.positions import Run, positions
 from pipeline.types import Segment
-from samples.yard.grammar import Question
-from samples.yard.shape import FAMILY, grid
+from samples.yard.questions.grammar import Question
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import Notes
 from samples.yard.train.pointing import GLANCES, Point
+from samples.yard.train.shape import FAMILY, grid
 
 IGNORED = -100
 

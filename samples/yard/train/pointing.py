@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextAttention
 
-from samples.yard.facts import HEIGHT, VEHICLES, WIDTH, FrameFacts, Kind, Thing
-from samples.yard.grammar import Question
-from samples.yard.questions_now import nearest
-from samples.yard.questions_over_time import stamp
+from samples.yard.questions.grammar import Question
+from samples.yard.questions.now import nearest
+from samples.yard.questions.over_time import stamp
+from samples.yard.questions.truth import PLATE, Seen, Trait, newest
 from samples.yard.train.episodes import Looked
 from samples.yard.train.meaning import Meaning, meaning
 from samples.yard.train.notes import PLACES, Truths
 from samples.yard.train.targets import WORN
-from samples.yard.truth import PLATE, Seen, Trait, newest
+from samples.yard.world.facts import HEIGHT, VEHICLES, WIDTH, FrameFacts, Kind, Thing
 
 Glance: TypeAlias = Literal["glyph", "among", "now", "then"]
 

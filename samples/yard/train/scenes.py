@@ -7,12 +7,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from samples.yard.facts import HEIGHT, WIDTH
-from samples.yard.scene import Look, Scene
-from samples.yard.script import Interval, Script, VehicleRole, life
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, cells_at, shrunk
 from samples.yard.train.pictures import Example
 from samples.yard.train.targets import Box, Pixels, Shown, Teach, either, targets
+from samples.yard.world.facts import HEIGHT, WIDTH
+from samples.yard.world.scene import Look, Scene
+from samples.yard.world.script import Interval, Script, VehicleRole, life
 
 CROP_CELLS = ((3, 4), (4, 4), (4, 7))
 """Cells of a crop, small ones first: most of a larger one shows nothing."""

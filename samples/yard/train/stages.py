@@ -15,9 +15,6 @@ import numpy as np
 from torch.nn import Module
 from torch.utils.data import DataLoader
 
-from samples.yard.happenings import make_script
-from samples.yard.hashes import of_source
-from samples.yard.layout import make_layout
 from samples.yard.train import together
 from samples.yard.train.contexts import mixed_batch, present_batch
 from samples.yard.train.crowds import crowd_sight, crowded_sheet, part_by_part
@@ -31,6 +28,9 @@ from samples.yard.train.scenes import CROP_CELLS, Sight, crop, happening, sight,
 from samples.yard.train.sheets import sheet
 from samples.yard.train.text import TaughtText, answer_loss
 from samples.yard.train.vision import TaughtVision, dense_loss
+from samples.yard.versions import version
+from samples.yard.world.happenings import make_script
+from samples.yard.world.layout import make_layout
 
 SEED = 1
 TRAINING_SEEDS = 800_000
@@ -115,7 +115,7 @@ def _scales(count: int, rng: np.random.Generator) -> list[float]:
 
 def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """The yard, cell by cell."""
-    recipe = f"seed {SEED}, {steps} steps, world {of_source('world', 'truth')}"
+    recipe = f"seed {SEED}, {steps} steps, world {version('world', 'truth')}"
     return Stage(
         "scenes",
         recipe,
@@ -144,7 +144,7 @@ def _moments(seen: Sequence[Sight], step: int, rng: np.random.Generator) -> Visi
 
 def moments(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """What is rare: in `scenes`, smoke, dogs and bags were a few of a hundred pictures."""
-    recipe = f"seed {SEED}, {steps} steps, world {of_source('world', 'truth')}"
+    recipe = f"seed {SEED}, {steps} steps, world {version('world', 'truth')}"
     return Stage("moments", recipe, steps, 1.5e-3, model, moment_batch, lambda batch: dense_loss(model, batch))
 
 
@@ -156,7 +156,7 @@ def rare_batch(step: int) -> VisionBatch:
 
 def rare(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """Small and rare things, each weighing as much as all that is common."""
-    recipe = f"seed {SEED}, {steps} steps, {STRESS}, world {of_source('world', 'truth')}"
+    recipe = f"seed {SEED}, {steps} steps, {STRESS}, world {version('world', 'truth')}"
     return Stage("rare", recipe, steps, 1.5e-3, model, rare_batch, lambda batch: dense_loss(model, batch, STRESS))
 
 
@@ -177,7 +177,7 @@ def crowd_batch(step: int) -> VisionBatch:
 
 def crowds(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
     """What people wear and carry."""
-    recipe = f"seed {SEED}, {steps} steps, {CROWD_STRESS}, world {of_source('world', 'truth')}"
+    recipe = f"seed {SEED}, {steps} steps, {CROWD_STRESS}, world {version('world', 'truth')}"
     return Stage(
         "crowds", recipe, steps, 1.5e-3, model, crowd_batch, lambda batch: dense_loss(model, batch, CROWD_STRESS)
     )
@@ -185,7 +185,7 @@ def crowds(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
 
 def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> Stage[Overview]:
     """What the whole picture shows, in each of its cells."""
-    recipe = f"seed {SEED}, {steps} steps, {len(seeds)} episodes, world {of_source('world', 'truth')}"
+    recipe = f"seed {SEED}, {steps} steps, {len(seeds)} episodes, world {version('world', 'truth')}"
 
     def batch(step: int) -> Overview:
         return overview_batch(seeds, step, np.random.default_rng((SEED, 12, step)))
@@ -244,7 +244,7 @@ def _answering(
     """Answers from what the vision part saw; its weights, which `seen` names, stay as they are."""
     model.requires_grad_(True)
     model.mllm.model.visual.requires_grad_(False)
-    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {of_source('grammar')}"
+    recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {version('grammar')}"
     return Stage(name, recipe, steps, rate, model, batch, lambda batch: answer_loss(model, batch))
 
 

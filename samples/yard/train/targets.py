@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.yard.facts import COLOURS, GLYPHS, HEAD_PX, KINDS, LIGHTS, VEHICLES, FrameFacts, Thing
+from samples.yard.world.facts import COLOURS, GLYPHS, HEAD_PX, KINDS, LIGHTS, VEHICLES, FrameFacts, Thing
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]

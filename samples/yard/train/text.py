@@ -11,7 +11,7 @@ from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 from transformers.cache_utils import DynamicLayer
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextAttention
 
-from pipeline.mllm.cache import continuing
+from pipeline.mllm.transformers.cache import continuing
 from samples.yard.train.meaning import MeaningHead
 from samples.yard.train.notes import LAYERS, NoteHeads
 from samples.yard.train.packing import IGNORED, Packed

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samples.yard.shape import HIDDEN, SEEING_LAYERS, vision_fields
 from samples.yard.train.pictures import VisionBatch
+from samples.yard.train.shape import HIDDEN, SEEING_LAYERS, vision_fields
 from samples.yard.train.start import embed_cosines, widen
 from samples.yard.train.targets import HEADS
 

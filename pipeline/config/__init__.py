@@ -1,0 +1,1 @@
+"""Configuration: the site file, and what is wrong with one."""

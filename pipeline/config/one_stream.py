@@ -1,0 +1,55 @@
+"""What a command line says of one stream, as the mappings of a site file."""
+
+from pipeline.config.site import overlay
+from pipeline.config.slugs import stream_slug, unique_slug
+from pipeline.errors import ConfigError
+
+
+def site_of_one(
+    raw: dict[str, object],
+    source: str,
+    name: str | None,
+    watches: list[str],
+    realtime: bool,
+    own: dict[str, object],
+) -> dict[str, object]:
+    """The site file's mappings with one stream instead of its own, and the watches of the command line if any.
+
+    Raises ConfigError if nothing is watched for.
+    """
+    slug = name or stream_slug(source)
+    defaults = raw.get("defaults", {})
+    site = raw | {"streams": {slug: {"url": source, "realtime": realtime}}}
+    site["defaults"] = overlay(defaults, own) if isinstance(defaults, dict) else defaults
+    if watches:
+        site["watches"] = _named_watches(watches)
+    elif isinstance(known := raw.get("watches"), dict):
+        # The watches of the file, whichever of its streams they stand on.
+        site["watches"] = {slug: _without(watch, "streams") for slug, watch in known.items()}
+    if not site.get("watches"):
+        raise ConfigError("nothing to watch for; give at least one --watch 'is there a car in view?'")
+    return site
+
+
+def named_sinks(urls: list[str]) -> dict[str, object]:
+    """Sinks by slugs, each made from its scheme."""
+    named: dict[str, object] = {}
+    for url in urls:
+        named[unique_slug(url.partition(":")[0] if ":" in url else "sink", "sink", named)] = url
+    return named
+
+
+def given(**values: object) -> dict[str, object]:
+    """The options that were given."""
+    return {key: value for key, value in values.items() if value not in (None, {})}
+
+
+def _named_watches(questions: list[str]) -> dict[str, object]:
+    named: dict[str, object] = {}
+    for number, question in enumerate(questions, 1):
+        named[unique_slug(question, f"watch-{number}", named)] = {"question": question}
+    return named
+
+
+def _without(mapping: object, key: str) -> object:
+    return {k: v for k, v in mapping.items() if k != key} if isinstance(mapping, dict) else mapping

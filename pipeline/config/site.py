@@ -1,0 +1,338 @@
+"""The site file: frozen dataclasses read from YAML, validated once. The only reader of the environment.
+
+A value may refer to a secret as `${NAME}` (environment) or `${file:/path}` (first line of a file). References are kept
+as written and only resolved where a connection is built, so a configuration can be stored and shown.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pipeline.config.faults import UniqueKeys, explain, fault_of, key_names
+from pipeline.core.context import ContextRules, horizon_s
+from pipeline.core.hops import HopRules
+from pipeline.core.questions import clean_question
+from pipeline.errors import ConfigError
+from pipeline.redact import remember
+from pipeline.sources.policy import AddressPolicy
+from pipeline.urls import REFERENCE, fill
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+_STRICT = ConfigDict(extra="forbid", strict=False)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class BudgetConfig:
+    """Vision tokens per second of stream time, and how many may be saved up."""
+
+    rate_tokens_per_s: Positive = 400.0
+    burst_tokens: Annotated[int, Field(ge=1)] = 4000
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class ReconnectConfig:
+    """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half.
+
+    After a refused password it is `refused_s`, jittered alike: cameras lock accounts that try again and again.
+    """
+
+    first_s: Positive = 0.2
+    cap_s: Positive = 0.75
+    refused_s: Positive = 300.0
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class StreamPolicy:
+    """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
+    are the MLLM family's where they are None.
+
+    `allow_addresses` and `deny_addresses` hold for what is opened and whatever that leads to, see `sources.policy`:
+    `loopback`, `private`, `link-local`, `metadata`, `public`, `file`, `any`, a network, or `file:/FOLDER`.
+    """
+
+    sample_fps: Annotated[float, Field(gt=0, le=60)] = 2.0
+    hop_s: Positive = 1.0
+    context_max_s: Positive | None = None
+    context_keep_s: Positive | None = None
+    context_max_tokens: Annotated[int, Field(ge=1)] = 16_384
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    relook_tokens: Annotated[int, Field(ge=0)] = 0
+    relook_frames: Annotated[int, Field(ge=1, le=256)] = 8
+    priority: Annotated[int, Field(ge=1, le=100)] = 1
+    realtime: bool = False
+    hwaccel: str = "auto"
+    stall_s: Positive = 5.0
+    open_timeout_s: Positive = 5.0
+    ring_frames: Annotated[int, Field(ge=1, le=256)] = 8
+    on_corrupt: Literal["keep", "drop"] = "drop"
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
+    allow_addresses: tuple[str, ...] = ()
+    deny_addresses: tuple[str, ...] = ()
+
+    def address_policy(self) -> AddressPolicy:
+        """What it may lead to. Raises ConfigError for a rule that is none."""
+        return AddressPolicy.of(self.allow_addresses, self.deny_addresses)
+
+    def hop_rules(self) -> HopRules:
+        """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""
+        return HopRules(self.sample_fps, self.hop_s)
+
+    def context_rules(self, family: str = "") -> ContextRules:
+        """Bounds of its context for an MLLM of a family; of a short span half is kept, if nothing else is said. Raises
+        ValueError if it would keep more than it may hold."""
+        max_s, keep_s = horizon_s(family)
+        max_s = self.context_max_s or max_s
+        return ContextRules(max_s, self.context_keep_s or min(keep_s, max_s / 2), self.context_max_tokens)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class Defaults(StreamPolicy):
+    """What holds for every stream, and the allocator that serves them all; None: see `build.allocator_name`."""
+
+    allocator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class StreamConfig(StreamPolicy):
+    """One camera: where it is, and where its policy differs from the defaults."""
+
+    url: str = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class WatchConfig:
+    """One standing question. `streams` are slugs, empty for all; the rest is explained in `types.WatchQuery`."""
+
+    question: str
+    streams: tuple[Slug, ...] = ()
+    open_at: Share = 0.7
+    clear_at: Share = 0.3
+    confirm: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1, le=1000)]] = (1, 1)
+    cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    every_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    priority: Annotated[int, Field(ge=1, le=100)] = 1
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class MLLMConfig:
+    """The multimodal LLM: `use` is `yard` (the small one that comes along and knows its own demo world only),
+    `transformers:PATH_OR_NAME`, `vllm:PATH_OR_NAME` (an engine beside this process),
+    `openai:http://HOST:PORT/v1#MODEL` (a server), `tiny` (random, meaningless) or `null` (benchmarks).
+
+    Of transformers (and of `yard` and `tiny`, which it runs): `device` and `threads`. Of all but vLLM:
+    `max_cache_tokens`. Of all but a server: `dtype`.
+    Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it. Of vLLM:
+    `kv_cache_gib` bounds its cache, else `gpu_memory` is the part of the GPU it may take; `picture_cache_gib` bounds
+    the host memory in which its processes keep pictures; `max_prompt_tokens` is the longest prompt.
+    """
+
+    use: str = "yard"
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    timeout_s: Positive = 60.0
+    max_queue: Annotated[int, Field(ge=1)] = 64
+    max_streams: Annotated[int, Field(ge=1)] = 64
+    max_cache_tokens: Annotated[int, Field(ge=1)] = 131_072
+    frames_per_segment: Literal[1, 2] | None = None
+    min_tokens_per_segment: Annotated[int, Field(ge=1)] = 2
+    max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
+    api_key: str | None = field(default=None, repr=False)
+    family: str | None = None
+    kv_cache_gib: Positive | None = None
+    picture_cache_gib: Positive = 1.0
+    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85
+    max_prompt_tokens: Annotated[int, Field(ge=256)] = 32_768
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class EngineConfig:
+    """The engine of the allocator `learned`: `path` of its engine.json or its folder, None for the one that comes
+    along; `backend` computes it, `auto` is the best that works here."""
+
+    path: Path | None = None
+    backend: Literal["auto", "tensorrt", "onnxruntime", "torch"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class KafkaSecurityConfig:
+    """TLS and SASL of a Kafka sink. `username` and `password` should be references."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    check_hostname: bool = True
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SinkConfig:
+    """One sink: `url` is `jsonl:PATH`, `kafka://host:port[,host:port]/topic` or `http(s)://...` (a webhook, which
+    signs with `secret`)."""
+
+    url: str
+    security: KafkaSecurityConfig = field(default_factory=KafkaSecurityConfig)
+    secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class MetricsConfig:
+    """Where `serve` offers its Prometheus metrics; port 0 turns them off."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 9108
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SiteConfig:
+    """Everything one process does. Streams, watches and sinks are keyed by slug."""
+
+    defaults: Defaults = field(default_factory=Defaults)
+    streams: dict[Slug, StreamConfig] = field(default_factory=dict)
+    watches: dict[Slug, WatchConfig] = field(default_factory=dict)
+    mllm: MLLMConfig = field(default_factory=MLLMConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    sinks: dict[Slug, SinkConfig] = field(
+        default_factory=lambda: {"journal": SinkConfig("jsonl:resadapt-events.jsonl")}
+    )
+    store: str = "sqlite:///resadapt.db"
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    gpu_budget: BudgetConfig | None = None
+    drain_s: Positive = 20.0
+
+
+_SITE = TypeAdapter(SiteConfig)
+
+
+def load_site(path: Path) -> SiteConfig:
+    """Read and validate a site file. Raises ConfigError naming the file, the key and what was expected."""
+    raw = read_yaml(path)
+    try:
+        return parse_site(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, object]:
+    """A site file as plain mappings, not validated yet. Raises ConfigError if it is unreadable or no mapping."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the site file {path}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is not YAML{fault_of(error)}; put values with special characters in quotes"
+        ) from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds a {type(raw).__name__}; expected a mapping of {key_names(SiteConfig)}")
+    return raw
+
+
+def parse_site(raw: Mapping[str, object]) -> SiteConfig:
+    """A SiteConfig from plain mappings; per-stream values fall back to `defaults`. Raises ConfigError."""
+    raw = dict(raw)
+    if raw.get("mllm", "") is None:
+        raise ConfigError(
+            "mllm is empty; expected yard, transformers:PATH_OR_NAME, vllm:..., openai:..., tiny or 'null' (in quotes)"
+        )
+    for key, only in (("mllm", "use"), ("engine", "path")):
+        if isinstance(raw.get(key), str):
+            raw[key] = {only: raw[key]}
+    if isinstance(sinks := raw.get("sinks"), dict):
+        raw = raw | {"sinks": {slug: {"url": sink} if isinstance(sink, str) else sink for slug, sink in sinks.items()}}
+    try:
+        site = _SITE.validate_python(raw | {"streams": _with_defaults(raw)})
+    except ValidationError as error:
+        raise ConfigError("; ".join(explain(error, SiteConfig))) from error
+    _check(site)
+    return site
+
+
+def resolve(text: str) -> str:
+    """`text` with its `${NAME}` and `${file:PATH}` references replaced; what they stand for is hidden from now on in
+    every text. Raises ConfigError for one that is missing."""
+    return REFERENCE.sub(lambda match: _secret(match.group(1)), text)
+
+
+def resolve_url(text: str, *, whole_path: bool = False) -> str:
+    """As `resolve`, for a URL: a value is percent-encoded where it stands in it, see `urls.fill`."""
+    return fill(text, _secret, whole_path=whole_path)
+
+
+def _secret(name: str) -> str:
+    if name.startswith("file:"):
+        try:
+            value = Path(name[5:]).read_text(encoding="utf-8").splitlines()[0]
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            raise ConfigError(f"the secret file {name[5:]!r} cannot be read or is empty") from error
+    elif name in os.environ:
+        value = os.environ[name]
+    else:
+        raise ConfigError(f"the environment variable {name} is not set, but the configuration refers to it")
+    remember(value)
+    return value
+
+
+def _with_defaults(raw: Mapping[str, object]) -> object:
+    """Each stream's mapping laid over the defaults', one level deep for `budget` and `reconnect`."""
+    streams, defaults = raw.get("streams") or {}, raw.get("defaults") or {}
+    if not isinstance(streams, dict) or not isinstance(defaults, dict):
+        return streams
+    shared = {key: value for key, value in defaults.items() if key != "allocator"}
+    return {slug: overlay(shared, own) if isinstance(own, dict) else own for slug, own in streams.items()}
+
+
+def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+    """`own` laid over `base`; mappings in both are merged one level deep."""
+    merged = dict(base)
+    for key, value in own.items():
+        below = merged.get(key)
+        merged[key] = below | value if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _check(site: SiteConfig) -> None:
+    """What spans several values."""
+    for slug, watch in site.watches.items():
+        unknown = set(watch.streams) - set(site.streams)
+        if unknown:
+            raise ConfigError(f"watches.{slug}.streams names {sorted(unknown)}; the streams are {sorted(site.streams)}")
+        if watch.clear_at >= watch.open_at:
+            raise ConfigError(
+                f"watches.{slug}.clear_at is {watch.clear_at}; expected less than open_at {watch.open_at}"
+            )
+        if watch.confirm[0] > watch.confirm[1]:
+            raise ConfigError(f"watches.{slug}.confirm is {watch.confirm}; expected [k, n] with k of at most n")
+        _at(f"watches.{slug}.question", partial(clean_question, watch.question))
+    for slug, stream in site.streams.items():
+        burst, least = stream.budget.burst_tokens, 2 * site.mllm.min_tokens_per_segment
+        if burst < least:
+            raise ConfigError(
+                f"streams.{slug}.budget.burst_tokens is {burst}, of which no frame could be shown; expected at least"
+                f" {least}, twice mllm.min_tokens_per_segment"
+            )
+        _at(f"streams.{slug}", stream.hop_rules)
+        _at(f"streams.{slug}", stream.context_rules)
+        _at(f"streams.{slug}", stream.address_policy)
+
+
+def _at(where: str, build: Callable[[], object]) -> None:
+    try:
+        build()
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error

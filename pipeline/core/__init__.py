@@ -1,0 +1,1 @@
+"""Pure decisions: hops, context, budget, judging, the overload ladder. Functions of values; no I/O."""

@@ -1,0 +1,48 @@
+"""The outcome of one hop: values that the loop hands to the judge, the metrics and the outbox."""
+
+from dataclasses import dataclass
+
+from allocator_engine.fit import Allocation
+from pipeline.core.context import Reason
+from pipeline.types import Answers, Event, Hop
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of asking: the answers, or why there are none; and the vision tokens that are gone with it.
+
+    `relooked` watches were asked a second time.
+    """
+
+    answers: Answers
+    spent: int
+    skipped: str | None = None
+    relooked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One hop: its grant in vision tokens, how that was allocated (`fell_back`: at one fixed scale, after a failure of
+    the allocator), what was answered, the seconds that all of it took, and why the context restarted, if it did."""
+
+    hop: Hop
+    grant: int
+    allocation: Allocation
+    fell_back: bool
+    reply: Reply
+    seconds: float
+    reanchored: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of one hop: the stream's new state and the events it sends out, durable together or not at all.
+
+    `state` is the whole StreamState after this decision as JSON text, which the store does not look into; `resume_s`
+    the stream time up to which the stream is decided.
+    """
+
+    stream_id: str
+    state: str
+    events: tuple[Event, ...]
+    resume_s: float

@@ -1,0 +1,101 @@
+"""The state of a stream: what it remembers across hops, connections and restarts, and what one run carries along."""
+
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+
+from pydantic import TypeAdapter
+
+from pipeline.core.context import Context
+from pipeline.core.hops import HopRules
+from pipeline.core.judge import WatchState, event_id
+from pipeline.core.ladder import Ladder
+from pipeline.core.relook import Ring
+from pipeline.core.watches import Understanding, Warming
+from pipeline.types import Event, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Totals of one run of a stream.
+
+    `granted`, `spent` and `encoded` are vision tokens; what a hop was granted and did not spend went back and was
+    granted again. `prefilled` prompt tokens were computed, `cached` ones found. `lost` frames were overwritten unread,
+    `kept` ones were shown to the MLLM; `skipped` hops were not asked about, `relooked` answers got a second look.
+    """
+
+    hops: int = 0
+    frames: int = 0
+    lost: int = 0
+    kept: int = 0
+    granted: int = 0
+    spent: int = 0
+    encoded: int = 0
+    prefilled: int = 0
+    cached: int = 0
+    answers: int = 0
+    unknown: int = 0
+    relooked: int = 0
+    skipped: int = 0
+    fallbacks: int = 0
+    events: int = 0
+
+    def add(self, **more: int) -> "Counts":
+        """These totals plus `more`."""
+        return replace(self, **{name: getattr(self, name) + count for name, count in more.items()})
+
+    def as_json(self) -> dict[str, Json]:
+        """Name to number."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Where a stream stands: its watches by `WatchQuery.key`, and how many stream events it has sent ever.
+
+    `lineage` is given once, when a store first meets the stream, and goes into the ids of its events.
+    """
+
+    watches: dict[str, WatchState] = field(default_factory=dict)
+    transitions: int = 0
+    lineage: str = ""
+
+    def stream_event(
+        self, stream_id: str, kind: str, at: datetime, data: dict[str, Json]
+    ) -> tuple["StreamState", Event]:
+        """The stream's next own event (`stream.attached`, `stream.lost`, ...) and the state after it."""
+        n = self.transitions + 1
+        event = Event(event_id(self.lineage, stream_id, "", "", kind, n), kind, stream_id, at, {"n": n} | data)
+        return replace(self, transitions=n), event
+
+    def to_json(self) -> str:
+        """As text for the store."""
+        return _STATE.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "StreamState":
+        """Back from the store. Raises ValueError (pydantic) for text that is no state."""
+        return _STATE.validate_json(text)
+
+
+_STATE = TypeAdapter(StreamState)
+
+
+@dataclass(slots=True)
+class StreamRun:
+    """One stream under way; the loop is the only writer. `ring` keeps the pictures for a second look."""
+
+    stream_id: str
+    hop_rules: HopRules
+    context: Context
+    state: StreamState = StreamState()
+    counts: Counts = Counts()
+    decided_s: float = 0.0
+    ring: Ring = Ring()
+    understanding: Understanding = Understanding()
+    warming: Warming = Warming()
+    ladder: Ladder = Ladder()
+
+    @property
+    def stretch(self) -> int:
+        """How many hops' lengths the next hop spans."""
+        return self.ladder.stretch

@@ -1,0 +1,193 @@
+"""Decisions become durable: commits of many streams are grouped into one transaction, by one committer."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from pipeline.clock import Clock
+from pipeline.core.outcome import Decision
+from pipeline.delivery.store import Rows
+from pipeline.errors import StoreUnavailable
+from pipeline.waiting import back_off_s
+
+log = structlog.get_logger()
+
+GROUP_S = 0.03
+"""How long a group waits for more decisions; it bounds the transactions per second, to 50."""
+MAX_WAITING = 1024
+RETRY_S = (0.1, 5.0)
+"""First and longest wait between two tries while the store is unavailable; see back_off_s."""
+
+
+class DecisionStore(Protocol):
+    """What the outbox needs of the store. Both may raise; `write` runs in a thread."""
+
+    def rows_of(self, decision: Decision) -> Rows: ...
+
+    def write(self, rows: Sequence[Rows]) -> int:
+        """Write all or nothing and return how many events are new. Raises StoreUnavailable."""
+        ...
+
+
+@dataclass(slots=True)
+class OutboxCounts:
+    """Running totals. `waited` counts commits that found the outbox full and waited for room; `retries` the tries
+    of groups that the store had refused, in `outages` runs of refusals."""
+
+    decisions: int = 0
+    events: int = 0
+    groups: int = 0
+    waited: int = 0
+    retries: int = 0
+    outages: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A decision on its way, and the future of the one who waits for it: cancelled when the decision is withdrawn."""
+
+    rows: Rows
+    durable: asyncio.Future[None]
+
+
+class Outbox:
+    """Makes decisions durable in groups: those that arrive within `group_s` seconds share one transaction.
+
+    At most `max_waiting` decisions wait; a commit beyond that waits for room, and its stream with it. While the store
+    is unavailable decisions are kept and tried again, in order. `on_commit` is told how many new events each group
+    brought. For use on one event loop; close it before the store.
+    """
+
+    def __init__(
+        self,
+        store: DecisionStore,
+        clock: Clock,
+        on_commit: Callable[[int], None] = lambda new_events: None,
+        *,
+        group_s: float = GROUP_S,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self.counts = OutboxCounts()
+        self._store = store
+        self._clock = clock
+        self._on_commit = on_commit
+        self._group_s = group_s
+        self._room = asyncio.Semaphore(max_waiting)
+        self._waiting: list[_Entry] = []
+        self._arrived = asyncio.Event()
+        self._attempt: asyncio.Future[int] | None = None
+        self._committer: asyncio.Task[None] | None = None
+        self._close_by_s: float | None = None
+        self._outage_since_s: float | None = None
+        self._thread = ThreadPoolExecutor(1, "outbox")
+
+    @property
+    def waiting(self) -> int:
+        """Decisions that are not durable yet."""
+        return len(self._waiting)
+
+    async def commit(self, decision: Decision) -> None:
+        """Return when the decision's state and events are durable together.
+
+        When cancelled, it ends once the decision is either durable or withdrawn: none is written later behind the back
+        of its stream. Raises ValueError for event data that JSON cannot hold, and StoreUnavailable when the outbox
+        closes before the store took the decision.
+        """
+        rows = self._store.rows_of(decision)
+        self.counts.waited += self._room.locked()
+        async with self._room:
+            if self._close_by_s is not None:
+                raise StoreUnavailable(f"the outbox is closed; a decision on {decision.stream_id} is not written")
+            entry = _Entry(rows, asyncio.get_running_loop().create_future())
+            self._waiting.append(entry)
+            self._arrived.set()
+            self._committer = self._committer or asyncio.create_task(self._run(), name="outbox")
+            try:
+                await entry.durable
+            except asyncio.CancelledError:
+                if self._attempt:
+                    await asyncio.wait({self._attempt})
+                raise
+
+    async def close(self, deadline_s: float = 10.0) -> None:
+        """Write what waits, with no new try after `deadline_s` seconds; the rest then fails with StoreUnavailable."""
+        self._close_by_s = self._clock.monotonic_s() + deadline_s
+        self._arrived.set()
+        if self._committer:
+            await self._committer
+        for entry in self._waiting:
+            _fail(entry, StoreUnavailable("the outbox closed before the store took the decision"))
+        self._waiting.clear()
+        self._thread.shutdown(wait=False)
+
+    async def _run(self) -> None:
+        refused = 0
+        while not self._is_over():
+            await self._arrived.wait()
+            if self._close_by_s is None:
+                await self._clock.sleep(self._group_s)
+            self._arrived.clear()
+            self._waiting = [entry for entry in self._waiting if not entry.durable.cancelled()]
+            if await self._write(self._waiting):
+                refused = 0
+                continue
+            refused += 1
+            await self._clock.sleep(back_off_s(refused, *RETRY_S))
+            self.counts.retries += 1
+            self._arrived.set()
+
+    def _is_over(self) -> bool:
+        if self._close_by_s is None:
+            return False
+        return not self._waiting or self._clock.monotonic_s() >= self._close_by_s
+
+    async def _write(self, entries: Sequence[_Entry]) -> bool:
+        """Try to make entries durable together; False when the store is unavailable and they go on waiting."""
+        group = tuple(entries)
+        if not group:
+            return True
+        run = asyncio.get_running_loop().run_in_executor
+        self._attempt = run(self._thread, self._store.write, [entry.rows for entry in group])
+        await asyncio.wait({self._attempt})
+        error = self._attempt.exception()
+        if isinstance(error, StoreUnavailable):
+            self._note_outage(error)
+            return False
+        if error and len(group) > 1:
+            # One of them cannot be written by anyone: find out which, so that it fails alone.
+            return all([await self._write([entry]) for entry in group])
+        tried = set(group)
+        self._waiting = [entry for entry in self._waiting if entry not in tried]
+        if error:
+            _fail(group[0], error)
+        else:
+            self._settle(group, self._attempt.result())
+        return True
+
+    def _settle(self, group: Sequence[_Entry], new_events: int) -> None:
+        for entry in group:
+            if not entry.durable.done():
+                entry.durable.set_result(None)
+        self.counts.decisions += len(group)
+        self.counts.events += new_events
+        self.counts.groups += 1
+        if self._outage_since_s is not None:
+            log.info("store_recovered", seconds=round(self._clock.monotonic_s() - self._outage_since_s, 3))
+            self._outage_since_s = None
+        if new_events:
+            self._on_commit(new_events)
+
+    def _note_outage(self, error: StoreUnavailable) -> None:
+        if self._outage_since_s is None:
+            self._outage_since_s = self._clock.monotonic_s()
+            self.counts.outages += 1
+            log.warning("store_unavailable", reason=str(error), waiting=len(self._waiting))
+
+
+def _fail(entry: _Entry, error: BaseException) -> None:
+    if not entry.durable.done():
+        entry.durable.set_exception(error)

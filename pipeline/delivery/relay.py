@@ -1,0 +1,227 @@
+"""Committed events go out: one courier per sink takes them from the store in order, and tries until they arrive."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+import structlog
+
+from pipeline.clock import Clock
+from pipeline.delivery.store import StoredEvent
+from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable, StoreUnavailable
+from pipeline.redact import plain_traceback
+from pipeline.sinks.base import Sink
+from pipeline.types import Event
+from pipeline.waiting import back_off_s, first, stop
+
+log = structlog.get_logger()
+
+BATCH = 256
+"""Events handed to a sink at a time."""
+POLL_S = 5.0
+"""How long an idle courier trusts that it is woken by commits; another process may share the store."""
+RETRY_S = (0.25, 30.0)
+"""First and longest wait after a failure; each is twice the one before, and up to half of it is left to chance."""
+MAX_RETRY_AFTER_S = 300.0
+"""Longest wait that a sink may ask for."""
+
+OnDelivered = Callable[[str, Sequence[Event], datetime], None]
+"""Called with a sink's name, the events it has acknowledged, and when (UTC)."""
+
+_T = TypeVar("_T")
+
+
+class EventStore(Protocol):
+    """What the relay needs of the store. All but `register_sinks` run in a thread and may raise StoreUnavailable."""
+
+    def register_sinks(self, names: Sequence[str]) -> None: ...
+
+    def pending(self, sink: str) -> int: ...
+
+    def pending_events(self, sink: str, limit: int) -> list[StoredEvent]: ...
+
+    def delivered(self, sink: str, seqs: Sequence[int]) -> None: ...
+
+
+@dataclass(slots=True)
+class SinkCounts:
+    """Running totals of one sink. `pending` events wait for it, `failures` batches it could not take;
+    `last_publish_s` is how long its newest successful batch took, `last_error` why the newest try failed (or None)."""
+
+    published: int = 0
+    failures: int = 0
+    pending: int = 0
+    last_publish_s: float | None = None
+    last_error: str | None = None
+
+
+class Relay:
+    """Delivers the store's events to `sinks`: in the order of commits, at least once, across restarts.
+
+    Building it registers the sinks with the store, so that commits from then on are owed to them. Call `start`, then
+    `wake` after each commit that brought events. A sink that fails holds up nobody but itself: its events wait.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        sinks: Sequence[Sink],
+        clock: Clock,
+        on_delivered: OnDelivered = lambda sink, events, now: None,
+        *,
+        batch: int = BATCH,
+        poll_s: float = POLL_S,
+    ) -> None:
+        names = [sink.name for sink in sinks]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"sinks need names of their own; got {', '.join(sorted(names))}")
+        store.register_sinks(names)
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, "relay")
+        self._couriers = [_Courier(sink, store, clock, self._thread, on_delivered, batch, poll_s) for sink in sinks]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def counts(self) -> dict[str, SinkCounts]:
+        """Totals by sink name."""
+        return {courier.name: courier.counts for courier in self._couriers}
+
+    async def start(self) -> None:
+        """Begin to deliver, first of all what waited from before."""
+        self._tasks = [asyncio.create_task(courier.run(), name=f"relay {courier.name}") for courier in self._couriers]
+        for task in self._tasks:
+            task.add_done_callback(_report)
+
+    def wake(self, new_events: int = 0) -> None:
+        """There is something to deliver: `new_events` were committed."""
+        for courier in self._couriers:
+            courier.wake(new_events)
+
+    async def drain(self, deadline_s: float) -> dict[str, int]:
+        """Deliver until nothing is left or `deadline_s` seconds have passed; what is left, by sink name.
+
+        Sinks that are waiting after a failure try once more at once.
+        """
+        await first(self._empty(), self._clock.sleep(deadline_s))
+        return {courier.name: courier.counts.pending for courier in self._couriers}
+
+    async def close(self) -> None:
+        """Stop delivering and close the sinks. What is left goes out after the next start."""
+        await stop(self._tasks)
+        await asyncio.gather(*(courier.close() for courier in self._couriers))
+        self._thread.shutdown(wait=False)
+
+    async def _empty(self) -> None:
+        await asyncio.gather(*(courier.empty() for courier in self._couriers))
+
+
+class _Courier:
+    """Delivers to one sink."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        store: EventStore,
+        clock: Clock,
+        thread: ThreadPoolExecutor,
+        on_delivered: OnDelivered,
+        batch: int,
+        poll_s: float,
+    ) -> None:
+        self.name = sink.name
+        self.counts = SinkCounts()
+        self._sink = sink
+        self._store = store
+        self._clock = clock
+        self._thread = thread
+        self._on_delivered = on_delivered
+        self._batch = batch
+        self._poll_s = poll_s
+        self._failed = 0
+        self._woken = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._empty = asyncio.Event()
+
+    def wake(self, new_events: int) -> None:
+        self.counts.pending += new_events
+        self._woken.set()
+
+    async def empty(self) -> None:
+        """Return when nothing is left; until then a wait after a failure is cut short."""
+        self._failed = 0
+        self._empty.clear()
+        self._hurried.set()
+        self._woken.set()
+        await self._empty.wait()
+
+    async def close(self) -> None:
+        await self._sink.close()
+
+    async def run(self) -> None:
+        self.counts.pending = await self._ask_store(self._store.pending, self.name)
+        while True:
+            self._woken.clear()
+            waiting = await self._ask_store(self._store.pending_events, self.name, self._batch)
+            if waiting and not await self._deliver(waiting):
+                continue
+            if len(waiting) < self._batch and not self._woken.is_set():
+                self.counts.pending = 0
+                self._empty.set()
+                await first(self._woken.wait(), self._clock.sleep(self._poll_s))
+
+    async def _deliver(self, waiting: Sequence[StoredEvent]) -> bool:
+        """Whether the sink took them; if not, return when it is time for another try."""
+        events = [item.event for item in waiting]
+        began_s = self._clock.monotonic_s()
+        # As a value: whatever a sink fails with, the events wait and are tried again.
+        (failure,) = await asyncio.gather(self._sink.publish(events), return_exceptions=True)
+        if failure is not None:
+            await self._wait_after(failure)
+            return False
+        self._recovered()
+        self.counts.last_publish_s = self._clock.monotonic_s() - began_s
+        self.counts.published += len(events)
+        self._on_delivered(self.name, events, self._clock.now())
+        await self._ask_store(self._store.delivered, self.name, [item.seq for item in waiting])
+        self.counts.pending = max(self.counts.pending - len(events), 0)
+        return True
+
+    async def _wait_after(self, failure: BaseException) -> None:
+        self._failed += 1
+        self.counts.failures += 1
+        reason = str(failure) if isinstance(failure, ResadaptError) else f"{type(failure).__name__}: {failure}"
+        if reason != self.counts.last_error:
+            defect = None if isinstance(failure, SinkUnavailable | ConfigError) else failure
+            more = {"traceback": plain_traceback(defect)} if defect else {}
+            log.warning("sink_unavailable", sink=self.name, reason=reason, **more)
+        self.counts.last_error = reason
+        asked_s = failure.retry_after_s if isinstance(failure, SinkUnavailable) else None
+        delay_s = back_off_s(self._failed, *RETRY_S) if asked_s is None else min(max(asked_s, 0.0), MAX_RETRY_AFTER_S)
+        self._hurried.clear()
+        await first(self._hurried.wait(), self._clock.sleep(delay_s))
+
+    def _recovered(self) -> None:
+        if self._failed:
+            log.info("sink_recovered", sink=self.name, failures=self._failed)
+        self._failed = 0
+        self.counts.last_error = None
+
+    async def _ask_store(self, call: Callable[..., _T], *arguments: object) -> _T:
+        """`call(*arguments)` in the relay's thread, again and again until the store is there."""
+        tries = 0
+        while True:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+            except StoreUnavailable as error:
+                tries += 1
+                if tries == 1:
+                    log.warning("store_unavailable", sink=self.name, reason=str(error))
+                await self._clock.sleep(back_off_s(tries, *RETRY_S))
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("relay_stopped", task=task.get_name(), traceback=plain_traceback(error))

@@ -1,0 +1,256 @@
+"""What must survive a crash: where each stream stands, and the events that still have to go out.
+
+The store is synchronous and may be called from many threads. A method raises StoreUnavailable when the database cannot
+do it now (full disk, held lock, lost server); then nothing has changed. It never holds URLs or credentials.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from pipeline.clock import Clock
+from pipeline.core.outcome import Decision
+from pipeline.delivery.database import DELIVERY, OUTBOX, STREAM_STATE, Database, StoreFull
+from pipeline.sinks.cloudevents import dump_json, load_json
+from pipeline.types import Event
+
+KEEP_EVENTS = 10_000
+PRUNE_EVERY = 256
+"""Deliveries (or events, where there is no sink) between two prunings of the history."""
+
+_KEYS_PER_QUERY = 500
+_EVENTS = sa.select(
+    OUTBOX.c.seq,
+    OUTBOX.c.event_id,
+    OUTBOX.c.type,
+    OUTBOX.c.stream_id,
+    OUTBOX.c.time,
+    OUTBOX.c.data,
+    OUTBOX.c.watch_id,
+)
+_OWED = _EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
+_SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+_DELIVERED = sa.delete(DELIVERY).where(
+    DELIVERY.c.sink == sa.bindparam("sink"), DELIVERY.c.seq.in_(sa.bindparam("seqs", expanding=True))
+)
+
+_T = TypeVar("_T")
+_StateRow = dict[str, str | float]
+_EventRow = dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStream:
+    """Where a stream stood after its newest committed decision; `resume_s` is stream time, `updated_at` UTC."""
+
+    state: str
+    resume_s: float
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event and its place in the order of commits, which is the order of decision within a stream."""
+
+    seq: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A decision in the form in which it is written."""
+
+    state: _StateRow
+    events: tuple[tuple[str, _EventRow], ...]
+
+
+class Store:
+    """Stream states and outgoing events in the database at `url`; see Database for what opening it raises.
+
+    Events delivered to every sink stay as history, the newest `keep_events` of them. `max_bytes` bounds a SQLite file:
+    when it, or the disk, is full the history goes first; after that commits raise StoreUnavailable until sinks have
+    taken events. Undelivered events are never dropped. `exclusive` allows one such process per database.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        keep_events: int = KEEP_EVENTS,
+        max_bytes: int | None = None,
+        exclusive: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._keep_events = keep_events
+        self._sinks: tuple[str, ...] = ()
+        self._unpruned = 0
+        self._database = Database(url, max_bytes, exclusive)
+        self._save_state = _upsert_state(self._database)
+        self._save_event = self._database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
+        self._save_owed = self._database.insert(DELIVERY).on_conflict_do_nothing()
+
+    def register_sinks(self, names: Sequence[str]) -> None:
+        """From now on, every new event is to be delivered to these sinks. Earlier events are not."""
+        self._sinks = tuple(names)
+
+    def load(self, stream_id: str) -> StoredStream | None:
+        """Where a stream stood after its newest committed decision, or None for one never seen."""
+        query = sa.select(STREAM_STATE).where(STREAM_STATE.c.stream_id == stream_id)
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at))
+
+    def rows_of(self, decision: Decision) -> Rows:
+        """What `write` takes. Raises ValueError for event data that JSON cannot hold and a time without a zone."""
+        state: _StateRow = {
+            "stream_id": decision.stream_id,
+            "state": decision.state,
+            "resume_s": decision.resume_s,
+            "updated_at": self._clock.now().isoformat(),
+        }
+        return Rows(state, tuple((event.id, _row_of(event)) for event in decision.events))
+
+    def commit(self, decisions: Sequence[Decision]) -> int:
+        """Make decisions durable together; later ones of a stream replace earlier ones.
+
+        An event whose id is already there is neither written nor delivered again. Returns how many events are new.
+        Raises ValueError for event data that JSON cannot hold; then nothing is written.
+        """
+        return self.write([self.rows_of(decision) for decision in decisions])
+
+    def write(self, rows: Sequence[Rows]) -> int:
+        """`commit` for decisions whose rows were made before."""
+        try:
+            return self._write(rows)
+        except StoreFull:
+            if not self.prune(keep_events=0):
+                raise
+            return self._write(rows)
+
+    def _write(self, rows: Sequence[Rows]) -> int:
+        states = {row.state["stream_id"]: row.state for row in rows}
+        events = dict(event for row in rows for event in row.events)
+        with self._database.writing() as connection:
+            if states:
+                connection.execute(self._save_state, list(states.values()))
+            for known in _seqs_of(connection, list(events)):
+                del events[known]
+            if events:
+                self._write_events(connection, events)
+        return len(events)
+
+    def pending_events(self, sink: str, limit: int) -> list[StoredEvent]:
+        """The oldest `limit` events that `sink` still has to get, in the order of commits."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_OWED.limit(limit), {"sink": sink})
+            return [_event_of(*row) for row in rows]
+
+    def pending(self, sink: str) -> int:
+        """How many events `sink` still has to get."""
+        query = sa.select(sa.func.count()).select_from(DELIVERY).where(DELIVERY.c.sink == sink)
+        with self._database.reading() as connection:
+            return connection.scalars(query).one()
+
+    def delivered(self, sink: str, seqs: Sequence[int]) -> None:
+        """Note that `sink` has these events."""
+        with self._database.writing() as connection:
+            for part in _portions(seqs):
+                connection.execute(_DELIVERED, {"sink": sink, "seqs": part})
+            self._prune_now_and_then(connection, len(seqs))
+
+    def sinks_owed(self) -> tuple[str, ...]:
+        """Names under which events still wait, registered or not."""
+        with self._database.reading() as connection:
+            return tuple(connection.scalars(sa.select(DELIVERY.c.sink).distinct().order_by(DELIVERY.c.sink)))
+
+    def forget_sink(self, sink: str) -> int:
+        """Drop what waits for a sink that no configuration names any more. Returns how many events it will not get."""
+        with self._database.writing() as connection:
+            return connection.execute(sa.delete(DELIVERY).where(DELIVERY.c.sink == sink)).rowcount
+
+    def recent(self, limit: int, before_seq: int | None = None, stream_id: str | None = None) -> list[StoredEvent]:
+        """The newest events of the history, newest first: of one stream, or older than a known one, where asked."""
+        query = _EVENTS.order_by(OUTBOX.c.seq.desc()).limit(limit)
+        if before_seq is not None:
+            query = query.where(OUTBOX.c.seq < before_seq)
+        if stream_id is not None:
+            query = query.where(OUTBOX.c.stream_id == stream_id)
+        with self._database.reading() as connection:
+            return [_event_of(*row) for row in connection.execute(query)]
+
+    def prune(self, keep_events: int) -> int:
+        """Remove events delivered everywhere, beyond the newest `keep_events` of all. Returns how many went."""
+        with self._database.writing() as connection:
+            return _prune(connection, keep_events)
+
+    def close(self) -> None:
+        """Close the database, and let another exclusive process in."""
+        self._database.close()
+
+    def _write_events(self, connection: sa.Connection, events: dict[str, _EventRow]) -> None:
+        connection.execute(self._save_event, list(events.values()))
+        seqs = _seqs_of(connection, list(events)).values() if self._sinks else ()
+        if owed := [{"sink": sink, "seq": seq} for sink in self._sinks for seq in seqs]:
+            connection.execute(self._save_owed, owed)
+        if not self._sinks:
+            self._prune_now_and_then(connection, len(events))
+
+    def _prune_now_and_then(self, connection: sa.Connection, more: int) -> None:
+        self._unpruned += more
+        if self._unpruned >= PRUNE_EVERY:
+            _prune(connection, self._keep_events)
+            self._unpruned = 0
+
+
+def _upsert_state(database: Database) -> sa.Executable:
+    insert = database.insert(STREAM_STATE)
+    changed = {name: insert.excluded[name] for name in ("state", "resume_s", "updated_at")}
+    return insert.on_conflict_do_update(index_elements=["stream_id"], set_=changed)
+
+
+def _prune(connection: sa.Connection, keep_events: int) -> int:
+    newest = sa.select(OUTBOX.c.seq).order_by(OUTBOX.c.seq.desc()).offset(keep_events).limit(1)
+    last = connection.scalar(newest)
+    if last is None:
+        return 0
+    owed = sa.exists().where(DELIVERY.c.seq == OUTBOX.c.seq)
+    return connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.seq <= last, ~owed)).rowcount
+
+
+def _row_of(event: Event) -> _EventRow:
+    if event.time.tzinfo is None:
+        raise ValueError(f"the time of event {event.id} has no zone: {event.time.isoformat()}; expected UTC")
+    return {
+        "event_id": event.id,
+        "stream_id": event.stream_id,
+        "watch_id": event.watch_id,
+        "type": event.type,
+        "time": event.time.isoformat(),
+        "data": dump_json(event.data),
+    }
+
+
+def _event_of(
+    seq: int, event_id: str, kind: str, stream_id: str, time: str, text: str, watch_id: str | None
+) -> StoredEvent:
+    data = load_json(text)
+    assert isinstance(data, dict)
+    return StoredEvent(seq, Event(event_id, kind, stream_id, datetime.fromisoformat(time), data, watch_id))
+
+
+def _seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Sequence numbers of those events that are there, by event id."""
+    found: dict[str, int] = {}
+    for part in _portions(ids):
+        found.update((row.event_id, row.seq) for row in connection.execute(_SEQS, {"ids": part}))
+    return found
+
+
+def _portions(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """In pieces that fit a query's parameters."""
+    for start in range(0, len(values), _KEYS_PER_QUERY):
+        yield values[start : start + _KEYS_PER_QUERY]

@@ -1,0 +1,1 @@
+"""The command line of resadapt-allocator: train, evaluate, export, compile, check, bench."""

@@ -1,0 +1,1 @@
+"""The embedded backend: any Qwen-VL checkpoint, run by transformers in this process."""

@@ -1,0 +1,295 @@
+"""The embedded multimodal LLM: any Qwen-VL checkpoint, run in this process by transformers.
+
+Of each stream's context the model keeps what it has read (its cache). An `ask` reads the new segments only, then
+branches one short question per watch from there. All of the model's work happens in one thread, in the order in which
+it was asked for; the event loop never waits for it. What is new in several streams that wait goes through the vision
+encoder together.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.clock import Clock, SystemClock
+from pipeline.core.context import Context, Room
+from pipeline.errors import MLLMOverloaded, MLLMUnavailable, ResadaptError
+from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
+from pipeline.mllm.card import Card, read_card
+from pipeline.mllm.counters import Counters
+from pipeline.mllm.kept import Kept, KeptPrefixes
+from pipeline.mllm.prompt import looks, opening, read_answer, suffix
+from pipeline.mllm.transformers.worker import Turn, Turns, is_out_of_memory
+from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
+
+if TYPE_CHECKING:
+    from pipeline.mllm.transformers.cache import Prefix
+    from pipeline.mllm.transformers.reader import LogOdds, Reader
+
+MAX_PREFILL_TOKENS = 4096
+"""Vision tokens encoded or read in one pass; a longer context takes more passes. Bounds the memory of a prefill."""
+
+
+class TransformersMLLM:
+    """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen.
+
+    `device` and `dtype` are torch's names or "auto" (see `loading`), `threads` the CPU threads of the model. Bounds:
+    caches are kept for `max_streams` streams and `max_cache_tokens` prompt tokens together, the least recently used go
+    first; a prompt with its answer has at most `max_prompt_tokens`, or what the checkpoint was made for; with
+    `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask that has no answer after `timeout_s`
+    seconds ends in MLLMTimeout.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        name: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int = 1,
+        max_streams: int = 64,
+        max_cache_tokens: int = 131_072,
+        max_prompt_tokens: int = 32_768,
+        max_queue: int = 64,
+        timeout_s: float = 60.0,
+        clock: Clock = SystemClock(),
+    ) -> None:
+        self._checkpoint, self._name = str(checkpoint), name
+        self._device, self._dtype, self._threads = device, dtype, threads
+        self._clock, self._turns = clock, Turns(name, max_queue, timeout_s, clock)
+        self._max_prompt_tokens = max_prompt_tokens
+        self._kept: KeptPrefixes[Prefix] = KeptPrefixes(max_streams, max_cache_tokens)
+        self._card: Card | None = None
+        self._reader: Reader | None = None
+
+    @property
+    def info(self) -> MLLMInfo:
+        """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
+        card = self._read_card()
+        return MLLMInfo(self._name, card.family, card.grid, card.meaningful)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return min(self._max_prompt_tokens, self._read_card().longest_prompt)
+
+    @property
+    def counters(self) -> Counters:
+        """What the bounds did."""
+        return self._turns.counters
+
+    @property
+    def kept(self) -> KeptPrefixes["Prefix"]:
+        """The caches kept, and what their bounds did."""
+        return self._kept
+
+    async def start(self) -> None:
+        """Load the weights and warm up. Raises ConfigError and EngineMismatch as `loading.load` does,
+        EngineMismatch also when the kept prefix does not answer as one pass over the whole prompt would."""
+        if self._reader is None:
+            await self._turns.run(self._load)
+
+    def counts(self) -> Mapping[str, int]:
+        return self.counters.with_kept(self._kept)
+
+    def pending(self, context: Context) -> int:
+        return sum(segment.tokens for segment in context.segments[self._kept.segments(context) :])
+
+    def room(self, context: Context) -> Room:
+        return room_within(context, self.longest_prompt, self._kept.room(context))
+
+    async def ask(
+        self,
+        context: Context,
+        queries: Sequence[WatchQuery],
+        limit: int | None = None,
+        aside: Sequence[Segment] = (),
+    ) -> Answers:
+        questions = [suffix(query.question, self.info.family).text for query in queries]
+        turn = Turn(context, tuple(aside), limit)
+        odds, usage = await self._turns.take(turn, lambda: self._answer(turn, questions))
+        answers = [read_answer(query.id, *pair) for query, pair in zip(queries, odds, strict=True)]
+        return Answers(tuple(answers), usage)
+
+    async def say(
+        self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None
+    ) -> list[str]:
+        asked = [suffix(question, self.info.family).text for question in questions]
+        turn = Turn(context)
+        return await self._turns.take(turn, lambda: self._say(turn, asked, most, schema))
+
+    def forget(self, stream_id: str) -> None:
+        self._kept.drop(stream_id)
+        # Work under way may keep the stream's prefix again: drop it once more after that.
+        self._turns.afterwards(lambda: self._kept.drop(stream_id))
+
+    async def close(self) -> None:
+        await self._turns.close()
+        self._kept.clear()
+        self._reader = None
+
+    def _read_card(self) -> Card:
+        if self._card is None:
+            self._card = read_card(self._checkpoint)
+        return self._card
+
+    # What follows runs in the worker thread.
+
+    def _load(self) -> None:
+        import torch
+
+        from pipeline.mllm.transformers.loading import load
+
+        torch.set_num_threads(self._threads)
+        self._card = read_card(self._checkpoint)
+        reader = load(self._checkpoint, self._card, self._device, self._dtype)
+        with torch.inference_mode():
+            reader.check()
+        self._reader = reader
+
+    def _answer(self, turn: Turn, questions: Sequence[str]) -> "tuple[list[LogOdds], Usage]":
+        import torch
+
+        reader = self._ready()
+        asked = [reader.tokens(question) for question in questions]
+        with torch.inference_mode():
+            found, fresh = self._find(turn, reader, max(map(len, asked), default=0))
+            self._encode_together(turn, reader)
+            kept = self._bring_up(turn, found, reader)
+            prefix = self._show_aside(turn, kept.prefix, reader)
+            self._turns.in_time(turn)
+            odds: list[LogOdds] = []
+            first_s = 0.0
+            with self._dropped_on_failure(turn):
+                for group in reader.answers(prefix, asked):
+                    first_s = first_s or self._clock.monotonic_s()
+                    odds += group
+        cached, now_s = found.tokens if found else 0, self._clock.monotonic_s()
+        usage = Usage(
+            encoded_tokens=sum(segment.tokens for segment in fresh),
+            prefilled_tokens=prefix.tokens - cached + sum(map(len, asked)),
+            cached_tokens=cached,
+            seconds=now_s - turn.asked_s,
+            queued_s=turn.came_s - turn.asked_s,
+            first_answer_s=(first_s or now_s) - turn.came_s,
+        )
+        return odds, usage
+
+    def _say(self, turn: Turn, questions: Sequence[str], most: int, schema: Mapping[str, Json] | None) -> list[str]:
+        import torch
+
+        from pipeline.mllm.transformers.saying import say
+
+        reader = self._ready()
+        asked = [reader.tokens(question) for question in questions]
+        with torch.inference_mode():
+            found, _ = self._find(turn, reader, max(map(len, asked), default=0) + most)
+            self._encode_together(turn, reader)
+            kept = self._bring_up(turn, found, reader)
+            with self._dropped_on_failure(turn):
+                return say(reader, kept.prefix, asked, most, schema, lambda: self._turns.in_time(turn))
+
+    def _ready(self) -> "Reader":
+        assert self._reader is not None, "ask before start"
+        return self._reader
+
+    def _find(self, turn: Turn, reader: "Reader", more_tokens: int) -> "tuple[Kept[Prefix] | None, Sequence[Segment]]":
+        """What is kept for this turn, and the segments that have to be read. Raises MLLMUnavailable over its limit, and
+        where the prompt, with `more_tokens` behind the pictures, would be longer than the longest."""
+        found = self._kept.find(turn.context)
+        fresh = self._fresh(turn)
+        before = [] if found else [opening(self.info.family)]
+        prompt = reader.length([*before, *looks(fresh, turn.context.anchor_s)]) + (found.tokens if found else 0)
+        try:
+            check_limit(sum(segment.tokens for segment in fresh), turn.limit, turn.context.stream_id)
+            check_length(prompt, more_tokens, self.longest_prompt, turn.context.stream_id)
+        except MLLMUnavailable as refusal:
+            refusal.sent = turn.sent  # Something was if it was encoded before its turn, and its prefix was lost since.
+            raise
+        turn.sent = True
+        return found, fresh
+
+    def _fresh(self, turn: Turn) -> Sequence[Segment]:
+        return (*turn.context.segments[self._kept.segments(turn.context) :], *turn.aside)
+
+    def _encode_together(self, turn: Turn, reader: "Reader") -> None:
+        """Encode what is new in this turn in one call with what is new in those that wait behind it, as far as all of
+        it is one pass: the encoder costs less per picture the more it is given."""
+        if turn.encoded:
+            return
+        chosen: list[tuple[Turn, Sequence[Segment]]] = []
+        room = MAX_PREFILL_TOKENS
+        for one in (turn, *self._turns.waiting()):
+            fresh = self._fresh(one)
+            tokens = sum(segment.tokens for segment in fresh)
+            refused = one.limit is not None and tokens > one.limit
+            if not fresh or refused or one.deadline_s < turn.came_s:
+                continue
+            if (room := room - tokens) < 0:
+                break
+            chosen.append((one, fresh))
+        if len(chosen) < 2:
+            return
+        for one, _ in chosen:
+            one.sent = True
+        with self._dropped_on_failure(turn):
+            encoded = iter(reader.encode([segment for _, fresh in chosen for segment in fresh]))
+        for one, fresh in chosen:
+            one.encoded.update((segment.content_id, next(encoded)) for segment in fresh)
+
+    def _bring_up(self, turn: Turn, found: "Kept[Prefix] | None", reader: "Reader") -> "Kept[Prefix]":
+        """Read what is new in the context, pass by pass; what was read is kept even if time runs out between them."""
+        context, kept = turn.context, found
+        if kept is None:
+            with self._dropped_on_failure(turn):
+                prefix = reader.empty()
+                reader.extend(prefix, [opening(self.info.family)])
+            kept = Kept(context.epoch, context.anchor_s, (), prefix.tokens, prefix)
+            self._kept.put(context.stream_id, kept)
+        for group in _passes(context.segments[len(kept.content_ids) :]):
+            self._turns.in_time(turn)
+            with self._dropped_on_failure(turn):
+                reader.extend(kept.prefix, looks(group, context.anchor_s), turn.encoded)
+            ids = (*kept.content_ids, *(segment.content_id for segment in group))
+            kept = Kept(context.epoch, context.anchor_s, ids, kept.prefix.tokens, kept.prefix)
+            self._kept.put(context.stream_id, kept)
+        return kept
+
+    def _show_aside(self, turn: Turn, prefix: "Prefix", reader: "Reader") -> "Prefix":
+        """The prefix that the queries see: with segments aside a branch, of which nothing is kept."""
+        if turn.aside:
+            prefix = prefix.branch()
+        for group in _passes(turn.aside):
+            self._turns.in_time(turn)
+            with self._dropped_on_failure(turn):
+                reader.extend(prefix, looks(group, turn.context.anchor_s), turn.encoded)
+        return prefix
+
+    @contextmanager
+    def _dropped_on_failure(self, turn: Turn) -> Iterator[None]:
+        """Keep nothing half-written: when the model fails in here, the stream's cache goes with it."""
+        try:
+            yield
+        except ResadaptError:
+            raise  # Raised on purpose, between what the model does.
+        except BaseException as error:
+            stream_id = turn.context.stream_id
+            self._kept.drop(stream_id)
+            if is_out_of_memory(error):
+                self.counters.out_of_memory += 1
+                raise MLLMOverloaded(
+                    f"{self._name} ran out of memory reading {stream_id}; lower max_cache_tokens or max_streams"
+                ) from error
+            raise
+
+
+def _passes(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    group: list[Segment] = []
+    for segment in segments:
+        if group and sum(one.tokens for one in group) + segment.tokens > MAX_PREFILL_TOKENS:
+            yield group
+            group = []
+        group.append(segment)
+    if group:
+        yield group

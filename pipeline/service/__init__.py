@@ -1,0 +1,1 @@
+"""The running service: streams attached, supervised, reconciled with the configuration, and drained."""

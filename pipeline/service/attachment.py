@@ -1,0 +1,177 @@
+"""The life of one attached stream: attached, lost and recovered any number of times, ended. Each is an event."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Literal
+
+import structlog
+
+from pipeline.config.site import ReconnectConfig
+from pipeline.core.outcome import Decision
+from pipeline.core.state import StreamRun
+from pipeline.errors import ConfigError, SourceRefused, SourceStalled, SourceUnavailable
+from pipeline.loop import House, watch_stream
+from pipeline.redact import redact_url, scrub
+from pipeline.sources.base import Sampler, Source, SourceCounts
+from pipeline.types import Frame, Json
+from pipeline.waiting import back_off_s, first
+
+log = structlog.get_logger()
+
+Phase = Literal["connecting", "up", "lost", "ended"]
+
+
+class Attachment:
+    """Keeps one stream attached until it ends or is told to stop.
+
+    A live stream that breaks is reattached for ever. With `insist` False a stream that never gave a frame is given up
+    with SourceUnavailable instead, which is what a person who has just typed its URL wants.
+    """
+
+    def __init__(
+        self, run: StreamRun, source: Source, url: str, house: House, reconnect: ReconnectConfig, insist: bool = True
+    ) -> None:
+        self.run = run
+        self.source = source
+        self.phase: Phase = "connecting"
+        self._url = redact_url(url)
+        self._house = house
+        self._reconnect = reconnect
+        self._insist = insist
+        self._failures = 0
+        self._lost_at_s = 0.0
+        self._attached = False
+        self._stopping = asyncio.Event()
+
+    async def live(self) -> None:
+        """Watch until the end. Raises ConfigError for a recording that cannot be read, however long one waits."""
+        reason = "internal error"
+        try:
+            await self._watch()
+            await self._attach()
+            reason = "drained" if self._stopping.is_set() else "end of stream"
+        except (ConfigError, SourceUnavailable) as error:
+            reason = scrub(str(error))
+            raise
+        except asyncio.CancelledError:
+            reason = ""  # cut: whether the hop under way was decided is known to the store alone
+            raise
+        finally:
+            if reason and self._attached:
+                await self._ended(reason)
+            self._enter("ended")
+            await self.source.close()
+            self._house.mllm.forget(self.run.stream_id)
+            self._house.allocator.forget(self.run.stream_id)
+
+    async def stop(self) -> None:
+        """Take no new frames; `live` returns once the hop under way is decided."""
+        self._stopping.set()
+        await self.source.close()
+
+    async def _watch(self) -> None:
+        noticed = _FirstFrameNoticed(self.source, self._up)
+        while not self._stopping.is_set():
+            try:
+                await watch_stream(self.run, noticed, self._house)
+                return
+            except SourceUnavailable as error:
+                if self._stopping.is_set():
+                    return
+                if self.phase == "connecting" and not self._insist:
+                    raise
+                await self._lost(error)
+                pause_s = self._pause_s(error)
+            await first(self._house.clock.sleep(pause_s), self._stopping.wait())
+
+    def _pause_s(self, error: SourceUnavailable) -> float:
+        bounds = self._reconnect
+        if isinstance(error, SourceRefused):
+            return back_off_s(1, bounds.refused_s, bounds.refused_s)
+        return back_off_s(self._failures, bounds.first_s, bounds.cap_s)
+
+    async def _attach(self) -> None:
+        """Announce the stream, once: with its first frame, loss or end, so that what never was has no events."""
+        if self._attached:
+            return
+        self._attached = True
+        info = self._house.mllm.info
+        mllm: dict[str, Json] = {"name": info.name, "family": info.family, "meaningful": info.meaningful}
+        data: dict[str, Json] = {
+            "url": self._url,
+            "mllm": mllm,
+            "allocator": self._house.allocator.name,
+            "sample_fps": self.run.hop_rules.sample_fps,
+            "resume_s": self.run.decided_s,
+        }
+        await self._announce("stream.attached", data)
+        if not info.meaningful:
+            warning = f"{info.name} answers without looking: its events mean nothing and only show the plumbing"
+            await self._announce("mllm.meaningless", {"mllm": mllm, "warning": warning})
+
+    async def _ended(self, reason: str) -> None:
+        await self._announce("stream.ended", {"reason": reason, "counts": self.run.counts.as_json()})
+
+    async def _up(self) -> None:
+        await self._attach()
+        if self.phase == "lost":
+            gone_s = self._house.clock.monotonic_s() - self._lost_at_s
+            await self._announce("stream.recovered", {"lost_for_s": round(gone_s, 3), "attempts": self._failures})
+        self._failures = 0
+        self._enter("up")
+
+    async def _lost(self, error: SourceUnavailable) -> None:
+        self._failures += 1
+        self._house.metrics.losses.labels(self.run.stream_id).inc()
+        if self.phase == "lost":
+            return
+        await self._attach()
+        reason = scrub(str(error))
+        if isinstance(error, SourceRefused):
+            reason += f"; asked again after about {self._reconnect.refused_s:g} s, for cameras lock accounts"
+        log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
+        self._lost_at_s = self._house.clock.monotonic_s()
+        self._enter("lost")
+        await self._announce("stream.lost", {"reason": reason, "stalled": isinstance(error, SourceStalled)})
+
+    async def _announce(self, kind: str, data: dict[str, Json]) -> None:
+        run = self.run
+        data = {"stream_s": run.decided_s, **data}
+        state, event = run.state.stream_event(run.stream_id, kind, self._house.clock.now(), data)
+        await self._house.outbox.commit(Decision(run.stream_id, state.to_json(), (event,), run.decided_s))
+        self._house.metrics.events.labels(kind).inc()
+        log.info(kind, stream=run.stream_id, stream_s=run.decided_s)
+        run.state, run.counts = state, run.counts.add(events=1)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._house.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
+
+
+class _FirstFrameNoticed:
+    """A source that says when each connection gives its first frame."""
+
+    def __init__(self, source: Source, notice: Callable[[], Awaitable[None]]) -> None:
+        self._source = source
+        self._notice = notice
+
+    @property
+    def live(self) -> bool:
+        return self._source.live
+
+    @property
+    def counts(self) -> SourceCounts:
+        return self._source.counts
+
+    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+        first = True
+        async with aclosing(self._source.frames(sampler)) as frames:
+            async for frame in frames:
+                if first:
+                    await self._notice()
+                first = False
+                yield frame
+
+    async def close(self) -> None:
+        await self._source.close()

@@ -1,0 +1,101 @@
+"""`resadapt check`: try each part of a site, and say of each in one line whether it works."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from allocator_engine.check import condition_of
+from allocator_engine.errors import EngineError
+from pipeline.build import allocator_name, build_allocator, build_mllm, build_sink, engine_knows, engine_of
+from pipeline.clock import Clock
+from pipeline.config.site import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, resolve_url
+from pipeline.delivery.store import Store
+from pipeline.errors import EngineMismatch, ResadaptError
+from pipeline.redact import redact_url
+from pipeline.sources.probe import probe
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part of a site: what it is, whether it works, and the reason or a description."""
+
+    what: str
+    healthy: bool
+    detail: str
+
+
+async def examine(site: SiteConfig, clock: Clock) -> list[Finding]:
+    """Findings on every stream, the MLLM, the allocator, every sink and the store. Streams are tried side by side."""
+    parts: dict[str, Awaitable[str]] = {}
+    for slug, stream in site.streams.items():
+        parts[f"stream {slug}"] = asyncio.to_thread(_stream, stream, clock)
+    parts["mllm"] = _mllm(site.mllm, clock)
+    parts["allocator"] = asyncio.to_thread(_allocator, site, clock)
+    for slug, sink in site.sinks.items():
+        parts[f"sink {slug}"] = _sink(slug, sink, clock)
+    parts["store"] = asyncio.to_thread(_store, site.store, clock)
+    return list(await asyncio.gather(*(_finding(what, trial) for what, trial in parts.items())))
+
+
+async def _finding(what: str, trial: Awaitable[str]) -> Finding:
+    try:
+        return Finding(what, True, await trial)
+    except ResadaptError as error:
+        return Finding(what, False, str(error))
+
+
+def _stream(stream: StreamConfig, clock: Clock) -> str:
+    url = resolve_url(stream.url)
+    if url.startswith("synthetic:"):
+        return "a generated scene"
+    found = probe(
+        url,
+        clock=clock,
+        read_s=2.0,
+        open_timeout_s=stream.open_timeout_s,
+        rtsp_transport=stream.rtsp_transport,
+        policy=stream.address_policy(),
+        shown=redact_url(stream.url) if "${" in stream.url else None,
+    )
+    rate = "one picture" if found.fps is None else f"{found.fps:g} fps"
+    return f"{found.codec} {found.width}x{found.height} at {rate}, clock {found.clock}"
+
+
+async def _mllm(config: MLLMConfig, clock: Clock) -> str:
+    mllm = build_mllm(config, clock)
+    try:
+        await mllm.start()
+        note = "" if mllm.info.meaningful else ", whose answers mean nothing"
+        note += ", which knows its own demo world only" if config.use == "yard" else ""
+        return f"{mllm.info.family}, {mllm.info.grid.cell_px} px per token{note}"
+    finally:
+        await mllm.close()
+
+
+def _allocator(site: SiteConfig, clock: Clock) -> str:
+    name = allocator_name(site)
+    build_allocator(site, clock)
+    if name != "learned":
+        return name
+    try:
+        condition = condition_of(engine_of(site), site.engine.backend)
+    except EngineError as error:
+        raise EngineMismatch(str(error)) from error
+    return f"learned, by {condition}" + ("" if engine_knows(site) else "; not known to be trained for this MLLM")
+
+
+async def _sink(slug: str, config: SinkConfig, clock: Clock) -> str:
+    sink = build_sink(slug, config, clock)
+    try:
+        return await sink.check()
+    finally:
+        await sink.close()
+
+
+def _store(url: str, clock: Clock) -> str:
+    store = Store(resolve_url(url, whole_path=True), clock)
+    try:
+        owed = [f"{store.pending(sink)} to {sink}" for sink in store.sinks_owed()]
+        return f"open, events still to deliver: {', '.join(owed) or 'none'}"
+    finally:
+        store.close()

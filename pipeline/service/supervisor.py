@@ -1,0 +1,94 @@
+"""Keeping one configured stream attached: restarted after what nobody foresaw, stopped within a deadline."""
+
+import asyncio
+import uuid
+
+import structlog
+
+from pipeline.build import build_source
+from pipeline.config.site import StreamConfig
+from pipeline.core.budget import Rate
+from pipeline.core.context import Context
+from pipeline.core.relook import Ring
+from pipeline.core.state import StreamRun, StreamState
+from pipeline.delivery.store import Store
+from pipeline.errors import ResadaptError, StoreUnavailable
+from pipeline.loop import House
+from pipeline.redact import plain_traceback, scrub
+from pipeline.service.attachment import Attachment
+from pipeline.waiting import back_off_s, first
+
+log = structlog.get_logger()
+
+RESTART_S = (1.0, 30.0)
+"""First and longest pause before a stream that failed unexpectedly is attached again, in seconds."""
+
+
+class Keeper:
+    """One stream of a site, from the start of its task to the end of it. `insist` is explained in Attachment."""
+
+    def __init__(self, slug: str, stream: StreamConfig, house: House, store: Store, insist: bool) -> None:
+        self.stream = stream
+        self.attachment: Attachment | None = None
+        self._slug = slug
+        self._house = house
+        self._store = store
+        self._insist = insist
+        self._stopping = asyncio.Event()
+        self.task = asyncio.create_task(self._keep(), name=f"stream {slug}")
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has given up."""
+        return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
+
+    async def stop(self, deadline_s: float) -> None:
+        """Let the hop under way be decided, for at most `deadline_s` seconds; then cut it. A cut stream, like one
+        whose process was killed, has no `stream.ended`: the next start goes on from what was committed."""
+        self._stopping.set()
+        if self.attachment:
+            await self.attachment.stop()
+        done, _ = await asyncio.wait([self.task], timeout=deadline_s)
+        if not done:
+            log.warning("stream_cut", stream=self._slug, waited_s=deadline_s)
+            self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                self.attachment = await self._attach()
+                if not self._stopping.is_set():
+                    await self.attachment.live()
+                return
+            except StoreUnavailable as error:
+                log.warning("stream_waits_for_store", stream=self._slug, reason=str(error))
+            except ResadaptError as error:
+                if self._insist:
+                    log.error("stream_failed", stream=self._slug, reason=scrub(str(error)))
+                raise
+            except Exception as error:  # noqa: BLE001 - the only one: a stream's defect stays the stream's
+                log.error("stream_crashed", stream=self._slug, traceback=plain_traceback(error))
+                self._house.metrics.crashes.labels(self._slug).inc()
+            finally:
+                self._house.budget.close(self._slug)
+            failures += 1
+            await self._pause(back_off_s(failures, *RESTART_S))
+
+    async def _attach(self) -> Attachment:
+        slug, stream, house = self._slug, self.stream, self._house
+        stored = await asyncio.to_thread(self._store.load, slug)
+        start_s = stored.resume_s if stored else 0.0
+        state = StreamState.from_json(stored.state) if stored else StreamState(lineage=uuid.uuid4().hex)
+        source = build_source(slug, stream, house.clock, start_s)
+        rate = Rate(stream.budget.rate_tokens_per_s, stream.budget.burst_tokens)
+        # A restarted stream begins with an empty bucket: what it had spent is not known, and must not be spent twice.
+        house.budget.open(slug, rate, start_s, stream.priority, full=stored is None)
+        context = Context.empty(slug, stream.context_rules(house.mllm.info.family))
+        ring = Ring(stream.relook_tokens, stream.relook_frames)
+        run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, ring=ring)
+        return Attachment(run, source, stream.url, house, stream.reconnect, self._insist)
+
+    async def _pause(self, seconds: float) -> None:
+        await first(self._house.clock.sleep(seconds), self._stopping.wait())

@@ -1,0 +1,126 @@
+"""Yard cameras that play as live streams: their films and truth, the watches that stand on them, and the score."""
+
+import asyncio
+import multiprocessing
+import signal
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.errors import SourceUnavailable
+from samples.yard.questions.grammar import Watch, watches_for
+from samples.yard.questions.matching import WatchScore, match
+from samples.yard.world.codec import write_video
+from samples.yard.world.facts import FrameFacts
+from samples.yard.world.scene import Scene
+from samples.yard.world.segments import sampled_times_s
+
+UNDERSTOOD = (
+    "gate and barrier, vehicles (kind, colour, place, plate), people (helmet, vest, bag), a bag left behind, smoke"
+    " and dogs"
+)
+"""What the yard's MLLM knows, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A yard camera whose stream is called `slug`: its film, and the facts of the frames that are sampled from it."""
+
+    slug: str
+    seed: int
+    film: Path
+    facts: tuple[FrameFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Scores of several watches taken together. None where nothing happened that a number could be of."""
+
+    f1: float | None
+    precision: float | None
+    recall: float | None
+    onset_delay_p50_s: float | None
+
+
+async def film(seeds: Sequence[int], seconds: float, sample_fps: float, folder: Path) -> tuple[Camera, ...]:
+    """Film the yards of `seeds` for `seconds` as H.264 at 25 fps, each in a process of its own.
+
+    Raises SourceUnavailable if one of them fails, for instance because the disk is full.
+    """
+    files = {seed: folder / f"camera_{seed}.mp4" for seed in seeds}
+    # Spawned, not forked: this process has threads. They find this package wherever this process found it.
+    spawn = multiprocessing.get_context("spawn")
+    crew = [spawn.Process(target=_film, args=(seed, seconds, file), daemon=True) for seed, file in files.items()]
+    for process in crew:
+        process.start()
+    try:
+        facts = await asyncio.to_thread(lambda: [_facts(seed, seconds, sample_fps) for seed in seeds])
+        await asyncio.gather(*(asyncio.to_thread(process.join) for process in crew))
+    finally:
+        for process in crew:
+            process.terminate()
+        for process in crew:
+            process.join()  # so that none writes into a folder that is being removed
+    failed = [seed for seed, process in zip(seeds, crew, strict=True) if process.exitcode]
+    if failed:
+        raise SourceUnavailable(f"the yard of seed {failed[0]} could not be filmed into {folder}; is the disk full?")
+    return tuple(Camera(f"yard-{seed}", seed, files[seed], seen) for seed, seen in zip(seeds, facts, strict=True))
+
+
+def choose_watches(cameras: Sequence[Camera], seed: int, count: int) -> tuple[Watch, ...]:
+    """Watches for all of the cameras: about half happen before one of them, and about half are fine."""
+    frames = [facts for camera in cameras for facts in camera.facts]
+    return watches_for(frames, np.random.default_rng((seed, 9)), count)
+
+
+def score(
+    watch: Watch, cameras: Sequence[Camera], onsets_s: Mapping[str, Sequence[float]], until_s: Mapping[str, float]
+) -> WatchScore:
+    """A watch's opened events (onsets by camera slug) against what its cameras showed until `until_s` (stream time)."""
+    scores = [
+        match(
+            watch,
+            [facts for facts in camera.facts if facts.time_s < until_s.get(camera.slug, 0.0)],
+            onsets_s.get(camera.slug, ()),
+        )
+        for camera in cameras
+    ]
+    return WatchScore(
+        watch.slug,
+        watch.family == "fine",
+        sum(one.found for one in scores),
+        sum(one.missed for one in scores),
+        sum(one.false for one in scores),
+        tuple(delay_s for one in scores for delay_s in one.delays_s),
+    )
+
+
+def totals(scores: Sequence[WatchScore]) -> Totals:
+    """All events of all watches together."""
+    found, missed, false = (sum(getattr(one, name) for one in scores) for name in ("found", "missed", "false"))
+    delays_s = [delay_s for one in scores for delay_s in one.delays_s]
+    return Totals(
+        f1=_share(2 * found, 2 * found + missed + false),
+        precision=_share(found, found + false),
+        recall=_share(found, found + missed),
+        onset_delay_p50_s=round(statistics.median(delays_s), 2) if delays_s else None,
+    )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _facts(seed: int, seconds: float, sample_fps: float) -> tuple[FrameFacts, ...]:
+    scene = Scene(seed, seconds)
+    return tuple(scene.look(time_s).facts for time_s in sampled_times_s(seconds, sample_fps))
+
+
+def _film(seed: int, seconds: float, file: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one, which ends it
+    cv2.setNumThreads(1)
+    write_video(file, Scene(seed, seconds))

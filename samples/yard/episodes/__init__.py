@@ -1,0 +1,1 @@
+"""Episodes of the yard as the Allocator is trained and compared on them."""

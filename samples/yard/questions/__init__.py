@@ -1,0 +1,1 @@
+"""Questions about the yard: conditions with three values, their wordings, watches, and what is true."""
