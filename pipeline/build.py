@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -270,16 +269,14 @@ def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
     """The sink of a URL. Raises ConfigError naming the known schemes."""
     url = resolve_url(config.url)
     expected = "expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
-    try:
-        scheme = urlsplit(url).scheme
-    except ValueError:
-        raise ConfigError(f"sinks.{slug}.url is not a URL; {expected}") from None
+    scheme, colon, behind = url.partition(":")
+    scheme = scheme.lower() if colon else ""
     if scheme == "jsonl":
-        return JsonlSink(Path(url.removeprefix("jsonl:")), name=slug)
+        return JsonlSink(Path(behind), name=slug)
     if scheme == "kafka":
         bootstrap, topic = parse_kafka_url(url)
         return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config))
-    if scheme in ("http", "https"):
+    if scheme in ("http", "https") and behind.startswith("//"):
         if config.secret is None:
             raise ConfigError(
                 f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"

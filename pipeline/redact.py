@@ -57,7 +57,7 @@ _known = _Known()
 
 
 def remember(secret: str) -> None:
-    """From now on `scrub` hides `secret` wherever it stands, also percent-encoded or escaped; of a URL its parts too."""
+    """From now on `scrub` hides `secret` wherever it stands, encoded and escaped too, and of a URL also its parts."""
     for line in {secret, *secret.splitlines()}:
         _known.add(line.strip())
     _, mark, behind = secret.strip().partition("://")

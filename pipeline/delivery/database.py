@@ -128,8 +128,10 @@ def _parse(url: str) -> sa.URL:
     backend = _backend(scheme if mark else "sqlite")
     if not mark and (slip := _SLIP.match(url)):
         raise ConfigError(f"the store {redact_url(url)!r} lacks its slashes; expected {_expected(slip[1], url)}")
+    if not mark:
+        return _parse_file(f"sqlite:///{url}")
     if backend == "sqlite":
-        return _parse_file(url if mark else f"sqlite:///{url}")
+        return _parse_file(url)
     try:
         parts = parse_url(url)
         database, _, query = parts.rest.removeprefix("/").partition("?")
@@ -146,16 +148,15 @@ def _parse(url: str) -> sa.URL:
 
 
 def _parse_file(url: str) -> sa.URL:
-    """A SQLite file, whose name may hold any character."""
     host, slash, path = url.partition("://")[2].partition("/")
     if host:
+        meant = redact_url(f"sqlite:///{host}{slash}{path}")
         raise ConfigError(
-            f"the store {redact_url(url)!r} names {host!r} as a host, which a file does not have; expected three slashes:"
-            f" sqlite:///{host}{slash}{path}"
+            f"the store {redact_url(url)!r} has two slashes, behind which a host stands; expected {meant}"
         )
     if not path or path == ":memory:":
         raise ConfigError("the store would be in memory and lost with the process; expected sqlite:///FILE")
-    return sa.URL.create("sqlite", database=path)
+    return sa.make_url(f"sqlite:///{path}")
 
 
 def _backend(scheme: str) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -227,15 +228,16 @@ class Opener:
         said = self._pipe.said() if self._pipe is not None else ""
         reason = said or _reason(error, self._clock.monotonic_s() - since_s, limit_s)
         kind = SourceRefused if isinstance(error, _REFUSALS) else SourceUnavailable
-        return kind(f"{self._address.shown} {event}: {reason}")
+        return self._named(kind(reason), event)
 
-    def _named(self, error: SourceUnavailable) -> SourceUnavailable:
-        """`error` with the address in front, if it does not have it."""
-        shown = self._address.shown
+    def _named(self, error: SourceUnavailable, event: str | None = None) -> SourceUnavailable:
+        """`error` with the address in front, if it does not have it, and what happened."""
+        shown, url = self._address.shown, self._address.url
         if str(error).startswith(shown):
             return error
-        event = "cannot be read" if self._opened else "cannot be opened"
-        return type(error)(f"{shown} {event}: {error}")
+        event = event or ("broke off" if self._opened else "cannot be opened")
+        encoded = isinstance(error, SourceRefused) and url is not None and _ENCODED.search(url.password or "")
+        return type(error)(f"{shown} {event}: {error}{_AS_IT_IS if encoded else ''}")
 
     def _input(self) -> Input | None:
         """What FFmpeg reads instead of opening the address itself."""
@@ -414,6 +416,8 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(known)}")
 
 
+_ENCODED = re.compile("%[0-9A-Fa-f]{2}")
+_AS_IT_IS = "; its password holds %XX: what a ${NAME} stands for is the password as it is, and is encoded here"
 _REFUSALS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)
 
 _PROTOCOLS = {

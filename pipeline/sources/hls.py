@@ -122,7 +122,7 @@ class Playlist(io.BytesIO):
                 return name, text
             # What a person would watch: the largest picture, of those the best.
             best = max(parsed.playlists, key=_worth)
-            name = urljoin(name, best.uri)
+            name = _join(name, best.uri)
             text = self._text(name)
         raise SourceUnavailable("its playlists name each other, and none has segments")
 
@@ -151,7 +151,7 @@ class Playlist(io.BytesIO):
     def _learn(self, text: str) -> bytes:
         """The playlist as FFmpeg is given it, its dates noted."""
         self.dates.note(_dates(text, self.name))
-        self._keys = frozenset(urljoin(self.name, uri) for uri in _KEY.findall(text))
+        self._keys = frozenset(_join(self.name, uri) for uri in _KEY.findall(text))
         if _is_finished(text) and not _ENDED.search(text):
             text += "\n#EXT-X-ENDLIST\n"
         return text.encode()
@@ -291,8 +291,14 @@ def _dates(text: str, base: str) -> dict[tuple[str, int], datetime]:
         date = segment.current_program_date_time
         if date is not None:
             date = date if date.tzinfo else date.replace(tzinfo=UTC)
-            found[urljoin(base, segment.uri), first] = date.astimezone(UTC)
+            found[_join(base, segment.uri), first] = date.astimezone(UTC)
     return found
+
+
+def _join(base: str, uri: str | None) -> str:
+    """What `uri` means in the playlist `base`, in FFmpeg's way of writing files."""
+    joined = urljoin(base, uri or "")
+    return joined.replace("file:///", "file:/", 1) if joined.startswith("file:///") else joined
 
 
 def _span(byterange: str | None, behind: int) -> tuple[int, int]:
