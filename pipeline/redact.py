@@ -36,21 +36,24 @@ class _Known:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._secrets: dict[str, None] = {}
-        self._pattern: re.Pattern[str] | None = None
+        self._forms: tuple[str, ...] = ()  # the longest first, for a short one may be a part of it
 
     def add(self, secret: str) -> None:
         if len(secret) < SHORTEST_SECRET or secret in self._secrets:
             return
         with self._lock:
             self._secrets[secret] = None
-            while len(self._secrets) > MOST_SECRETS:
+            forms = {*self._forms, *_forms(secret)}
+            if len(self._secrets) > MOST_SECRETS:
                 del self._secrets[next(iter(self._secrets))]
-            forms = {form for one in self._secrets for form in _forms(one)}
-            longest_first = sorted(forms, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+                forms = {form for one in self._secrets for form in _forms(one)}
+            self._forms = tuple(sorted(forms, key=len, reverse=True))
 
     def hide(self, text: str) -> str:
-        return self._pattern.sub(HIDDEN, text) if self._pattern else text
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, HIDDEN)
+        return text
 
 
 _known = _Known()

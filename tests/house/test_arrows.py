@@ -32,7 +32,19 @@ FLOORS = [
 """Rooms and single modules by floor. A module belongs to its longest entry and imports nothing of a higher floor."""
 
 ROOT_FILES = {
-    "pipeline": {"__init__", "types", "errors", "clock", "redact", "urls", "logs", "metrics", "loop", "build", "waiting"},
+    "pipeline": {
+        "__init__",
+        "types",
+        "errors",
+        "clock",
+        "redact",
+        "urls",
+        "logs",
+        "metrics",
+        "loop",
+        "build",
+        "waiting",
+    },
     "samples/yard": {"__init__", "demo", "versions"},
 }
 """What stands at the root of a package because every room needs it. Anything else has a room."""
