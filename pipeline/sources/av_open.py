@@ -206,6 +206,8 @@ class Opener:
             read = self._input()
             with closing(self._open(read)) as container:
                 yield self._connection(container, read)
+            if read is not None and (fault := read.fault()) is not None:
+                raise fault
         except SourceUnavailable as error:
             raise self._named(error) from None
         finally:
@@ -303,6 +305,8 @@ class Opener:
             return self._open_with(self.device, read)
         except (FFmpegError, OSError) as error:
             # What was read once is gone, and what refuses a password must not be asked twice.
+            if read is not None and (fault := read.fault()) is not None:
+                raise fault from None
             if self.device is None or read is not None or isinstance(error, _REFUSALS):
                 raise self._refused(error, since_s) from None
             refusal = error

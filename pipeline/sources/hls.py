@@ -79,7 +79,8 @@ def is_playlist(head: bytes) -> bool:
 class Playlist(io.BytesIO):
     """The playlist of one variant as FFmpeg reads it first, and `open`, which fetches what it names.
 
-    `name` is where it was found. Raises SourceUnavailable for what is no playlist or has no end.
+    `name` is where it was found, `fault` why there is no point in going on, if so. Raises SourceUnavailable for
+    what is no playlist or has no end.
     """
 
     def __init__(self, name: str, text: str, fetcher: Fetcher, clock: Clock) -> None:
@@ -92,6 +93,7 @@ class Playlist(io.BytesIO):
         self.finished = _is_finished(text)
         self._loaded_s = clock.monotonic_s()
         self._failures = 0
+        self.fault: SourceUnavailable | None = None
         super().__init__(self._learn(text))
 
     def seekable(self) -> bool:
@@ -100,19 +102,23 @@ class Playlist(io.BytesIO):
     def open(self, url: str, _flags: int, options: dict[str, str]) -> Body:
         """What FFmpeg asks for: the playlist again, a key, a header or a segment.
 
-        What cannot be had is empty, so that FFmpeg goes on with the next. Raises SourceUnavailable where there is no
-        point in going on.
+        What cannot be had is empty, so that FFmpeg goes on with the next; once there is a `fault`, everything is.
+        Raises SourceUnavailable where the playlist itself cannot be had.
         """
+        if self.fault is not None:
+            return _Once()
         if url == self.name:
             return self._reload()
         segment = _Segment(url, options, self._fetcher, None if url in self._keys else self.dates)
         if segment.failed is None:
             self._failures = 0
-        else:
-            self._failures += 1
-            log.info("a segment of a playlist was left out: %s", segment.failed)
-            if self._failures >= MAX_FAILURES:
-                raise SourceUnavailable(f"{MAX_FAILURES} segments in a row could not be had: {segment.failed}")
+            return segment
+        self._failures += 1
+        log.info("a segment of a playlist was left out: %s", segment.failed)
+        if isinstance(segment.failed, SourceRefused | _Hopeless):
+            self.fault = segment.failed
+        elif self._failures >= MAX_FAILURES:
+            self.fault = SourceUnavailable(f"{MAX_FAILURES} segments in a row could not be had: {segment.failed}")
         return segment
 
     def _variant(self, name: str, text: str) -> tuple[str, str]:
@@ -157,6 +163,10 @@ class Playlist(io.BytesIO):
         return text.encode()
 
 
+class _Hopeless(SourceUnavailable):
+    """What no further segment will mend."""
+
+
 class _Once(io.BytesIO):
     def seekable(self) -> bool:
         return False
@@ -165,28 +175,29 @@ class _Once(io.BytesIO):
 class _Segment(io.RawIOBase):
     """A segment, header or key, decrypted where FFmpeg gives the key. `failed` says why it is empty, if it is.
 
-    `dates` counts its bytes, as FFmpeg does for all but keys.
+    `dates` counts its bytes, as FFmpeg does for all but keys. A part of a file on the web begins with its first byte; in
+    a file on disk FFmpeg goes to it by itself.
     """
 
     def __init__(self, url: str, options: dict[str, str], fetcher: Fetcher, dates: SegmentDates | None) -> None:
-        self.failed: str | None = None
+        self.failed: SourceUnavailable | None = None
         self._dates = dates
         plain = url.removeprefix("crypto+").removeprefix("crypto:")
-        first, end = int(options.get("offset", 0)), int(options.get("end_offset", 0))
-        span = (first, end or None) if first or end else None
+        first, end = int(options.get("offset", 0)), int(options.get("end_offset", 0)) or None
+        remote = plain.startswith("http")
+        self._at = first if remote else 0
+        self._first, self._end = first, end
+        self._decrypt = _decryption(options) if plain != url else None
         self._body: Body = io.BytesIO()
         try:
-            self._body = _data(plain) if plain.startswith("data:") else fetcher.part(plain, span)
-            head = self._body.read(len(_HEAD))
-        except SourceRefused:
-            raise
+            self._body = _data(plain) if plain.startswith("data:") else _part(fetcher, plain, first, end, remote)
+            self._head = self._body.read(len(_HEAD))
         except SourceUnavailable as error:
-            self.failed, head = str(error), b""
-        if is_playlist(head):
+            self.failed, self._head = error, b""
+        if is_playlist(self._head):
             self._body.close()
-            raise SourceUnavailable("its playlist names a playlist where a segment belongs")
-        self._head = head
-        self._decrypt = _decryption(options) if plain != url else None
+            self._body, self._head = io.BytesIO(), b""
+            self.failed = _Hopeless("its playlist names a playlist where a segment belongs")
         if dates is not None:
             dates.begin(plain, first)
 
@@ -194,18 +205,24 @@ class _Segment(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        return False
+        return isinstance(self._body, io.BufferedIOBase) and self._decrypt is None
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if not isinstance(self._body, io.BufferedIOBase) or whence == io.SEEK_END:
+            raise OSError("it cannot be read at another place")
+        self._head = b""
+        self._at = self._body.seek(offset + (self._at if whence == io.SEEK_CUR else 0))
+        return self._at
 
     def read(self, size: int = -1) -> bytes:
         try:
             data = self._read(size)
-        except SourceRefused:
-            raise
         except SourceUnavailable as error:
             log.info("a segment of a playlist broke off: %s", error)
             data = b""
-        if self._dates is not None:
-            self._dates.passed(len(data))
         return data
 
     def close(self) -> None:
@@ -213,19 +230,36 @@ class _Segment(io.RawIOBase):
         super().close()
 
     def _read(self, size: int) -> bytes:
-        if self._decrypt is not None:
-            # Padding can make a piece empty that is not the last.
-            while piece := self._plain(max(size - 16, 16)):
-                if plain := self._decrypt(piece):
-                    return plain
-            return self._decrypt(b"")
-        return self._plain(size)
+        if self._decrypt is None:
+            at = self._at
+            data = self._plain(size)
+            self._passed(self._at - max(at, self._first) if self._at > self._first else 0)
+            return data
+        data = b""
+        # Padding can make a piece empty that is not the last.
+        while not data and (piece := self._plain(max(size - 16, 16))):
+            data = self._decrypt(piece)
+        data = data or self._decrypt(b"")
+        self._passed(len(data))
+        return data
+
+    def _passed(self, count: int) -> None:
+        if self._dates is not None:
+            self._dates.passed(count)
 
     def _plain(self, size: int) -> bytes:
+        # Not beyond the end of a part, where FFmpeg stops reading: it counts what it took, and so do we.
+        size = size if self._end is None else max(min(size, self._end - self._at), 0)
         if self._head:
             given, self._head = self._head[:size], self._head[size:]
-            return given
-        return self._body.read(size)
+        else:
+            given = self._body.read(size)
+        self._at += len(given)
+        return given
+
+
+def _part(fetcher: Fetcher, url: str, first: int, end: int | None, remote: bool) -> Body:
+    return fetcher.part(url, (first, end) if remote and (first or end) else None)
 
 
 def _decryption(options: dict[str, str]) -> Callable[[bytes], bytes]:

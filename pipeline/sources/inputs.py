@@ -42,7 +42,8 @@ class Input:
     """A file-like object for FFmpeg, with what goes with it.
 
     `format` is FFmpeg's where it must not guess; `open` fetches what the container names. `live` is None where the
-    container has to say. `ended` tells of a live stream that came to an end whether it was a recording after all.
+    container has to say. `ended` tells of a live stream that came to an end whether it was a recording after all,
+    `fault` why what was read came to an end, where FFmpeg does not know.
     """
 
     file: RawIOBase | BinaryIO
@@ -54,6 +55,7 @@ class Input:
     live: bool | None = None
     dates: SegmentDates | None = None
     ended: Callable[[], bool] = lambda: False
+    fault: Callable[[], SourceUnavailable | None] = lambda: None
 
 
 class WebInput:
@@ -229,7 +231,7 @@ def begins_playlist(path: Path) -> bool:
 def _hls(playlist: Playlist, cut: Cut, close: Callable[[], None]) -> Input:
     return Input(
         playlist, cut, close, format="hls", options=NO_PROTOCOLS | FFMPEG_OPTIONS, open=playlist.open,
-        live=not playlist.finished, dates=playlist.dates,
+        live=not playlist.finished, dates=playlist.dates, fault=lambda: playlist.fault,
     )  # fmt: skip
 
 

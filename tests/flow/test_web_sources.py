@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from pipeline.sources.base import Sampler, Source
 from pipeline.sources.hls import MAX_FAILURES, MAX_MASTERS
 from pipeline.sources.policy import AddressPolicy
 from pipeline.sources.probe import probe
+from pipeline.sources.web import Web
 from pipeline.types import Frame
 from tests import clips
 from tests.web_server import Page, Server, serving
@@ -138,7 +140,7 @@ async def test_a_recording_that_breaks_off_is_read_on(server: Server, tmp_path: 
 
     server.pages["/a.ts"] = cut
     assert len(await read(av_source(server.url("/a.ts")))) == 100
-    assert len(server.asked) == 2
+    assert 2 <= len(server.asked) <= 4
 
 
 async def test_schemes_are_read_in_any_case(server: Server, tmp_path: Path) -> None:
@@ -229,10 +231,10 @@ async def test_a_snapshot_is_asked_for_as_often_as_it_is_looked_at(server: Serve
 
 
 async def test_a_snapshot_that_fails_now_and_then_is_not_lost_and_one_that_goes_is(server: Server) -> None:
-    def snap(request: BaseHTTPRequestHandler) -> Page:
+    def snap(_request: object) -> Page:
         number = len(server.asked)
         if number == 3:
-            request.connection.close()
+            raise ConnectionError("the camera hangs up")
         return Page(jpeg(number), kind="image/jpeg") if number < 6 else Page(status=404)
 
     server.pages["/snap.jpg"] = snap
@@ -268,8 +270,7 @@ async def test_mjpeg_is_shown_whatever_stands_between_its_pictures(server: Serve
     source = av_source(server.url("/cam"))
     frames = await asyncio.wait_for(read(source, count=10), 20)
     assert source.live
-    assert [frame.size for frame in frames][0] == (64, 96)
-    assert [frame.size for frame in frames][-1] == (96, 128)
+    assert (frames[0].size, frames[-1].size) == ((64, 96), (96, 128))
 
 
 async def test_a_file_of_jpegs_is_a_recording(server: Server) -> None:
@@ -359,6 +360,14 @@ def leading(server: Server, target: str, how: str, tmp_path: Path) -> str:
     return server.url("/start")
 
 
+async def read_or_refused(source: Source) -> tuple[list[Frame], str]:
+    """What it shows, and why not."""
+    try:
+        return await asyncio.wait_for(read(source, fps=1), 20), ""
+    except (SourceUnavailable, ConfigError) as error:
+        return [], str(error)
+
+
 HOWS = ["redirect", "variant", "segment", "key", "header"]
 
 
@@ -367,18 +376,13 @@ async def test_what_a_server_names_is_not_asked_where_the_policy_forbids_it(
     server: Server, tmp_path: Path, how: str
 ) -> None:
     with serving("127.0.0.2") as inner:
-        inner.pages["/secret"] = Page((b"x" * 16))
+        inner.pages["/secret"] = Page(b"x" * 16)
         url = leading(server, inner.url("/secret"), how, tmp_path)
         denied = AddressPolicy.of(deny=["127.0.0.2"])
-        source = av_source(url, policy=denied, stall_s=1.0)
-        try:
-            frames = await asyncio.wait_for(read(source, fps=1), 20)
-        except (SourceUnavailable, ConfigError) as error:
-            frames = []
-            assert how not in ("redirect", "variant") or "not followed" in str(error)
-        assert how in ("segment", "key", "header") or not frames
+        frames, refused = await read_or_refused(av_source(url, policy=denied, stall_s=1.0))
+        assert how in ("segment", "key", "header") or (not frames and "not followed" in refused)
         assert inner.asked == []
-        assert how == "key" or server.asked[0] == "/start"
+        assert server.asked[0] == "/start"
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -386,27 +390,21 @@ async def test_what_a_server_names_is_not_asked_where_the_policy_forbids_it(
     "target", ["file:///etc/hostname", "/etc/hostname", "http://169.254.169.254/latest/", "gopher://x/", "concat:a|b"]
 )
 async def test_no_file_or_metadata_is_read_for_a_server(server: Server, tmp_path: Path, how: str, target: str) -> None:
-    frames = []
-    try:
-        frames = await asyncio.wait_for(read(av_source(leading(server, target, how, tmp_path)), fps=1), 20)
-    except (SourceUnavailable, ConfigError):
-        pass
+    frames, _ = await read_or_refused(av_source(leading(server, target, how, tmp_path)))
     assert how in ("segment", "key", "header") or not frames
 
 
-async def test_a_name_is_judged_by_where_it_leads(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def pretend(host: str):
-        from ipaddress import ip_address
-
-        asked.append(host)
-        return (ip_address("127.0.0.1"),) if host == "localhost" else (ip_address(host),)
-
-    monkeypatch.setattr("pipeline.sources.web.look_up", pretend)
-    server.pages["/x"] = Page(status=302, headers={"Location": f"http://localhost:{server.port}/y"})
+def test_a_name_is_judged_by_where_it_leads(server: Server) -> None:
+    names = {"cam.example": "127.0.0.1", "inner.example": "127.0.0.2"}
+    server.pages["/ok"] = Page(b"here")
+    server.pages["/x"] = Page(status=302, headers={"Location": f"http://cam.example:{server.port}/ok"})
+    server.pages["/y"] = Page(status=302, headers={"Location": f"http://inner.example:{server.port}/ok"})
+    policy = AddressPolicy.of(deny=["127.0.0.2"])
+    web = Web(None, policy, 2.0, 2.0, resolve=lambda host: (ip_address(names.get(host, host)),))
+    assert web.get(server.url("/x"), None).read_all(100) == b"here"
     with pytest.raises(SourceUnavailable, match="not followed"):
-        await read(av_source(server.url("/x"), policy=AddressPolicy.of(deny=["::1", "loopback"], allow=["any"])))
+        web.get(server.url("/y"), None)
+    web.close()
 
 
 async def test_a_redirect_is_followed_and_a_circle_of_them_ends(server: Server, tmp_path: Path) -> None:

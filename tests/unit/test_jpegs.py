@@ -35,7 +35,7 @@ WRAPPINGS = {
     "no boundary before the first": lambda one: part(one, boundary=b"") + b"\r\n--cam\r\n",
     "the boundary twice": lambda one: b"--cam\r\n" + part(one) + b"\r\n",
     "no length": lambda one: part(one, length=False) + b"\r\n",
-    "no line end behind": lambda one: part(one),
+    "no line end behind": part,
     "bare line feeds": lambda one: part(one, line=b"\n") + b"\n",
     "nothing at all": lambda one: one,
     "filled up": lambda one: one + bytes(37),
