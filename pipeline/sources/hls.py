@@ -175,8 +175,8 @@ class _Once(io.BytesIO):
 class _Segment(io.RawIOBase):
     """A segment, header or key, decrypted where FFmpeg gives the key. `failed` says why it is empty, if it is.
 
-    `dates` counts its bytes, as FFmpeg does for all but keys. A part of a file on the web begins with its first byte; in
-    a file on disk FFmpeg goes to it by itself.
+    `dates` counts its bytes, as FFmpeg does for all but keys. A part of a file on the web begins with its first byte;
+    in a file on disk FFmpeg goes to it by itself.
     """
 
     def __init__(self, url: str, options: dict[str, str], fetcher: Fetcher, dates: SegmentDates | None) -> None:
@@ -211,10 +211,12 @@ class _Segment(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if not isinstance(self._body, io.BufferedIOBase) or whence == io.SEEK_END:
+        if not isinstance(self._body, io.BufferedIOBase):
             raise OSError("it cannot be read at another place")
         self._head = b""
-        self._at = self._body.seek(offset + (self._at if whence == io.SEEK_CUR else 0))
+        if whence == io.SEEK_CUR:
+            offset, whence = offset + self._at, io.SEEK_SET
+        self._at = self._body.seek(offset, whence)
         return self._at
 
     def read(self, size: int = -1) -> bytes:
