@@ -30,7 +30,7 @@ EAGER = "torch"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CallTiming:
     """Milliseconds per frame of calls of `batch` hops, and how many times as fast as torch eager, by the medians."""
 
     backend: str
@@ -41,13 +41,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EngineReport:
     """What was measured on `device`, of `rounds` calls each. `without` says why a backend is not in the rows;
     `operations` are those of the network on one hop."""
 
     device: str
     rounds: int
-    rows: tuple[Row, ...]
+    rows: tuple[CallTiming, ...]
     without: Mapping[str, str]
     operations: int
 
@@ -91,7 +91,7 @@ def measure(
     rounds: int,
     now_s: Callable[[], float],
     compiled: bool = True,
-) -> Report:
+) -> EngineReport:
     """Measure everything that can compute an engine on `device` ("cpu", in one thread, or "cuda") by the clock `now_s`.
 
     Raises EngineMissing if there is no such engine or device, EngineMismatch for one that does not fit this version.
@@ -111,7 +111,7 @@ def measure(
         rows = [row for batch in batches for row in compare(engines, batch, rounds, now_s)]
     finally:
         torch.set_num_threads(threads)
-    return Report(
+    return EngineReport(
         device, rounds, tuple(sorted(rows, key=lambda row: list(engines).index(row.backend))), without, operations
     )
 
@@ -153,7 +153,7 @@ def compiled_engine(network: "nn.Module", device: str) -> LoadedEngine:
     return replace(torch_engine(cast("nn.Module", module), STREAM, device), backend="torch.compile")
 
 
-def compare(engines: Mapping[str, Engine], batch: int, rounds: int, now_s: Callable[[], float]) -> list[Row]:
+def compare(engines: Mapping[str, Engine], batch: int, rounds: int, now_s: Callable[[], float]) -> list[CallTiming]:
     """A row for each engine, at one batch. They take turns, so that whatever else the machine does meets them alike."""
     tensors = crowd(batch, FRAMES, QUERIES)
     seconds: dict[str, list[float]] = {name: [] for name in engines}
@@ -165,7 +165,7 @@ def compare(engines: Mapping[str, Engine], batch: int, rounds: int, now_s: Calla
     eager_s = statistics.median(seconds[EAGER])
     per_frame = 1000 / batch / FRAMES
     return [
-        Row(
+        CallTiming(
             name,
             batch,
             statistics.median(calls) * per_frame,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator_engine.encode import View, batch, empty_memory, nothing_read
+from allocator_engine.encode import HopView, batch, empty_memory, nothing_read
 from allocator_engine.errors import EngineError, ParityError
 from allocator_engine.manifest import Artifact, Manifest, Parity, manifest_path, read, require_spec, verified
 from allocator_engine.runtime import AUTO, Engine, load, plan_fault
@@ -47,7 +47,7 @@ def golden(step: int, before: Mapping[str, NDArray[np.float32]] | None = None) -
     return tensors
 
 
-def _view(rng: np.random.Generator, frames: int, queries: int, black: bool) -> View:
+def _view(rng: np.random.Generator, frames: int, queries: int, black: bool) -> HopView:
     rows, columns = THUMBNAIL[0] // CELL_ROWS, THUMBNAIL[1] // CELL_COLUMNS
     coarse = rng.integers(0, 256, (frames, CELL_ROWS, CELL_COLUMNS, 3), dtype=np.uint8)
     shown = coarse.repeat(rows, axis=1).repeat(columns, axis=2) * np.uint8(not black)
@@ -56,7 +56,7 @@ def _view(rng: np.random.Generator, frames: int, queries: int, black: bool) -> V
     elapsed_s = rng.choice([0.04, 0.5, 1.0], frames).astype(np.float32)
     elapsed_s[:1] = rng.choice([0.0, 0.5, 60.0])  # a stream begins, goes on, or comes back
     grant = float(rng.uniform(*GRANT_RANGE))
-    return View(shown, elapsed_s, asked, grant, empty_memory(), nothing_read(queries))
+    return HopView(shown, elapsed_s, asked, grant, empty_memory(), nothing_read(queries))
 
 
 def parity(reference: Engine, candidate: Engine, tolerance: float, hops: int = HOPS) -> Parity:

@@ -14,7 +14,7 @@ from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.manifest import (
     Manifest,
     Parity,
-    Plan,
+    TensorRTPlan,
     artifact_of,
     manifest_path,
     read,
@@ -77,7 +77,7 @@ def compile_plan(engine: Path, precision: Precision = "fp16", portable: bool = F
         proofs["tensorrt"] = _proved(engine, plan_engine(content, STREAM, library), "tensorrt")
     path = manifest_path(engine).parent / PLAN_NAME
     write_file(path, content)
-    plan = Plan(artifact_of(path), library, str(trt.__version__), *(here or ("", "")), precision, LIMITS)
+    plan = TensorRTPlan(artifact_of(path), library, str(trt.__version__), *(here or ("", "")), precision, LIMITS)
     manifest = replace(manifest, plan=plan, parity=proofs)
     write(manifest, manifest_path(engine))
     return manifest

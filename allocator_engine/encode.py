@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class HopView:
     """One stream's newest hop as an engine is shown it.
 
     `thumbnails` uint8 `[frames, 128, 224, 3]` RGB, `elapsed_s` float32 `[frames]`, `queries` float32 `[queries, 128]`
@@ -90,7 +90,7 @@ def grant_level(grant: int, native: int) -> float:
     return min(max(math.log2(grant / native), GRANT_RANGE[0]), GRANT_RANGE[1])
 
 
-def batch(views: Sequence[View]) -> dict[str, NDArray[np.generic]]:
+def batch(views: Sequence[HopView]) -> dict[str, NDArray[np.generic]]:
     """The inputs of `STREAM` for hops of several streams, padded to the most frames and the most queries (at least 1).
 
     Raises ValueError for an empty batch and for a view whose arrays have other shapes or dtypes.
@@ -128,7 +128,7 @@ def scales(mean: Floats, spec: EngineSpec = STREAM) -> NDArray[np.float64]:
     return low + mean.astype(np.float64) * (high - low)
 
 
-def _check(view: View) -> None:
+def _check(view: HopView) -> None:
     frames = len(view.thumbnails)
     for name, array, dtype, shape in (
         ("thumbnails", view.thumbnails, np.uint8, (frames, *THUMBNAIL, 3)),

@@ -45,7 +45,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TensorRTPlan:
     """A TensorRT engine and what it may run on.
 
     `library` is tensorrt or tensorrt_rtx, which load nobody else's plans, nor another version's. `gpu` and `capability`
@@ -89,7 +89,7 @@ class Manifest:
     spec: EngineSpec
     checkpoint: Artifact
     onnx: Artifact | None = None
-    plan: Plan | None = None
+    plan: TensorRTPlan | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Parity] = field(default_factory=dict)
     trained_on: Mapping[str, str] = field(default_factory=dict)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.errors import EngineFailed, EngineMismatch
-from allocator_engine.manifest import Manifest, Plan, read, rebuild, require_spec, verified
+from allocator_engine.manifest import Manifest, TensorRTPlan, read, rebuild, require_spec, verified
 from allocator_engine.spec import STREAM, EngineSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _open_plan(path: Path, manifest: Manifest) -> LoadedEngine:
         raise _NotHere(f"{error}; {rebuild(path, 'compile')}") from error
 
 
-def plan_fault(plan: Plan) -> str | None:
+def plan_fault(plan: TensorRTPlan) -> str | None:
     """Why a plan cannot run on this machine, or None where nothing is known against it."""
     here = gpu()
     if here is None:

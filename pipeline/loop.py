@@ -28,7 +28,7 @@ from pipeline.core.context import Context
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
-from pipeline.core.outcome import Decision, Outcome, Reply
+from pipeline.core.outcome import Decision, HopReply, Outcome
 from pipeline.core.questions import distinct, doubtful, due, spread
 from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
@@ -44,8 +44,8 @@ log = structlog.get_logger()
 _OVERLOADED = {MLLMOverloaded.__name__, MLLMTimeout.__name__}
 
 
-class Outbox(Protocol):
-    """Where decisions become durable."""
+class Committer(Protocol):
+    """Makes decisions durable."""
 
     async def commit(self, decision: Decision) -> None:
         """Return when the decision's state and events are durable together. Waits while the store cannot take them."""
@@ -61,8 +61,8 @@ class Watches(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class House:
-    """What all streams of the process share."""
+class Runtime:
+    """The parts that all streams of a process share."""
 
     clock: Clock
     watches: Watches
@@ -70,65 +70,65 @@ class House:
     allocator: Allocator
     fit_rules: FitRules
     mllm: MLLM
-    outbox: Outbox
+    outbox: Committer
     metrics: Metrics
 
 
-async def watch_stream(run: StreamRun, source: Source, house: House) -> None:
+async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None:
     """Watch one stream until its source ends. One hop in flight."""
     async with aclosing(hops(source, run.stream_id, run.hop_rules, run.decided_s, run)) as cut:
         async for hop in cut:
-            began_s, epoch = house.clock.monotonic_s(), run.context.epoch
-            queries = house.watches.on(hop.stream_id)
+            began_s, epoch = runtime.clock.monotonic_s(), run.context.epoch
+            queries = runtime.watches.on(hop.stream_id)
             run.warming = run.warming.join(queries, hop)
-            grant = grant_tokens(run, hop, queries, house)
-            allocation, fell_back = await allocate(hop, queries, grant, house)
+            grant = grant_tokens(run, hop, queries, runtime)
+            allocation, fell_back = await allocate(hop, queries, grant, runtime)
             run.ring = run.ring.push(hop, allocation)
-            grown = await grow(run.context, hop, allocation, house.mllm)
+            grown = await grow(run.context, hop, allocation, runtime.mllm)
             asked = due(queries, hop, run.ladder)
-            run.context, paid = pay(grown, hop, asked, allocation, house)
-            reply = await ask(run, asked, paid, house.mllm)
-            reply = await look_again(run, hop, asked, reply, house)
-            house.budget.settle(hop.stream_id, reply.spent)
+            run.context, paid = pay(grown, hop, asked, allocation, runtime)
+            reply = await ask(run, asked, paid, runtime.mllm)
+            reply = await re_ask(run, hop, asked, reply, runtime)
+            runtime.budget.settle(hop.stream_id, reply.spent)
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
-            seconds = house.clock.monotonic_s() - began_s
+            seconds = runtime.clock.monotonic_s() - began_s
             outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted)
             run.ladder, stepped = climb(run, outcome, source)
-            decision, state, counts = decide(run, queries, outcome, stepped, house)
-            await house.outbox.commit(decision)
+            decision, state, counts = decide(run, queries, outcome, stepped, runtime)
+            await runtime.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
             doubt(run, queries, reply.answers)
-            house.metrics.hop(outcome, run, source.counts, decision.events, house.clock.monotonic_s() - began_s)
+            runtime.metrics.hop(outcome, run, source.counts, decision.events, runtime.clock.monotonic_s() - began_s)
 
 
-def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], house: House) -> int:
+def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtime: Runtime) -> int:
     """Vision tokens for the hop's frames; none when nobody watches, and no more than the MLLM has room for. What the
     next restart of the context will send again, what an unanswered hop left unsent, and the reserve for a second look
     are kept back."""
     if not queries:
         return 0
-    room = house.mllm.room(run.context)
+    room = runtime.mllm.room(run.context)
     owed, resent = run.context.owed(hop.end_s, room)
-    owed += house.mllm.pending(run.context)
-    granted = house.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
+    owed += runtime.mllm.pending(run.context)
+    granted = runtime.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
     return min(run.ladder.grant(granted), room.tokens)
 
 
-async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, house: House) -> tuple[Allocation, bool]:
+async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, runtime: Runtime) -> tuple[Allocation, bool]:
     """The allocator's spending, or one fixed scale inside the same grant (and True) when it fails."""
     if not grant:
         return Allocation(), False
-    began_s = house.clock.monotonic_s()
+    began_s = runtime.clock.monotonic_s()
     try:
-        allocation = await house.allocator.allocate(hop, queries, grant)
+        allocation = await runtime.allocator.allocate(hop, queries, grant)
         if allocation.tokens > grant:
-            raise AllocationFailed(f"{house.allocator.name} spent {allocation.tokens} tokens of a grant of {grant}")
+            raise AllocationFailed(f"{runtime.allocator.name} spent {allocation.tokens} tokens of a grant of {grant}")
         return allocation, False
     except AllocationFailed as error:
         log.warning("allocation_failed", stream=hop.stream_id, hop_start_s=hop.start_s, reason=str(error))
-        return fixed_scale(hop, grant, house.fit_rules), True
+        return fixed_scale(hop, grant, runtime.fit_rules), True
     finally:
-        house.metrics.allocation_seconds.observe(house.clock.monotonic_s() - began_s)
+        runtime.metrics.allocation_seconds.observe(runtime.clock.monotonic_s() - began_s)
 
 
 async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -> Context:
@@ -138,7 +138,7 @@ async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -
 
 
 def pay(
-    context: Context, hop: Hop, queries: Sequence[WatchQuery], allocation: Allocation, house: House
+    context: Context, hop: Hop, queries: Sequence[WatchQuery], allocation: Allocation, runtime: Runtime
 ) -> tuple[Context, int]:
     """Charge what has to be sent besides the new frames: a restarted context, one that the MLLM has lost, or frames of
     a hop that could not be asked about.
@@ -148,47 +148,49 @@ def pay(
     """
     if not queries:
         return context, 0
-    unsent = house.mllm.pending(context)
+    unsent = runtime.mllm.pending(context)
     again = unsent - allocation.tokens
     if again <= 0:
         return context, allocation.tokens
-    paid = allocation.tokens + house.budget.take(hop.stream_id, hop.end_s, again)
+    paid = allocation.tokens + runtime.budget.take(hop.stream_id, hop.end_s, again)
     if paid >= unsent:
         return context, unsent
     context = context.afford(unsent, paid)
-    return context, house.mllm.pending(context)
+    return context, runtime.mllm.pending(context)
 
 
-async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> Reply:
+async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> HopReply:
     """Ask for at most what was paid, each question once. Unless it is certain that nothing was sent, all is spent."""
     context = run.context
     if not queries or not context.segments:
-        return Reply(Answers(), 0, "nothing_due" if not queries else "empty_context")
+        return HopReply(Answers(), 0, "nothing_due" if not queries else "empty_context")
     once = distinct(queries)
     try:
         said = await mllm.ask(context, once, paid)
         answers = mark(spread(queries, once, said.answers), run.warming.unsettled(queries, context))
-        return Reply(Answers(answers, said.usage), paid)
+        return HopReply(Answers(answers, said.usage), paid)
     except MLLMUnavailable as error:
         log.warning("questions_skipped", stream=context.stream_id, error=type(error).__name__, reason=str(error))
-        return Reply(Answers(), paid if error.sent else 0, type(error).__name__)
+        return HopReply(Answers(), paid if error.sent else 0, type(error).__name__)
 
 
-async def look_again(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], reply: Reply, house: House) -> Reply:
+async def re_ask(
+    run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], reply: HopReply, runtime: Runtime
+) -> HopReply:
     """Ask the watches whose answer is between their thresholds once more, with the newest frames of the ring, and
     earlier ones that matter, shown larger, if the reserve can pay for that. Whatever fails leaves the first answers."""
     unsure = doubtful(queries, reply.answers.answers) if run.ring.tokens and not reply.skipped else ()
     if not unsure:
         return reply
-    tokens = house.budget.take(hop.stream_id, hop.end_s, run.ring.tokens)
+    tokens = runtime.budget.take(hop.stream_id, hop.end_s, run.ring.tokens)
     seen = run.ring.since(run.context.anchor_s)
-    allocation = closer(seen, tokens, house.fit_rules)
+    allocation = closer(seen, tokens, runtime.fit_rules)
     if not allocation.segments:
         return reply
     aside = await asyncio.to_thread(render, hop.stream_id, seen.frames, allocation)
     once = distinct(unsure)
     try:
-        said = await house.mllm.ask(run.context, once, allocation.tokens, aside)
+        said = await runtime.mllm.ask(run.context, once, allocation.tokens, aside)
     except MLLMUnavailable as error:
         log.warning("second_look_failed", stream=hop.stream_id, error=type(error).__name__, reason=str(error))
         return replace(reply, spent=reply.spent + (allocation.tokens if error.sent else 0))
@@ -206,30 +208,30 @@ def climb(run: StreamRun, outcome: Outcome, source: Source) -> tuple[Ladder, str
     hop = outcome.hop
     pressed = hop.lost > 0 or outcome.reply.skipped in _OVERLOADED
     spare = not source.live or outcome.seconds < SPARE * (hop.end_s - hop.start_s)
-    ladder = run.ladder.hear(pressed, spare)
+    ladder = run.ladder.update(pressed, spare)
     if ladder.step == run.ladder.step:
         return ladder, None
     return ladder, "stream.degraded" if ladder.step > run.ladder.step else "stream.restored"
 
 
 def decide(
-    run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, stepped: str | None, house: House
+    run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, stepped: str | None, runtime: Runtime
 ) -> tuple[Decision, StreamState, Counts]:
     """Judge the answers. The decision holds the state after it, which counts once the decision is durable."""
     hop, reply = outcome.hop, outcome.reply
     evidence: dict[str, Json] = {
-        "allocator": house.allocator.name,
+        "allocator": runtime.allocator.name,
         "allocation_fell_back": outcome.fell_back,
         "granted_tokens": outcome.grant,
         "allocated_tokens": outcome.allocation.tokens,
         "context_tokens": run.context.tokens,
     }
     answers = reply.answers.answers
-    watches, events = judge(run.state.lineage, run.state.watches, queries, answers, hop, house.clock.now(), evidence)
+    watches, events = judge(run.state.lineage, run.state.watches, queries, answers, hop, runtime.clock.now(), evidence)
     state = replace(run.state, watches=watches)
     if stepped:
         data: dict[str, Json] = {"step": run.ladder.step, "name": run.ladder.name, "stream_s": hop.end_s}
-        state, event = state.stream_event(hop.stream_id, stepped, house.clock.now(), data)
+        state, event = state.stream_event(hop.stream_id, stepped, runtime.clock.now(), data)
         events = (*events, event)
         log.warning(stepped, stream=hop.stream_id, step=run.ladder.step, name=run.ladder.name)
     counts = run.counts.add(
@@ -254,7 +256,7 @@ def decide(
 
 def doubt(run: StreamRun, queries: Sequence[WatchQuery], answers: Answers) -> None:
     """Say, once for each, which watches the MLLM has answered with nothing but `unknown`."""
-    run.understanding, strange = run.understanding.hear(queries, answers.answers)
+    run.understanding, strange = run.understanding.update(queries, answers.answers)
     for query in strange:
         log.warning(
             "watch_not_understood",

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from pipeline.core.judge import standing
-from pipeline.core.outcome import Outcome, Reply
+from pipeline.core.outcome import HopReply, Outcome
 from pipeline.core.state import StreamRun
 from pipeline.sources.base import SourceCounts
 from pipeline.types import Event, Usage
@@ -154,7 +154,7 @@ class Metrics:
         self.engine_hops.observe(hops)
         self.engine_seconds.observe(seconds)
 
-    def _answers(self, stream: str, reply: Reply, run: StreamRun) -> None:
+    def _answers(self, stream: str, reply: HopReply, run: StreamRun) -> None:
         usage = reply.answers.usage
         if reply.skipped:
             self.skipped.labels(stream, reply.skipped).inc()

@@ -24,14 +24,14 @@ _MICRO = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Purse:
+class ClipBudget:
     """The bucket of a clip: vision tokens per second, and the most that it holds. It starts empty."""
 
     tokens_per_s: float
     burst_tokens: int
 
 
-def purse(native: int, first: int, seconds: float, budget: float, step: int, burst_s: float = 10.0) -> Purse:
+def purse(native: int, first: int, seconds: float, budget: float, step: int, burst_s: float = 10.0) -> ClipBudget:
     """The bucket of a clip of `native` vision tokens and of `seconds`, at a share `budget` of them, times STEP**step.
 
     It holds `burst_s` seconds of its rate, but at least `first` tokens: one native segment.
@@ -39,7 +39,7 @@ def purse(native: int, first: int, seconds: float, budget: float, step: int, bur
     rate = budget * STEP**step * native / seconds
     # Buckets count whole micro-tokens: rounded down, a whole budget would miss its last native segment by one of them.
     rate = (math.ceil(rate * _MICRO) + 0.5) / _MICRO
-    return Purse(rate, max(round(burst_s * rate), first))
+    return ClipBudget(rate, max(round(burst_s * rate), first))
 
 
 def bracket(target: float, spend: Callable[[int], float]) -> tuple[int, int]:

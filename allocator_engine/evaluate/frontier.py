@@ -27,7 +27,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class FrontierPoint:
     """One allocator at one budget.
 
     `realised` is the share of the native tokens that was spent; `missed` are the families in which that is not the
@@ -92,7 +92,7 @@ class Difference:
 class Frontier:
     """Points in the order of budgets and allocators, and the differences of the first allocator to the others."""
 
-    points: tuple[Point, ...]
+    points: tuple[FrontierPoint, ...]
     differences: tuple[Difference, ...]
 
     def as_json(self) -> dict[str, object]:
@@ -178,7 +178,7 @@ def frontier(cells: Sequence[Cell]) -> Frontier:
     return Frontier(points, tuple(_differences(draws, by_point)))
 
 
-def _point(draws: Bootstrap, cells: Sequence[Cell], natives: Sequence[Cell]) -> Point:
+def _point(draws: Bootstrap, cells: Sequence[Cell], natives: Sequence[Cell]) -> FrontierPoint:
     figures, splits, retention = {}, {}, {}
     for cell in cells:
         native = next((one for one in natives if one.family == cell.family), None)
@@ -196,7 +196,7 @@ def _point(draws: Bootstrap, cells: Sequence[Cell], natives: Sequence[Cell]) -> 
     outcomes = [outcome for cell in streams for outcome in cell.outcomes]
     delays_s = [s for outcome in outcomes for events in outcome.events for s in events.delays_s]
     frames = max(1, sum(one.frames for one in spent))
-    return Point(
+    return FrontierPoint(
         allocator=cells[0].allocator,
         budget=cells[0].budget,
         realised=share([one for cell in cells for one in cell.spendings]),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.evaluate.baselines import scaled
-from allocator_engine.evaluate.equal import Purse
+from allocator_engine.evaluate.equal import ClipBudget
 from allocator_engine.evaluate.tasks import Evidence, Family
 from allocator_engine.fit import FitRules
 
@@ -31,7 +31,7 @@ _SPARE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class HopCost:
     """A hop as the schedule sees it: when it ends, in seconds, and its frames' native (height, width) in px."""
 
     end_s: float
@@ -39,7 +39,7 @@ class Cost:
 
 
 def schedule(
-    hops: Sequence[Cost], evidence: Sequence[Evidence], purse: Purse, start_s: float, rules: FitRules
+    hops: Sequence[HopCost], evidence: Sequence[Evidence], purse: ClipBudget, start_s: float, rules: FitRules
 ) -> tuple[float, ...]:
     """The scale of each hop that makes the evidence shown worth most, with an empty bucket at `start_s`."""
     unit = purse.burst_tokens / LEVELS
@@ -70,7 +70,12 @@ def schedule(
 
 
 def plan(
-    family: Family, hops: Sequence[Cost], evidence: Sequence[Evidence], purse: Purse, start_s: float, rules: FitRules
+    family: Family,
+    hops: Sequence[HopCost],
+    evidence: Sequence[Evidence],
+    purse: ClipBudget,
+    start_s: float,
+    rules: FitRules,
 ) -> tuple[float, ...]:
     """The scale of each hop for a task of that family."""
     if family in ("watch_f1", "grounding"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allocator_engine.errors import EngineMissing
-from allocator_engine.evaluate.frontier import Frontier, Point
+from allocator_engine.evaluate.frontier import Frontier, FrontierPoint
 from allocator_engine.evaluate.tasks import FAMILIES, Family
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def plot(frontier: Frontier, file: Path) -> None:
     canvas.savefig(file, dpi=110)
 
 
-def _line(axes: "Axes", family: Family, points: Sequence[Point]) -> None:
+def _line(axes: "Axes", family: Family, points: Sequence[FrontierPoint]) -> None:
     """One allocator in one family. Intervals of neighbours would hide each other: they are drawn faint."""
     name = points[0].allocator
     shares = [point.realised_by_family[family] for point in points]

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from allocator_engine.evaluate.equal import TOLERANCE, bracket, diffuse
 from allocator_engine.evaluate.records import Records
-from allocator_engine.evaluate.tasks import Family, Outcome, Task
+from allocator_engine.evaluate.tasks import Family, Task, TaskOutcome
 
 T = TypeVar("T")
 
@@ -59,14 +59,14 @@ class Show:
     tasks: tuple[str, ...]
 
 
-class Bench(Protocol):
+class PassRunner(Protocol):
     """Where passes are run, several at a time or one by one."""
 
     def spend(self, passes: Sequence[Pass]) -> Iterable[Spending]:
         """Dry passes, in order."""
         ...
 
-    def show(self, shows: Sequence[Show]) -> Iterable[tuple[Show, tuple[Outcome, ...]]]:
+    def show(self, shows: Sequence[Show]) -> Iterable[tuple[Show, tuple[TaskOutcome, ...]]]:
         """Passes with the MLLM, in the order in which they are done: of each the outcomes of its tasks. Raises
         ConnectionError when the MLLM does not answer; what was found before is kept."""
         ...
@@ -82,7 +82,7 @@ class Cell:
     family: Family
     tasks: tuple[Task, ...]
     spendings: tuple[Spending, ...]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[TaskOutcome, ...]
     unmatched: tuple[Spending, ...]
 
     @property
@@ -101,7 +101,7 @@ class Cell:
         return abs(self.realised - self.budget) <= TOLERANCE * self.budget
 
 
-Told = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Hears what is being done, and how much of it is done of how much."""
 
 
@@ -116,10 +116,10 @@ class Evaluation:
     def __init__(
         self,
         episodes: Sequence[Sequence[Task]],
-        bench: Bench,
+        bench: PassRunner,
         spendings: Records[Spending],
-        outcomes: Records[Outcome],
-        told: Told = lambda what, done, of: None,
+        outcomes: Records[TaskOutcome],
+        told: OnProgress = lambda what, done, of: None,
         marks: Mapping[str, str] = MappingProxyType({}),
         equal: Equal = "tokens",
     ) -> None:

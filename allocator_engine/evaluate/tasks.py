@@ -24,7 +24,7 @@ _SECONDS = re.compile(r"\d+\.\d")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TaskQuestion:
     """Asked once hop `hop` of the clip has been shown; the Allocator is told of it from hop `known_hop` on. `split` is
     a part of its family that is counted apart as well.
 
@@ -70,9 +70,9 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class TaskWatch:
     """A standing question, every time at which its condition holds, the scores at which it opens and clears, and how
-    many of how many last answers must say so; `split` as in Question."""
+    many of how many last answers must say so; `split` as in TaskQuestion."""
 
     slug: str
     text: str
@@ -105,8 +105,8 @@ class Task:
     family: Family
     episode: str
     clip: str
-    questions: tuple[Question, ...] = ()
-    watches: tuple[Watch, ...] = ()
+    questions: tuple[TaskQuestion, ...] = ()
+    watches: tuple[TaskWatch, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     reworded: tuple[str, ...] = ()
 
@@ -150,7 +150,7 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TaskOutcome:
     """Of one task under one allocation: how right each question was answered (0 to 1), what became of each watch, and
     wall seconds of the MLLM."""
 
@@ -192,7 +192,7 @@ class Parts:
         return Parts(self.top + other.top, self.bottom + other.bottom, self.count + other.count)
 
 
-def parts(task: Task, outcome: Outcome, split: str | None = None) -> Parts:
+def parts(task: Task, outcome: TaskOutcome, split: str | None = None) -> Parts:
     """Of a task, or of a split of it: the mean grade, and of watches F1 = 2 found / (2 found + missed + false)."""
     total = Parts()
     for watch, events in zip(task.watches, outcome.events, strict=True):

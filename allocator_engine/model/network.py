@@ -71,7 +71,7 @@ class Mixer(nn.Module):
         return mixed
 
 
-class Reader(nn.Module):
+class QueryReader(nn.Module):
     """Every query reads the cells that concern it. Queries do not see each other."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -108,7 +108,7 @@ class StreamNetwork(nn.Module):
         self.mixers = nn.ModuleList(Mixer(width) for _ in range(shape.mixers))
         self.ask = nn.Linear(QUERY_FEATURES, width)
         self.nothing_asked = nn.Parameter(torch.randn(width) * 0.02)
-        self.readers = nn.ModuleList(Reader(width, shape.heads) for _ in range(shape.readers))
+        self.readers = nn.ModuleList(QueryReader(width, shape.heads) for _ in range(shape.readers))
         self.read_norm = nn.LayerNorm(width)
         self.reread = Recall(width)
         self.since = nn.Sequential(nn.Linear(width + RECALLED + FEATURES, width), nn.GELU(), nn.Linear(width, width))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _ADVICE = "give a folder with config.json and its weights, or the name of such a repository on the Hub"
 
 
-class _Auto(Protocol):
+class _PretrainedClass(Protocol):
     """`from_pretrained` with `output_loading_info`, whose type transformers does not state."""
 
     def from_pretrained(self, name: str, **options: object) -> "tuple[PreTrainedModel, _Report]": ...
@@ -33,7 +33,7 @@ def model(name: str) -> "PreTrainedModel":
     _check(name)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call] # it would draw into the training's own
     try:
-        loaded, report = cast(_Auto, AutoModel).from_pretrained(
+        loaded, report = cast(_PretrainedClass, AutoModel).from_pretrained(
             name, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )
     except OSError as error:

@@ -27,7 +27,7 @@ from allocator_engine.train.grounding import foreseen_losses, grounding_loss, to
 from allocator_engine.train.learner import Learner, weight_groups
 from allocator_engine.train.progress import Progress, Record, means
 from allocator_engine.train.regular import RegularRules, likeness, regulariser
-from allocator_engine.train.rollout import Answerer, Clips, Episode, NewBucket, Purse, PurseRules, credits
+from allocator_engine.train.rollout import Answerer, Clips, Episode, EpisodeBudget, NewTokenBucket, PurseRules, credits
 from allocator_engine.train.watched import Watched
 
 Floats = NDArray[np.float64]
@@ -95,7 +95,7 @@ class Outside:
 
     clips: Clips
     answerer: Answerer
-    new_bucket: NewBucket
+    new_bucket: NewTokenBucket
     rules: FitRules
     at_once: int = 1
     about: str = ""
@@ -192,7 +192,9 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
     target = float(np.exp(rng.uniform(*np.log(config.budgets))))
     told = () if rng.random() < config.untold else episode.standing
     watched = learner.watch(episode)
-    purses = [Purse(episode, target, config.purse, outside.rules, outside.new_bucket) for _ in range(config.group)]
+    purses = [
+        EpisodeBudget(episode, target, config.purse, outside.rules, outside.new_bucket) for _ in range(config.group)
+    ]
     variants: list[list[Allocation]] = [[] for _ in purses]
     levels, actions, old, free = [], [], [], []
     with torch.no_grad():

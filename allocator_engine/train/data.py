@@ -16,7 +16,7 @@ import numpy as np
 
 from allocator_engine.errors import EngineMissing
 from allocator_engine.train.reward import Form, check, interval, is_number
-from allocator_engine.train.rollout import ClipHop, Episode, Probe
+from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "video": ("video", "video_path", "videoID", "video_id", "vid"),
@@ -33,12 +33,12 @@ _LETTERS = "ABCDEFGHIJ"
 _SEED = 11
 
 Value: TypeAlias = "str | float | Sequence[Value] | Mapping[str, Value] | None"
-Watch: TypeAlias = Callable[[Path], Sequence[ClipHop]]
+DecodeVideo: TypeAlias = Callable[[Path], Sequence[ClipHop]]
 """Decodes a video into hops, through the sources of production."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class QaRow:
     """One question about the file `video`; `evidence_s` is where its answer can be seen, in seconds, if known. `number`
     is its line in a JSONL file, or its row in a parquet file, from 1."""
 
@@ -50,7 +50,7 @@ class Row:
     evidence_s: tuple[float, float] | None = None
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path) -> list[QaRow]:
     """The rows of a file; videos are paths relative to it, with or without a suffix.
 
     Nothing is left out: raises EngineMissing for a file, a video or a parquet reader that is not there, and ValueError
@@ -78,8 +78,8 @@ class QaClips:
     `episode` raises what `watch` raises for a video that cannot be decoded, and ValueError for one without pictures.
     """
 
-    rows: Sequence[Row]
-    watch: Watch
+    rows: Sequence[QaRow]
+    watch: DecodeVideo
     prompts_per_step: int
 
     def episode(self, step: int, index: int) -> Episode:
@@ -90,7 +90,7 @@ class QaClips:
             raise ValueError(f"{row.video} of line {row.number} holds no picture; leave its rows out")
         starts_s = [hop.start_s for hop in hops]
         since = 0 if row.evidence_s is None else max(0, int(np.searchsorted(starts_s, row.evidence_s[0], "right")) - 1)
-        probe = Probe(row.question, row.truth, row.form, len(hops) - 1, since)
+        probe = GradedQuestion(row.question, row.truth, row.form, len(hops) - 1, since)
         return Episode(str(row.video), hops, (row.question,), (probe,), np.full((1, len(hops)), -1, np.int8))
 
 
@@ -132,7 +132,7 @@ def _parquet(file: Path) -> Iterator[Mapping[str, Value]]:
     yield from rows
 
 
-def _row(number: int, fields: Mapping[str, Value], folder: Path) -> Row:
+def _row(number: int, fields: Mapping[str, Value], folder: Path) -> QaRow:
     video, question = _text(fields, "video"), _text(fields, "question")
     if not video or not question:
         raise ValueError(f"it has no {'question' if video else 'video'} among {', '.join(map(str, fields))}")
@@ -145,7 +145,7 @@ def _row(number: int, fields: Mapping[str, Value], folder: Path) -> Row:
     else:
         raise ValueError("it has neither an answer nor an interval")
     check(form, truth)
-    return Row(number, _found(folder, video), _worded(question, form, options), truth, form, evidence_s)
+    return QaRow(number, _found(folder, video), _worded(question, form, options), truth, form, evidence_s)
 
 
 def _worded(question: str, form: Form, options: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ class ClipHop:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class GradedQuestion:
     """A question with its true answer, asked once the hop `asked_hop` has been shown.
 
     What decides it was shown in the hops from `since_hop` on.
@@ -56,7 +56,7 @@ class Episode:
     name: str
     hops: tuple[ClipHop, ...]
     standing: tuple[str, ...]
-    probes: tuple[Probe, ...]
+    probes: tuple[GradedQuestion, ...]
     holds: NDArray[np.int8] = field(compare=False, repr=False)
     beside: tuple[str, ...] = ()
     cells: NDArray[np.int8] | None = field(default=None, compare=False, repr=False)
@@ -111,14 +111,14 @@ class Answerer(Protocol):
         ...
 
 
-class Bucket(Protocol):
+class TokenBucket(Protocol):
     """A token bucket on the clip's own time."""
 
     def tokens(self, at_s: float) -> int: ...
     def take(self, tokens: int) -> None: ...
 
 
-NewBucket: TypeAlias = Callable[[float, int], Bucket]
+NewTokenBucket: TypeAlias = Callable[[float, int], TokenBucket]
 """An empty bucket at 0 s, of a rate in vision tokens per second and a burst in vision tokens."""
 
 
@@ -134,10 +134,12 @@ class PurseRules:
     first_hops: int = FIRST_HOPS
 
 
-class Purse:
+class EpisodeBudget:
     """Grants an episode's hops what a share of its native tokens pays for, as production does."""
 
-    def __init__(self, episode: Episode, budget: float, purse: PurseRules, rules: FitRules, new: NewBucket) -> None:
+    def __init__(
+        self, episode: Episode, budget: float, purse: PurseRules, rules: FitRules, new: NewTokenBucket
+    ) -> None:
         self._rules = rules
         self._resent = purse.resent
         self._natives = [native_tokens(hop.sizes, rules) for hop in episode.hops]

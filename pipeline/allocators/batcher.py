@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator_engine.encode import View, batch
+from allocator_engine.encode import HopView, batch
 from allocator_engine.errors import EngineFailed
 from allocator_engine.runtime import LIMITS, Engine
 from pipeline.clock import Clock
@@ -16,19 +16,19 @@ from pipeline.waiting import first
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How long the first asker waits for others, in seconds, and how many hops one call takes at most."""
+    """Bounds of a shared call: seconds that the first hop waits for others, and the most hops of one call."""
 
     wait_s: float = 0.002
     most: int = LIMITS["batch"]
 
 
-Told = Callable[[int, float], None]
+OnEngineCall = Callable[[int, float], None]
 """Hears of every engine call that was answered: how many hops it took, and its seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What an engine says of one hop: `mean` float32 `[frames]` of the policy, and from now on `memory` float32
+    """An engine's output for one hop: `mean` float32 `[frames]` of the policy, and from now on `memory` float32
     `[112, 64]` and `readings` float32 `[queries, 64]`."""
 
     mean: NDArray[np.float32]
@@ -38,7 +38,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    view: View
+    view: HopView
     since_s: float
     reply: asyncio.Future[Proposal]
 
@@ -47,14 +47,18 @@ class Batcher:
     """Collects asks and runs them together, in a thread. A task exists only while somebody waits."""
 
     def __init__(
-        self, engine: Engine, clock: Clock, rules: Batching = Batching(), told: Told = lambda hops, seconds: None
+        self,
+        engine: Engine,
+        clock: Clock,
+        rules: Batching = Batching(),
+        told: OnEngineCall = lambda hops, seconds: None,
     ) -> None:
         self._engine, self._clock, self._rules, self._told = engine, clock, rules, told
         self._waiting: list[_Ask] = []
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
-    async def ask(self, view: View) -> Proposal:
+    async def ask(self, view: HopView) -> Proposal:
         """The engine's proposal for one hop of at least one frame. Raises EngineFailed."""
         loop = asyncio.get_running_loop()
         one = _Ask(view, self._clock.monotonic_s(), loop.create_future())
@@ -104,7 +108,7 @@ class Batcher:
                 one.reply.set_result(call.result()[index])
 
 
-def propose(engine: Engine, views: Sequence[View]) -> list[Proposal]:
+def propose(engine: Engine, views: Sequence[HopView]) -> list[Proposal]:
     """One engine call for hops of several streams."""
     outputs = engine.run(batch(views))
     means, memories, readings = outputs["mean"], outputs["next_memory"], outputs["next_readings"]

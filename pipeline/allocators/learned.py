@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from allocator_engine.encode import (
     FIRST_HOPS,
-    View,
+    HopView,
     elapsed_s,
     empty_memory,
     grant_level,
@@ -27,7 +27,7 @@ from allocator_engine.fit import Allocation, FitRules, fit
 from allocator_engine.manifest import read, verified
 from allocator_engine.runtime import AUTO, LIMITS, Engine, LoadedEngine, load
 from allocator_engine.spec import QUERY_FEATURES, STREAM
-from pipeline.allocators.batcher import Batcher, Batching, Told
+from pipeline.allocators.batcher import Batcher, Batching, OnEngineCall
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
 from pipeline.types import Frame, Hop, WatchQuery
@@ -44,8 +44,8 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Past:
-    """What is remembered of a stream, and what each of the last hop's questions has read of it."""
+class _StreamMemory:
+    """The engine's memory of a stream, and what each of the last hop's questions has read of it."""
 
     memory: Floats = field(default_factory=empty_memory)
     readings: dict[str, Floats] = field(default_factory=dict)
@@ -79,14 +79,14 @@ class LearnedAllocator:
         embed: Embed,
         clock: Clock = SystemClock(),
         batching: Batching = Batching(),
-        told: Told = lambda hops, seconds: None,
+        told: OnEngineCall = lambda hops, seconds: None,
     ) -> None:
         if engine.spec != STREAM:
             raise EngineMismatch("the engine has another spec than this version's; export its checkpoint again")
         self._rules = rules
         self._batcher = Batcher(engine, clock, batching, told)
         self._questions = _Questions(embed)
-        self._pasts: dict[str, _Past] = {}
+        self._pasts: dict[str, _StreamMemory] = {}
 
     async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
         sizes = [frame.size for frame in hop.frames]
@@ -95,7 +95,7 @@ class LearnedAllocator:
         except EngineFailed as error:
             self.forget(hop.stream_id)
             raise AllocationFailed(str(error)) from error
-        past = self._pasts.get(hop.stream_id, _Past())
+        past = self._pasts.get(hop.stream_id, _StreamMemory())
         if past.shown < FIRST_HOPS:
             proposed = [1.0] * len(sizes)
         allocation = fit(sizes, proposed, grant, self._rules)
@@ -113,7 +113,7 @@ class LearnedAllocator:
         questions = list(dict.fromkeys(query.question for query in queries))[: LIMITS["queries"]]
         vectors = await self._questions.vectors(questions)
         # A stream that is forgotten meanwhile keeps nothing of this hop: it then has another past, or none.
-        past = self._pasts.setdefault(hop.stream_id, _Past())
+        past = self._pasts.setdefault(hop.stream_id, _StreamMemory())
         if any(question not in past.readings for question in questions):
             past.shown = 0
         proposed: list[float] = []
@@ -122,7 +122,7 @@ class LearnedAllocator:
             seen = await asyncio.to_thread(_look, frames)
             times_s = [frame.pts_s for frame in frames]
             readings = past.read_by(questions)
-            view = View(seen, elapsed_s(times_s, past.last_s), vectors, level, past.memory, readings)
+            view = HopView(seen, elapsed_s(times_s, past.last_s), vectors, level, past.memory, readings)
             proposal = await self._batcher.ask(view)
             past.memory, past.last_s = proposal.memory, times_s[-1]
             past.readings = dict(zip(questions, proposal.readings, strict=True))

@@ -21,7 +21,7 @@ import numpy as np
 
 from allocator_engine.fit import FitRules, SegmentSize, fit
 from allocator_engine.resize import Pixels
-from pipeline.cli.bench_report import CHUNK_S, SHARES, Cost, Plan, Report, Saving, full_s, rules_of
+from pipeline.cli.bench_report import CHUNK_S, SHARES, AskCost, BenchPlan, MLLMReport, Saving, full_s, rules_of
 from pipeline.clock import Clock
 from pipeline.core.context import Context
 from pipeline.mllm.base import MLLM
@@ -40,10 +40,10 @@ _COMPARED = 4
 _AT_ONCE = 32  # asks under way together: more than any backend here works on, fewer than any queue holds
 
 
-class Pictures:
+class GeneratedFrames:
     """Generated frames: a bar moves over a textured ground."""
 
-    def __init__(self, plan: Plan, rules: FitRules) -> None:
+    def __init__(self, plan: BenchPlan, rules: FitRules) -> None:
         assert SAMPLE_FPS % rules.frames_per_segment == 0, rules
         height, width = plan.size
         ground = np.random.default_rng(0).integers(40, 200, (8, 14, 3), np.uint8)
@@ -72,18 +72,18 @@ class Pictures:
         return np.asarray(small, np.uint8)
 
 
-class Bench:
+class MLLMBench:
     """Measures one started backend."""
 
-    def __init__(self, mllm: MLLM, clock: Clock, plan: Plan) -> None:
+    def __init__(self, mllm: MLLM, clock: Clock, plan: BenchPlan) -> None:
         self._mllm, self._clock, self._plan = mllm, clock, plan
         frames = min(mllm.info.grid.temporal_patch, mllm.info.max_frames_per_segment)
-        self._pictures = Pictures(plan, FitRules(mllm.info.grid, frames, min_tokens_per_segment=1))
+        self._pictures = GeneratedFrames(plan, FitRules(mllm.info.grid, frames, min_tokens_per_segment=1))
         self._rules = rules_of(mllm.info.family)
         self._full_s = full_s(self._rules)
         self._names = 0
 
-    async def run(self) -> Report:
+    async def run(self) -> MLLMReport:
         """Every way at every share."""
         last = self._plan.watches[-1]
         costs = []
@@ -91,9 +91,9 @@ class Bench:
             costs += [await self._ours(share, watches) for watches in self._plan.watches]
             costs.append(await self._apart("naive", share, last))
         costs.append(await self._apart("video", 1.0, last))
-        return Report(self._mllm.info.name, self._plan, tuple(costs), await self._saving(SHARES[-1]))
+        return MLLMReport(self._mllm.info.name, self._plan, tuple(costs), await self._saving(SHARES[-1]))
 
-    async def _ours(self, share: float, watches: int) -> Cost:
+    async def _ours(self, share: float, watches: int) -> AskCost:
         """Contexts that have filled, and then grow by a hop at a time."""
         contexts = [self._context(share, 0, self._full_s) for _ in range(self._plan.streams)]
         queries = questions(watches)
@@ -106,7 +106,7 @@ class Bench:
             self._mllm.forget(context.stream_id)
         return self._cost("ours", share, watches, hops)
 
-    async def _apart(self, way: str, share: float, watches: int) -> Cost:
+    async def _apart(self, way: str, share: float, watches: int) -> AskCost:
         """Each watch of each stream with a context of its own that nobody has seen."""
         seconds = CHUNK_S if way == "video" else self._full_s
         hops = []
@@ -167,11 +167,11 @@ class Bench:
         answers = await asyncio.gather(*(one(*each) for each in asked))
         return self._clock.monotonic_s() - began_s, answers
 
-    def _cost(self, way: str, share: float, watches: int, hops: Sequence[tuple[float, list[Answers]]]) -> Cost:
+    def _cost(self, way: str, share: float, watches: int, hops: Sequence[tuple[float, list[Answers]]]) -> AskCost:
         usages = [answers.usage for _, answered in hops for answers in answered]
         per = len(hops) * self._plan.streams
         walls = [seconds for seconds, _ in hops]
-        return Cost(
+        return AskCost(
             way,
             share,
             watches,
@@ -198,11 +198,11 @@ class Bench:
         return f"bench-{self._names}"
 
 
-async def measure(mllm: MLLM, clock: Clock, plan: Plan) -> Report:
+async def measure(mllm: MLLM, clock: Clock, plan: BenchPlan) -> MLLMReport:
     """Start the backend, measure it, close it."""
     try:
         await mllm.start()
-        return await Bench(mllm, clock, plan).run()
+        return await MLLMBench(mllm, clock, plan).run()
     finally:
         await mllm.close()
 

@@ -27,7 +27,7 @@ def full_s(rules: ContextRules) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchPlan:
     """How much is measured: streams asking at once, numbers of watches, hops of a second counted once the context has
     filled, seconds of the comparison with a sliding window, and the native (height, width) of the pictures in px."""
 
@@ -47,7 +47,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class AskCost:
     """Vision tokens encoded, prompt tokens computed and found in a cache, all per hop and stream; wall seconds of a hop
     of all streams, and answers per second of them."""
 
@@ -82,15 +82,15 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class MLLMReport:
     """All of it."""
 
     mllm: str
-    plan: Plan
-    costs: tuple[Cost, ...]
+    plan: BenchPlan
+    costs: tuple[AskCost, ...]
     saving: Saving
 
-    def cost(self, way: str, share: float, watches: int) -> Cost:
+    def cost(self, way: str, share: float, watches: int) -> AskCost:
         """One line of the table."""
         return next(one for one in self.costs if (one.way, one.share, one.watches) == (way, share, watches))
 
@@ -122,7 +122,7 @@ class Report:
         }
 
 
-def table(report: Report) -> Table:
+def table(report: MLLMReport) -> Table:
     """The report for people."""
     found = Table(
         "way", "share", "watches", "encoded", "prefilled", "cached", "p50 ms", "p95 ms", "answers/s", box=None

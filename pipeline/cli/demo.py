@@ -29,7 +29,7 @@ from pipeline.sinks.jsonl import TextSink
 from pipeline.sinks.memory import MemorySink
 from pipeline.types import Event
 from samples.yard.demo import UNDERSTOOD, Camera, Totals, choose_watches, film, score, totals
-from samples.yard.questions.grammar import Watch
+from samples.yard.questions.grammar import YardWatch
 from samples.yard.questions.matching import CLEAR_AT, CONFIRM, OPEN_AT, WatchScore
 from samples.yard.train.shape import grid
 from samples.yard.world.facts import HEIGHT, WIDTH
@@ -77,10 +77,10 @@ class Demo:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """How each watch did, all of them together, and what it cost."""
 
-    watches: tuple[Watch, ...]
+    watches: tuple[YardWatch, ...]
     scores: tuple[WatchScore, ...]
     totals: Totals
     tokens_per_s: float
@@ -122,11 +122,11 @@ async def show(demo: Demo, json_lines: bool) -> None:
 async def _play(
     site: SiteConfig,
     cameras: tuple[Camera, ...],
-    watches: tuple[Watch, ...],
+    watches: tuple[YardWatch, ...],
     clock: Clock,
     console: Console,
     json_lines: bool,
-) -> Outcome:
+) -> DemoResult:
     lines = TextSink(sys.stdout, name="stdout") if json_lines else None
     screen = None if json_lines else Screen(console)
     memory = MemorySink()
@@ -135,7 +135,9 @@ async def _play(
     return compare(memory.events, played, cameras, watches)
 
 
-def compare(events: list[Event], played: Played, cameras: tuple[Camera, ...], watches: tuple[Watch, ...]) -> Outcome:
+def compare(
+    events: list[Event], played: Played, cameras: tuple[Camera, ...], watches: tuple[YardWatch, ...]
+) -> DemoResult:
     """The events of what was played against the truth, up to where each stream was decided."""
     onsets_s: dict[str | None, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for event in {event.id: event for event in events}.values():
@@ -145,7 +147,7 @@ def compare(events: list[Event], played: Played, cameras: tuple[Camera, ...], wa
     scores = tuple(score(watch, cameras, onsets_s[watch.slug], decided_s) for watch in watches)
     spent = sum(run.counts.spent for run in played.runs.values())
     wall_s = max(played.wall_s, 1e-9)
-    return Outcome(
+    return DemoResult(
         watches=watches,
         scores=scores,
         totals=totals(scores),
@@ -155,7 +157,7 @@ def compare(events: list[Event], played: Played, cameras: tuple[Camera, ...], wa
     )
 
 
-def _site(demo: Demo, cameras: tuple[Camera, ...], watches: tuple[Watch, ...], folder: Path) -> SiteConfig:
+def _site(demo: Demo, cameras: tuple[Camera, ...], watches: tuple[YardWatch, ...], folder: Path) -> SiteConfig:
     native = grid().tokens(HEIGHT, WIDTH)
     rate = (demo.budget or AMPLE) * native * SAMPLE_FPS / FRAMES_PER_SEGMENT
     engine = {"path": demo.engine}
@@ -189,7 +191,7 @@ def _introduce(demo: Demo, console: Console) -> None:
     console.print("[dim]filming the cameras first, so that rendering takes nothing from the MLLM[/]")
 
 
-def _report(outcome: Outcome, console: Console) -> None:
+def _report(outcome: DemoResult, console: Console) -> None:
     table = Table("watch", "question", "found", "missed", "false", "delay", box=None, header_style="bold")
     for watch, one in zip(outcome.watches, outcome.scores, strict=True):
         delay = f"{median(one.delays_s):+.1f} s" if one.delays_s else "-"

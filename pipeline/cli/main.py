@@ -145,11 +145,11 @@ def bench_mllm(
     """Tokens and time of asking: shared and growing prefixes against one full prompt per watch and hop."""
     set_up_logs(log_level)
     from pipeline.cli.bench_mllm import PATIENCE_S, measure
-    from pipeline.cli.bench_report import SHARES, Plan, table
+    from pipeline.cli.bench_report import SHARES, BenchPlan, table
 
     if not re.fullmatch(r"[0-9]+(,[0-9]+)*", watches):
         raise ConfigError(f"--watches is {watches!r}; expected numbers such as 1,16")
-    plan = Plan(streams, tuple(map(int, watches.split(","))), hops, sliding)
+    plan = BenchPlan(streams, tuple(map(int, watches.split(","))), hops, sliding)
     site = load_site(config) if config else parse_site({})
     asked = parse_site({"mllm": mllm}).mllm if mllm else site.mllm
     clock = SystemClock()

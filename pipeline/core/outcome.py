@@ -8,8 +8,8 @@ from pipeline.types import Answers, Event, Hop
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came of asking: the answers, or why there are none; and the vision tokens that are gone with it.
+class HopReply:
+    """The result of asking: the answers, or why there are none, and the vision tokens it spent.
 
     `relooked` watches were asked a second time.
     """
@@ -29,7 +29,7 @@ class Outcome:
     grant: int
     allocation: Allocation
     fell_back: bool
-    reply: Reply
+    reply: HopReply
     seconds: float
     reanchored: Reason | None = None
 

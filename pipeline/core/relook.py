@@ -13,7 +13,7 @@ WORTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Ring:
+class PictureRing:
     """The newest sampled frames of a stream, at most `most`, oldest first, with their decoder pictures; `shown` are the
     vision tokens of the segment that each was in, 0 for one that the MLLM was not shown. A second look may cost
     `tokens`; where that is 0 nothing is kept."""
@@ -23,7 +23,7 @@ class Ring:
     frames: tuple[Frame, ...] = ()
     shown: tuple[int, ...] = ()
 
-    def push(self, hop: Hop, allocation: Allocation) -> "Ring":
+    def push(self, hop: Hop, allocation: Allocation) -> "PictureRing":
         """The ring with a hop's frames, as they were allocated."""
         if not self.tokens:
             return self
@@ -33,16 +33,16 @@ class Ring:
                 tokens[index] = segment.tokens
         return self._last(self.most, (*self.frames, *hop.frames), (*self.shown, *tokens))
 
-    def since(self, from_s: float) -> "Ring":
+    def since(self, from_s: float) -> "PictureRing":
         """Without the frames before `from_s` stream seconds."""
         return self._last(sum(frame.pts_s >= from_s for frame in self.frames), self.frames, self.shown)
 
-    def _last(self, count: int, frames: tuple[Frame, ...], shown: tuple[int, ...]) -> "Ring":
+    def _last(self, count: int, frames: tuple[Frame, ...], shown: tuple[int, ...]) -> "PictureRing":
         first = max(0, len(frames) - count)
         return replace(self, frames=frames[first:], shown=shown[first:])
 
 
-def closer(ring: Ring, tokens: int, rules: FitRules) -> Allocation:
+def closer(ring: PictureRing, tokens: int, rules: FitRules) -> Allocation:
     """The ring's newest frames, as many as share a segment, at the largest size that `tokens` can pay for; then, while
     they can pay for them at native size, earlier ones.
 
@@ -65,15 +65,15 @@ def closer(ring: Ring, tokens: int, rules: FitRules) -> Allocation:
     return found if any(larger) else Allocation()
 
 
-def _shown(ring: Ring, group: Sequence[int]) -> int:
+def _shown(ring: PictureRing, group: Sequence[int]) -> int:
     return max(ring.shown[index] for index in group)
 
 
-def _native(ring: Ring, group: Sequence[int], rules: FitRules) -> int:
+def _native(ring: PictureRing, group: Sequence[int], rules: FitRules) -> int:
     return _at_most(ring, group, sys.maxsize, rules).tokens
 
 
-def _at_most(ring: Ring, chosen: Sequence[int], tokens: int, rules: FitRules) -> Allocation:
+def _at_most(ring: PictureRing, chosen: Sequence[int], tokens: int, rules: FitRules) -> Allocation:
     """The chosen frames alone, at native size or as large as `tokens` allow."""
     scales = [1.0 if index in chosen else 0.0 for index in range(len(ring.frames))]
     return fit([frame.size for frame in ring.frames], scales, tokens, rules)

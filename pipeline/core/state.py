@@ -9,7 +9,7 @@ from pipeline.core.context import Context
 from pipeline.core.hops import HopRules
 from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
-from pipeline.core.relook import Ring
+from pipeline.core.relook import PictureRing
 from pipeline.core.watches import Understanding, Warming
 from pipeline.types import Event, Json
 
@@ -50,7 +50,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Where a stream stands: its watches by `WatchQuery.key`, and how many stream events it has sent ever.
+    """The durable state of a stream: its watches by `WatchQuery.key`, and how many stream events it has sent ever.
 
     `lineage` is given once, when a store first meets the stream, and goes into the ids of its events.
     """
@@ -90,12 +90,12 @@ class StreamRun:
     state: StreamState = StreamState()
     counts: Counts = Counts()
     decided_s: float = 0.0
-    ring: Ring = Ring()
+    ring: PictureRing = PictureRing()
     understanding: Understanding = Understanding()
     warming: Warming = Warming()
     ladder: Ladder = Ladder()
 
     @property
     def stretch(self) -> int:
-        """How many hops' lengths the next hop spans."""
+        """The number of hops' lengths the next hop spans."""
         return self.ladder.stretch

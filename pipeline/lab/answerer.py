@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
 from allocator_engine.resize import Pixels
 from allocator_engine.train.reward import grade
-from allocator_engine.train.rollout import ClipHop, Episode, Probe, RewardKind
+from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, RewardKind
 from pipeline.clock import Clock
 from pipeline.core.context import Context, ContextRules
 from pipeline.errors import MLLMUnavailable
 from pipeline.lab.background import Background
-from pipeline.lab.natives import Natives
+from pipeline.lab.natives import NativeAnswers
 from pipeline.lab.patience import patiently
 from pipeline.mllm.base import MLLM
 from pipeline.types import Answer, Segment, WatchQuery
@@ -55,7 +55,7 @@ class MLLMAnswerer:
         mllm: MLLM,
         identity: str,
         rules: FitRules,
-        natives: Natives,
+        natives: NativeAnswers,
         background: Background,
         clock: Clock,
         reward_kind: RewardKind = "mixed",
@@ -80,7 +80,7 @@ class MLLMAnswerer:
             raise ConnectionError(str(error)) from error
 
     async def _rewards(self, episode: Episode, variants: Sequence[Sequence[Allocation]]) -> Floats:
-        room, pictures = asyncio.Semaphore(AT_ONCE), _Pictures(episode.hops)
+        room, pictures = asyncio.Semaphore(AT_ONCE), _RenderedSegments(episode.hops)
 
         async def grades(variant: Sequence[Allocation]) -> list[float]:
             async with room:
@@ -92,7 +92,9 @@ class MLLMAnswerer:
         finally:
             await stop(tasks)
 
-    async def _grades(self, episode: Episode, variant: Sequence[Allocation], pictures: "_Pictures") -> list[float]:
+    async def _grades(
+        self, episode: Episode, variant: Sequence[Allocation], pictures: "_RenderedSegments"
+    ) -> list[float]:
         """How right each probe is answered; wrong if nothing had been shown."""
         grades = [0.0] * len(episode.probes)
         context = self._empty(episode.hops)
@@ -108,7 +110,7 @@ class MLLMAnswerer:
             self._mllm.forget(context.stream_id)
         return grades
 
-    async def _graded(self, context: Context, probes: Sequence[Probe]) -> list[float]:
+    async def _graded(self, context: Context, probes: Sequence[GradedQuestion]) -> list[float]:
         scored = [probe for probe in probes if probe.form == "yes_no"]
         spoken = [probe for probe in probes if probe.form != "yes_no"]
         answers = iter(await self._asked(context, [probe.text for probe in scored]))
@@ -123,7 +125,7 @@ class MLLMAnswerer:
 
     async def _native(self, hops: Sequence[ClipHop], questions: Sequence[str]) -> Floats:
         scores = np.full((len(questions), len(hops)), np.nan)
-        context, pictures = self._empty(hops), _Pictures(hops)
+        context, pictures = self._empty(hops), _RenderedSegments(hops)
         try:
             for index, hop in enumerate(hops):
                 whole = fit(hop.sizes, [1.0] * len(hop.pictures), _EVERYTHING, self._rules)
@@ -152,7 +154,7 @@ class MLLMAnswerer:
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
-class _Pictures:
+class _RenderedSegments:
     """The segments of an episode: each is rendered once, whichever allocations show it at that size."""
 
     def __init__(self, hops: Sequence[ClipHop]) -> None:
@@ -169,7 +171,7 @@ class _Pictures:
         return self._made[index, size]
 
 
-async def _shown(context: Context, pictures: _Pictures, hop: int, allocation: Allocation) -> Context:
+async def _shown(context: Context, pictures: _RenderedSegments, hop: int, allocation: Allocation) -> Context:
     """The context with a hop's segments behind it. Its anchor stays, which `Context.append` would move."""
     segments = [await asyncio.to_thread(pictures.segment, hop, size) for size in allocation.segments]
     return replace(context, segments=(*context.segments, *segments))

@@ -9,14 +9,14 @@ from pathlib import Path
 from allocator_engine.errors import EngineError
 from allocator_engine.evaluate.frontier import Frontier, frontier
 from allocator_engine.evaluate.records import Records
-from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, Spending, Told
-from allocator_engine.evaluate.tasks import Family, Outcome, TaskSource
+from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, OnProgress, Spending
+from allocator_engine.evaluate.tasks import Family, TaskOutcome, TaskSource
 from allocator_engine.manifest import manifest_path
 from allocator_engine.train.data import read_rows
 from pipeline.build import YARD
 from pipeline.config.site import MLLMConfig
 from pipeline.errors import ConfigError
-from pipeline.lab.crew import Crew
+from pipeline.lab.crew import ExaminerPool
 from pipeline.lab.digests import content
 from pipeline.lab.examiner import Setup
 from pipeline.lab.video_tasks import VideoTasks
@@ -79,7 +79,7 @@ class Comparison:
         return SPENDING_VERSION if (mllm, least) == ("yard", 2) else _hash([mllm, str(least), SPENDING_VERSION])
 
 
-def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) -> tuple[Frontier, dict[str, str]]:
+def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgress) -> tuple[Frontier, dict[str, str]]:
     """The frontier, and the hashes of what it was measured on, in `jobs` processes. What is found out goes into the
     folder `kept`, and what is there is not found out again.
 
@@ -91,11 +91,11 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: Told) ->
     hashes = comparison.hashes()
     spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
     spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
-    outcomes = Records(Outcome, kept / f"asked-{asked}.jsonl" if kept else None)
+    outcomes = Records(TaskOutcome, kept / f"asked-{asked}.jsonl" if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
     marks |= {name: hashes[name] for name in comparison.against}
     own = {"learned": comparison.engine} if comparison.engine else {}
-    with Crew(Setup(source, comparison.mllm, {**own, **comparison.against}), jobs) as crew:
+    with ExaminerPool(Setup(source, comparison.mllm, {**own, **comparison.against}), jobs) as crew:
         episodes = []
         for tasks in crew.tasks(range(count)):
             episodes.append(tasks)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import cv2
 
 from allocator_engine.evaluate.run import Pass, Show, Spending
-from allocator_engine.evaluate.tasks import Outcome, Task
+from allocator_engine.evaluate.tasks import Task, TaskOutcome
 from pipeline.lab.examiner import Examiner, Setup
 from pipeline.logs import set_up_logs
 
@@ -21,7 +21,7 @@ Done = TypeVar("Done")
 _LOG_LEVEL = "error"  # of watches that are not understood every episode would tell again
 
 
-class Crew:
+class ExaminerPool:
     """A Bench of `jobs` processes, or with one job of this process alone. Use as a context manager.
 
     An episode is always the same examiner's, who keeps what it decoded of it.
@@ -39,7 +39,7 @@ class Crew:
             ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(setup,)) for _ in range(jobs)
         ]
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "ExaminerPool":
         return self
 
     def __exit__(
@@ -58,7 +58,7 @@ class Crew:
         """See Bench."""
         return self._each(Examiner.spend, passes, lambda dry: dry.index)
 
-    def show(self, shows: Sequence[Show]) -> Iterator[tuple[Show, tuple[Outcome, ...]]]:
+    def show(self, shows: Sequence[Show]) -> Iterator[tuple[Show, tuple[TaskOutcome, ...]]]:
         """See Bench."""
         if self._alone:
             yield from ((one, self._alone.show(one)) for one in shows)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from allocator_engine.errors import EngineFailed
 from allocator_engine.evaluate.baselines import Baseline, Fewer, Random, Scheduled, Video, native
-from allocator_engine.evaluate.equal import Purse, purse
-from allocator_engine.evaluate.oracle import Cost, plan
+from allocator_engine.evaluate.equal import ClipBudget, purse
+from allocator_engine.evaluate.oracle import HopCost, plan
 from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, Pass, Show, Spending
-from allocator_engine.evaluate.tasks import Outcome, Task, TaskSource
+from allocator_engine.evaluate.tasks import Task, TaskOutcome, TaskSource
 from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture
 from allocator_engine.spec import THUMBNAIL
@@ -30,7 +30,7 @@ from pipeline.clock import SystemClock
 from pipeline.config.site import MLLMConfig
 from pipeline.core.hops import HopRules
 from pipeline.errors import ConfigError, MLLMUnavailable
-from pipeline.lab.trial import Table, as_hops, show, spend
+from pipeline.lab.trial import TrialRuntime, as_hops, show, spend
 from pipeline.metrics import Metrics
 from pipeline.types import Hop, WatchQuery
 
@@ -61,7 +61,7 @@ class Examiner:
         self._mllm = build_mllm(setup.mllm, self._clock)
         self._runner.run(self._mllm.start())
         rules = build_fit_rules(setup.mllm, self._mllm.info)
-        self._table = Table(self._clock, rules, Metrics())
+        self._table = TrialRuntime(self._clock, rules, Metrics())
         self._engines: dict[str, LearnedAllocator] = {}
         for name, file in setup.engines.items():
             engine, embed = open_engine(file)
@@ -88,7 +88,7 @@ class Examiner:
         """What a dry pass comes to."""
         return self._passed(dry)[0]
 
-    def show(self, one: Show) -> tuple[Outcome, ...]:
+    def show(self, one: Show) -> tuple[TaskOutcome, ...]:
         """The outcomes of the tasks of a pass with the MLLM. Raises ConnectionError where it does not answer, and
         EngineFailed where the allocations are not those whose spending was kept."""
         spending, allocations = self._passed(one.dry)
@@ -143,7 +143,7 @@ class Examiner:
         )
         return spending, allocations
 
-    def _purse(self, hops: Sequence[Hop], dry: Pass) -> Purse:
+    def _purse(self, hops: Sequence[Hop], dry: Pass) -> ClipBudget:
         """At least one native segment can be saved up for."""
         rules = self._table.rules
         first = max(native(_sizes(hop), rules).segments[0].tokens for hop in hops)
@@ -152,7 +152,7 @@ class Examiner:
     def _native(self, hops: Sequence[Hop]) -> int:
         return sum(native(_sizes(hop), self._table.rules).tokens for hop in hops)
 
-    def _allocator(self, name: str, task: Task, hops: Sequence[Hop], pocket: Purse) -> Allocator:
+    def _allocator(self, name: str, task: Task, hops: Sequence[Hop], pocket: ClipBudget) -> Allocator:
         rules = self._table.rules
         as_they_are = {text: text for text in task.standing}
         said = dict(zip((watch.text for watch in task.watches), task.reworded, strict=True)) if task.reworded else {}
@@ -174,8 +174,8 @@ class Examiner:
             raise ConfigError(f"there is no allocator {name!r}; expected some of {', '.join(ALLOCATORS)}")
         return makers[name]()
 
-    def _schedule(self, task: Task, hops: Sequence[Hop], pocket: Purse) -> tuple[float, ...]:
-        costs = [Cost(hop.end_s, tuple(_sizes(hop))) for hop in hops]
+    def _schedule(self, task: Task, hops: Sequence[Hop], pocket: ClipBudget) -> tuple[float, ...]:
+        costs = [HopCost(hop.end_s, tuple(_sizes(hop))) for hop in hops]
         return plan(task.family, costs, task.evidence, pocket, hops[0].start_s, self._table.rules)
 
     def _clip(self, name: str) -> tuple[Hop, ...]:

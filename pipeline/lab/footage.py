@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from allocator_engine.encode import native_tokens
 from allocator_engine.fit import FitRules
 from allocator_engine.train.data import turn
-from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
+from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
 from pipeline.clock import Clock
 from pipeline.core.hops import HopRules, hops
 from pipeline.errors import ConfigError, SourceUnavailable
@@ -65,7 +65,7 @@ class Clip:
     end_s: float
 
 
-class Reader:
+class RecordingReader:
     """Decodes recordings into hops, sampled as `rules` say."""
 
     def __init__(self, rules: HopRules, background: Background, clock: Clock, hwaccel: str = "auto") -> None:
@@ -130,7 +130,7 @@ class Footage:
     skipped: tuple[str, ...]
 
 
-def survey(folder: Path, reader: Reader, rules: FitRules, most_tokens: int) -> Footage:
+def survey(folder: Path, reader: RecordingReader, rules: FitRules, most_tokens: int) -> Footage:
     """Cut the recordings below `folder` into clips whose native pictures are at most `most_tokens`, but at least a hop.
 
     A recording that cannot be decoded is skipped. Raises ConfigError if there is none, or none that is of use.
@@ -150,7 +150,7 @@ def survey(folder: Path, reader: Reader, rules: FitRules, most_tokens: int) -> F
     return Footage(tuple(clips), tuple(skipped))
 
 
-def _cut(file: Path, reader: Reader, rules: FitRules, most_tokens: int) -> list[Clip]:
+def _cut(file: Path, reader: RecordingReader, rules: FitRules, most_tokens: int) -> list[Clip]:
     hop_s = reader.rules.hop_s
     first = reader.read(file, 0.0, hop_s)
     if not first:
@@ -172,7 +172,7 @@ class SiteClips:
 
     clips: Sequence[Clip]
     questions: Sequence[str]
-    reader: Reader
+    reader: RecordingReader
     reference: Reference
     prompts_per_step: int
 
@@ -198,7 +198,7 @@ class SiteClips:
         scores = self.reference.native(shown, chosen)
         known = np.where(np.isnan(scores), -1, scores >= 0.5).astype(np.int8)
         probes = tuple(
-            Probe(text, "yes" if known[row, hop] else "no", "yes_no", hop, hop)
+            GradedQuestion(text, "yes" if known[row, hop] else "no", "yes_no", hop, hop)
             for row, text in enumerate(chosen)
             for hop in moments(known[row], MOMENTS, rng)
         )

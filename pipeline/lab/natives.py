@@ -10,7 +10,7 @@ from pipeline.errors import EngineMismatch
 from pipeline.types import Answer
 
 
-class Natives:
+class NativeAnswers:
     """Answers by a key that names the model, the pictures and the question; one JSON line each in `file`.
 
     Safe to use from several threads. Raises EngineMismatch for a file that is not one of these.

@@ -9,7 +9,7 @@ from pathlib import Path
 from allocator_engine.errors import EngineError
 from allocator_engine.fit import FitRules
 from allocator_engine.train.capo import Outside
-from allocator_engine.train.data import QaClips, Row, read_rows
+from allocator_engine.train.data import QaClips, QaRow, read_rows
 from allocator_engine.train.rollout import Clips, RewardKind
 from pipeline.build import YARD, build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
@@ -18,9 +18,9 @@ from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
 from pipeline.lab.digests import content
-from pipeline.lab.footage import LONG_FRAMES, Reader, SiteClips, survey
+from pipeline.lab.footage import LONG_FRAMES, RecordingReader, SiteClips, survey
 from pipeline.lab.material import Material, bucket
-from pipeline.lab.natives import Natives
+from pipeline.lab.natives import NativeAnswers
 from pipeline.redact import redact_mllm
 
 PROMPTS_AT_ONCE = 2
@@ -85,11 +85,11 @@ def site_of(watches: Path | None, mllm: str | None, device: str | None) -> SiteC
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _OpenMLLM:
     """An MLLM that was started, what is decoded for it, and how allocations for it are fitted."""
 
     answerer: MLLMAnswerer
-    reader: Reader
+    reader: RecordingReader
     rules: FitRules
     notes: Mapping[str, str]
     remarks: tuple[str, ...]
@@ -102,7 +102,7 @@ class _Asked:
 
 
 @contextmanager
-def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | None = None) -> Iterator[_Asked]:
+def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | None = None) -> Iterator[_OpenMLLM]:
     """The MLLM of a site, and the kind of its rewards; `longest` frames fit into a context, at less than native size if
     need be."""
     clock, config = SystemClock(), site.mllm
@@ -116,8 +116,8 @@ def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | No
         if longest is not None:
             rules = _whole(rules, longest, site.defaults.context_max_tokens)
         identity = identity_of(config)
-        yield _Asked(
-            MLLMAnswerer(mllm, identity, rules, Natives(work / "native.jsonl"), background, clock, kind),
+        yield _OpenMLLM(
+            MLLMAnswerer(mllm, identity, rules, NativeAnswers(work / "native.jsonl"), background, clock, kind),
             reader,
             rules,
             {"mllm": identity, "mllm_name": info.name},
@@ -126,9 +126,9 @@ def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | No
 
 
 @contextmanager
-def _reading(site: SiteConfig) -> Iterator[Reader]:
+def _reading(site: SiteConfig) -> Iterator[RecordingReader]:
     with Background() as background:
-        yield Reader(site.defaults.hop_rules(), background, SystemClock(), site.defaults.hwaccel)
+        yield RecordingReader(site.defaults.hop_rules(), background, SystemClock(), site.defaults.hwaccel)
 
 
 def identity_of(config: MLLMConfig) -> str:
@@ -147,7 +147,7 @@ def _whole(rules: FitRules, frames: int, context_tokens: int) -> FitRules:
     return replace(rules, max_tokens_per_segment=min(cap, rules.max_tokens_per_segment))
 
 
-def _rows(data: Path) -> list[Row]:
+def _rows(data: Path) -> list[QaRow]:
     try:
         return read_rows(data)
     except EngineError:
@@ -156,12 +156,12 @@ def _rows(data: Path) -> list[Row]:
         raise ConfigError(str(error)) from error
 
 
-def _kind(rows: Sequence[Row]) -> RewardKind:
+def _kind(rows: Sequence[QaRow]) -> RewardKind:
     scored = {row.form == "yes_no" for row in rows}
     return "mixed" if len(scored) > 1 else "dense" if True in scored else "sparse"
 
 
-def _check_videos(data: Path, rows: list[Row], reader: Reader) -> None:
+def _check_videos(data: Path, rows: list[QaRow], reader: RecordingReader) -> None:
     """Raise ConfigError, naming the line, for the first video that cannot be decoded."""
     for video, row in {row.video: row for row in reversed(rows)}.items():
         try:

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from allocator_engine.evaluate.equal import Purse
-from allocator_engine.evaluate.tasks import Outcome, Task, match
+from allocator_engine.evaluate.equal import ClipBudget
+from allocator_engine.evaluate.tasks import Task, TaskOutcome, match
 from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.train.rollout import ClipHop
 from pipeline.allocators.base import Allocator
@@ -22,7 +22,7 @@ from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamRun
 from pipeline.errors import AllocationFailed, ConfigError, MLLMUnavailable
 from pipeline.lab.patience import patiently
-from pipeline.loop import House, allocate, grant_tokens, watch_stream
+from pipeline.loop import Runtime, allocate, grant_tokens, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.mllm.null import NullMLLM
@@ -42,7 +42,7 @@ _START = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TrialRuntime:
     """What trials share: the clock, what a legal allocation looks like, and the metrics, which nobody reads."""
 
     clock: Clock
@@ -111,7 +111,11 @@ def as_hops(clip: Sequence[ClipHop], stream_id: str = STREAM) -> list[Hop]:
 
 
 async def spend(
-    hops: Sequence[Hop], standing: Sequence[Sequence[WatchQuery]], allocator: Allocator, purse: Purse, table: Table
+    hops: Sequence[Hop],
+    standing: Sequence[Sequence[WatchQuery]],
+    allocator: Allocator,
+    purse: ClipBudget,
+    table: TrialRuntime,
 ) -> tuple[tuple[Allocation, ...], float]:
     """What an allocator makes of a clip, and the wall seconds it took: each hop's grant and allocation as the loop has
     them, all of it spent, nothing shown. `standing` are the queries that stand in each hop; tokens are saved for those
@@ -120,23 +124,23 @@ async def spend(
     Raises AllocationFailed where a fixed scale had to stand in: figures would be told of the wrong allocator.
     """
     mllm = NullMLLM(grid=table.rules.grid)
-    house = House(
-        table.clock, _Standing(()), _ledger(hops, purse, table.clock), allocator, table.rules, mllm, Journal(),
+    runtime = Runtime(
+        table.clock, _TrialWatches(()), _ledger(hops, purse, table.clock), allocator, table.rules, mllm, Journal(),
         table.metrics,
     )  # fmt: skip
     run = StreamRun(STREAM, HOPS, whole(STREAM, _seconds(hops)))
     allocations, taken_s = [], 0.0
     for hop, queries in zip(hops, standing, strict=True):
-        grant = grant_tokens(run, hop, standing[-1], house)
+        grant = grant_tokens(run, hop, standing[-1], runtime)
         began_s = table.clock.monotonic_s()
-        allocation, fell_back = await allocate(hop, queries, grant, house)
+        allocation, fell_back = await allocate(hop, queries, grant, runtime)
         if fell_back:
             raise AllocationFailed(
                 f"the allocator {allocator.name} failed on the hop at {hop.start_s:g} s, and a fixed scale in its place"
                 " would be told as its own; `resadapt-allocator check` says what is wrong with its engine"
             )
         taken_s += table.clock.monotonic_s() - began_s
-        house.budget.settle(STREAM, allocation.tokens)
+        runtime.budget.settle(STREAM, allocation.tokens)
         allocations.append(allocation)
     allocator.forget(STREAM)
     return tuple(allocations), taken_s
@@ -146,22 +150,22 @@ async def show(
     hops: Sequence[Hop],
     allocations: Sequence[Allocation],
     tasks: Sequence[Task],
-    purse: Purse,
+    purse: ClipBudget,
     mllm: MLLM,
-    table: Table,
+    table: TrialRuntime,
     rules: HopRules = HOPS,
-) -> tuple[Outcome, ...]:
+) -> tuple[TaskOutcome, ...]:
     """Show a clip, which was cut by `rules`, at the given sizes and ask what the tasks ask; their outcomes, in order.
 
     Raises MLLMUnavailable where the MLLM did not answer, and ConfigError for a clip that does not fit into it.
     """
     exam, journal = _Exam(mllm, tasks, table.clock), Journal()
     given = _Given({hop.start_s: allocation for hop, allocation in zip(hops, allocations, strict=True)})
-    house = House(
+    runtime = Runtime(
         table.clock, exam.standing, _ledger(hops, purse, table.clock), given, table.rules, exam, journal, table.metrics
     )
     run = StreamRun(STREAM, rules, whole(STREAM, _seconds(hops)))
-    await watch_stream(run, Recording([frame for hop in hops for frame in hop.frames]), house)
+    await watch_stream(run, Recording([frame for hop in hops for frame in hop.frames]), runtime)
     exam.forget(STREAM)
     if exam.fault:
         raise exam.fault
@@ -175,7 +179,7 @@ async def show(
     return tuple(exam.outcome(task, onsets_s) for task in tasks)
 
 
-def _ledger(hops: Sequence[Hop], purse: Purse, clock: Clock) -> Ledger:
+def _ledger(hops: Sequence[Hop], purse: ClipBudget, clock: Clock) -> Ledger:
     ledger = Ledger(clock)
     ledger.open(STREAM, Rate(purse.tokens_per_s, purse.burst_tokens), hops[0].start_s, full=False)
     return ledger
@@ -185,7 +189,7 @@ def _seconds(hops: Sequence[Hop]) -> float:
     return hops[-1].end_s - hops[0].start_s
 
 
-class _Standing:
+class _TrialWatches:
     """The watches; the loop looks them up once a hop, by which hops are counted."""
 
     def __init__(self, queries: Sequence[WatchQuery]) -> None:
@@ -229,7 +233,7 @@ class _Exam:
         self._mllm, self._tasks, self._clock = mllm, tasks, clock
         self._reader: MLLM = mllm if watches else NullMLLM(grid=mllm.info.grid)
         standing = [WatchQuery(one.slug, one.text, one.open_at, one.clear_at, one.confirm) for one in watches]
-        self.standing = _Standing(standing or [WatchQuery("", "is it so?")])
+        self.standing = _TrialWatches(standing or [WatchQuery("", "is it so?")])
         self.info = mllm.info
         self.fault: MLLMUnavailable | None = None
         self._grades = {task.name: [0.0] * len(task.questions) for task in tasks}
@@ -289,7 +293,7 @@ class _Exam:
         for place, text in zip(due, said, strict=True):
             self._grades[task.name][place] = task.questions[place].grade(text, anchor_s)
 
-    def outcome(self, task: Task, onsets_s: Mapping[str, Sequence[float]]) -> Outcome:
+    def outcome(self, task: Task, onsets_s: Mapping[str, Sequence[float]]) -> TaskOutcome:
         """What became of a task. A question before which nothing was shown is answered wrongly."""
         events = tuple(match(watch.spans, onsets_s.get(watch.slug, ())) for watch in task.watches)
-        return Outcome(tuple(self._grades[task.name]), events, self._seconds[task.name])
+        return TaskOutcome(tuple(self._grades[task.name]), events, self._seconds[task.name])

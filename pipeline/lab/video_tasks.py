@@ -4,14 +4,14 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from allocator_engine.evaluate.tasks import FAMILIES, Evidence, Family, Question, Task
-from allocator_engine.train.data import Row, read_rows
+from allocator_engine.evaluate.tasks import FAMILIES, Evidence, Family, Task, TaskQuestion
+from allocator_engine.train.data import QaRow, read_rows
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop
 from pipeline.clock import SystemClock
 from pipeline.core.hops import HopRules
 from pipeline.lab.background import Background
-from pipeline.lab.footage import Reader
+from pipeline.lab.footage import RecordingReader
 from pipeline.lab.trial import HOPS
 
 MOST_FRAMES = 256
@@ -32,7 +32,7 @@ class VideoTasks:
 
     def __init__(self, file: Path, families: Collection[Family] = FAMILIES) -> None:
         self._families = families
-        self._rows: dict[Path, list[Row]] = {}
+        self._rows: dict[Path, list[QaRow]] = {}
         for row in read_rows(file):
             self._rows.setdefault(row.video, []).append(row)
         self._videos = list(self._rows)
@@ -61,7 +61,7 @@ class VideoTasks:
 @lru_cache(maxsize=4096)
 def _rules(video: Path) -> HopRules:
     with Background() as background:
-        seconds = Reader(HOPS, background, SystemClock()).length_s(video)
+        seconds = RecordingReader(HOPS, background, SystemClock()).length_s(video)
     fps = MOST_FRAMES / max(seconds, 1e-9)
     return HOPS if fps >= HOPS.sample_fps else HopRules(fps, HOPS.slots / fps)
 
@@ -69,16 +69,16 @@ def _rules(video: Path) -> HopRules:
 @lru_cache(maxsize=2)
 def _decoded(video: Path) -> tuple[ClipHop, ...]:
     with Background() as background:
-        return Reader(_rules(video), background, SystemClock()).read(video)
+        return RecordingReader(_rules(video), background, SystemClock()).read(video)
 
 
-def _task(name: str, row: Row, shown: Sequence[ClipHop], single: bool) -> Task:
+def _task(name: str, row: QaRow, shown: Sequence[ClipHop], single: bool) -> Task:
     family: Family = "grounding" if row.form == "interval" else "image" if single else "qa"
-    question = Question(row.question, row.truth, row.form, len(shown) - 1, row.form, hint=_HINTS.get(row.form, ""))
+    question = TaskQuestion(row.question, row.truth, row.form, len(shown) - 1, row.form, hint=_HINTS.get(row.form, ""))
     return Task(name, family, str(row.video), str(row.video), (question,), evidence=_evidence(row, shown))
 
 
-def _evidence(row: Row, shown: Sequence[ClipHop]) -> tuple[Evidence, ...]:
+def _evidence(row: QaRow, shown: Sequence[ClipHop]) -> tuple[Evidence, ...]:
     """The hops in which the answer can be seen, where the file says when that is."""
     if row.evidence_s is None:
         return ()

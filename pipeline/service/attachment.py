@@ -11,7 +11,7 @@ from pipeline.config.site import ReconnectConfig
 from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamRun
 from pipeline.errors import ConfigError, SourceRefused, SourceStalled, SourceUnavailable
-from pipeline.loop import House, watch_stream
+from pipeline.loop import Runtime, watch_stream
 from pipeline.redact import redact_url, scrub
 from pipeline.sources.base import Sampler, Source, SourceCounts
 from pipeline.types import Frame, Json
@@ -30,13 +30,19 @@ class Attachment:
     """
 
     def __init__(
-        self, run: StreamRun, source: Source, url: str, house: House, reconnect: ReconnectConfig, insist: bool = True
+        self,
+        run: StreamRun,
+        source: Source,
+        url: str,
+        runtime: Runtime,
+        reconnect: ReconnectConfig,
+        insist: bool = True,
     ) -> None:
         self.run = run
         self.source = source
         self.phase: Phase = "connecting"
         self._url = redact_url(url)
-        self._house = house
+        self._runtime = runtime
         self._reconnect = reconnect
         self._insist = insist
         self._failures = 0
@@ -62,8 +68,8 @@ class Attachment:
                 await self._ended(reason)
             self._enter("ended")
             await self.source.close()
-            self._house.mllm.forget(self.run.stream_id)
-            self._house.allocator.forget(self.run.stream_id)
+            self._runtime.mllm.forget(self.run.stream_id)
+            self._runtime.allocator.forget(self.run.stream_id)
 
     async def stop(self) -> None:
         """Take no new frames; `live` returns once the hop under way is decided."""
@@ -74,7 +80,7 @@ class Attachment:
         noticed = _FirstFrameNoticed(self.source, self._up)
         while not self._stopping.is_set():
             try:
-                await watch_stream(self.run, noticed, self._house)
+                await watch_stream(self.run, noticed, self._runtime)
                 return
             except SourceUnavailable as error:
                 if self._stopping.is_set():
@@ -83,7 +89,7 @@ class Attachment:
                     raise
                 await self._lost(error)
                 pause_s = self._pause_s(error)
-            await first(self._house.clock.sleep(pause_s), self._stopping.wait())
+            await first(self._runtime.clock.sleep(pause_s), self._stopping.wait())
 
     def _pause_s(self, error: SourceUnavailable) -> float:
         bounds = self._reconnect
@@ -96,12 +102,12 @@ class Attachment:
         if self._attached:
             return
         self._attached = True
-        info = self._house.mllm.info
+        info = self._runtime.mllm.info
         mllm: dict[str, Json] = {"name": info.name, "family": info.family, "meaningful": info.meaningful}
         data: dict[str, Json] = {
             "url": self._url,
             "mllm": mllm,
-            "allocator": self._house.allocator.name,
+            "allocator": self._runtime.allocator.name,
             "sample_fps": self.run.hop_rules.sample_fps,
             "resume_s": self.run.decided_s,
         }
@@ -116,14 +122,14 @@ class Attachment:
     async def _up(self) -> None:
         await self._attach()
         if self.phase == "lost":
-            gone_s = self._house.clock.monotonic_s() - self._lost_at_s
+            gone_s = self._runtime.clock.monotonic_s() - self._lost_at_s
             await self._announce("stream.recovered", {"lost_for_s": round(gone_s, 3), "attempts": self._failures})
         self._failures = 0
         self._enter("up")
 
     async def _lost(self, error: SourceUnavailable) -> None:
         self._failures += 1
-        self._house.metrics.losses.labels(self.run.stream_id).inc()
+        self._runtime.metrics.losses.labels(self.run.stream_id).inc()
         if self.phase == "lost":
             return
         await self._attach()
@@ -131,22 +137,22 @@ class Attachment:
         if isinstance(error, SourceRefused):
             reason += f"; asked again after about {self._reconnect.refused_s:g} s, for cameras lock accounts"
         log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
-        self._lost_at_s = self._house.clock.monotonic_s()
+        self._lost_at_s = self._runtime.clock.monotonic_s()
         self._enter("lost")
         await self._announce("stream.lost", {"reason": reason, "stalled": isinstance(error, SourceStalled)})
 
     async def _announce(self, kind: str, data: dict[str, Json]) -> None:
         run = self.run
         data = {"stream_s": run.decided_s, **data}
-        state, event = run.state.stream_event(run.stream_id, kind, self._house.clock.now(), data)
-        await self._house.outbox.commit(Decision(run.stream_id, state.to_json(), (event,), run.decided_s))
-        self._house.metrics.events.labels(kind).inc()
+        state, event = run.state.stream_event(run.stream_id, kind, self._runtime.clock.now(), data)
+        await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), (event,), run.decided_s))
+        self._runtime.metrics.events.labels(kind).inc()
         log.info(kind, stream=run.stream_id, stream_s=run.decided_s)
         run.state, run.counts = state, run.counts.add(events=1)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self._house.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
+        self._runtime.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
 
 
 class _FirstFrameNoticed:

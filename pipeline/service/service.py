@@ -19,11 +19,11 @@ from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError
-from pipeline.loop import House
+from pipeline.loop import Runtime
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
 from pipeline.service.attachment import Attachment
-from pipeline.service.supervisor import Keeper
+from pipeline.service.supervisor import StreamSupervisor
 from pipeline.sinks.base import Sink
 from pipeline.types import Event, WatchQuery
 
@@ -39,7 +39,7 @@ class WatchBoard:
     def on(self, stream_id: str) -> Sequence[WatchQuery]:
         return self._queries.get(stream_id, ())
 
-    def put_up(self, site: SiteConfig) -> None:
+    def replace(self, site: SiteConfig) -> None:
         """Replace all watches by the site's."""
         ordered = sorted(site.watches.items(), key=lambda item: (-item[1].priority, item[0]))
         self._queries = {
@@ -65,7 +65,7 @@ class Service:
         self._clock = clock
         self._insist = insist
         self._extra_sinks = list(extra_sinks)
-        self._keepers: dict[str, Keeper] = {}
+        self._keepers: dict[str, StreamSupervisor] = {}
         self._reconciling = asyncio.Lock()
         self._closing = False
         self._board = WatchBoard()
@@ -102,10 +102,10 @@ class Service:
             stale = [slug for slug, keeper in keepers if keeper.failed or site.streams.get(slug) != keeper.stream]
             await asyncio.gather(*(self._detach(slug) for slug in stale))
             self.site = site
-            self._board.put_up(site)
+            self._board.replace(site)
             for slug, stream in site.streams.items():
                 if slug not in self._keepers:
-                    self._keepers[slug] = Keeper(slug, stream, self._house, self._store, self._insist)
+                    self._keepers[slug] = StreamSupervisor(slug, stream, self._runtime, self._store, self._insist)
 
     async def finished(self) -> None:
         """Wait until every stream has ended. Raises what ended the first of them, if it was an error."""
@@ -135,16 +135,16 @@ class Service:
         opened.push_async_callback(self._drain, relay)
         outbox = Outbox(self._store, self._clock, relay.wake)
         opened.push_async_callback(outbox.close)
-        self._house = self._furnish(site.mllm, mllm, outbox, make_allocator)
-        opened.push_async_callback(self._house.allocator.close)
+        self._runtime = self._furnish(site.mllm, mllm, outbox, make_allocator)
+        opened.push_async_callback(self._runtime.allocator.close)
         self._offer_metrics(relay, outbox, opened)
         opened.push_async_callback(self._detach_all)
         await self.reconcile(site)
 
-    def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> House:
+    def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> Runtime:
         rules = build_fit_rules(config, mllm.info)
         gpu = self.site.gpu_budget
-        return House(
+        return Runtime(
             clock=self._clock,
             watches=self._board,
             budget=Ledger(self._clock, _rate(gpu) if gpu else None),
@@ -186,8 +186,8 @@ class Service:
         for name, counts in relay.counts.items():
             self.metrics.sink_pending.labels(name).set_function(partial(getattr, counts, "pending"))
             self.metrics.sink_failures.labels(name).set_function(partial(getattr, counts, "failures"))
-        if isinstance(self._house.mllm, Counting):
-            self.metrics.watch_mllm(self._house.mllm.counts)
+        if isinstance(self._runtime.mllm, Counting):
+            self.metrics.watch_mllm(self._runtime.mllm.counts)
         address = self.site.metrics
         if not address.port or not self._insist:
             return

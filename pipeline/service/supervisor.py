@@ -9,11 +9,11 @@ from pipeline.build import build_source
 from pipeline.config.site import StreamConfig
 from pipeline.core.budget import Rate
 from pipeline.core.context import Context
-from pipeline.core.relook import Ring
+from pipeline.core.relook import PictureRing
 from pipeline.core.state import StreamRun, StreamState
 from pipeline.delivery.store import Store
 from pipeline.errors import ResadaptError, StoreUnavailable
-from pipeline.loop import House
+from pipeline.loop import Runtime
 from pipeline.redact import plain_traceback, scrub
 from pipeline.service.attachment import Attachment
 from pipeline.waiting import back_off_s, first
@@ -24,14 +24,14 @@ RESTART_S = (1.0, 30.0)
 """First and longest pause before a stream that failed unexpectedly is attached again, in seconds."""
 
 
-class Keeper:
+class StreamSupervisor:
     """One stream of a site, from the start of its task to the end of it. `insist` is explained in Attachment."""
 
-    def __init__(self, slug: str, stream: StreamConfig, house: House, store: Store, insist: bool) -> None:
+    def __init__(self, slug: str, stream: StreamConfig, runtime: Runtime, store: Store, insist: bool) -> None:
         self.stream = stream
         self.attachment: Attachment | None = None
         self._slug = slug
-        self._house = house
+        self._runtime = runtime
         self._store = store
         self._insist = insist
         self._stopping = asyncio.Event()
@@ -39,7 +39,7 @@ class Keeper:
 
     @property
     def failed(self) -> bool:
-        """Whether it has given up."""
+        """True if it has given up."""
         return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
 
     async def stop(self, deadline_s: float) -> None:
@@ -70,25 +70,25 @@ class Keeper:
                 raise
             except Exception as error:  # noqa: BLE001 - the only one: a stream's defect stays the stream's
                 log.error("stream_crashed", stream=self._slug, traceback=plain_traceback(error))
-                self._house.metrics.crashes.labels(self._slug).inc()
+                self._runtime.metrics.crashes.labels(self._slug).inc()
             finally:
-                self._house.budget.close(self._slug)
+                self._runtime.budget.close(self._slug)
             failures += 1
             await self._pause(back_off_s(failures, *RESTART_S))
 
     async def _attach(self) -> Attachment:
-        slug, stream, house = self._slug, self.stream, self._house
+        slug, stream, runtime = self._slug, self.stream, self._runtime
         stored = await asyncio.to_thread(self._store.load, slug)
         start_s = stored.resume_s if stored else 0.0
         state = StreamState.from_json(stored.state) if stored else StreamState(lineage=uuid.uuid4().hex)
-        source = build_source(slug, stream, house.clock, start_s)
+        source = build_source(slug, stream, runtime.clock, start_s)
         rate = Rate(stream.budget.rate_tokens_per_s, stream.budget.burst_tokens)
         # A restarted stream begins with an empty bucket: what it had spent is not known, and must not be spent twice.
-        house.budget.open(slug, rate, start_s, stream.priority, full=stored is None)
-        context = Context.empty(slug, stream.context_rules(house.mllm.info.family))
-        ring = Ring(stream.relook_tokens, stream.relook_frames)
+        runtime.budget.open(slug, rate, start_s, stream.priority, full=stored is None)
+        context = Context.empty(slug, stream.context_rules(runtime.mllm.info.family))
+        ring = PictureRing(stream.relook_tokens, stream.relook_frames)
         run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, ring=ring)
-        return Attachment(run, source, stream.url, house, stream.reconnect, self._insist)
+        return Attachment(run, source, stream.url, runtime, stream.reconnect, self._insist)
 
     async def _pause(self, seconds: float) -> None:
-        await first(self._house.clock.sleep(seconds), self._stopping.wait())
+        await first(self._runtime.clock.sleep(seconds), self._stopping.wait())

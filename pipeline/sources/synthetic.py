@@ -44,8 +44,8 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What `synthetic:?width=640&height=360&fps=25&seconds=30&seed=0` shows. A function of these numbers alone."""
+class SyntheticScene:
+    """The scene of `synthetic:?width=640&height=360&fps=25&seconds=30&seed=0`. A function of these numbers alone."""
 
     width: int = 640
     height: int = 360
@@ -120,12 +120,12 @@ class ArrayPicture:
         return np.asarray(scaled, dtype=np.uint8)
 
 
-def parse_scene(url: str) -> Scene:
+def parse_scene(url: str) -> SyntheticScene:
     """The scene of a `synthetic:` URL. Raises ConfigError for an unknown parameter or a value out of range."""
     head, _, query = url.partition("?")
     if head not in ("synthetic:", "synthetic://"):
         raise ConfigError(f"{head!r} is not a synthetic source; expected synthetic:?width=640&height=360")
-    kinds: dict[str, type[int] | type[float]] = {name: type(value) for name, value in asdict(Scene()).items()}
+    kinds: dict[str, type[int] | type[float]] = {name: type(value) for name, value in asdict(SyntheticScene()).items()}
     values: dict[str, float] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in kinds:
@@ -134,7 +134,7 @@ def parse_scene(url: str) -> Scene:
             values[name] = kinds[name](text)
         except ValueError:
             raise ConfigError(f"{name}={text!r}; expected a number ({kinds[name].__name__})") from None
-    return Scene(**values)  # type: ignore[arg-type]
+    return SyntheticScene(**values)  # type: ignore[arg-type]
 
 
 class SyntheticSource:
@@ -161,7 +161,7 @@ class SyntheticSource:
 
     @property
     def live(self) -> bool:
-        """Whether it plays at its own pace."""
+        """True if it plays at its own pace."""
         return self._realtime
 
     @property

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import SourceUnavailable
-from samples.yard.questions.grammar import Watch, watches_for
+from samples.yard.questions.grammar import YardWatch, watches_for
 from samples.yard.questions.matching import WatchScore, match
 from samples.yard.world.codec import write_video
 from samples.yard.world.facts import FrameFacts
@@ -71,14 +71,14 @@ async def film(seeds: Sequence[int], seconds: float, sample_fps: float, folder: 
     return tuple(Camera(f"yard-{seed}", seed, files[seed], seen) for seed, seen in zip(seeds, facts, strict=True))
 
 
-def choose_watches(cameras: Sequence[Camera], seed: int, count: int) -> tuple[Watch, ...]:
+def choose_watches(cameras: Sequence[Camera], seed: int, count: int) -> tuple[YardWatch, ...]:
     """Watches for all of the cameras: about half happen before one of them, and about half are fine."""
     frames = [facts for camera in cameras for facts in camera.facts]
     return watches_for(frames, np.random.default_rng((seed, 9)), count)
 
 
 def score(
-    watch: Watch, cameras: Sequence[Camera], onsets_s: Mapping[str, Sequence[float]], until_s: Mapping[str, float]
+    watch: YardWatch, cameras: Sequence[Camera], onsets_s: Mapping[str, Sequence[float]], until_s: Mapping[str, float]
 ) -> WatchScore:
     """A watch's opened events (onsets by camera slug) against what its cameras showed until `until_s` (stream time)."""
     scores = [

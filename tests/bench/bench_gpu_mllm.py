@@ -31,7 +31,7 @@ from pipeline.mllm.prompt import NO, YES, looks, opening, suffix
 from pipeline.mllm.transformers.backend import MAX_PREFILL_TOKENS
 from pipeline.mllm.transformers.cache import Prefix
 from pipeline.mllm.transformers.files import SPECIAL, make_tokenizer
-from pipeline.mllm.transformers.reader import Reader
+from pipeline.mllm.transformers.reader import PromptReader
 from pipeline.mllm.transformers.vision import Encoded
 from pipeline.types import Segment
 from tests.bench.report import median, tell
@@ -83,7 +83,7 @@ class OnDevice:
         grid = GRIDS[FAMILY]
         card = Card(Path("random"), FAMILY, grid, Normalisation((0.5,) * 3, (0.5,) * 3), False, 262_144)
         self.model = make_model(shape, ids, self.device, dtype)
-        self.reader = Reader(card, self.model, tokenizer)
+        self.reader = PromptReader(card, self.model, tokenizer)
         self.cell_px = grid.cell_px
 
     def timed(self, work: Callable[[], object]) -> float:

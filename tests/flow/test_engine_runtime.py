@@ -16,10 +16,10 @@ from allocator_engine import runtime
 from allocator_engine.bench import WARM_UP, compare, measure
 from allocator_engine.check import crowd, examine, golden, parity, require_parity
 from allocator_engine.compile import compile_plan, to_half
-from allocator_engine.encode import View, batch, empty_memory, no_queries, nothing_read
+from allocator_engine.encode import HopView, batch, empty_memory, no_queries, nothing_read
 from allocator_engine.errors import EngineFailed, EngineMismatch, EngineMissing, ParityError
 from allocator_engine.export import export
-from allocator_engine.manifest import Artifact, Plan, artifact_of, read, sha256_of, write
+from allocator_engine.manifest import Artifact, TensorRTPlan, artifact_of, read, sha256_of, write
 from allocator_engine.model.checkpoint import load as load_checkpoint
 from allocator_engine.runtime import LIMITS, load, onnx_engine, torch_engine
 from allocator_engine.spec import QUERY_FEATURES, STREAM
@@ -49,7 +49,7 @@ def view(frames=2, queries=1, light=100):
     asked = np.zeros((queries, QUERY_FEATURES), np.float32)
     asked[:, 0] = 1
     seen = np.full((frames, 128, 224, 3), light, np.uint8)
-    return View(seen, np.full(frames, 0.5, np.float32), asked, -2.0, empty_memory(), nothing_read(queries))
+    return HopView(seen, np.full(frames, 0.5, np.float32), asked, -2.0, empty_memory(), nothing_read(queries))
 
 
 def test_onnx_runtime_answers_as_the_network(plain, onnx):
@@ -106,7 +106,7 @@ def test_a_hop_is_answered_the_same_alone_and_in_company(onnx):
 
 def test_black_frames_without_a_question_are_answered(onnx):
     black, begins = np.zeros((1, 128, 224, 3), np.uint8), np.zeros(1, np.float32)
-    dark = View(black, begins, no_queries(), -8.0, empty_memory(), nothing_read(0))
+    dark = HopView(black, begins, no_queries(), -8.0, empty_memory(), nothing_read(0))
     assert 0 <= onnx.run(batch([dark]))["mean"][0, 0] <= 1
 
 
@@ -188,7 +188,7 @@ def test_a_plan_that_does_not_fit_is_passed_over_but_not_when_it_is_asked_for(ca
     monkeypatch.setattr(runtime, "gpu", lambda: tuple(card.rstrip(")").split(" (")) if card else None)
     monkeypatch.setattr(runtime, "tensorrt_library", library)
     (own / "engine.plan").write_bytes(b"a plan")
-    plan = Plan(artifact_of(own / "engine.plan"), "tensorrt_rtx", "1.7", "", "", "fp16", LIMITS)
+    plan = TensorRTPlan(artifact_of(own / "engine.plan"), "tensorrt_rtx", "1.7", "", "", "fp16", LIMITS)
     write(replace(read(own), plan=replace(plan, **change)), own / "engine.json")
     assert load(own).backend == "onnxruntime"
     with pytest.raises(EngineMismatch, match=rf"engine\.plan {words}"):
@@ -198,7 +198,7 @@ def test_a_plan_that_does_not_fit_is_passed_over_but_not_when_it_is_asked_for(ca
 
 def test_a_plan_whose_bytes_changed_refuses_to_start(own):
     (own / "engine.plan").write_bytes(b"a plan")
-    plan = Plan(Artifact("engine.plan", "0" * 64), "tensorrt", "0.0", "", "", "fp16", LIMITS)
+    plan = TensorRTPlan(Artifact("engine.plan", "0" * 64), "tensorrt", "0.0", "", "", "fp16", LIMITS)
     write(replace(read(own), plan=plan), own / "engine.json")
     with pytest.raises(EngineMismatch, match=r"engine\.plan has SHA-256"):
         load(own)

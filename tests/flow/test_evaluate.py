@@ -24,7 +24,7 @@ from pipeline.lab.comparison import Comparison
 from pipeline.lab.examiner import Examiner, Setup
 from pipeline.lab.patience import TRIES
 from pipeline.lab.training import identity_of
-from pipeline.lab.trial import Table, as_hops, show, spend
+from pipeline.lab.trial import TrialRuntime, as_hops, show, spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.types import WatchQuery
@@ -80,7 +80,7 @@ async def test_a_dry_pass_grants_and_spends_what_the_loop_does(source, kind, mon
             return self.noted[-1][1]
 
     task = source.tasks(0)[0]
-    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    hops, table = as_hops(source.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
     pocket, dry, wet = purse(NATIVE, 112, SECONDS, 0.2, 0), Noting(), Noting()
     allocations, _ = await spend(hops, always("is it so?", hops), dry, pocket, table)
     monkeypatch.setattr("pipeline.lab.trial._Given", lambda allocations: wet)
@@ -95,7 +95,7 @@ async def test_a_dry_pass_of_an_allocator_that_fails_is_refused(source):
             raise AllocationFailed("no answer")
 
     task = source.tasks(0)[0]
-    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    hops, table = as_hops(source.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
     with pytest.raises(AllocationFailed, match="fixed failed on the hop at"):
         await spend(hops, always("?", hops), Failing(RULES), purse(NATIVE, 112, SECONDS, 0.5, 0), table)
 
@@ -103,7 +103,7 @@ async def test_a_dry_pass_of_an_allocator_that_fails_is_refused(source):
 @pytest.mark.parametrize("make", [FixedAllocator, MotionAllocator])
 async def test_what_a_dry_pass_spends_is_shown_and_no_more_than_its_purse_has(source, make):
     task = source.tasks(0)[0]
-    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    hops, table = as_hops(source.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
     pocket = purse(NATIVE, 112, SECONDS, 0.2, 0)
     allocations, _ = await spend(hops, always("is it so?", hops), make(RULES), pocket, table)
     assert 0.1 * NATIVE < sum(allocation.tokens for allocation in allocations) <= 0.2 * NATIVE
@@ -126,7 +126,7 @@ async def test_who_asks_late_is_heard_late_and_has_what_was_saved_from_the_begin
             self.heard.append([query.question for query in queries])
             return await super().allocate(hop, queries, grant) if queries else Allocation()
 
-    hops, table = as_hops(source.hops(source.tasks(0)[0].clip)), Table(SystemClock(), RULES, Metrics())
+    hops, table = as_hops(source.hops(source.tasks(0)[0].clip)), TrialRuntime(SystemClock(), RULES, Metrics())
     standing = [[] for _ in hops[1:]] + [[WatchQuery("late", "is it so now?")]]
     hearing = Hearing()
     allocations, _ = await spend(hops, standing, hearing, purse(NATIVE, 112, SECONDS, 1 / len(hops), 0), table)
@@ -150,7 +150,7 @@ async def test_an_mllm_that_has_too_much_to_do_is_asked_again_and_nothing_comes_
 
     monkeypatch.setattr("pipeline.lab.patience.back_off_s", lambda failures, least_s, most_s: 0.0)
     task = source.tasks(0)[0]
-    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    hops, table = as_hops(source.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
     pocket = purse(NATIVE, 112, SECONDS, 0.2, 0)
     allocations, _ = await spend(hops, always("is it so?", hops), FixedAllocator(RULES), pocket, table)
     found = [await show(hops, allocations, [task], pocket, Busy(refusals), table) for refusals in (0, TRIES - 1)]
@@ -161,7 +161,7 @@ async def test_an_mllm_that_has_too_much_to_do_is_asked_again_and_nothing_comes_
 
 async def test_nothing_is_kept_back_in_a_context_that_never_restarts(source):
     task = source.tasks(0)[0]
-    hops, table = as_hops(source.hops(task.clip)), Table(SystemClock(), RULES, Metrics())
+    hops, table = as_hops(source.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
     allocations, _ = await spend(
         hops, always("is it so?", hops), FixedAllocator(RULES), purse(NATIVE, 112, SECONDS, 0.5, 0), table
     )

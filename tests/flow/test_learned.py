@@ -205,10 +205,10 @@ async def test_whatever_the_weights_the_loop_gets_an_allocation_within_the_grant
     network = StreamNetwork(SMALL)
     network.get_parameter(part).data.mul_(factor)
     allocator = learned(torch_engine(network, STREAM), batching=Batching(wait_s=0.0))
-    house = SimpleNamespace(clock=ManualClock(), allocator=allocator, fit_rules=RULES, metrics=Metrics())
+    runtime = SimpleNamespace(clock=ManualClock(), allocator=allocator, fit_rules=RULES, metrics=Metrics())
     for second in range(FIRST_HOPS + 1):
         seen = hop(float(second), yard(), plain(0))
-        allocation, fell_back = await allocate(seen, QUERIES, grant, house)
+        allocation, fell_back = await allocate(seen, QUERIES, grant, runtime)
         assert allocation.tokens <= grant
         if np.isnan(factor):
             assert (allocation, fell_back) == (fixed_scale(seen, grant, RULES), True)

@@ -10,10 +10,10 @@ from pipeline.clock import ManualClock
 from pipeline.core.budget import Ledger, Rate
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
-from pipeline.core.relook import Ring
+from pipeline.core.relook import PictureRing
 from pipeline.core.state import StreamRun, StreamState
 from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout
-from pipeline.loop import House, watch_stream
+from pipeline.loop import Runtime, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.types import WatchQuery
@@ -67,7 +67,7 @@ class Recording(NullMLLM):
 def build(*queries, rate=Rate(400, 4000), mllm=None, allocator=None, context=ContextRules()):
     budget = Ledger(ManualClock())
     budget.open("yard", rate, 0.0)
-    house = House(
+    runtime = Runtime(
         ManualClock(),
         Board(*queries),
         budget,
@@ -77,7 +77,7 @@ def build(*queries, rate=Rate(400, 4000), mllm=None, allocator=None, context=Con
         Kept(),
         Metrics(),
     )
-    return StreamRun("yard", HopRules(), Context.empty("yard", context)), house
+    return StreamRun("yard", HopRules(), Context.empty("yard", context)), runtime
 
 
 def seconds(count, start=0):
@@ -85,19 +85,19 @@ def seconds(count, start=0):
 
 
 async def test_a_stream_is_watched_to_its_end():
-    run, house = build(CAR, VAN)
-    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    run, runtime = build(CAR, VAN)
+    await watch_stream(run, ScriptedSource(seconds(3)), runtime)
 
-    assert [event.type for event in house.outbox.events] == ["watch.opened", "watch.opened"]
-    assert [d.resume_s for d in house.outbox.decisions] == [1.0, 2.0, 3.0]
+    assert [event.type for event in runtime.outbox.events] == ["watch.opened", "watch.opened"]
+    assert [d.resume_s for d in runtime.outbox.decisions] == [1.0, 2.0, 3.0]
     assert (run.counts.hops, run.counts.frames, run.counts.answers) == (3, 6, 6)
-    assert [ids for _, ids in house.mllm.asked] == [("car", "van")] * 3
+    assert [ids for _, ids in runtime.mllm.asked] == [("car", "van")] * 3
 
 
 async def test_every_decision_holds_the_state_to_resume_from():
-    run, house = build(CAR)
-    await watch_stream(run, ScriptedSource(seconds(3)), house)
-    states = [StreamState.from_json(d.state) for d in house.outbox.decisions]
+    run, runtime = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(3)), runtime)
+    states = [StreamState.from_json(d.state) for d in runtime.outbox.decisions]
     assert all(state.watches[CAR.key].is_open for state in states)
     assert states[-1] == run.state
 
@@ -105,39 +105,39 @@ async def test_every_decision_holds_the_state_to_resume_from():
 async def test_one_look_serves_every_watch():
     spent = []
     for queries in [(CAR,), tuple(WatchQuery(f"w{i}", f"is there a thing {i}?") for i in range(16))]:
-        run, house = build(*queries)
-        await watch_stream(run, ScriptedSource(seconds(20)), house)
+        run, runtime = build(*queries)
+        await watch_stream(run, ScriptedSource(seconds(20)), runtime)
         spent.append(run.counts.spent)
     assert spent[0] == spent[1] > 0
 
 
 @pytest.mark.parametrize("rate", [Rate(50, 300), Rate(400, 4000), Rate(13.5, 40)])
 async def test_what_is_sent_was_charged_and_stays_within_the_budget(rate):
-    run, house = build(CAR, rate=rate, context=ContextRules(10, 5))
-    await watch_stream(run, ScriptedSource(seconds(90)), house)
-    sent = house.mllm.sent
+    run, runtime = build(CAR, rate=rate, context=ContextRules(10, 5))
+    await watch_stream(run, ScriptedSource(seconds(90)), runtime)
+    sent = runtime.mllm.sent
     assert run.context.epoch >= 5
     assert sum(sent) <= run.counts.spent <= rate.tokens_per_s * 90 + rate.burst_tokens
     assert sum(sent) >= 0.5 * rate.tokens_per_s * 90
 
 
 async def test_nobody_watching_costs_nothing():
-    run, house = build()
-    await watch_stream(run, ScriptedSource(seconds(3)), house)
-    assert (run.counts.hops, run.counts.spent, house.mllm.asked) == (3, 0, [])
+    run, runtime = build()
+    await watch_stream(run, ScriptedSource(seconds(3)), runtime)
+    assert (run.counts.hops, run.counts.spent, runtime.mllm.asked) == (3, 0, [])
 
 
 @pytest.mark.parametrize("failure", [MLLMOverloaded("too much"), MLLMTimeout("too late")])
 async def test_a_hop_that_could_not_be_asked_is_skipped_and_the_next_one_sees_its_frames(failure):
     mllm = Recording()
     mllm.failures = [None, failure, None]
-    run, house = build(CAR, mllm=mllm)
-    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    run, runtime = build(CAR, mllm=mllm)
+    await watch_stream(run, ScriptedSource(seconds(3)), runtime)
 
     assert (run.counts.hops, run.counts.skipped, run.counts.answers) == (3, 1, 2)
     assert mllm.asked[-1][0].segments == run.context.segments
     assert sum(mllm.sent) <= run.counts.spent
-    skipped = house.metrics.skipped.labels("yard", type(failure).__name__)
+    skipped = runtime.metrics.skipped.labels("yard", type(failure).__name__)
     assert skipped._value.get() == 1
 
 
@@ -149,17 +149,17 @@ async def test_a_context_the_mllm_has_lost_is_charged_before_it_is_sent_again():
                 self.forget("yard")
             return answers
 
-    run, house = build(CAR, mllm=Forgetful(), rate=Rate(100, 400))
-    await watch_stream(run, ScriptedSource(seconds(12)), house)
-    assert house.mllm.sent[10] > house.mllm.sent[9]
-    assert sum(house.mllm.sent) <= run.counts.spent <= 100 * 12 + 400
+    run, runtime = build(CAR, mllm=Forgetful(), rate=Rate(100, 400))
+    await watch_stream(run, ScriptedSource(seconds(12)), runtime)
+    assert runtime.mllm.sent[10] > runtime.mllm.sent[9]
+    assert sum(runtime.mllm.sent) <= run.counts.spent <= 100 * 12 + 400
 
 
 async def test_what_was_never_sent_is_not_charged():
     mllm = Recording()
     mllm.failures = [None] + [MLLMOverloaded("the queue is full", sent=False)] * 8
-    run, house = build(CAR, mllm=mllm, rate=Rate(100, 400))
-    await watch_stream(run, ScriptedSource(seconds(20)), house)
+    run, runtime = build(CAR, mllm=mllm, rate=Rate(100, 400))
+    await watch_stream(run, ScriptedSource(seconds(20)), runtime)
     assert run.counts.skipped == 8
     assert sum(mllm.sent) == run.counts.spent
     assert run.context.epoch == 0
@@ -173,29 +173,29 @@ async def test_a_prefix_that_goes_between_paying_and_asking_is_not_sent_unpaid()
                 self.sent.append(0)
             return await super().ask(context, queries, limit)
 
-    run, house = build(CAR, mllm=Evicting(), rate=Rate(100, 400))
-    await watch_stream(run, ScriptedSource(seconds(12)), house)
+    run, runtime = build(CAR, mllm=Evicting(), rate=Rate(100, 400))
+    await watch_stream(run, ScriptedSource(seconds(12)), runtime)
     assert run.counts.skipped == 1
-    assert sum(house.mllm.sent) == run.counts.spent <= 100 * 12 + 400
+    assert sum(runtime.mllm.sent) == run.counts.spent <= 100 * 12 + 400
 
 
 async def test_a_stream_that_nobody_watches_any_more_pays_nothing_and_keeps_its_context():
-    run, house = build(CAR)
-    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    run, runtime = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(3)), runtime)
     spent, context = run.counts.spent, run.context
-    house.watches.queries = ()
-    house.mllm.forget("yard")
-    await watch_stream(run, ScriptedSource(seconds(3, start=3)), house)
+    runtime.watches.queries = ()
+    runtime.mllm.forget("yard")
+    await watch_stream(run, ScriptedSource(seconds(3, start=3)), runtime)
     assert (run.counts.spent, run.context) == (spent, context)
 
 
 async def test_a_watch_that_is_removed_while_open_is_cleared():
-    run, house = build(CAR)
-    await watch_stream(run, ScriptedSource(seconds(2)), house)
-    house.watches.queries = ()
-    await watch_stream(run, ScriptedSource(seconds(2, start=2)), house)
-    assert [event.type for event in house.outbox.events] == ["watch.opened", "watch.cleared"]
-    assert house.outbox.events[-1].data["reason"] == "watch removed or changed"
+    run, runtime = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(2)), runtime)
+    runtime.watches.queries = ()
+    await watch_stream(run, ScriptedSource(seconds(2, start=2)), runtime)
+    assert [event.type for event in runtime.outbox.events] == ["watch.opened", "watch.cleared"]
+    assert runtime.outbox.events[-1].data["reason"] == "watch removed or changed"
 
 
 class Greedy:
@@ -215,11 +215,11 @@ class Greedy:
 
 @pytest.mark.parametrize("allocator", [Greedy(), Greedy(AllocationFailed("the engine is gone"))])
 async def test_a_failing_allocator_falls_back_inside_the_same_grant_and_says_so(allocator):
-    run, house = build(CAR, allocator=allocator, rate=Rate(100, 150))
-    await watch_stream(run, ScriptedSource(seconds(2)), house)
+    run, runtime = build(CAR, allocator=allocator, rate=Rate(100, 150))
+    await watch_stream(run, ScriptedSource(seconds(2)), runtime)
     assert run.counts.fallbacks == 2
     assert 0 < run.counts.spent <= 150 + 200
-    assert house.outbox.events[0].data["allocation_fell_back"] is True
+    assert runtime.outbox.events[0].data["allocation_fell_back"] is True
 
 
 async def test_dropped_frames_are_never_rendered():
@@ -227,17 +227,17 @@ async def test_dropped_frames_are_never_rendered():
     from tests.pictures import yard
 
     still = yard()
-    run, house = build(CAR, allocator=MotionAllocator(RULES, MotionRules(refresh_s=1000)))
-    await watch_stream(run, ScriptedSource([frame(i / 2, still) for i in range(20)]), house)
+    run, runtime = build(CAR, allocator=MotionAllocator(RULES, MotionRules(refresh_s=1000)))
+    await watch_stream(run, ScriptedSource([frame(i / 2, still) for i in range(20)]), runtime)
     full = [size for size in still.rendered if size[1] > 112]
     assert len(full) == 1
     assert run.counts.kept == 1
 
 
 async def test_a_segment_is_immutable_and_its_id_follows_its_pixels():
-    run, house = build(CAR)
-    await watch_stream(run, ScriptedSource(seconds(5)), house)
-    contexts = [context for context, _ in house.mllm.asked]
+    run, runtime = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(5)), runtime)
+    contexts = [context for context, _ in runtime.mllm.asked]
     for before, after in pairwise(contexts):
         assert after.segments[: len(before.segments)] == before.segments
     ids = [segment.content_id for segment in run.context.segments]
@@ -246,31 +246,31 @@ async def test_a_segment_is_immutable_and_its_id_follows_its_pixels():
 
 async def test_watches_that_ask_the_same_are_asked_once_and_answered_each():
     twin = WatchQuery("car-again", "is there  a car?")
-    run, house = build(CAR, twin, VAN)
-    await watch_stream(run, ScriptedSource(seconds(2)), house)
-    assert [ids for _, ids in house.mllm.asked] == [("car", "van")] * 2
+    run, runtime = build(CAR, twin, VAN)
+    await watch_stream(run, ScriptedSource(seconds(2)), runtime)
+    assert [ids for _, ids in runtime.mllm.asked] == [("car", "van")] * 2
     assert run.counts.answers == 6
-    assert {event.watch_id for event in house.outbox.events} == {"car", "car-again", "van"}
+    assert {event.watch_id for event in runtime.outbox.events} == {"car", "car-again", "van"}
 
 
 async def test_a_watch_with_a_cadence_is_asked_less_often_and_misses_no_frame():
-    run, house = build(WatchQuery("slow", "is there a car?", every_s=3.0))
-    await watch_stream(run, ScriptedSource(seconds(9)), house)
-    assert [context.segments[-1].pts_s[-1] for context, _ in house.mllm.asked] == [0.5, 2.5, 5.5, 8.5]
-    assert house.mllm.asked[-1][0].segments == run.context.segments[: len(house.mllm.asked[-1][0].segments)]
-    assert sum(house.mllm.sent) == sum(segment.tokens for segment in house.mllm.asked[-1][0].segments)
-    assert run.counts.spent == sum(house.mllm.sent)
+    run, runtime = build(WatchQuery("slow", "is there a car?", every_s=3.0))
+    await watch_stream(run, ScriptedSource(seconds(9)), runtime)
+    assert [context.segments[-1].pts_s[-1] for context, _ in runtime.mllm.asked] == [0.5, 2.5, 5.5, 8.5]
+    assert runtime.mllm.asked[-1][0].segments == run.context.segments[: len(runtime.mllm.asked[-1][0].segments)]
+    assert sum(runtime.mllm.sent) == sum(segment.tokens for segment in runtime.mllm.asked[-1][0].segments)
+    assert run.counts.spent == sum(runtime.mllm.sent)
 
 
 async def test_a_stream_that_cannot_keep_up_steps_down_in_the_open_and_comes_back():
     mllm = Recording()
     mllm.failures = [MLLMOverloaded("the queue is full", sent=False)] * 6
     queries = tuple(WatchQuery(f"w{i}", f"is there a thing {i}?") for i in range(8))
-    run, house = build(*queries, mllm=mllm, rate=Rate(100, 1000))
+    run, runtime = build(*queries, mllm=mllm, rate=Rate(100, 1000))
     source = ScriptedSource(seconds(60))
     source.live = False
-    await watch_stream(run, source, house)
-    steps = [(event.type, event.data["name"]) for event in house.outbox.events if event.type.startswith("stream.")]
+    await watch_stream(run, source, runtime)
+    steps = [(event.type, event.data["name"]) for event in runtime.outbox.events if event.type.startswith("stream.")]
     assert steps == [
         ("stream.degraded", "fewer_askings"),
         ("stream.degraded", "smaller_grants"),
@@ -278,7 +278,7 @@ async def test_a_stream_that_cannot_keep_up_steps_down_in_the_open_and_comes_bac
         ("stream.restored", "normal"),
     ]
     assert {len(ids) for _, ids in mllm.asked} == {5, 8}
-    ids = [event.id for event in house.outbox.events]
+    ids = [event.id for event in runtime.outbox.events]
     assert len(set(ids)) == len(ids)
 
 
@@ -293,10 +293,10 @@ async def test_a_doubtful_answer_gets_one_second_look_that_is_paid_and_said():
 
     mllm = Closer(lambda context, query: 0.5 if query.id == "car" else 0.1)
     mllm.aside = []
-    run, house = build(CAR, VAN, mllm=mllm, rate=Rate(100, 400))
-    run.ring = Ring(112)
-    await watch_stream(run, ScriptedSource(seconds(4)), house)
-    opened = [event for event in house.outbox.events if event.type == "watch.opened"]
+    run, runtime = build(CAR, VAN, mllm=mllm, rate=Rate(100, 400))
+    run.ring = PictureRing(112)
+    await watch_stream(run, ScriptedSource(seconds(4)), runtime)
+    opened = [event for event in runtime.outbox.events if event.type == "watch.opened"]
     assert [(event.watch_id, event.data["relooked"]) for event in opened] == [("car", True)]
     assert all(ids == ("car",) and tokens == limit <= 112 for ids, tokens, limit in mllm.aside)
     assert 1 <= run.counts.relooked == len(mllm.aside) <= 4
@@ -318,9 +318,9 @@ async def test_a_second_look_reaches_back_to_frames_of_earlier_hops():
             return fit([one.size for one in hop.frames], [0.25] * len(hop.frames), grant, RULES)
 
     looks = []
-    run, house = build(CAR, mllm=Remembering(lambda context, query: 0.5), allocator=Frugal())
-    run.ring = Ring(tokens=336, most=6)
-    await watch_stream(run, ScriptedSource(seconds(8)), house)
+    run, runtime = build(CAR, mllm=Remembering(lambda context, query: 0.5), allocator=Frugal())
+    run.ring = PictureRing(tokens=336, most=6)
+    await watch_stream(run, ScriptedSource(seconds(8)), runtime)
     assert looks[0] == (0.5, [0.0, 0.5])
     assert looks[1:] == [(second + 0.5, [second - 0.5, second, second + 0.5]) for second in range(1, 8)]
     assert len(run.ring.frames) == 6
@@ -333,17 +333,17 @@ async def test_a_second_look_that_fails_leaves_the_first_answers():
                 raise MLLMTimeout("too late")
             return await super().ask(context, queries, limit)
 
-    run, house = build(CAR, mllm=Blind(lambda context, query: 0.5), rate=Rate(100, 400))
-    run.ring = Ring(112)
-    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    run, runtime = build(CAR, mllm=Blind(lambda context, query: 0.5), rate=Rate(100, 400))
+    run.ring = PictureRing(112)
+    await watch_stream(run, ScriptedSource(seconds(3)), runtime)
     assert (run.counts.answers, run.counts.skipped, run.counts.relooked) == (3, 0, 0)
 
 
 async def test_a_watch_added_at_run_time_says_that_it_is_warming():
-    run, house = build(CAR)
-    await watch_stream(run, ScriptedSource(seconds(3)), house)
-    house.watches.queries = (CAR, VAN)
-    await watch_stream(run, ScriptedSource(seconds(1, start=3)), house)
-    opened = {event.watch_id: event.data for event in house.outbox.events if event.type == "watch.opened"}
+    run, runtime = build(CAR)
+    await watch_stream(run, ScriptedSource(seconds(3)), runtime)
+    runtime.watches.queries = (CAR, VAN)
+    await watch_stream(run, ScriptedSource(seconds(1, start=3)), runtime)
+    opened = {event.watch_id: event.data for event in runtime.outbox.events if event.type == "watch.opened"}
     assert opened["van"]["warming"] is True
     assert "warming" not in opened["car"]

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
 from pipeline.core.state import StreamRun
-from pipeline.loop import House, watch_stream
+from pipeline.loop import Runtime, watch_stream
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.types import WatchQuery
 from tests.flow.test_loop import CAR, build, seconds
@@ -76,37 +76,37 @@ TROUBLES = {
 }
 
 
-async def watched(server: MLLMServer, trouble: Callable[[MLLMServer], None]) -> tuple[StreamRun, House]:
+async def watched(server: MLLMServer, trouble: Callable[[MLLMServer], None]) -> tuple[StreamRun, Runtime]:
     """Three seconds of stream, one second of trouble, and three seconds after it."""
     mllm = OpenAIMLLM(server.url, MODEL, name="openai:test", timeout_s=TIMEOUT_S)
     await mllm.start()
-    _, house = build(CAR, mllm=mllm)  # type: ignore[arg-type]
+    _, runtime = build(CAR, mllm=mllm)  # type: ignore[arg-type]
     run = StreamRun("yard", HopRules(), Context.empty("yard", ContextRules()))
-    await watch_stream(run, ScriptedSource(seconds(3)), house)
+    await watch_stream(run, ScriptedSource(seconds(3)), runtime)
     trouble(server)
-    await watch_stream(run, ScriptedSource(seconds(1, start=3)), house)
+    await watch_stream(run, ScriptedSource(seconds(1, start=3)), runtime)
     server.habits.answers_as, server.habits.share, server.habits.meanwhile = None, 0.9, lambda: None
     server.habits.next.clear()
-    await watch_stream(run, ScriptedSource(seconds(3, start=4)), house)
+    await watch_stream(run, ScriptedSource(seconds(3, start=4)), runtime)
     await mllm.close()
-    return run, house
+    return run, runtime
 
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.__name__)
 async def test_a_hop_in_trouble_is_skipped_by_name_and_the_watch_stays_open(
     server: MLLMServer, trouble: Callable[[MLLMServer], None]
 ) -> None:
-    run, house = await watched(server, trouble)
-    assert [event.type for event in house.outbox.events] == ["watch.opened"]
+    run, runtime = await watched(server, trouble)
+    assert [event.type for event in runtime.outbox.events] == ["watch.opened"]
     assert run.state.watches[CAR.key].is_open
-    assert house.metrics.skipped.labels("yard", TROUBLES[trouble])._value.get() == run.counts.skipped == 1
+    assert runtime.metrics.skipped.labels("yard", TROUBLES[trouble])._value.get() == run.counts.skipped == 1
     assert run.counts.answers == 6
     assert run.context.segments[-1].pts_s[-1] == 6.5
 
 
 async def test_a_server_that_has_forgotten_everything_is_told_again_and_misses_no_hop(server: MLLMServer) -> None:
-    run, house = await watched(server, restarted)
-    assert [event.type for event in house.outbox.events] == ["watch.opened"]
+    run, runtime = await watched(server, restarted)
+    assert [event.type for event in runtime.outbox.events] == ["watch.opened"]
     assert run.counts.answers >= 6
     assert run.state.watches[CAR.key].is_open
 
@@ -118,9 +118,9 @@ async def test_a_watch_in_a_language_that_the_model_does_not_know_is_unknown_and
     mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
     await mllm.start()
     question = "フォークリフトの近くに人がいますか？"
-    run, house = build(WatchQuery("truck", question), mllm=mllm)  # type: ignore[arg-type]
-    await watch_stream(run, ScriptedSource(seconds(4)), house)
+    run, runtime = build(WatchQuery("truck", question), mllm=mllm)  # type: ignore[arg-type]
+    await watch_stream(run, ScriptedSource(seconds(4)), runtime)
     await mllm.close()
-    assert house.outbox.events == []
+    assert runtime.outbox.events == []
     assert (run.counts.answers, run.counts.unknown) == (4, 4)
     assert server.asked[-1].line == f"Question: {question}"

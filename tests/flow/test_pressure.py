@@ -10,7 +10,7 @@ from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
 from pipeline.core.state import StreamRun
 from pipeline.errors import MLLMUnavailable
-from pipeline.loop import House, watch_stream
+from pipeline.loop import Runtime, watch_stream
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.mllm.transformers.backend import TransformersMLLM
@@ -38,26 +38,26 @@ class Counting(TransformersMLLM):
         return answers
 
 
-def streams(house: House, count: int) -> list[StreamRun]:
+def streams(runtime: Runtime, count: int) -> list[StreamRun]:
     runs = [StreamRun(f"camera-{n}", HopRules(), Context.empty(f"camera-{n}", RULES)) for n in range(count)]
     for run in runs:
-        house.budget.open(run.stream_id, RATE, 0.0)
+        runtime.budget.open(run.stream_id, RATE, 0.0)
     return runs
 
 
-def restarts(house: House, run: StreamRun, reason: str) -> float:
-    return float(house.metrics.context_reanchors.labels(run.stream_id, reason)._value.get())
+def restarts(runtime: Runtime, run: StreamRun, reason: str) -> float:
+    return float(runtime.metrics.context_reanchors.labels(run.stream_id, reason)._value.get())
 
 
 async def test_streams_that_share_a_small_cache_restart_early_and_evict_nobody() -> None:
     mllm = Counting(max_cache_tokens=1200)
     await mllm.start()
-    _, house = build(CAR, mllm=mllm)
-    runs = streams(house, 2)
-    await asyncio.gather(*(watch_stream(run, ScriptedSource(seconds(SECONDS)), house) for run in runs))
+    _, runtime = build(CAR, mllm=mllm)
+    runs = streams(runtime, 2)
+    await asyncio.gather(*(watch_stream(run, ScriptedSource(seconds(SECONDS)), runtime) for run in runs))
     await mllm.close()
     assert mllm.kept.evicted == 0
-    assert min(restarts(house, run, "pressure") for run in runs) >= 1
+    assert min(restarts(runtime, run, "pressure") for run in runs) >= 1
     assert max(run.context.tokens for run in runs) <= 0.9 * 1200 / 2
     assert [run.counts.skipped for run in runs] == [0, 0]
     for run in runs:
@@ -80,11 +80,11 @@ async def test_without_that_they_would_drive_each_other_out() -> None:
 async def test_a_stream_alone_may_use_what_nobody_else_does() -> None:
     mllm = Counting(max_cache_tokens=1200)
     await mllm.start()
-    _, house = build(CAR, mllm=mllm)
-    (run,) = streams(house, 1)
+    _, runtime = build(CAR, mllm=mllm)
+    (run,) = streams(runtime, 1)
     largest = 0
     for second in range(20):
-        await watch_stream(run, ScriptedSource(seconds(1, start=second)), house)
+        await watch_stream(run, ScriptedSource(seconds(1, start=second)), runtime)
         largest = max(largest, run.context.tokens)
     await mllm.close()
     assert 0.5 * 1200 < largest <= 0.9 * 1200
@@ -93,12 +93,12 @@ async def test_a_stream_alone_may_use_what_nobody_else_does() -> None:
 async def test_a_prompt_never_outgrows_the_checkpoints_longest() -> None:
     mllm = Counting(max_prompt_tokens=900)
     await mllm.start()
-    _, house = build(CAR, mllm=mllm)
-    (run,) = streams(house, 1)
-    await watch_stream(run, ScriptedSource(seconds(SECONDS)), house)
+    _, runtime = build(CAR, mllm=mllm)
+    (run,) = streams(runtime, 1)
+    await watch_stream(run, ScriptedSource(seconds(SECONDS)), runtime)
     await mllm.close()
     assert run.counts.skipped == 0
-    assert restarts(house, run, "pressure") >= 1
+    assert restarts(runtime, run, "pressure") >= 1
 
 
 async def test_one_that_is_too_long_all_the_same_is_refused_with_the_numbers() -> None:
@@ -124,45 +124,45 @@ def server() -> AsyncIterator[MLLMServer]:  # type: ignore[misc]
         yield running  # type: ignore[misc]
 
 
-async def watched(server: MLLMServer) -> tuple[StreamRun, House]:
+async def watched(server: MLLMServer) -> tuple[StreamRun, Runtime]:
     """A stream, watched through the server."""
     mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
     await mllm.start()
-    _, house = build(CAR, mllm=mllm)  # type: ignore[arg-type]
-    (run,) = streams(house, 1)
-    await watch_stream(run, ScriptedSource(seconds(SECONDS)), house)
+    _, runtime = build(CAR, mllm=mllm)  # type: ignore[arg-type]
+    (run,) = streams(runtime, 1)
+    await watch_stream(run, ScriptedSource(seconds(SECONDS)), runtime)
     await mllm.close()
-    return run, house
+    return run, runtime
 
 
 async def test_a_server_that_takes_fewer_pictures_is_refused_by_once_and_then_asked_for_as_many(
     server: MLLMServer,
 ) -> None:
     server.habits.max_images = 10
-    run, house = await watched(server)
+    run, runtime = await watched(server)
     assert run.counts.skipped == 1
     assert run.counts.answers == SECONDS - 1
-    assert restarts(house, run, "pressure") >= 1
+    assert restarts(runtime, run, "pressure") >= 1
 
 
 async def test_a_server_that_takes_shorter_prompts_is_asked_for_shorter_ones_from_the_next_frames_on(
     server: MLLMServer,
 ) -> None:
     server.habits.max_model_len = 600
-    run, house = await watched(server)
+    run, runtime = await watched(server)
     assert 1 <= run.counts.skipped <= 3
     assert run.counts.answers == SECONDS - run.counts.skipped
-    assert restarts(house, run, "pressure") >= 1
+    assert restarts(runtime, run, "pressure") >= 1
 
 
 async def test_with_far_too_many_streams_for_the_cache_each_still_sees_something() -> None:
     mllm = Counting(max_cache_tokens=600)
     await mllm.start()
-    _, house = build(CAR, mllm=mllm)
-    runs = streams(house, 4)
+    _, runtime = build(CAR, mllm=mllm)
+    runs = streams(runtime, 4)
     for second in range(3):
         for run in runs:
-            await watch_stream(run, ScriptedSource(seconds(1, start=second)), house)
+            await watch_stream(run, ScriptedSource(seconds(1, start=second)), runtime)
     await mllm.close()
     assert mllm.kept.evicted > 0
     assert min(run.counts.answers for run in runs) >= 2  # what was driven out is read again as the budget allows

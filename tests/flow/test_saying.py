@@ -95,9 +95,9 @@ async def test_what_was_said_is_not_kept(family: str) -> None:
 @pytest.mark.usefixtures("xgrammar")
 async def test_questions_are_grouped_by_what_they_may_grow_to(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    read = reader.Reader.read_row
+    read = reader.PromptReader.read_row
 
-    def spy(reader: reader.Reader, row: object, more: dict[int, list[int]]) -> torch.Tensor:
+    def spy(reader: reader.PromptReader, row: object, more: dict[int, list[int]]) -> torch.Tensor:
         passes.append(len(more))
         return read(reader, row, more)  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ async def test_questions_are_grouped_by_what_they_may_grow_to(monkeypatch: pytes
         now = shown(mllm)
         together = await mllm.say(now, QUESTIONS, 4, REPORT)
         monkeypatch.setattr(reader, "MAX_PACKED_TOKENS", 400)
-        monkeypatch.setattr(reader.Reader, "read_row", spy)
+        monkeypatch.setattr(reader.PromptReader, "read_row", spy)
         assert await mllm.say(now, QUESTIONS, 4, REPORT) == together
         assert max(passes) == 3
         passes.clear()

@@ -108,7 +108,7 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
     sink = MemorySink("memory")
     live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
     async with Service(site_of(tmp_path, {"a": live, "b": live}), SystemClock(), [sink]) as service:
-        allocate, failures = service._house.allocator.allocate, []
+        allocate, failures = service._runtime.allocator.allocate, []
 
         async def failing_once(hop, queries, grant):
             if hop.stream_id == "a" and not failures:
@@ -116,7 +116,7 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
                 raise RuntimeError("a defect")
             return await allocate(hop, queries, grant)
 
-        monkeypatch.setattr(service._house.allocator, "allocate", failing_once)
+        monkeypatch.setattr(service._runtime.allocator, "allocate", failing_once)
         await until(lambda: "watch.opened" in types(sink, "a") and "watch.opened" in types(sink, "b"))
         assert service.metrics.crashes.labels("a")._value.get() == 1
         assert types(sink, "b").count("stream.attached") == 1
@@ -238,7 +238,7 @@ async def test_what_goes_wrong_with_the_mllm_is_seen_in_a_scrape(tmp_path, unuse
         site = site_of(tmp_path, {}, mllm=mllm, metrics={"port": unused_tcp_port})
         async with Service(site, SystemClock()) as service:
             server.habits.next.append(Turn(429, headers={"Retry-After": "0"}))
-            await service._house.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
+            await service._runtime.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
             url = f"http://127.0.0.1:{unused_tcp_port}/metrics"
             text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
     assert "# TYPE resadapt_mllm_trouble_total counter" in text
@@ -254,7 +254,7 @@ async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_t
         async def hang(context, queries, limit=None):
             await asyncio.sleep(3600)
 
-        monkeypatch.setattr(service._house.mllm, "ask", hang)
+        monkeypatch.setattr(service._runtime.mllm, "ask", hang)
         await until(lambda: "mllm.meaningless" in types(sink, "gate"))
     assert "watch.opened" not in types(sink, "gate")
     assert "watch.opened" in types(await run_to_the_end(site), "gate")

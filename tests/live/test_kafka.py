@@ -69,10 +69,10 @@ def short_retries(monkeypatch):
     monkeypatch.setattr("pipeline.delivery.relay.RETRY_S", (0.1, 1.0))
 
 
-def assert_complete(house, topic):
-    total = sum(house.committed.values())
+def assert_complete(runtime, topic):
+    total = sum(runtime.committed.values())
     arrived = first_arrivals(broker.events(topic, total))
-    assert arrived == {name: list(range(count)) for name, count in house.committed.items()}
+    assert arrived == {name: list(range(count)) for name, count in runtime.committed.items()}
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def assert_complete(house, topic):
 )
 async def test_every_event_arrives_in_order_when_the_broker_goes_away_for_a_while(tmp_path, short_retries, outage):
     topic = broker.new_topic()
-    house = House(tmp_path, topic)
-    streams = await house.start()
+    runtime = House(tmp_path, topic)
+    streams = await runtime.start()
     await asyncio.sleep(1)
     with_broker = broker.interrupted(*outage)
     await asyncio.to_thread(with_broker.__enter__)
@@ -90,9 +90,9 @@ async def test_every_event_arrives_in_order_when_the_broker_goes_away_for_a_whil
     finally:
         await asyncio.to_thread(with_broker.__exit__, None, None, None)
     await asyncio.sleep(1)
-    assert await house.finish(streams) == {house.sink.name: 0}
-    assert house.relay.counts[house.sink.name].failures > 0
-    assert_complete(house, topic)
+    assert await runtime.finish(streams) == {runtime.sink.name: 0}
+    assert runtime.relay.counts[runtime.sink.name].failures > 0
+    assert_complete(runtime, topic)
 
 
 async def test_events_decided_before_the_broker_is_there_arrive_in_order(tmp_path, short_retries):
@@ -100,16 +100,16 @@ async def test_events_decided_before_the_broker_is_there_arrive_in_order(tmp_pat
     with_broker = broker.interrupted("stop", "start")
     await asyncio.to_thread(with_broker.__enter__)
     try:
-        house = House(tmp_path, topic)
-        streams = await house.start()
+        runtime = House(tmp_path, topic)
+        streams = await runtime.start()
         await asyncio.sleep(2.5)
-        assert house.relay.counts[house.sink.name].failures > 0
-        assert house.relay.counts[house.sink.name].published == 0
-        assert sum(house.committed.values()) > 50
+        assert runtime.relay.counts[runtime.sink.name].failures > 0
+        assert runtime.relay.counts[runtime.sink.name].published == 0
+        assert sum(runtime.committed.values()) > 50
     finally:
         await asyncio.to_thread(with_broker.__exit__, None, None, None)
-    assert await house.finish(streams) == {house.sink.name: 0}
-    assert_complete(house, topic)
+    assert await runtime.finish(streams) == {runtime.sink.name: 0}
+    assert_complete(runtime, topic)
 
 
 async def test_waiting_for_an_absent_broker_does_not_hold_up_the_event_loop():

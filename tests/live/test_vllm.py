@@ -29,7 +29,7 @@ from tests.patience import until
 from tests.services import require
 
 if TYPE_CHECKING:
-    from pipeline.mllm.vllm.engine import Engine
+    from pipeline.mllm.vllm.engine import VllmEngine
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
@@ -70,7 +70,7 @@ async def embedded() -> AsyncIterator[TransformersMLLM]:
 
 
 @pytest.fixture
-def engine(mllm: VllmMLLM) -> "Engine":
+def engine(mllm: VllmMLLM) -> "VllmEngine":
     return mllm._running.now()
 
 
@@ -124,7 +124,7 @@ async def test_a_new_anchor_gives_new_times_to_videos_seen_before(
 
 
 async def test_pictures_that_the_engine_has_lost_are_sent_again(
-    mllm: VllmMLLM, engine: "Engine", stream_id: str
+    mllm: VllmMLLM, engine: "VllmEngine", stream_id: str
 ) -> None:
     shown = context(*mixed(mllm, 4), stream_id=stream_id)
     before = scores(await mllm.ask(shown, QUERIES[:2]))
@@ -135,7 +135,7 @@ async def test_pictures_that_the_engine_has_lost_are_sent_again(
 
 
 async def test_a_prefix_gone_behind_our_back_is_counted_and_read_again(
-    mllm: VllmMLLM, engine: "Engine", stream_id: str
+    mllm: VllmMLLM, engine: "VllmEngine", stream_id: str
 ) -> None:
     shown = context(*mixed(mllm, 6), stream_id=stream_id)
     before = scores(await mllm.ask(shown, QUERIES[:2]))
@@ -149,7 +149,7 @@ async def test_a_prefix_gone_behind_our_back_is_counted_and_read_again(
 
 
 async def test_an_ask_that_takes_too_long_is_aborted(
-    mllm: VllmMLLM, engine: "Engine", stream_id: str, monkeypatch: pytest.MonkeyPatch
+    mllm: VllmMLLM, engine: "VllmEngine", stream_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = context(*mixed(mllm, 6), stream_id=stream_id)
     with monkeypatch.context() as impatient, pytest.raises(MLLMTimeout, match=r"timeout_s = 0\.001"):
@@ -164,7 +164,7 @@ async def test_an_ask_that_takes_too_long_is_aborted(
 
 
 async def test_an_engine_that_pauses_is_asked_on_and_not_replaced(
-    mllm: VllmMLLM, engine: "Engine", stream_id: str, monkeypatch: pytest.MonkeyPatch
+    mllm: VllmMLLM, engine: "VllmEngine", stream_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = context(*mixed(mllm, 5), stream_id=stream_id)
     with stopped(core()):
@@ -179,7 +179,7 @@ async def test_an_engine_that_pauses_is_asked_on_and_not_replaced(
     assert scores(await mllm.ask(shown, QUERIES)) == pytest.approx(scores(answers), abs=1e-3)
 
 
-async def test_a_cancelled_ask_leaves_no_request_behind(mllm: VllmMLLM, engine: "Engine", stream_id: str) -> None:
+async def test_a_cancelled_ask_leaves_no_request_behind(mllm: VllmMLLM, engine: "VllmEngine", stream_id: str) -> None:
     asking = await under_way(mllm, engine, context(*mixed(mllm, 6), stream_id=stream_id), QUERIES)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -213,7 +213,7 @@ async def test_a_schema_that_cannot_be_followed_is_refused(mllm: VllmMLLM, strea
 
 
 async def test_forgetting_a_stream_while_it_asks_forgets_what_comes_of_it(
-    mllm: VllmMLLM, engine: "Engine", stream_id: str
+    mllm: VllmMLLM, engine: "VllmEngine", stream_id: str
 ) -> None:
     shown = context(*mixed(mllm, 2), stream_id=stream_id)
     asking = await under_way(mllm, engine, shown, QUERIES[:1])
@@ -278,7 +278,7 @@ def stopped(process: psutil.Process) -> Iterator[None]:
 
 
 async def under_way(
-    mllm: VllmMLLM, engine: "Engine", shown: Context, queries: Sequence[WatchQuery]
+    mllm: VllmMLLM, engine: "VllmEngine", shown: Context, queries: Sequence[WatchQuery]
 ) -> asyncio.Task[Answers]:
     """An ask that has reached the engine, or has ended before it could."""
     asking = asyncio.create_task(mllm.ask(shown, queries))

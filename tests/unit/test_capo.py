@@ -18,7 +18,7 @@ from allocator_engine.train.advantage import AdvantageRules
 from allocator_engine.train.capo import CapoConfig, Outside, learning_rate, play, train
 from allocator_engine.train.learner import StreamLearner
 from allocator_engine.train.regular import RegularRules
-from allocator_engine.train.rollout import ClipHop, Episode, Probe, Purse, PurseRules, credits
+from allocator_engine.train.rollout import ClipHop, Episode, EpisodeBudget, GradedQuestion, PurseRules, credits
 from pipeline.clock import ManualClock
 from pipeline.core.budget import Bucket, Ledger, Rate
 from pipeline.sources.synthetic import ArrayPicture
@@ -47,7 +47,7 @@ class Marked:
                 pixels[top : top + 64, left : left + 64] = 250
             hops.append(ClipHop(float(hop), hop + 1.0, (hop + 0.5,), (ArrayPicture(pixels),)))
         holds = np.array([[int(hop == decisive) for hop in range(HOPS)]], np.int8)
-        probe = Probe("is the light on?", str(decisive), "number", HOPS - 1, 0)
+        probe = GradedQuestion("is the light on?", str(decisive), "number", HOPS - 1, 0)
         return Episode(f"{step}-{index}", tuple(hops), ("is the light on?",), (probe,), holds)
 
 
@@ -228,7 +228,7 @@ def test_a_rollout_stays_within_its_bucket_and_costs_what_it_spent(budget):
 def test_what_an_episode_begins_with_is_shown_whatever_is_proposed_and_nobody_is_credited_for_it():
     config = dataclasses.replace(CONFIG, budgets=(0.9, 0.9), purse=PurseRules(first_hops=2))
     episode = Marked().episode(0, 0)
-    purse = Purse(episode, 0.9, config.purse, RULES, bucket)
+    purse = EpisodeBudget(episode, 0.9, config.purse, RULES, bucket)
     shown = [purse.spend(hop, [0.0]).tokens for hop in episode.hops]
     assert [tokens > 0 for tokens in shown] == [True, True, False, False]
     rolled = play(episode, config, begin(), OUTSIDE, (0, 0))
@@ -238,7 +238,9 @@ def test_what_an_episode_begins_with_is_shown_whatever_is_proposed_and_nobody_is
 
 def test_the_bucket_holds_at_least_a_native_frame():
     episode = Marked().episode(0, 0)
-    purse = Purse(episode, 0.01, PurseRules(1.0), RULES, lambda rate, burst: Bucket(Rate(rate, burst), 0.0, full=True))
+    purse = EpisodeBudget(
+        episode, 0.01, PurseRules(1.0), RULES, lambda rate, burst: Bucket(Rate(rate, burst), 0.0, full=True)
+    )
     assert purse.grant(episode.hops[0]) == 112
 
 
@@ -248,7 +250,7 @@ def test_a_purse_that_keeps_back_grants_what_the_ledger_would(budget):
     rate, burst = budget * 112, max(round(2.0 * budget * 112), 112)
     ledger = Ledger(ManualClock())
     ledger.open("s", Rate(rate, burst), 0.0, full=False)
-    purse = Purse(episode, budget, PurseRules(2.0, resent=True), RULES, bucket)
+    purse = EpisodeBudget(episode, budget, PurseRules(2.0, resent=True), RULES, bucket)
     for hop in episode.hops:
         expected = ledger.grant("s", hop.end_s, owed=purse.spent, resent=True)
         assert purse.grant(hop) == expected
@@ -266,7 +268,7 @@ def test_an_episode_of_one_frame_or_with_an_empty_hop_is_learned_from_too(tmp_pa
                 ClipHop(hop.start_s, hop.end_s, hop.pts_s * count, hop.pictures * count)
                 for hop, count in zip(whole.hops, frames, strict=False)
             )
-            probe = Probe("is the light on?", "0", "number", len(hops) - 1, 0)
+            probe = GradedQuestion("is the light on?", "0", "number", len(hops) - 1, 0)
             return Episode("few", hops, whole.standing, (probe,), whole.holds[:, : len(hops)])
 
     class Random(Oracle):
@@ -280,7 +282,7 @@ def test_an_episode_of_one_frame_or_with_an_empty_hop_is_learned_from_too(tmp_pa
 
 def test_a_hop_answers_for_what_came_after_it_and_less_for_what_came_late():
     hops = Marked().episode(0, 0).hops
-    probes = (Probe("a", "yes", "yes_no", 2, 2), Probe("b", "yes", "yes_no", 1, 0))
+    probes = (GradedQuestion("a", "yes", "yes_no", 2, 2), GradedQuestion("b", "yes", "yes_no", 1, 0))
     episode = Episode("e", hops, (), probes, np.zeros((0, HOPS), np.int8))
     share = credits(episode, 2.0)
     assert share[:, 0].tolist() == pytest.approx([math.exp(-1), math.exp(-0.5), 1, 0])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocator_engine.encode import (
-    View,
+    HopView,
     batch,
     elapsed_s,
     empty_memory,
@@ -26,9 +26,9 @@ from pipeline.sources.synthetic import ArrayPicture
 GRID = GRIDS["qwen3_vl"]
 
 
-def view(frames: int, queries: int) -> View:
+def view(frames: int, queries: int) -> HopView:
     rng = np.random.default_rng(frames)
-    return View(
+    return HopView(
         rng.integers(0, 256, (frames, 128, 224, 3)).astype(np.uint8),
         np.ones(frames, np.float32),
         rng.normal(size=(queries, 128)).astype(np.float32),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator_engine.encode import View, batch, empty_memory, nothing_read
+from allocator_engine.encode import HopView, batch, empty_memory, nothing_read
 from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.model.checkpoint import Checkpoint, load, save
 from allocator_engine.model.network import Shape, StreamNetwork
@@ -30,11 +30,11 @@ NETWORK = decisive()
 RNG = np.random.default_rng(0)
 
 
-def view(frames: int = 2, queries: int = 3, seed: int = 0, **changes) -> View:
+def view(frames: int = 2, queries: int = 3, seed: int = 0, **changes) -> HopView:
     rng = np.random.default_rng(seed)
     embedded = rng.normal(size=(queries, 128))
     embedded /= np.maximum(np.linalg.norm(embedded, axis=1, keepdims=True), 1e-9)
-    made = View(
+    made = HopView(
         rng.integers(0, 256, (frames, 128, 224, 3)).astype(np.uint8),
         np.full(frames, 0.5, np.float32),
         embedded.astype(np.float32),
@@ -45,7 +45,7 @@ def view(frames: int = 2, queries: int = 3, seed: int = 0, **changes) -> View:
     return dataclasses.replace(made, **changes)
 
 
-def run(*views: View, network: StreamNetwork = NETWORK) -> dict[str, np.ndarray]:
+def run(*views: HopView, network: StreamNetwork = NETWORK) -> dict[str, np.ndarray]:
     tensors = batch(views)
     STREAM.check_inputs(tensors)
     with torch.inference_mode():

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocator_engine.evaluate.baselines import Fewer, Random, Scheduled, Video, native
-from allocator_engine.evaluate.equal import Purse
-from allocator_engine.evaluate.oracle import Cost, on_turns, plan, schedule
+from allocator_engine.evaluate.equal import ClipBudget
+from allocator_engine.evaluate.oracle import HopCost, on_turns, plan, schedule
 from allocator_engine.evaluate.tasks import Evidence
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
@@ -70,8 +70,8 @@ def test_a_video_has_one_size_whatever_is_saved_up():
 
 
 def planned(evidence: list[Evidence], rate: float, hops: int = 20, burst: int = NATIVE) -> tuple[float, ...]:
-    costs = [Cost(1.0 + hop, tuple(YARD)) for hop in range(hops)]
-    return schedule(costs, evidence, Purse(rate, burst), 0.0, RULES)
+    costs = [HopCost(1.0 + hop, tuple(YARD)) for hop in range(hops)]
+    return schedule(costs, evidence, ClipBudget(rate, burst), 0.0, RULES)
 
 
 def tokens(scales: tuple[float, ...]) -> list[int]:
@@ -87,8 +87,8 @@ def test_the_oracle_shows_watches_their_turns_alone():
     ("family", "blind"), [("watch_f1", True), ("grounding", True), ("qa", False), ("image", False)]
 )
 def test_the_oracle_looks_away_between_the_ends_of_what_lasts_and_spends_all_of_it_otherwise(family, blind):
-    costs = [Cost(1.0 + hop, tuple(YARD)) for hop in range(20)]
-    scales = plan(family, costs, [Evidence(12, 1.0)], Purse(11.2, NATIVE), 0.0, RULES)
+    costs = [HopCost(1.0 + hop, tuple(YARD)) for hop in range(20)]
+    scales = plan(family, costs, [Evidence(12, 1.0)], ClipBudget(11.2, NATIVE), 0.0, RULES)
     assert scales[12] == 1.0
     assert (sum(scales) == 1.0) == blind
 

@@ -7,7 +7,17 @@ import pytest
 
 from allocator_engine.evaluate.frontier import Bootstrap, frontier
 from allocator_engine.evaluate.run import Cell, Spending
-from allocator_engine.evaluate.tasks import Events, Outcome, Parts, Question, Span, Task, Watch, match, parts
+from allocator_engine.evaluate.tasks import (
+    Events,
+    Parts,
+    Span,
+    Task,
+    TaskOutcome,
+    TaskQuestion,
+    TaskWatch,
+    match,
+    parts,
+)
 
 
 def spending(tokens: int = 10) -> Spending:
@@ -15,13 +25,13 @@ def spending(tokens: int = 10) -> Spending:
 
 
 def asked(episode: int, split: str = "fine") -> Task:
-    question = Question("is it so?", "yes", "yes_no", 0, split)
+    question = TaskQuestion("is it so?", "yes", "yes_no", 0, split)
     return Task(f"{episode} q", "qa", str(episode), "clip", (question,))
 
 
 def cell(allocator: str, rights: list[float], budget: float = 0.1, tokens: int = 10, split: str = "fine") -> Cell:
     tasks = tuple(asked(episode, split) for episode in range(len(rights)))
-    outcomes = tuple(Outcome((right,), (), 0.5) for right in rights)
+    outcomes = tuple(TaskOutcome((right,), (), 0.5) for right in rights)
     spent, unmatched = ((spending(one),) * len(rights) for one in (tokens, 3))
     return Cell(allocator, budget, "qa", tasks, spent, outcomes, unmatched)
 
@@ -42,25 +52,25 @@ def test_events_pair_with_spans(spans, onsets, expected):
 
 
 def test_a_question_is_told_and_graded_in_the_contexts_own_time():
-    late = Question("at 12.5 seconds, was it so?", "yes", "yes_no", 9, timed=True)
+    late = TaskQuestion("at 12.5 seconds, was it so?", "yes", "yes_no", 9, timed=True)
     assert late.told(0.0) == late.text
     assert late.told(10.0) == "at 2.5 seconds, was it so?"
     assert late.told(20.0) == "at 0.0 seconds, was it so?"
-    plain = Question("plate 12.5?", "yes", "yes_no", 9, hint="Say yes or no.")
+    plain = TaskQuestion("plate 12.5?", "yes", "yes_no", 9, hint="Say yes or no.")
     assert plain.told(10.0) == "plate 12.5? Say yes or no."
-    when = Question("when?", "12.0 to 16.0", "interval", 9)
+    when = TaskQuestion("when?", "12.0 to 16.0", "interval", 9)
     assert when.grade("2.0 to 6.0", 10.0) == 1.0
     assert when.grade("2.0 to 6.0", 12.0) == pytest.approx(2 / 6)
     assert when.grade("nonsense", 0.0) == 0.0
 
 
 def test_figures_are_quotients_by_family_and_split():
-    watches = (Watch("a", "a?", (), "fine"), Watch("b", "b?", (), "coarse"))
+    watches = (TaskWatch("a", "a?", (), "fine"), TaskWatch("b", "b?", (), "coarse"))
     task = Task("t", "watch_f1", "0", "clip", watches=watches)
-    outcome = Outcome((), (Events(1, 0, 1), Events(2, 1, 0)), 0.0)
+    outcome = TaskOutcome((), (Events(1, 0, 1), Events(2, 1, 0)), 0.0)
     assert parts(task, outcome) == Parts(6, 8, 4)
     assert parts(task, outcome, "fine") == Parts(2, 3, 1)
-    assert parts(asked(0), Outcome((0.25,), (), 0.0)) == Parts(0.25, 1, 1)
+    assert parts(asked(0), TaskOutcome((0.25,), (), 0.0)) == Parts(0.25, 1, 1)
 
 
 def test_an_interval_covers_the_mean_about_as_often_as_it_says():
@@ -129,8 +139,8 @@ def test_nothing_is_retained_of_what_was_not_compared_or_came_to_nothing():
 
 
 def test_what_is_spent_is_of_all_families_together():
-    watching = Task("t", "watch_f1", "0", "clip", watches=(Watch("a", "a?", ()),))
-    outcome = Outcome((), (Events(0, 0, 0),), 0.0)
+    watching = Task("t", "watch_f1", "0", "clip", watches=(TaskWatch("a", "a?", ()),))
+    outcome = TaskOutcome((), (Events(0, 0, 0),), 0.0)
     watched = Cell("learned", 0.1, "watch_f1", (watching,), (spending(30),), (outcome,), (spending(20),))
     point = frontier([watched, cell("learned", [1.0, 1.0, 0.0])]).points[0]
     assert point.realised == pytest.approx((30 + 3 * 10) / 400)
@@ -138,8 +148,8 @@ def test_what_is_spent_is_of_all_families_together():
 
 
 def test_a_family_of_which_nothing_happened_has_no_figure():
-    watch = Task("t", "watch_f1", "0", "clip", watches=(Watch("a", "a?", ()),))
-    outcome = Outcome((), (Events(0, 0, 0),), 0.0)
+    watch = Task("t", "watch_f1", "0", "clip", watches=(TaskWatch("a", "a?", ()),))
+    outcome = TaskOutcome((), (Events(0, 0, 0),), 0.0)
     quiet = Cell("fixed", 0.1, "watch_f1", (watch,), (spending(),), (outcome,), (spending(),))
     point = frontier([quiet]).points[0]
     assert not point.figures

@@ -9,13 +9,15 @@ from allocator_engine.errors import EngineMismatch
 from allocator_engine.evaluate.equal import STEP
 from allocator_engine.evaluate.records import Records
 from allocator_engine.evaluate.run import Evaluation, Pass, Show, Spending
-from allocator_engine.evaluate.tasks import Outcome, Question, Task
+from allocator_engine.evaluate.tasks import Task, TaskOutcome, TaskQuestion
 
 NATIVE = 1000
 EPISODES = [
     (
-        Task(f"{number} q", "qa", str(number), f"clip {number}", (Question("so?", "yes", "yes_no", 0),)),
-        Task(f"{number} g", "grounding", str(number), f"clip {number}", (Question("when?", "0 to 1", "interval", 0),)),
+        Task(f"{number} q", "qa", str(number), f"clip {number}", (TaskQuestion("so?", "yes", "yes_no", 0),)),
+        Task(
+            f"{number} g", "grounding", str(number), f"clip {number}", (TaskQuestion("when?", "0 to 1", "interval", 0),)
+        ),
     )
     for number in range(20)
 ]
@@ -45,12 +47,12 @@ class Counting:
             if len(self.shown) == self.fails_after:
                 raise ConnectionError("gone")
             self.shown.append(one)
-            yield one, tuple(Outcome((1.0,), (), 0.1) for _ in one.tasks)
+            yield one, tuple(TaskOutcome((1.0,), (), 0.1) for _ in one.tasks)
 
 
 def evaluation(bench: Counting, folder: Path | None = None, **options) -> Evaluation:
     files = [folder / "spent.jsonl", folder / "asked.jsonl"] if folder else [None, None]
-    return Evaluation(EPISODES, bench, Records(Spending, files[0]), Records(Outcome, files[1]), **options)
+    return Evaluation(EPISODES, bench, Records(Spending, files[0]), Records(TaskOutcome, files[1]), **options)
 
 
 def test_realised_tokens_are_equal_where_they_can_be():

@@ -8,7 +8,7 @@ RULES = LadderRules(up_after=2, down_after=3, relapse=5, most_relapses=2)
 
 def climb(ladder: Ladder, *hops: str) -> Ladder:
     for hop in hops:
-        ladder = ladder.hear(pressed=hop == "pressed", spare=hop == "calm", rules=RULES)
+        ladder = ladder.update(pressed=hop == "pressed", spare=hop == "calm", rules=RULES)
     return ladder
 
 

@@ -8,7 +8,7 @@ from allocator_engine.manifest import (
     Artifact,
     Manifest,
     Parity,
-    Plan,
+    TensorRTPlan,
     artifact_of,
     read,
     require_spec,
@@ -18,7 +18,7 @@ from allocator_engine.manifest import (
 from allocator_engine.spec import STREAM, TensorSpec
 
 HASH = "0" * 64
-PLAN = Plan(Artifact("engine.plan", HASH), "tensorrt", "10.9", "H200", "9.0", "fp16", {"batch": 64})
+PLAN = TensorRTPlan(Artifact("engine.plan", HASH), "tensorrt", "10.9", "H200", "9.0", "fp16", {"batch": 64})
 WHOLE = Manifest(
     STREAM,
     Artifact("allocator.safetensors", HASH),

@@ -9,7 +9,7 @@ from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
 from pipeline.core.judge import WatchState
 from pipeline.core.ladder import FEWER_ASKINGS, Ladder
-from pipeline.core.outcome import Outcome, Reply
+from pipeline.core.outcome import HopReply, Outcome
 from pipeline.core.state import StreamRun, StreamState
 from pipeline.core.watches import Warming
 from pipeline.metrics import Metrics
@@ -23,7 +23,7 @@ HOP = Hop("gate", 4.0, 5.0, (), lost=1)
 USAGE = Usage(encoded_tokens=20, prefilled_tokens=50, cached_tokens=150, seconds=0.7, queued_s=0.2, first_answer_s=0.3)
 ANSWERS = (Answer("car", 0.9, 1.0), Answer("van", 0.5, 0.1, warming=True))
 OUTCOME = Outcome(
-    HOP, 30, Allocation((SegmentSize((0,), 64, 96, 6),)), False, Reply(Answers(ANSWERS, USAGE), 26), 0.8, "pressure"
+    HOP, 30, Allocation((SegmentSize((0,), 64, 96, 6),)), False, HopReply(Answers(ANSWERS, USAGE), 26), 0.8, "pressure"
 )
 
 
@@ -88,7 +88,7 @@ def test_of_an_asking_its_wait_its_first_answer_and_its_whole_time_are_told(metr
 
 
 def test_a_skipped_hop_is_told_by_its_reason_and_tells_no_time_of_the_mllm(metrics: Metrics) -> None:
-    write(metrics, run_of(), replace(OUTCOME, reply=Reply(Answers(), 0, "MLLMTimeout")))
+    write(metrics, run_of(), replace(OUTCOME, reply=HopReply(Answers(), 0, "MLLMTimeout")))
     assert value(metrics, "hops_skipped_total", stream="gate", reason="MLLMTimeout") == 1
     assert value(metrics, "mllm_seconds_count") == 0
     assert value(metrics, "prefix_hit_ratio", stream="gate") is None
@@ -105,7 +105,7 @@ def test_a_watch_has_series_for_as_long_as_it_stands(metrics: Metrics) -> None:
     assert value(metrics, "watch_open", stream="gate", watch="car") == 1
     assert value(metrics, "watch_open", stream="gate", watch="van") == 0
     assert value(metrics, "watch_warming", stream="gate", watch="van") == 1
-    write(metrics, run_of("gate", CAR), replace(OUTCOME, reply=Reply(Answers(ANSWERS[:1], USAGE), 26)))
+    write(metrics, run_of("gate", CAR), replace(OUTCOME, reply=HopReply(Answers(ANSWERS[:1], USAGE), 26)))
     assert value(metrics, "watch_open", stream="gate", watch="car") == 1
     assert value(metrics, "watch_open", stream="gate", watch="van") is None
     assert value(metrics, "watch_warming", stream="gate", watch="van") is None

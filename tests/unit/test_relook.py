@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from allocator_engine.fit import Allocation, FitRules, SegmentSize
 from allocator_engine.grid import GRIDS
-from pipeline.core.relook import WORTH, Ring, closer
+from pipeline.core.relook import WORTH, PictureRing, closer
 from tests.pictures import hop, yard
 
 RULES = FitRules(GRIDS["qwen3_vl"])
@@ -23,7 +23,7 @@ def middling(*frames):
 
 def ring_of(*hops, most=8):
     """A ring after hops of two frames a second, allocated as told."""
-    ring = Ring(NATIVE, most)
+    ring = PictureRing(NATIVE, most)
     for second, allocation in enumerate(hops):
         ring = ring.push(hop(float(second), PICTURE, PICTURE), allocation)
     return ring
@@ -62,7 +62,7 @@ def test_an_earlier_frame_may_be_what_the_newest_adds_nothing_to():
 def test_nothing_from_before_the_context_began_is_shown():
     ring = ring_of(*[Allocation((small(0), small(1)))] * 3).since(2.0)
     assert [frame.pts_s for frame in ring.frames] == [2.0, 2.5]
-    assert closer(Ring(NATIVE), NATIVE, RULES) == Allocation()
+    assert closer(PictureRing(NATIVE), NATIVE, RULES) == Allocation()
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 900), st.sampled_from([RULES, PAIRS]))

@@ -8,7 +8,7 @@ from allocator_engine.grid import GRIDS
 from pipeline.core.context import Context
 from pipeline.mllm.openai.wire import SCORED, Requests, Wording, question_line
 from pipeline.mllm.prompt import FAMILIES, markup, prefix
-from pipeline.mllm.vllm.prompt import Writer
+from pipeline.mllm.vllm.prompt import PromptWriter
 from tests.checkpoints import context, sign
 from tests.unit.test_vllm import encode
 
@@ -29,7 +29,7 @@ def test_the_prompts_bytes_do_not_depend_on_what_the_pictures_show(family: str, 
 @pytest.mark.parametrize("frames", [1, 2])
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_the_token_ids_for_vllm_do_not_depend_on_what_the_pictures_show(family: str, frames: int) -> None:
-    writer = Writer(family, encode)
+    writer = PromptWriter(family, encode)
     blank, written = (writer.prefix(shown(family, text, frames)) for text in ("", ORDERS))
     assert (written.ids, written.sent, written.ends) == (blank.ids, blank.sent, blank.ends)
     assert written.names != blank.names, "else it would be answered from the other's pixels"

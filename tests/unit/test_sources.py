@@ -15,7 +15,7 @@ from pipeline.sources.address import parse_address
 from pipeline.sources.av_open import AvOptions
 from pipeline.sources.av_picture import AvPicture
 from pipeline.sources.probe import Probe, advise
-from pipeline.sources.synthetic import ArrayPicture, Scene, parse_scene
+from pipeline.sources.synthetic import ArrayPicture, SyntheticScene, parse_scene
 from tests.clips import picture
 
 
@@ -145,14 +145,14 @@ def test_a_picture_renders_the_same_from_many_threads() -> None:
 
 def test_a_scene_is_a_function_of_its_url() -> None:
     url = "synthetic:?width=96&height=64&fps=10&seconds=inf&seed=3"
-    assert parse_scene(url) == Scene(96, 64, 10.0, float("inf"), 3)
+    assert parse_scene(url) == SyntheticScene(96, 64, 10.0, float("inf"), 3)
     assert np.array_equal(parse_scene(url).draw(7.5), parse_scene(url).draw(7.5))
     assert not np.array_equal(parse_scene(url).draw(7.5), parse_scene(url.replace("seed=3", "seed=4")).draw(7.5))
 
 
 @given(st.integers(0, 50))
 def test_boxes_enter_and_leave(seed: int) -> None:
-    scene = Scene(seed=seed)
+    scene = SyntheticScene(seed=seed)
     seen = [frozenset(box.colour for box in scene.boxes(time_s / 2)) for time_s in range(60)]
     ever = frozenset().union(*seen)
     assert len(ever) >= 10
@@ -160,7 +160,7 @@ def test_boxes_enter_and_leave(seed: int) -> None:
 
 
 def test_what_a_scene_says_of_its_boxes_is_what_it_draws() -> None:
-    scene = Scene(seed=1)
+    scene = SyntheticScene(seed=1)
     box = scene.boxes(3.0)[-1]
     inside = max(box.left, 0) + 1
     assert tuple(scene.draw(3.0)[box.top + 1, inside]) == box.colour

@@ -17,7 +17,7 @@ from allocator_engine.model.sentence import PretrainedEncoder
 from allocator_engine.spec import CELLS, MEMORY_FEATURES, QUERY_FEATURES
 from allocator_engine.train.curves import draw, smooth
 from allocator_engine.train.data import turn
-from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
+from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
 from allocator_engine.train.watched import Watched, read
 from pipeline.clock import ManualClock, SystemClock
 from pipeline.core.hops import HopRules
@@ -25,8 +25,8 @@ from pipeline.errors import ConfigError, MLLMOverloaded, MLLMUnavailable, Source
 from pipeline.errors import EngineMismatch as PipelineMismatch
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
-from pipeline.lab.footage import LONG_FRAMES, Clip, Reader, SiteClips, survey
-from pipeline.lab.natives import Natives
+from pipeline.lab.footage import LONG_FRAMES, Clip, RecordingReader, SiteClips, survey
+from pipeline.lab.natives import NativeAnswers
 from pipeline.lab.patience import TRIES
 from pipeline.mllm.base import MLLMInfo
 from pipeline.sources.synthetic import ArrayPicture
@@ -168,7 +168,7 @@ def background():
 
 @pytest.fixture(scope="module")
 def reader(background):
-    return Reader(HopRules(), background, SystemClock(), "none")
+    return RecordingReader(HopRules(), background, SystemClock(), "none")
 
 
 @pytest.fixture(scope="module")
@@ -267,15 +267,15 @@ class Now(ManualClock):
 
 
 def answerer(mllm, folder, background, clock=None) -> MLLMAnswerer:
-    return MLLMAnswerer(mllm, "weights", RULES, Natives(folder / "native.jsonl"), background, clock or Now())
+    return MLLMAnswerer(mllm, "weights", RULES, NativeAnswers(folder / "native.jsonl"), background, clock or Now())
 
 
-def episode(*probes: Probe, hops: int = 3) -> Episode:
+def episode(*probes: GradedQuestion, hops: int = 3) -> Episode:
     return Episode("e", shown(hops), (), probes, np.zeros((0, hops), np.int8))
 
 
-YES, NO = Probe("is it?", "yes", "yes_no", 1, 1), Probe("is it not?", "no", "yes_no", 2, 2)
-LETTER = Probe("A or B?", "B", "choice", 2, 0)
+YES, NO = GradedQuestion("is it?", "yes", "yes_no", 1, 1), GradedQuestion("is it not?", "no", "yes_no", 2, 2)
+LETTER = GradedQuestion("A or B?", "B", "choice", 2, 0)
 
 
 def allocations(*scales: float):
@@ -317,7 +317,7 @@ def test_native_answers_are_asked_once_and_kept_for_the_next_run(tmp_path, backg
     assert [questions for _, questions in mllm.asked[3:]] == [["new?"]] * 3
     (tmp_path / "native.jsonl").write_text('{"not": "a line of it"}\n')
     with pytest.raises(PipelineMismatch, match=r"line 1 of .*native\.jsonl is damaged"):
-        Natives(tmp_path / "native.jsonl")
+        NativeAnswers(tmp_path / "native.jsonl")
 
 
 def test_an_overloaded_mllm_is_asked_again_and_one_that_is_gone_is_not(tmp_path, background):

@@ -11,7 +11,7 @@ def heard(masses, query=GATE):
     """The hops (numbered from 1) after which the query was said not to be understood."""
     state, said = Understanding(), []
     for hop, mass in enumerate(masses, 1):
-        state, strange = state.hear([query], [Answer(query.id, 0.9, mass)])
+        state, strange = state.update([query], [Answer(query.id, 0.9, mass)])
         said += [hop] * len(strange)
     return said
 
@@ -25,13 +25,13 @@ def test_a_watch_is_not_understood_once_its_first_answers_were_all_unknown(masse
 def test_hops_without_answers_count_for_nothing():
     state, strange = Understanding(), ()
     for _ in range(2 * NEVER_KNOWN):
-        state, strange = state.hear([GATE, DOG], [])
+        state, strange = state.update([GATE, DOG], [])
         assert not strange
 
 
 def test_one_watch_that_is_understood_says_nothing_about_another():
     state, said = Understanding(), []
     for _ in range(2 * NEVER_KNOWN):
-        state, strange = state.hear([GATE, DOG], [Answer("gate", 0.1, 0.9), Answer("dog", 0.1, 0.2)])
+        state, strange = state.update([GATE, DOG], [Answer("gate", 0.1, 0.9), Answer("dog", 0.1, 0.2)])
         said += strange
     assert said == [DOG]

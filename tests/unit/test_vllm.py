@@ -8,7 +8,7 @@ from allocator_engine.grid import GRIDS
 from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
 from pipeline.mllm.prompt import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, markup, prefix, suffix
 from pipeline.mllm.vllm.backend import VllmMLLM
-from pipeline.mllm.vllm.prompt import Writer
+from pipeline.mllm.vllm.prompt import PromptWriter
 from pipeline.mllm.vllm.settings import Settings, arguments
 from tests.checkpoints import context, segment, tiny
 
@@ -30,14 +30,14 @@ def encode(text: str) -> list[int]:
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_prompt_is_to_become_the_one_that_all_backends_read(family: str, frames: int) -> None:
     shown = context(*(segment(GRIDS[family], 7.35 + second, 2, 1 + second, frames) for second in range(3)))
-    prompt = Writer(family, encode).prefix(shown)
+    prompt = PromptWriter(family, encode).prefix(shown)
     assert prompt.ids == encode(markup(prefix(shown, family), expanded=True))
     assert prompt.ends[-1] == len(prompt.ids)
 
 
 def test_images_are_sent_with_one_placeholder_after_their_time() -> None:
     shown = context(segment(GRIDS["qwen3_vl"], 0.0, 2, 3))
-    prompt = Writer("qwen3_vl", encode).prefix(shown)
+    prompt = PromptWriter("qwen3_vl", encode).prefix(shown)
     assert prompt.sent == encode(markup(prefix(shown, "qwen3_vl"), expanded=False))
     assert prompt.names == {"image": [shown.segments[0].content_id]}
     assert prompt.pictures["image"][0].shape == (64, 96, 3)
@@ -47,10 +47,10 @@ def test_where_vllm_writes_the_time_of_a_video_its_name_holds_the_time() -> None
     """vLLM keeps the text with the pixels under the name: after a new anchor the old text would come back."""
     pair = segment(GRIDS["qwen3_vl"], 6.0, frames=2)
     first, anchored = context(segment(GRIDS["qwen3_vl"], 0.0), pair), context(pair)
-    writer = Writer("qwen3_vl", encode)
+    writer = PromptWriter("qwen3_vl", encode)
     names = [writer.prefix(shown).names["video"] for shown in (first, anchored)]
     assert names == [[f"{pair.content_id}@<6.2 seconds>"], [f"{pair.content_id}@<0.2 seconds>"]]
-    ours = Writer("qwen2_5_vl", encode).prefix(context(segment(GRIDS["qwen2_5_vl"], 6.0, frames=2)))
+    ours = PromptWriter("qwen2_5_vl", encode).prefix(context(segment(GRIDS["qwen2_5_vl"], 6.0, frames=2)))
     assert ours.names == {"video": [pair.content_id]}
 
 
@@ -59,7 +59,7 @@ def test_the_times_told_of_a_video_come_out_as_our_own_time_text(pts_s: float) -
     grid = GRIDS["qwen3_vl"]
     for second in range(20):
         shown = context(segment(grid, pts_s), segment(grid, pts_s + 0.15 * second, frames=2))
-        prompt = Writer("qwen3_vl", encode).prefix(shown)
+        prompt = PromptWriter("qwen3_vl", encode).prefix(shown)
         _, told = prompt.pictures["video"][0]
         mean_s = sum(index / told["fps"] for index in told["frames_indices"]) / 2
         assert f"<{mean_s:.1f} seconds>" == prompt.names["video"][0].partition("@")[2]
@@ -68,20 +68,20 @@ def test_the_times_told_of_a_video_come_out_as_our_own_time_text(pts_s: float) -
 def test_what_is_shown_aside_comes_behind_the_context() -> None:
     grid = GRIDS["qwen3_vl"]
     one, two = segment(grid, 0.0), segment(grid, 1.0, 3, 3)
-    writer = Writer("qwen3_vl", encode)
+    writer = PromptWriter("qwen3_vl", encode)
     together, aside = writer.prefix(context(one, two)), writer.prefix(context(one), [two])
     assert aside.ids == together.ids
     assert aside.ends == together.ends
 
 
 def test_a_question_is_written_as_for_all_backends() -> None:
-    asked = Writer("qwen3_vl", encode).question(f"Is it {IMAGE_PAD} day?")
+    asked = PromptWriter("qwen3_vl", encode).question(f"Is it {IMAGE_PAD} day?")
     assert asked == encode(suffix("Is it day?", "qwen3_vl").text)
 
 
 def test_a_tokenizer_without_the_markers_is_refused() -> None:
     with pytest.raises(EngineMismatch, match="vision_start"):
-        Writer("qwen3_vl", lambda text: [ord(letter) for letter in text])
+        PromptWriter("qwen3_vl", lambda text: [ord(letter) for letter in text])
 
 
 def test_the_processor_may_neither_enlarge_a_cell_nor_shrink_the_largest_pair() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.clock import ManualClock
 from pipeline.errors import ConfigError, EngineMismatch, MLLMTimeout, MLLMUnavailable, ResadaptError
-from pipeline.mllm.vllm.asking import Reply
+from pipeline.mllm.vllm.asking import VllmReply
 from pipeline.mllm.vllm.backend import VllmMLLM
-from pipeline.mllm.vllm.prompt import Prompt
-from pipeline.mllm.vllm.settings import How
-from pipeline.mllm.vllm.supervisor import Care, EngineGone, Running, begin_in_thread
+from pipeline.mllm.vllm.prompt import VllmPrompt
+from pipeline.mllm.vllm.settings import SamplingOptions
+from pipeline.mllm.vllm.supervisor import EngineGone, EngineHooks, EngineSupervisor, begin_in_thread
 from pipeline.types import Answers, WatchQuery
 from tests.checkpoints import context, segment, tiny
 from tests.patience import BOUND_S, until
@@ -45,17 +45,17 @@ class Machine:
     async def canary(self) -> None:
         await self.works.wait()
 
-    async def read(self, prompt: Prompt) -> Prompt:
+    async def read(self, prompt: VllmPrompt) -> VllmPrompt:
         if not self.lost:
             self._refuse("read")
         return prompt
 
     async def reply(
-        self, read: Prompt, questions: Sequence[Sequence[int]], how: How, heard: Callable[[], None]
-    ) -> list[Reply]:
+        self, read: VllmPrompt, questions: Sequence[Sequence[int]], how: SamplingOptions, heard: Callable[[], None]
+    ) -> list[VllmReply]:
         if self.lost:
             self.lost -= 1
-            return [Reply(lost=True) for _ in questions]
+            return [VllmReply(lost=True) for _ in questions]
         self._refuse("reply")
         self.waiting += 1
         try:
@@ -68,7 +68,7 @@ class Machine:
                 heard()
         finally:
             self.waiting -= 1
-        return [Reply(cached_tokens=len(read.ids)) for _ in questions]
+        return [VllmReply(cached_tokens=len(read.ids)) for _ in questions]
 
     def close(self) -> None:
         self.closed = True
@@ -80,11 +80,11 @@ async def nothing() -> None:
 
 def caring(
     clock: ManualClock, begin: Callable[[], Awaitable[Machine]], on_death: Callable[[], None] = lambda: None
-) -> Running[Machine]:
-    return Running("test", clock, Care(begin, Machine.canary, PATIENT_S, on_death, nothing))
+) -> EngineSupervisor[Machine]:
+    return EngineSupervisor("test", clock, EngineHooks(begin, Machine.canary, PATIENT_S, on_death, nothing))
 
 
-def impatient(running: Running[Machine]) -> None:
+def impatient(running: EngineSupervisor[Machine]) -> None:
     running._care = replace(running._care, patience_s=IMPATIENT_S)
 
 
@@ -96,7 +96,7 @@ async def turn(clock: ManualClock, seconds: float) -> None:
         await asyncio.sleep(0)
 
 
-async def settled(running: Running[Machine]) -> None:
+async def settled(running: EngineSupervisor[Machine]) -> None:
     await until(lambda: running._check is None, "no engine is doubted")
 
 
@@ -137,7 +137,7 @@ class Kept(NamedTuple):
     """A machine that is kept running, and all that were made for it. It is 10 s."""
 
     clock: ManualClock
-    running: Running[Machine]
+    running: EngineSupervisor[Machine]
     made: list[Machine]
 
 

@@ -25,7 +25,7 @@ from samples.yard.train.contexts import (
 from samples.yard.train.episodes import Looked
 from samples.yard.train.meaning import UNKNOWN, Meaning, MeaningHead, classes, meaning
 from samples.yard.train.notes import CONDITIONS, LASTING, LAYERS, NoteHeads, any_of, notes, truths
-from samples.yard.train.packing import IGNORED, Asked, Packer, _segment
+from samples.yard.train.packing import IGNORED, Packer, PlacedQuestion, _segment
 from samples.yard.train.pointing import cells_of
 from samples.yard.train.shape import FAMILY, HIDDEN
 from samples.yard.train.text import TaughtText, answer_loss, read
@@ -99,7 +99,7 @@ def alone(model, packer, shown, question):
 
 @torch.inference_mode()
 def test_a_packed_question_is_answered_as_if_it_stood_alone_behind_what_had_been_shown(model, packer):
-    asked = [Asked(after, question) for after in (1, 3, 4) for question in QUESTIONS]
+    asked = [PlacedQuestion(after, question) for after in (1, 3, 4) for question in QUESTIONS]
     packed = packer.pack(EPISODE, asked)
     found = read(model, packed)
     known = packed.targets != IGNORED
@@ -113,7 +113,7 @@ def test_a_packed_question_is_answered_as_if_it_stood_alone_behind_what_had_been
 @torch.inference_mode()
 def test_what_is_shown_later_changes_no_earlier_answer(model, packer):
     later = [*EPISODE[:2], looked(9, 4, 4), looked(10, 1, 2)]
-    asked = [Asked(2, QUESTIONS[0])]
+    asked = [PlacedQuestion(2, QUESTIONS[0])]
     one, other = (read(model, packer.pack(shown, asked)).said for shown in (EPISODE, later))
     torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
@@ -220,7 +220,7 @@ def test_what_is_rare_is_asked_about_as_soon_as_it_holds(packer):
 
 def test_of_a_thinned_context_some_cells_of_each_picture_are_left_at_their_places(packer):
     shown = [looked(index, 8, 14) for index in range(3)]
-    asked = [Asked(2, QUESTIONS[0]), Asked(3, QUESTIONS[1])]
+    asked = [PlacedQuestion(2, QUESTIONS[0]), PlacedQuestion(3, QUESTIONS[1])]
     part = np.random.default_rng(0).random(3 * 112) < 0.1
     whole, thin = packer.pack(shown, asked), packer.pack(shown, asked, shown=part)
     left = ~whole.is_vision

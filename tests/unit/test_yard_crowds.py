@@ -6,11 +6,11 @@ import numpy as np
 
 from samples.yard.train.crowds import Crowd, crowd_sight, crowded_sheet, part_by_part
 from samples.yard.train.scenes import whole
-from samples.yard.train.targets import GLOBAL_HEADS, HEADS, Shown, Targets
+from samples.yard.train.targets import GLOBAL_HEADS, HEADS, ShownPart, Targets
 from samples.yard.world.facts import FrameFacts, Thing
 from tests.unit.yard_facts import thing
 
-NATIVE = Shown((0, 0, 448, 256), (8, 14), whole=True)
+NATIVE = ShownPart((0, 0, 448, 256), (8, 14), whole=True)
 HELMET, VEST, BAG = range(3)
 TALL = thing("person", 1, box=(64, 32, 32, 128), height_px=128.0, head_px=18.0, helmet=True, vest=False, bag=True)
 

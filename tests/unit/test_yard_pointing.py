@@ -9,8 +9,18 @@ from pipeline.mllm.transformers.cache import continuing
 from samples.yard.questions.grammar import Question, watch_questions
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import truths
-from samples.yard.train.packing import Asked, Packer
-from samples.yard.train.pointing import GLANCES, POINTERS, Past, Point, asking, attention, cells_of, log_share, points
+from samples.yard.train.packing import Packer, PlacedQuestion
+from samples.yard.train.pointing import (
+    GLANCES,
+    POINTERS,
+    AskedContext,
+    Pointer,
+    asking,
+    attention,
+    cells_of,
+    log_share,
+    points,
+)
 from samples.yard.train.shape import HIDDEN
 from samples.yard.train.text import read
 from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts, Thing
@@ -28,9 +38,9 @@ def segment(index: int, *things: Thing, gate: bool = False) -> Looked:
     return Looked(vision, 8, 14, (facts[0].time_s, facts[1].time_s), facts)
 
 
-def past(*looked: Looked) -> Past:
+def past(*looked: Looked) -> AskedContext:
     frames: list[FrameFacts] = told([one.facts for one in looked], 0.0)
-    return Past(looked, np.stack([truths(one.facts) for one in looked]), frames)
+    return AskedContext(looked, np.stack([truths(one.facts) for one in looked]), frames)
 
 
 def yes(text: str, answer: str = "yes") -> Question:
@@ -42,8 +52,8 @@ EPISODE = [segment(0), segment(1, DOG, gate=True), segment(2, DOG, PERSON, gate=
 
 def test_what_is_asked_about_now_is_looked_for_in_the_newest_second():
     dog = tuple((2, cell) for cell in cells_of(DOG, 8, 14))
-    assert points(yes("is a dog in view?"), past(*EPISODE[:3])) == [Point("among", 0, dog), Point("now", 0, dog)]
-    assert points(yes("is a dog in view?", "no"), past(*EPISODE)) == [Point("among", 0), Point("now", 0)]
+    assert points(yes("is a dog in view?"), past(*EPISODE[:3])) == [Pointer("among", 0, dog), Pointer("now", 0, dog)]
+    assert points(yes("is a dog in view?", "no"), past(*EPISODE)) == [Pointer("among", 0), Pointer("now", 0)]
     assert points(yes("is the gate open?"), past(*EPISODE[:3])) == [], "no cell of its own is known"
 
 
@@ -78,10 +88,10 @@ def test_each_character_of_a_plate_is_looked_for_at_its_place():
         points(yes("is plate A3K in view?", "no"), past(*EPISODE)),
     )
     car = tuple((3, cell) for cell in cells_of(PLATED, 8, 14))
-    assert right[:2] == [Point("among", 0, car), Point("now", 0, car)]
-    assert right[2:] == [Point("glyph", place, car) for place in range(3)]
-    assert wrong[:2] == [Point("among", 0, car), Point("now", 0)]
-    assert wrong[2:] == [Point("glyph", 0, car), Point("glyph", 1), Point("glyph", 2, car)]
+    assert right[:2] == [Pointer("among", 0, car), Pointer("now", 0, car)]
+    assert right[2:] == [Pointer("glyph", place, car) for place in range(3)]
+    assert wrong[:2] == [Pointer("among", 0, car), Pointer("now", 0)]
+    assert wrong[2:] == [Pointer("glyph", 0, car), Pointer("glyph", 1), Pointer("glyph", 2, car)]
 
 
 def test_a_plate_is_read_from_the_vehicle_that_carries_it():
@@ -135,8 +145,8 @@ def test_points_find_their_tokens_in_what_is_packed(packer):
     packed = packer.pack(
         EPISODE,
         [
-            Asked(4, yes("is a dog in view?", "no"), (Point("now", 0),)),
-            Asked(4, question, tuple(points(question, past(*EPISODE)))),
+            PlacedQuestion(4, yes("is a dog in view?", "no"), (Pointer("now", 0),)),
+            PlacedQuestion(4, question, tuple(points(question, past(*EPISODE)))),
         ],
     )
     assert [GLANCES[glance] for glance in packed.glances] == ["now", "among", "now", "glyph", "glyph", "glyph"]
@@ -148,7 +158,7 @@ def test_points_find_their_tokens_in_what_is_packed(packer):
 
 
 def test_what_a_thinned_context_no_longer_shows_is_not_pointed_at(packer):
-    asked = [Asked(4, yes("is a person in view?"), (Point("now", 0, ((3, 5), (3, 6))), Point("now", 0)))]
+    asked = [PlacedQuestion(4, yes("is a person in view?"), (Pointer("now", 0, ((3, 5), (3, 6))), Pointer("now", 0)))]
     shown = np.ones(4 * 112, bool)
     shown[3 * 112 + 5] = False
     assert packer.pack(EPISODE, asked, shown=shown).wanted.sum(1).tolist() == [1, 0]
@@ -188,8 +198,8 @@ def test_looking_costs_nothing_where_nobody_is_told_to(packer):
 
     model = Qwen3VLForConditionalGeneration.from_pretrained(untrained_yard()).eval()
     with torch.inference_mode():
-        assert read(model, packer.pack(EPISODE[:1], [Asked(1, yes("is the gate open?", "no"))])).looks == {}
-        point = (Point("now", 0),)
-        found = read(model, packer.pack(EPISODE[:1], [Asked(1, yes("is a dog in view?", "no"), point)])).looks
+        assert read(model, packer.pack(EPISODE[:1], [PlacedQuestion(1, yes("is the gate open?", "no"))])).looks == {}
+        point = (Pointer("now", 0),)
+        found = read(model, packer.pack(EPISODE[:1], [PlacedQuestion(1, yes("is a dog in view?", "no"), point)])).looks
     assert found.keys() == {"now"}
     assert float(found["now"][0]) > 0

@@ -12,7 +12,7 @@ from samples.yard.card.evaluate import _append, _read, _seeds, _setting, measure
 from samples.yard.card.replay import SETTINGS, Graded, Opinion, Record
 from samples.yard.card.report import fill
 from samples.yard.card.score import calibration_error, f1, families, reliability
-from samples.yard.questions.grammar import Watch, watch_questions
+from samples.yard.questions.grammar import YardWatch, watch_questions
 from samples.yard.questions.matching import WatchScore, match
 from samples.yard.world.facts import FrameFacts, Thing
 from samples.yard.world.segments import sampled_times_s, told
@@ -151,5 +151,5 @@ def test_frames_are_sampled_as_from_25_a_second():
 
 
 def test_a_watch_is_its_question():
-    assert isinstance(DOG, Watch)
+    assert isinstance(DOG, YardWatch)
     assert DOG.text == "is a dog in view?"

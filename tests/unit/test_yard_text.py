@@ -14,10 +14,10 @@ from pipeline.mllm.prompt import looks, opening, suffix
 from pipeline.mllm.transformers.loading import load
 from pipeline.types import Segment
 from samples.yard.questions.grammar import Question
-from samples.yard.train.__main__ import Recipe, begin_text, train
+from samples.yard.train.__main__ import StageSteps, begin_text, train
 from samples.yard.train.checkpoint import save, tokenizer, untrained, vision_weights
 from samples.yard.train.episodes import Looked, Viewing, encode, keep, recall, sizes
-from samples.yard.train.packing import IGNORED, Asked, Packer
+from samples.yard.train.packing import IGNORED, Packer, PlacedQuestion
 from samples.yard.train.shape import FAMILY
 from samples.yard.train.text import read
 from samples.yard.world.facts import FrameFacts, Thing
@@ -59,7 +59,9 @@ def test_training_and_serving_read_the_same(tmp_path: Path, model, words, frames
     save(model, words, tmp_path)
     reader = load(str(tmp_path), read_card(str(tmp_path)), "cpu", "float32")
     seen = viewing(frames)
-    packed = Packer(words).pack(encode(model.model.visual, seen), [Asked(3, GATE), Asked(3, PLATE), Asked(3, ODD)])
+    packed = Packer(words).pack(
+        encode(model.model.visual, seen), [PlacedQuestion(3, GATE), PlacedQuestion(3, PLATE), PlacedQuestion(3, ODD)]
+    )
     with torch.inference_mode():
         trained = read(model, packed).said
         prefix = reader.empty()
@@ -78,7 +80,7 @@ def test_training_and_serving_read_the_same(tmp_path: Path, model, words, frames
 
 def test_what_should_be_said_is_the_answer_and_the_end_of_the_turn(words):
     looked = [Looked(np.zeros((1, 192), np.float16), 1, 1, (0.0,), viewing().facts[0])]
-    packed = Packer(words).pack(looked, [Asked(1, PLATE)])
+    packed = Packer(words).pack(looked, [PlacedQuestion(1, PLATE)])
     said = packed.targets[packed.targets != IGNORED].tolist()
     assert words.decode(said) == "A7K<|im_end|>"
 
@@ -107,7 +109,7 @@ def test_a_checkpoint_to_begin_from_gives_its_vision_part_or_is_refused_by_name(
         vision_weights(tmp_path)
     save_file({"model.visual.strange": torch.zeros(1)}, weights)
     with pytest.raises(ConfigError, match="not that of a yard's MLLM"):
-        train(tmp_path / "work", tmp_path / "out", Recipe().times(1e-6), begin=tmp_path)
+        train(tmp_path / "work", tmp_path / "out", StageSteps().times(1e-6), begin=tmp_path)
     weights.write_bytes(weights.read_bytes()[:20])
     with pytest.raises(ConfigError, match="is damaged"):
         vision_weights(tmp_path)

@@ -13,20 +13,20 @@ from samples.yard.train.calibration import best_temperature
 from samples.yard.train.episodes import SECONDS
 from samples.yard.train.muon import orthogonal
 from samples.yard.train.pictures import gather
-from samples.yard.train.run import Stage, learning_rate, run
+from samples.yard.train.run import TrainingStage, learning_rate, run
 from samples.yard.train.scenes import happening, sight
 from samples.yard.train.sheets import sheet
-from samples.yard.train.targets import BLANK, HEADS, Shown, Targets, either, spell, targets, unknown
+from samples.yard.train.targets import BLANK, HEADS, ShownPart, Targets, either, spell, targets, unknown
 from samples.yard.train.vision import TaughtVision
 from samples.yard.world.facts import GLYPHS, FrameFacts, Thing
 from samples.yard.world.glyphs import draw_plate
 from samples.yard.world.scene import Scene
 
 FRAME = (0, 0, 448, 256)
-NATIVE = Shown(FRAME, (8, 14), whole=True)
+NATIVE = ShownPart(FRAME, (8, 14), whole=True)
 
 
-def line(name: str = "line", recipe: str = "a line", steps: int = 12) -> Stage[torch.Tensor]:
+def line(name: str = "line", recipe: str = "a line", steps: int = 12) -> TrainingStage[torch.Tensor]:
     """A stage that fits a line, with batches that depend on the step alone."""
     torch.manual_seed(0)
     model = torch.nn.Linear(2, 1)
@@ -38,7 +38,7 @@ def line(name: str = "line", recipe: str = "a line", steps: int = 12) -> Stage[t
         error = (model(points)[:, 0] - points.sum(dim=1)).square().mean()
         return error, {"error": float(error.detach())}
 
-    return Stage(name, recipe, steps, 0.1, model, batch, loss, workers=0)
+    return TrainingStage(name, recipe, steps, 0.1, model, batch, loss, workers=0)
 
 
 def person(**changes) -> Thing:
@@ -56,7 +56,7 @@ def frame(*things: Thing) -> tuple[np.ndarray, FrameFacts]:
     return ids, FrameFacts(0.0, "day", False, True, None, things)
 
 
-def dense(*things: Thing, shown: Shown = NATIVE, plates=None):
+def dense(*things: Thing, shown: ShownPart = NATIVE, plates=None):
     ids, facts = frame(*things)
     return targets(ids, facts, plates or {}, ((0, 0, 32, 32), (400, 200, 32, 32)), shown)
 
@@ -151,9 +151,9 @@ def test_the_border_of_what_can_be_seen_teaches_nothing(change, head):
 
 
 def test_a_crop_knows_only_what_it_holds():
-    left = dense(person(), shown=Shown((0, 0, 224, 128), (4, 7), whole=False))
-    right = dense(person(), shown=Shown((224, 0, 224, 128), (4, 7), whole=False))
-    part = dense(person(), shown=Shown((0, 0, 224, 96), (3, 7), whole=False))
+    left = dense(person(), shown=ShownPart((0, 0, 224, 128), (4, 7), whole=False))
+    right = dense(person(), shown=ShownPart((224, 0, 224, 128), (4, 7), whole=False))
+    part = dense(person(), shown=ShownPart((0, 0, 224, 96), (3, 7), whole=False))
     assert set(left["people"].ravel()) == {1}
     assert set(right["people"].ravel()) == {0}
     assert set(part["people"].ravel()) == {-1}, "half of a person is neither there nor not"
@@ -163,7 +163,7 @@ def test_a_plate_too_small_to_be_read_is_not_spelled():
     car = Thing(2, "car", (100, 100, 120, 100), 100.0, 1.0, 60.0, "road", colour="red", plate="A7K", plate_px=12.0)
     box = {2: (140, 170, 40, 20)}
     native = dense(car, plates=box)
-    quarter = dense(car, plates=box, shown=Shown(FRAME, (2, 4), whole=True))
+    quarter = dense(car, plates=box, shown=ShownPart(FRAME, (2, 4), whole=True))
     assert spell("A7K").tolist() in native["plate"].tolist()
     assert (quarter["plate"] == -1).all()
     assert (quarter["legible"] == 1).any()

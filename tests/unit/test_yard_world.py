@@ -23,7 +23,7 @@ from samples.yard.world.script import (
     life,
     opened,
 )
-from samples.yard.world.stage import Stage
+from samples.yard.world.stage import YardStage
 
 SEEDS = st.integers(800_000, 899_999)
 
@@ -84,7 +84,7 @@ def test_a_scripted_person_is_in_the_facts_and_in_the_pixels():
     middle = sum(life(role)) / 2
     with_person = yard.look(middle)
     others = tuple(other for other in yard.script.roles if other.id != role.id)
-    empty = Stage(yard.seed, yard.layout, Script(others, yard.script.gate, yard.script.barrier), 1)
+    empty = YardStage(yard.seed, yard.layout, Script(others, yard.script.gate, yard.script.barrier), 1)
     without = empty.show(middle, measure=True)
     mask = with_person.ids == role.id
     assert mask.any()
@@ -267,6 +267,6 @@ def test_a_scene_that_cannot_be_is_refused(given):
 
 def test_an_empty_script_gives_an_empty_yard():
     layout = make_layout(800_000)
-    shown = Stage(800_000, layout, Script(), 1).show(1.0, measure=True)
+    shown = YardStage(800_000, layout, Script(), 1).show(1.0, measure=True)
     assert shown.cast == ()
     assert not shown.ids.any()

@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from allocator_engine.errors import EngineFailed, EngineMissing
-from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, Point
+from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, FrontierPoint
 from allocator_engine.evaluate.run import ALLOCATORS, Equal
 from allocator_engine.evaluate.tasks import FAMILIES
 from allocator_engine.manifest import FILE_NAME, SHIPPED
@@ -83,7 +83,7 @@ def evaluate(
     )
     try:
         with Progress(console=console, transient=True) as progress:
-            found, hashes = compare(comparison, resume, jobs, _Told(progress))
+            found, hashes = compare(comparison, resume, jobs, _ProgressBar(progress))
     except ConnectionError as error:
         again = "the same command goes on where it was" if resume else "with --resume FOLDER it could be gone on with"
         raise EngineFailed(f"{error}; {again}") from error
@@ -100,9 +100,9 @@ def _allocators(text: str | None, engine: Path | None, console: Console) -> tupl
     chosen = _some("--allocators", text, ALLOCATORS)
     unable = [name for name in chosen if name.startswith("learned") and engine is None]
     if unable and text is not None:
-        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none comes along; name one with --engine")
+        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none is shipped; name one with --engine")
     if unable:
-        console.print(f"without {' and '.join(unable)}: no engine comes along; name one with --engine", highlight=False)
+        console.print(f"without {' and '.join(unable)}: no engine is shipped; name one with --engine", highlight=False)
     return tuple(name for name in chosen if name not in unable)
 
 
@@ -160,7 +160,7 @@ def _mllm(text: str, device: str) -> "MLLMConfig":
     return MLLMConfig(use=use, device=device, max_cache_tokens=_CACHE_TOKENS, timeout_s=PATIENCE_S)
 
 
-class _Told:
+class _ProgressBar:
     """Progress: bars on a terminal, one for each kind of work; elsewhere a line at every tenth."""
 
     def __init__(self, progress: Progress) -> None:
@@ -199,7 +199,7 @@ def _print(found: Frontier, equal: Equal) -> None:
         wide.print(retention_table(found.points))
 
 
-def points_table(points: Sequence[Point], equal: Equal) -> Table:
+def points_table(points: Sequence[FrontierPoint], equal: Equal) -> Table:
     """A row for each allocator at each budget; shares and figures in per cent, with their intervals."""
     caption = "* does not spend that much" if equal == "tokens" else "* spends another share than the budget"
     table = Table(title=_AT[equal], title_justify="left", caption=caption)
@@ -246,7 +246,7 @@ def differences_table(differences: Sequence[Difference], equal: Equal) -> Table:
     return table
 
 
-def retention_table(points: Sequence[Point]) -> Table:
+def retention_table(points: Sequence[FrontierPoint]) -> Table:
     """Figures in per cent of those at native size: families across."""
     table = Table(title="Retention: per cent of the figure of every frame at native size", title_justify="left")
     table.add_column("budget")

@@ -19,12 +19,12 @@ from pipeline.mllm.card import Card, read_card
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.prompt import looks, opening, read_answer, suffix
-from pipeline.mllm.transformers.worker import Turn, Turns, is_out_of_memory
+from pipeline.mllm.transformers.worker import ModelWorker, Turn, is_out_of_memory
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
 if TYPE_CHECKING:
     from pipeline.mllm.transformers.cache import Prefix
-    from pipeline.mllm.transformers.reader import LogOdds, Reader
+    from pipeline.mllm.transformers.reader import LogOdds, PromptReader
 
 MAX_PREFILL_TOKENS = 4096
 """Vision tokens encoded or read in one pass; a longer context takes more passes. Bounds the memory of a prefill."""
@@ -57,11 +57,11 @@ class TransformersMLLM:
     ) -> None:
         self._checkpoint, self._name = str(checkpoint), name
         self._device, self._dtype, self._threads = device, dtype, threads
-        self._clock, self._turns = clock, Turns(name, max_queue, timeout_s, clock)
+        self._clock, self._turns = clock, ModelWorker(name, max_queue, timeout_s, clock)
         self._max_prompt_tokens = max_prompt_tokens
         self._kept: KeptPrefixes[Prefix] = KeptPrefixes(max_streams, max_cache_tokens)
         self._card: Card | None = None
-        self._reader: Reader | None = None
+        self._reader: PromptReader | None = None
 
     @property
     def info(self) -> MLLMInfo:
@@ -76,7 +76,7 @@ class TransformersMLLM:
 
     @property
     def counters(self) -> Counters:
-        """What the bounds did."""
+        """Counts of what the bounds did."""
         return self._turns.counters
 
     @property
@@ -190,13 +190,15 @@ class TransformersMLLM:
             with self._dropped_on_failure(turn):
                 return say(reader, kept.prefix, asked, most, schema, lambda: self._turns.in_time(turn))
 
-    def _ready(self) -> "Reader":
+    def _ready(self) -> "PromptReader":
         assert self._reader is not None, "ask before start"
         return self._reader
 
-    def _find(self, turn: Turn, reader: "Reader", more_tokens: int) -> "tuple[Kept[Prefix] | None, Sequence[Segment]]":
-        """What is kept for this turn, and the segments that have to be read. Raises MLLMUnavailable over its limit, and
-        where the prompt, with `more_tokens` behind the pictures, would be longer than the longest."""
+    def _find(
+        self, turn: Turn, reader: "PromptReader", more_tokens: int
+    ) -> "tuple[Kept[Prefix] | None, Sequence[Segment]]":
+        """The prefix kept for this ask, and the segments that have to be read. Raises MLLMUnavailable over its limit,
+        and where the prompt, with `more_tokens` behind the pictures, would be longer than the longest."""
         found = self._kept.find(turn.context)
         fresh = self._fresh(turn)
         before = [] if found else [opening(self.info.family)]
@@ -213,7 +215,7 @@ class TransformersMLLM:
     def _fresh(self, turn: Turn) -> Sequence[Segment]:
         return (*turn.context.segments[self._kept.segments(turn.context) :], *turn.aside)
 
-    def _encode_together(self, turn: Turn, reader: "Reader") -> None:
+    def _encode_together(self, turn: Turn, reader: "PromptReader") -> None:
         """Encode what is new in this turn in one call with what is new in those that wait behind it, as far as all of
         it is one pass: the encoder costs less per picture the more it is given."""
         if turn.encoded:
@@ -238,7 +240,7 @@ class TransformersMLLM:
         for one, fresh in chosen:
             one.encoded.update((segment.content_id, next(encoded)) for segment in fresh)
 
-    def _bring_up(self, turn: Turn, found: "Kept[Prefix] | None", reader: "Reader") -> "Kept[Prefix]":
+    def _bring_up(self, turn: Turn, found: "Kept[Prefix] | None", reader: "PromptReader") -> "Kept[Prefix]":
         """Read what is new in the context, pass by pass; what was read is kept even if time runs out between them."""
         context, kept = turn.context, found
         if kept is None:
@@ -256,7 +258,7 @@ class TransformersMLLM:
             self._kept.put(context.stream_id, kept)
         return kept
 
-    def _show_aside(self, turn: Turn, prefix: "Prefix", reader: "Reader") -> "Prefix":
+    def _show_aside(self, turn: Turn, prefix: "Prefix", reader: "PromptReader") -> "Prefix":
         """The prefix that the queries see: with segments aside a branch, of which nothing is kept."""
         if turn.aside:
             prefix = prefix.branch()

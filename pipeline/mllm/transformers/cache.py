@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 
 def continuing(model: torch.nn.Module, cache: DynamicCache) -> dict[str, object]:
-    """What to give a transformers model beside its input, so that it goes on from `cache` and adds to it: the name of
+    """Arguments for a transformers model beside its input, so that it goes on from `cache` and adds to it: the name of
     that argument depends on the installed version."""
     return {_name(type(model).forward): cache, "use_cache": True}
 
@@ -38,7 +38,7 @@ class Prefix:
         return Prefix(branched(self.cache), self.tokens, self.position)
 
 
-class Row:
+class PackedQuestions:
     """Questions, and what is answered to them, packed behind a branch of a prefix: each sees the prefix and itself."""
 
     def __init__(self, prefix: Prefix, questions: int) -> None:

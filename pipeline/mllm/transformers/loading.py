@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.card import Card, fetch
-from pipeline.mllm.transformers.reader import Reader
+from pipeline.mllm.transformers.reader import PromptReader
 
 DTYPES = {
     "float32": torch.float32,
@@ -21,16 +21,16 @@ DTYPES = {
 }
 
 
-_Report: TypeAlias = Mapping[str, Iterable[object]]
+_LoadingReport: TypeAlias = Mapping[str, Iterable[object]]
 
 
-class _Auto(Protocol):
+class _AutoModel(Protocol):
     """`from_pretrained` with `output_loading_info`, whose type transformers does not state."""
 
-    def from_pretrained(self, folder: Path, **options: object) -> tuple[PreTrainedModel, _Report]: ...
+    def from_pretrained(self, folder: Path, **options: object) -> tuple[PreTrainedModel, _LoadingReport]: ...
 
 
-def load(checkpoint: str, card: Card, device: str, dtype: str) -> Reader:
+def load(checkpoint: str, card: Card, device: str, dtype: str) -> PromptReader:
     """A reader of the checkpoint (a folder or a Hub name).
 
     `device` is a torch device, or "auto": the first GPU, else the CPU. `dtype` is one of DTYPES, or "auto": what the
@@ -48,12 +48,12 @@ def load(checkpoint: str, card: Card, device: str, dtype: str) -> Reader:
         raise ConfigError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
     model = _model(folder, kind)
     torch.nn.Module.to(model, where)
-    return Reader(card, model, tokenizer)
+    return PromptReader(card, model, tokenizer)
 
 
 def _model(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
     try:
-        model, report = cast(_Auto, AutoModelForImageTextToText).from_pretrained(
+        model, report = cast(_AutoModel, AutoModelForImageTextToText).from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="sdpa",  # takes the boolean mask of packed questions as it is

@@ -32,7 +32,7 @@ from pipeline.mllm.prompt import (
     suffix,
 )
 from pipeline.mllm.transformers import cache
-from pipeline.mllm.transformers.cache import Prefix, Row
+from pipeline.mllm.transformers.cache import PackedQuestions, Prefix
 from pipeline.mllm.transformers.grammar_mask import Grammars
 from pipeline.mllm.transformers.positions import Run, positions
 from pipeline.mllm.transformers.vision import Encoded, VisionEncoder, encoder_outputs
@@ -52,7 +52,7 @@ LogOdds = tuple[float, float]
 
 
 @dataclass(slots=True)
-class _Prompt:
+class _PromptParts:
     """Parts of a prompt as the model takes them."""
 
     ids: list[int] = field(default_factory=list)
@@ -60,7 +60,7 @@ class _Prompt:
     segments: list[Segment] = field(default_factory=list)
 
 
-class Reader:
+class PromptReader:
     """A frozen model that reads prompts. Not thread-safe: one thread calls it."""
 
     def __init__(self, card: Card, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -160,7 +160,7 @@ class Reader:
         return logits[0, -1]
 
     def answer(self, prefix: Prefix, questions: Sequence[Sequence[int]]) -> list[LogOdds]:
-        """What the model would answer to each question (token ids) after `prefix`, which stays as it is."""
+        """The model's answer to each question (token ids) after `prefix`, which stays as it is."""
         return [odds for group in self.answers(prefix, questions) for odds in group]
 
     def answers(self, prefix: Prefix, questions: Sequence[Sequence[int]]) -> Iterator[list[LogOdds]]:
@@ -171,10 +171,10 @@ class Reader:
     def _last_logits(self, prefix: Prefix, questions: list[Sequence[int]]) -> torch.Tensor:
         """Logits `[questions, vocabulary]` of the first answer token."""
         if self.packs:
-            return self.read_row(Row(prefix, len(questions)), dict(enumerate(questions)))
+            return self.read_row(PackedQuestions(prefix, len(questions)), dict(enumerate(questions)))
         return self._branched(prefix, questions)
 
-    def read_row(self, row: Row, more: Mapping[int, Sequence[int]]) -> torch.Tensor:
+    def read_row(self, row: PackedQuestions, more: Mapping[int, Sequence[int]]) -> torch.Tensor:
         """Read more tokens of some questions of `row`; logits `[of those questions, vocabulary]` of what comes next."""
         where, mask = row.add(more)
         ends = self._tensor([len(tokens) for tokens in more.values()]).cumsum(0) - 1
@@ -226,8 +226,8 @@ class Reader:
         no = torch.logsumexp(shares[:, self._no], dim=-1)
         return list(zip(yes.tolist(), no.tolist(), strict=True))
 
-    def _prompt(self, parts: Sequence[Part]) -> _Prompt:
-        prompt = _Prompt()
+    def _prompt(self, parts: Sequence[Part]) -> _PromptParts:
+        prompt = _PromptParts()
         for part in parts:
             if isinstance(part, Text):
                 ids = self.tokens(part.text)
@@ -238,7 +238,7 @@ class Reader:
                 self._add_picture(part, prompt)
         return prompt
 
-    def _add_picture(self, part: Vision, prompt: _Prompt) -> None:
+    def _add_picture(self, part: Vision, prompt: _PromptParts) -> None:
         segment, cell = part.segment, self._card.grid.cell_px
         cells = self._card.grid.tokens(*segment.size)
         assert cells == segment.tokens, segment

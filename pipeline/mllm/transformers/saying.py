@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 import torch
 
-from pipeline.mllm.transformers.cache import Prefix, Row
+from pipeline.mllm.transformers.cache import PackedQuestions, Prefix
 from pipeline.mllm.transformers.grammar_mask import GrammarMask
-from pipeline.mllm.transformers.reader import Reader
+from pipeline.mllm.transformers.reader import PromptReader
 from pipeline.types import Json
 
 _Read: TypeAlias = Callable[[Mapping[int, Sequence[int]]], torch.Tensor]
@@ -16,7 +16,7 @@ _Read: TypeAlias = Callable[[Mapping[int, Sequence[int]]], torch.Tensor]
 
 
 def say(
-    reader: Reader,
+    reader: PromptReader,
     prefix: Prefix,
     questions: Sequence[Sequence[int]],
     most: int,
@@ -36,10 +36,10 @@ def say(
     return said
 
 
-def _continued(reader: Reader, prefix: Prefix, questions: int) -> _Read:
+def _continued(reader: PromptReader, prefix: Prefix, questions: int) -> _Read:
     """Continues each of so many questions behind `prefix`: in one packed row, or in a branch of its own."""
     if reader.packs:
-        return partial(reader.read_row, Row(prefix, questions))
+        return partial(reader.read_row, PackedQuestions(prefix, questions))
     branches = [prefix.branch() for _ in range(questions)]
     return lambda more: torch.stack([reader.read_on(branches[index], tokens) for index, tokens in more.items()])
 

@@ -135,13 +135,13 @@ def _probe(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folde
     """Last hidden states `[pictures, questions, hidden]` of questions after each picture of some growing prompts."""
     import torch
 
-    from pipeline.mllm.transformers.reader import Reader
+    from pipeline.mllm.transformers.reader import PromptReader
 
     states: list[torch.Tensor] = []
     probes: list[torch.Tensor] = []
     hook = model.get_submodule("lm_head").register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][0, -1]))
     card = read_card(str(folder))
-    reader = Reader(card, model, tokenizer)
+    reader = PromptReader(card, model, tokenizer)
     rng = np.random.default_rng(0)
     questions = [reader.tokens(suffix(text, card.family).text) for text in _PROBES]
     for _ in range(4):

@@ -29,7 +29,7 @@ class Encoded:
 
 @dataclass
 class EncoderOutput(BaseModelOutputWithPooling):
-    """What transformers takes in place of pixels, and hands back as an output of its own: per picture, and per level
+    """The encoder's output, which transformers takes in place of pixels: per picture, and per level
     and picture, its vision tokens."""
 
     # Declared as one tensor, the encoders of these families put a sequence of them there.
@@ -37,14 +37,14 @@ class EncoderOutput(BaseModelOutputWithPooling):
     deepstack_features: Sequence[Sequence[torch.Tensor]] | None = None
 
 
-class _Seen(Protocol):
+class _VisionOutput(Protocol):
     pooler_output: Sequence[torch.Tensor]
 
 
-class _Sees(Protocol):
+class _VisionModel(Protocol):
     def get_image_features(
         self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, return_dict: bool
-    ) -> _Seen: ...
+    ) -> _VisionOutput: ...
 
 
 class VisionEncoder:
@@ -52,7 +52,7 @@ class VisionEncoder:
 
     def __init__(self, card: Card, model: PreTrainedModel) -> None:
         self._grid, self._normalisation = card.grid, card.normalisation
-        self._model, self._device = cast(_Sees, model.get_submodule("model")), model.device
+        self._model, self._device = cast(_VisionModel, model.get_submodule("model")), model.device
 
     def encode(self, segments: Sequence[Segment]) -> list[Encoded]:
         """The segments' vision tokens, in one call of the encoder."""

@@ -36,7 +36,7 @@ class Turn:
     encoded: "dict[str, Encoded]" = field(default_factory=dict)
 
 
-class Turns:
+class ModelWorker:
     """The thread, and those who wait for it.
 
     With `max_queue` turns unfinished, another is refused with MLLMOverloaded; one that is not done after `timeout_s`
@@ -122,6 +122,6 @@ class Turns:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the model failed for want of memory: on the CPU torch raises a plain RuntimeError, and its text tells."""
+    """True if the model failed for want of memory: on the CPU torch raises a plain RuntimeError, and its text tells."""
     said = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
     return said or isinstance(error, MemoryError)

@@ -12,16 +12,16 @@ from pipeline.core.context import Context, ContextRules
 from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
 from pipeline.mllm.card import Card
 from pipeline.mllm.prompt import answer_tokens, read_answer
-from pipeline.mllm.vllm.prompt import Prompt, Writer
-from pipeline.mllm.vllm.settings import How
+from pipeline.mllm.vllm.prompt import PromptWriter, VllmPrompt
+from pipeline.mllm.vllm.settings import SamplingOptions
 from pipeline.types import Answer, Segment, Usage
 
 _CANARY_QUESTIONS = ("Is it day?", "Is anybody there?")
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came of one question.
+class VllmReply:
+    """The engine's reply to one question.
 
     `shares` are log-probabilities of the watched tokens to come first, not renormalised. Seconds: waiting in the
     engine's queue, and from then to the first token. `lost` says that the engine lacks pictures that it was thought to
@@ -43,9 +43,9 @@ class Work:
 
     context: Context
     aside: tuple[Segment, ...]
-    prompt: Prompt
+    prompt: VllmPrompt
     questions: list[list[int]]
-    how: How
+    how: SamplingOptions
 
     def fresh_tokens(self, known: int) -> int:
         """Vision tokens of what is asked about, but for the first `known` segments of the context."""
@@ -64,7 +64,7 @@ class Work:
 
 @contextmanager
 def refusals(work: Work) -> Iterator[None]:
-    """What an engine does not take of one asking is that asking's trouble: MLLMUnavailable, in the same words. Only a
+    """Turns an engine's refusal of one ask into that ask's error: MLLMUnavailable, in the same words. Only a
     schema that cannot be followed stays the ConfigError of the person who gave it."""
     try:
         yield
@@ -88,7 +88,7 @@ class Reading:
             tokenizer = AutoTokenizer.from_pretrained(card.folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ConfigError(f"the tokenizer in {card.folder} cannot be loaded: {error}") from error
-        self._writer = Writer(card.family, lambda text: tokenizer.encode(text, add_special_tokens=False))
+        self._writer = PromptWriter(card.family, lambda text: tokenizer.encode(text, add_special_tokens=False))
         self._yes, self._no = answer_tokens(self._writer.encode)
 
     def work(
@@ -96,10 +96,10 @@ class Reading:
         context: Context,
         questions: Sequence[str],
         aside: Sequence[Segment] = (),
-        how: How | None = None,
+        how: SamplingOptions | None = None,
     ) -> Work:
         """These questions about a context. They are answered by yes or no, unless `how` says otherwise."""
-        how = how or How(watched=tuple(sorted(self._yes | self._no)))
+        how = how or SamplingOptions(watched=tuple(sorted(self._yes | self._no)))
         asked = [self._writer.question(question) for question in questions]
         return Work(context, tuple(aside), self._writer.prefix(context, aside), asked, how)
 
@@ -124,8 +124,8 @@ def _log_sum(shares: Mapping[int, float], tokens: frozenset[int]) -> float:
     return math.log(total) if total else -math.inf
 
 
-def usage(work: Work, known: int, replies: Sequence[Reply], seconds: float) -> Usage:
-    """What the replies cost, of whose context the first `known` segments had not to be read again."""
+def usage(work: Work, known: int, replies: Sequence[VllmReply], seconds: float) -> Usage:
+    """The cost of the replies, of whose context the first `known` segments had not to be read again."""
     queued_s = min(reply.queued_s for reply in replies)
     return Usage(
         encoded_tokens=work.fresh_tokens(known),

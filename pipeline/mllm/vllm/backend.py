@@ -20,14 +20,14 @@ from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within,
 from pipeline.mllm.card import Card, fetch, read_card
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
-from pipeline.mllm.vllm.asking import Reading, Reply, Work, refusals, usage
-from pipeline.mllm.vllm.settings import How, Settings, advice, prepare_environment
-from pipeline.mllm.vllm.supervisor import Care, EngineGone, Running, begin_in_thread
+from pipeline.mllm.vllm.asking import Reading, VllmReply, Work, refusals, usage
+from pipeline.mllm.vllm.settings import SamplingOptions, Settings, advice, prepare_environment
+from pipeline.mllm.vllm.supervisor import EngineGone, EngineHooks, EngineSupervisor, begin_in_thread
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 from pipeline.waiting import stop
 
 if TYPE_CHECKING:
-    from pipeline.mllm.vllm.engine import Engine
+    from pipeline.mllm.vllm.engine import VllmEngine
 
 log = structlog.get_logger()
 
@@ -81,10 +81,10 @@ class VllmMLLM:
         self._kv_cache_gib, self._gpu_memory, self._picture_cache_gib = kv_cache_gib, gpu_memory, picture_cache_gib
         self._max_prompt_tokens, self._clock = max_prompt_tokens, clock
         self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_prompt_tokens)
-        self._running: Running[Engine] = Running(
-            name, clock, Care(self._begin, self._canary, timeout_s, self._on_death, self._end_asks)
+        self._running: EngineSupervisor[VllmEngine] = EngineSupervisor(
+            name, clock, EngineHooks(self._begin, self._canary, timeout_s, self._on_death, self._end_asks)
         )
-        self._unfinished: dict[asyncio.Task[list[Reply]], str] = {}
+        self._unfinished: dict[asyncio.Task[list[VllmReply]], str] = {}
         self._forgotten: set[str] = set()
         self._reading: Reading | None = None
         self.counters = Counters()
@@ -142,7 +142,7 @@ class VllmMLLM:
         reading = self._ready()
         if not questions:
             return []
-        replies, _ = await self._do(reading.work(context, questions, how=How(most, schema=schema)), None)
+        replies, _ = await self._do(reading.work(context, questions, how=SamplingOptions(most, schema=schema)), None)
         return [reply.words for reply in replies]
 
     def forget(self, stream_id: str) -> None:
@@ -160,7 +160,8 @@ class VllmMLLM:
         return read_card(self._checkpoint)
 
     def _ready(self) -> Reading:
-        """What writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full queue."""
+        """The part that writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full
+        queue."""
         self._running.now()
         if len(self._unfinished) >= self._max_queue:
             self.counters.refused += 1
@@ -168,7 +169,7 @@ class VllmMLLM:
         assert self._reading is not None
         return self._reading
 
-    async def _do(self, work: Work, limit: int | None) -> tuple[list[Reply], Usage]:
+    async def _do(self, work: Work, limit: int | None) -> tuple[list[VllmReply], Usage]:
         engine, began_s, stream_id = self._running.now(), self._clock.monotonic_s(), work.context.stream_id
         self._forgotten.discard(stream_id)
         found = self._kept.find(work.context)
@@ -184,7 +185,7 @@ class VllmMLLM:
         self._keep(work)
         return replies, usage(work, known, replies, self._clock.monotonic_s() - began_s)
 
-    async def _finished(self, engine: "Engine", work: Work, began_s: float) -> list[Reply]:
+    async def _finished(self, engine: "VllmEngine", work: Work, began_s: float) -> list[VllmReply]:
         """The replies, in time. When this fails or is cancelled, nothing of it goes on in the engine."""
         task = asyncio.create_task(self._replies(engine, work))
         self._unfinished[task] = work.context.stream_id
@@ -205,7 +206,7 @@ class VllmMLLM:
         finally:
             del self._unfinished[task]
 
-    async def _replies(self, engine: "Engine", work: Work) -> list[Reply]:
+    async def _replies(self, engine: "VllmEngine", work: Work) -> list[VllmReply]:
         replies = await self._tried(engine, work)
         if any(reply.lost for reply in replies):
             # vLLM now knows which pictures its processes lack, and sends those.
@@ -216,7 +217,7 @@ class VllmMLLM:
             raise MLLMUnavailable(f"vLLM has lost pictures of {work.context.stream_id} twice")
         return replies
 
-    async def _tried(self, engine: "Engine", work: Work) -> list[Reply]:
+    async def _tried(self, engine: "VllmEngine", work: Work) -> list[VllmReply]:
         heard = partial(self._running.answered, engine)
         with refusals(work):
             return await engine.reply(await engine.read(work.prompt), work.questions, work.how, heard)
@@ -228,7 +229,7 @@ class VllmMLLM:
             ids = tuple(segment.content_id for segment in context.segments)
             self._kept.put(context.stream_id, Kept(context.epoch, context.anchor_s, ids, work.kept_tokens, None))
 
-    async def _canary(self, engine: "Engine") -> None:
+    async def _canary(self, engine: "VllmEngine") -> None:
         assert self._reading is not None
         await self._replies(engine, self._reading.canary(self.info.grid))
 
@@ -239,7 +240,7 @@ class VllmMLLM:
         self.counters.died += 1
         self._kept.clear()
 
-    async def _begin(self) -> "Engine":
+    async def _begin(self) -> "VllmEngine":
         """A started and proven engine."""
         reading = self._reading = await asyncio.to_thread(Reading, read_card(self._checkpoint))
         engine = await begin_in_thread(self._open)
@@ -256,7 +257,7 @@ class VllmMLLM:
         self._kept = KeptPrefixes(self._max_streams, int(MIRRORED_SHARE * engine.cache_tokens))
         return engine
 
-    async def _prove(self, engine: "Engine", reading: Reading) -> None:
+    async def _prove(self, engine: "VllmEngine", reading: Reading) -> None:
         """Raise EngineMismatch unless a gray picture is answered alike from a fresh and from a kept prefix."""
         canary = reading.canary(self.info.grid)
         fresh, kept = await self._replies(engine, canary), await self._replies(engine, canary)
@@ -269,7 +270,7 @@ class VllmMLLM:
                     f" {before.score:.3f} and {after.score:.3f}; use a version of vllm that the package names"
                 )
 
-    def _open(self) -> "Engine":
+    def _open(self) -> "VllmEngine":
         prepare_environment()
         try:
             from pipeline.mllm.vllm.engine import open_engine

@@ -21,9 +21,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
-from pipeline.mllm.vllm.asking import Reply
-from pipeline.mllm.vllm.prompt import Prompt
-from pipeline.mllm.vllm.settings import How, Settings, arguments
+from pipeline.mllm.vllm.asking import VllmReply
+from pipeline.mllm.vllm.prompt import VllmPrompt
+from pipeline.mllm.vllm.settings import SamplingOptions, Settings, arguments
 from pipeline.mllm.vllm.supervisor import EngineGone
 
 CLOSE_S = 15.0
@@ -31,14 +31,14 @@ CLOSE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReadyPrompt:
     """A prompt with its pictures made ready. `again` is the same without the pictures, which travel once."""
 
     first: Mapping[str, object]
     again: Mapping[str, object]
 
 
-class Engine:
+class VllmEngine:
     """A started engine. Raises EngineGone once its processes have died."""
 
     def __init__(self, llm: AsyncLLM) -> None:
@@ -51,7 +51,7 @@ class Engine:
 
     @property
     def dead(self) -> bool:
-        """Whether its processes have died."""
+        """True if its processes have died."""
         return bool(self._llm.errored)
 
     @property
@@ -59,7 +59,7 @@ class Engine:
         """Requests under way."""
         return int(self._llm.get_num_unfinished_requests())
 
-    async def read(self, prompt: Prompt) -> Read:
+    async def read(self, prompt: VllmPrompt) -> ReadyPrompt:
         """Make a prompt ready: only pictures that the engine has not seen are processed. Nothing is sent yet.
 
         Raises EngineMismatch if vLLM makes other tokens of it than were meant.
@@ -79,13 +79,13 @@ class Engine:
                 " meant; use a version of vllm and transformers that the package names"
             )
         if not prompt.pictures:
-            return Read(ready, ready)
+            return ReadyPrompt(ready, ready)
         empty = MultiModalKwargsItems({kind: [None] * len(items) for kind, items in ready["mm_kwargs"].items()})
-        return Read(ready, {**ready, "mm_kwargs": empty})
+        return ReadyPrompt(ready, {**ready, "mm_kwargs": empty})
 
     async def reply(
-        self, read: Read, questions: Sequence[Sequence[int]], how: How, heard: Callable[[], None]
-    ) -> list[Reply]:
+        self, read: ReadyPrompt, questions: Sequence[Sequence[int]], how: SamplingOptions, heard: Callable[[], None]
+    ) -> list[VllmReply]:
         """The replies to all questions (token ids) behind one prompt, in order. `heard` is called at each, as it comes.
         What is not finished when this is cancelled or fails is aborted. Raises ConfigError for a request that vLLM does
         not take, and MLLMUnavailable for one that it does not answer."""
@@ -104,7 +104,7 @@ class Engine:
 
     async def _request(
         self, prompt: Mapping[str, object], question: Sequence[int], sampling: SamplingParams, heard: Callable[[], None]
-    ) -> Reply:
+    ) -> VllmReply:
         ids = prompt["prompt_token_ids"]
         assert isinstance(ids, list)
         asked = {**prompt, "prompt_token_ids": [*ids, *question]}
@@ -131,7 +131,7 @@ class Engine:
         gc.collect()
 
 
-def _sampling(how: How) -> SamplingParams:
+def _sampling(how: SamplingOptions) -> SamplingParams:
     schema = StructuredOutputsParams(json=dict(how.schema)) if how.schema is not None else None
     return SamplingParams(
         temperature=0.0,
@@ -142,12 +142,12 @@ def _sampling(how: How) -> SamplingParams:
     )
 
 
-def _reply(output: RequestOutput) -> Reply:
+def _reply(output: RequestOutput) -> VllmReply:
     said, metrics = output.outputs[0], output.metrics
     if said.finish_reason == "error":
-        return Reply(lost=True)
+        return VllmReply(lost=True)
     first = said.logprobs[0] if said.logprobs else {}
-    return Reply(
+    return VllmReply(
         words=said.text.strip(),
         shares={token: share.logprob for token, share in first.items()},
         prompt_tokens=len(output.prompt_token_ids),
@@ -157,7 +157,7 @@ def _reply(output: RequestOutput) -> Reply:
     )
 
 
-def open_engine(settings: Settings) -> Engine:
+def open_engine(settings: Settings) -> VllmEngine:
     """Start an engine and its processes. Blocks for as long as the weights take.
 
     Raises ConfigError for what vLLM refuses to take, EngineMismatch for what it cannot start.
@@ -167,7 +167,7 @@ def open_engine(settings: Settings) -> Engine:
     except ValueError as error:
         raise ConfigError(f"vLLM refuses the checkpoint {settings.folder} or its settings: {error}") from error
     try:
-        return Engine(AsyncLLM.from_vllm_config(config))
+        return VllmEngine(AsyncLLM.from_vllm_config(config))
     except (RuntimeError, ValueError, OSError) as error:
         raise EngineMismatch(
             f"vLLM cannot start on {settings.folder}: {error}; its own lines above say more. Of memory it takes what"

@@ -25,7 +25,7 @@ _REMEMBERED_TEXTS = 4096
 
 
 @dataclass(slots=True)
-class Prompt:
+class VllmPrompt:
     """All that the questions on a context share.
 
     `sent` are the token ids with one placeholder per picture, `ids` those that the model must see in the end. The
@@ -39,7 +39,7 @@ class Prompt:
     ends: list[int] = field(default_factory=list)
 
 
-class Writer:
+class PromptWriter:
     """Writes prompts of a family. `encode` gives the token ids of a text, chat markup included. Raises EngineMismatch
     for a tokenizer that does not know the markers of pictures."""
 
@@ -57,9 +57,9 @@ class Writer:
             raise EngineMismatch(f"the tokenizer does not know {token}; expected a Qwen-VL one")
         return ids[0]
 
-    def prefix(self, context: Context, aside: Sequence[Segment] = ()) -> Prompt:
+    def prefix(self, context: Context, aside: Sequence[Segment] = ()) -> VllmPrompt:
         """The instruction and all pictures of the context, those shown aside behind it."""
-        prompt = Prompt()
+        prompt = VllmPrompt()
         prompt.sent.extend(self.encode(opening(self._family).text))
         prompt.ids.extend(prompt.sent)
         for segment in (*context.segments, *aside):
@@ -71,7 +71,7 @@ class Writer:
         """The ids of one question and the opening of its answer. Raises ConfigError as `suffix` does."""
         return list(self.encode(suffix(text, self._family).text))
 
-    def _look(self, prompt: Prompt, segment: Segment, anchor_s: float) -> None:
+    def _look(self, prompt: VllmPrompt, segment: Segment, anchor_s: float) -> None:
         time = stamp(segment, anchor_s)
         video = Vision(segment).pad == VIDEO_PAD
         modality, pad = ("video", self._video) if video else ("image", self._image)
@@ -92,8 +92,8 @@ def _picture(segment: Segment, anchor_s: float) -> Picture:
 
 
 def _metadata(segment: Segment, anchor_s: float) -> dict[str, object]:
-    """Of a video whose frames are not sampled again. Both get the mean time, which is all that is written of them, as
-    a whole number of tenths: two times would be rounded once more, and not always as `stamp` rounds."""
+    """Metadata of a video whose frames are not sampled again. Both get the mean time, which is all that is written of
+    them, as a whole number of tenths: two times would be rounded once more, and not always as `stamp` rounds."""
     tenths = round(_TENTHS_PER_S * round(segment.time_s - anchor_s, 1))
     return {
         "fps": float(_TENTHS_PER_S),

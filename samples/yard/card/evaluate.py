@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers.backend import TransformersMLLM
 from samples.yard.card.replay import SETTINGS, Record, Setting, replay
-from samples.yard.card.score import Figure, calibration_error, families, reliability
+from samples.yard.card.score import ScoredShare, calibration_error, families, reliability
 from samples.yard.versions import Subject, of_file, version
 
 _RECORD = TypeAdapter(Record)
@@ -31,11 +31,11 @@ _PARTS: tuple[Subject, ...] = ("world", "grammar", "truth", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one setting: figures by family, the calibration of its watch scores (see `score`), realised share of native
-    tokens, and seconds of the MLLM per episode."""
+    """The figures of one setting: by family, the calibration of its watch scores (see `score`), realised share of
+    native tokens, and seconds of the MLLM per episode."""
 
     setting: str
-    families: dict[str, Figure]
+    families: dict[str, ScoredShare]
     calibration_error: float
     reliability: list[tuple[float, float, int]]
     tokens: float
@@ -43,7 +43,7 @@ class Measured:
 
 
 def hashes(checkpoint: Path) -> dict[str, str]:
-    """What the figures were measured on."""
+    """The versions and weights that the figures were measured on."""
     return {part: version(part) for part in _PARTS} | {"weights": of_file(checkpoint / "model.safetensors")}
 
 

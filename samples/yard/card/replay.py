@@ -17,12 +17,12 @@ from pipeline.core.hops import HopRules
 from pipeline.core.state import StreamRun
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.lab.trial import Journal, Recording, whole
-from pipeline.loop import House, watch_stream
+from pipeline.loop import Runtime, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
-from samples.yard.questions.grammar import CARD_FAMILY, KINDS, Question, Watch, ask, grade, holds, watches_for
+from samples.yard.questions.grammar import CARD_FAMILY, KINDS, Question, YardWatch, ask, grade, holds, watches_for
 from samples.yard.questions.matching import CLEAR_AT, CONFIRM, OPEN_AT, WatchScore, match
 from samples.yard.world.codec import Pixels, surveillance
 from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts
@@ -46,7 +46,7 @@ _LATER = ("ever_", "at_", "times_", "never", "nobody", "before", "first")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How an episode is shown: every frame at one linear scale, or what an allocator makes of a part of the native
+    """The way an episode is shown: every frame at one linear scale, or what an allocator makes of a part of the native
     tokens (`budget`, 0 to 1), `frames_per_segment` at a time."""
 
     name: str
@@ -88,7 +88,7 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What came of one episode: vision tokens spent and at native size, wall seconds of the MLLM, and all answers."""
+    """The record of one episode: vision tokens spent and at native size, wall seconds of the MLLM, and all answers."""
 
     seed: int
     setting: str
@@ -119,14 +119,14 @@ class Scaled:
         """See Allocator."""
 
 
-class _Asking:
+class _QuestioningMLLM:
     """The MLLM, which is also asked what no watch asks: at some moments about the newest second, at the end about all.
 
     Stands where the loop expects an MLLM, so that every question meets the very context that the watches met.
     """
 
     def __init__(
-        self, mllm: TransformersMLLM, facts: Sequence[FrameFacts], seed: int, watches: Sequence[Watch]
+        self, mllm: TransformersMLLM, facts: Sequence[FrameFacts], seed: int, watches: Sequence[YardWatch]
     ) -> None:
         self._mllm, self._facts, self._watches = mllm, facts, {watch.slug: watch for watch in watches}
         self._rng = np.random.default_rng((seed, 7))
@@ -191,10 +191,10 @@ def _graded(question: Question, said: str) -> Graded:
     return Graded(family, question.kind, question.answer, said, grade(question, said))
 
 
-class _Standing:
+class _PacedWatches:
     """The watches; the loop looks them up once a hop, which is how the truth keeps pace with it."""
 
-    def __init__(self, queries: Sequence[WatchQuery], asking: _Asking) -> None:
+    def __init__(self, queries: Sequence[WatchQuery], asking: _QuestioningMLLM) -> None:
         self._queries, self._asking = queries, asking
 
     def on(self, stream_id: str) -> Sequence[WatchQuery]:
@@ -215,17 +215,24 @@ async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
     pictures = surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed)
     source = Recording([_frame(index, *one) for index, one in enumerate(zip(times_s, pictures, strict=True))])
     watches = watches_for(facts, np.random.default_rng((seed, 8)), WATCHES)
-    asking, journal = _Asking(mllm, facts, seed, watches), Journal()
+    asking, journal = _QuestioningMLLM(mllm, facts, seed, watches), Journal()
     rules = FitRules(mllm.info.grid, setting.frames_per_segment)
     native = mllm.info.grid.tokens(HEIGHT, WIDTH)
     queries = [WatchQuery(watch.slug, watch.text, OPEN_AT, CLEAR_AT, CONFIRM) for watch in watches]
     clock = SystemClock()
-    house = House(
-        clock, _Standing(queries, asking), Ledger(clock), _allocator(setting, rules), rules, asking, journal, Metrics()
+    runtime = Runtime(
+        clock,
+        _PacedWatches(queries, asking),
+        Ledger(clock),
+        _allocator(setting, rules),
+        rules,
+        asking,
+        journal,
+        Metrics(),
     )
-    house.budget.open(_STREAM, _rate(setting, native / setting.frames_per_segment), 0.0, full=False)
+    runtime.budget.open(_STREAM, _rate(setting, native / setting.frames_per_segment), 0.0, full=False)
     run = StreamRun(_STREAM, HopRules(SAMPLE_FPS, HOP_S), whole(_STREAM, SECONDS))
-    await watch_stream(run, source, house)
+    await watch_stream(run, source, runtime)
     mllm.forget(_STREAM)
     if run.counts.skipped:
         raise MLLMUnavailable(f"{run.counts.skipped} hops of the episode {seed} were not asked about; it has no record")

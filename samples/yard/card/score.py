@@ -20,7 +20,7 @@ _SEED = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ScoredShare:
     """A share (0 to 1), its 95 % interval over episodes, the answers or true events behind it, and the majority class's
     share (for events: that of never opening)."""
 
@@ -35,7 +35,7 @@ class Figure:
         return f"{100 * self.value:.1f} [{100 * self.lo:.1f}, {100 * self.hi:.1f}] n={self.n}"
 
 
-def families(records: Sequence[Record]) -> dict[str, Figure]:
+def families(records: Sequence[Record]) -> dict[str, ScoredShare]:
     """By family of questions the mean grade; of watches, of all and of the fine and coarse ones, the F1 of events."""
     by_family: dict[str, list[list[Graded]]] = defaultdict(lambda: [[] for _ in records])
     for index, record in enumerate(records):
@@ -59,10 +59,10 @@ def _figure(
     value: Callable[[Sequence[T]], float],
     count: Callable[[Sequence[T]], int],
     majority: Callable[[Sequence[T]], float],
-) -> Figure:
+) -> ScoredShare:
     everything = [one for episode in by_episode for one in episode]
     lo, hi = interval(by_episode, value)
-    return Figure(value(everything), lo, hi, count(everything), majority(everything))
+    return ScoredShare(value(everything), lo, hi, count(everything), majority(everything))
 
 
 def interval(by_episode: Sequence[Sequence[T]], value: Callable[[Sequence[T]], float]) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from allocator_engine.fit import Allocation, SegmentSize
 from allocator_engine.resize import Pixels
 from allocator_engine.train.reward import dense
-from allocator_engine.train.rollout import ClipHop, Episode, Probe, RewardKind
+from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, RewardKind
 from pipeline.errors import ConfigError
 from pipeline.mllm.patches import patch_grid, patches
 from pipeline.mllm.prompt import VISION_END, VISION_START, Text, looks, opening, suffix
@@ -36,7 +36,7 @@ _Look: TypeAlias = tuple[str, float, SegmentSize]
 
 
 @dataclass(frozen=True, slots=True)
-class _Prompt:
+class _EpisodePrompt:
     """A context: `ids` int64 `[C]`, `where` int64 `[3, C]`, `seen` bool `[C]`, `vision` float32 `[V, HIDDEN]`; how many
     of its tokens, which next position and how many segments there are as each hop ends."""
 
@@ -66,7 +66,7 @@ class YardAnswerer:
         embed_patches_by_product(self._model.model.visual)
         self._packer = Packer(AutoTokenizer.from_pretrained(checkpoint))
         self._words = Lock()  # the tokenizer takes one text at a time
-        self._kept = _Kept(_KEPT_TOKENS)
+        self._kept = _KeptVision(_KEPT_TOKENS)
 
     def rewards(self, episode: Episode, variants: Sequence[Sequence[Allocation]]) -> NDArray[np.float64]:
         """See Answerer."""
@@ -102,7 +102,9 @@ class YardAnswerer:
         with self._words:
             return self._packer.tokens(text)
 
-    def _prompt(self, episode: Episode, variant: Sequence[Allocation], encoded: Mapping[_Look, Tensor]) -> _Prompt:
+    def _prompt(
+        self, episode: Episode, variant: Sequence[Allocation], encoded: Mapping[_Look, Tensor]
+    ) -> _EpisodePrompt:
         ids = list(self._tokens(opening(FAMILY).text))
         first, start = positions([len(ids)])
         where, seen, vision, ends, count = [first], [False] * len(ids), [], [], 0
@@ -124,7 +126,7 @@ class YardAnswerer:
             count += len(allocation.segments)
             ends.append((len(ids), start, count))
         device = self._model.device
-        return _Prompt(
+        return _EpisodePrompt(
             torch.tensor(ids, device=device),
             torch.from_numpy(np.concatenate(where, axis=1)).to(device),
             torch.tensor(seen, device=device),
@@ -132,8 +134,8 @@ class YardAnswerer:
             tuple(ends),
         )
 
-    def _grades(self, prompt: _Prompt, probes: Sequence[Probe]) -> list[float]:
-        """How right each probe is answered; wrong if nothing had been shown."""
+    def _grades(self, prompt: _EpisodePrompt, probes: Sequence[GradedQuestion]) -> list[float]:
+        """The grade of each question, 0 to 1; 0 if nothing had been shown."""
         grades = [0.0] * len(probes)
         asked = [i for i, probe in enumerate(probes) if prompt.ends[probe.asked_hop][2]]
         if asked:
@@ -142,7 +144,7 @@ class YardAnswerer:
                 grades[i] = dense(logs) if self.reward_kind == "dense" else float(best)
         return grades
 
-    def _said(self, prompt: _Prompt, probes: Sequence[Probe]) -> list[tuple[list[float], bool]]:
+    def _said(self, prompt: _EpisodePrompt, probes: Sequence[GradedQuestion]) -> list[tuple[list[float], bool]]:
         """Log-probabilities of the right answer's tokens, and whether each of them is the likeliest."""
         text, device = self._model.model.language_model, prompt.ids.device
         embedded = text.embed_tokens(prompt.ids)
@@ -173,7 +175,7 @@ class YardAnswerer:
         pairs = zip(torch.split(right, sizes), torch.split(best, sizes), strict=True)
         return [(values.tolist(), bool(hit.all())) for values, hit in pairs]
 
-    def _written(self, probe: Probe) -> tuple[list[int], list[int]]:
+    def _written(self, probe: GradedQuestion) -> tuple[list[int], list[int]]:
         """The tokens that are read, and those of the answer, which come out one place later."""
         asked = self._tokens(suffix(probe.text, FAMILY).text)
         answer = [*self._tokens(probe.truth)]
@@ -182,7 +184,7 @@ class YardAnswerer:
         return [*asked, *answer[:-1]], answer
 
 
-class _Kept:
+class _KeptVision:
     """Vision tokens of the pictures that were wanted last, at most so many. Safe to use from several threads."""
 
     def __init__(self, most_tokens: int) -> None:

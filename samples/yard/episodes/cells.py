@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samples.yard.train.episodes import COLUMNS, ROWS
-from samples.yard.train.targets import Shown, Targets, targets
+from samples.yard.train.targets import ShownPart, Targets, targets
 from samples.yard.world.facts import COLOURS, HEIGHT, KINDS, WIDTH
 from samples.yard.world.scene import Look, Scene
 
 SLOTS = len(KINDS) + len(COLOURS) + 4 + 2
 """Kinds of things, colours, helmet, vest, bag and being far, open gate, raised barrier."""
 
-_WHOLE = Shown((0, 0, WIDTH, HEIGHT), (ROWS, COLUMNS), whole=True)
+_WHOLE = ShownPart((0, 0, WIDTH, HEIGHT), (ROWS, COLUMNS), whole=True)
 
 
 def cells(scene: Scene, looks: Sequence[Look]) -> NDArray[np.int8]:
-    """Of looks at a scene: int8 `[frames, 112, SLOTS]`, 1 yes, 0 no, -1 unknown."""
+    """The cells of looks at a scene: int8 `[frames, 112, SLOTS]`, 1 yes, 0 no, -1 unknown."""
     ways = scene.gate_box, scene.barrier_box
     found = [targets(look.ids, look.facts, scene.plate_boxes(look.facts.time_s), ways, _WHOLE) for look in looks]
     return np.stack([_slots(one) for one in found])

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.train.reward import Form
-from allocator_engine.train.rollout import ClipHop, Episode, Probe, moments
+from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
 from allocator_engine.train.turns import turns
 from pipeline.sources.synthetic import ArrayPicture
 from samples.yard.episodes.cells import cells
 from samples.yard.episodes.evidence import of_past
 from samples.yard.questions.grammar import CARD_FAMILY, KINDS, Question, ask, holds, watches_for
-from samples.yard.questions.watches import Watch
+from samples.yard.questions.watches import YardWatch
 from samples.yard.questions.wordings import IS, clauses
 from samples.yard.train.stages import TRAINING_SEEDS
 from samples.yard.world.codec import surveillance
@@ -118,59 +118,59 @@ def _cut(whole: Film, least: int, rng: np.random.Generator) -> Film:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _QueryRow:
     """A query, what is known of it as each hop ends, the hops that decide it, and the times it is asked."""
 
     text: str
     holds: NDArray[np.int8]
     decided: NDArray[np.int8]
-    probes: list[Probe]
+    probes: list[GradedQuestion]
 
 
-def _watch_rows(shown: Film, rng: np.random.Generator) -> list[_Row]:
+def _watch_rows(shown: Film, rng: np.random.Generator) -> list[_QueryRow]:
     told_by_hop = [shown.until(hop) for hop in range(len(shown.hops))]
     drawn = watches_for(told_by_hop[-1], rng, _KNOWN_WATCHES)
     order = [*rng.permutation(min(_MOST_WATCHES, len(drawn))), *range(_MOST_WATCHES, len(drawn))]
     return [_watch_row(told_by_hop, drawn[i], rng) for i in order]
 
 
-def _watch_row(told_by_hop: Sequence[Sequence[FrameFacts]], watch: Watch, rng: np.random.Generator) -> _Row:
+def _watch_row(told_by_hop: Sequence[Sequence[FrameFacts]], watch: YardWatch, rng: np.random.Generator) -> _QueryRow:
     truths = [holds(watch, frames) for frames in told_by_hop]
     known = np.array([-1 if truth is None else int(truth) for truth in truths], np.int8)
     text = watch.text if rng.random() < 0.5 else _reworded(watch, rng)
     hops = moments(known, _MOMENTS, rng)
-    probes = [Probe(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in hops]
-    return _Row(text, known, turns(known[None])[0], probes)
+    probes = [GradedQuestion(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in hops]
+    return _QueryRow(text, known, turns(known[None])[0], probes)
 
 
-def _reworded(watch: Watch, rng: np.random.Generator) -> str:
+def _reworded(watch: YardWatch, rng: np.random.Generator) -> str:
     said = clauses(watch.condition)
     text = IS[0][rng.integers(len(IS[0]))].format(**said[rng.integers(len(said))])
     return text[:1].upper() + text[1:] if rng.random() < 0.3 else text
 
 
-def _past_rows(shown: Film, rng: np.random.Generator) -> list[_Row]:
+def _past_rows(shown: Film, rng: np.random.Generator) -> list[_QueryRow]:
     last = len(shown.hops) - 1
     return _question_rows(shown, last, 0, rng, _PAST, int(rng.integers(1, _MOST_WATCHES + 1)))
 
 
 def _question_rows(
     shown: Film, hop: int, since: int, rng: np.random.Generator, kinds: Sequence[str], count: int
-) -> list[_Row]:
+) -> list[_QueryRow]:
     if not count:
         return []
     return [_question_row(shown, one, hop, since) for one in ask(shown.until(hop), rng, kinds=kinds, count=count)]
 
 
-def _question_row(shown: Film, question: Question, hop: int, since: int) -> _Row:
-    """Of a question about the past it is known which hops decide it: they show what it asks about."""
+def _question_row(shown: Film, question: Question, hop: int, since: int) -> _QueryRow:
+    """The row of a question about the past; the hops that decide it show what it asks about."""
     known = np.full(len(shown.hops), -1, np.int8)
     form = "interval" if question.family == "grounding" else _FORMS.get(question.answer, "word")
-    probes = [Probe(question.text, question.answer, form, hop, since)]
+    probes = [GradedQuestion(question.text, question.answer, form, hop, since)]
     if since < hop:
         deciding = [one.hop for one in of_past(question, shown.facts)]
         known[deciding] = 1
-        return _Row(question.text, known, (known == 1).astype(np.int8), probes)
+        return _QueryRow(question.text, known, (known == 1).astype(np.int8), probes)
     if question.answer in ("yes", "no"):
         known[hop] = question.answer == "yes"
-    return _Row(question.text, known, np.full_like(known, -1), probes)
+    return _QueryRow(question.text, known, np.full_like(known, -1), probes)

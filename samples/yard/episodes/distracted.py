@@ -9,7 +9,7 @@ from itertools import pairwise
 from allocator_engine.evaluate.tasks import Span
 from samples.yard.questions.matching import spans
 from samples.yard.questions.truth import HOP_S, PERSON, Seen, State, seen
-from samples.yard.questions.watches import Watch, painted_watch, plate_watch, watch_questions
+from samples.yard.questions.watches import YardWatch, painted_watch, plate_watch, watch_questions
 from samples.yard.world.facts import FrameFacts, Thing
 
 OWN_SHARE = 0.25
@@ -25,7 +25,7 @@ _DOOR_PX = 600.0  # what a gate's leaf or a barrier's boom sweeps in a hop while
 _HAPPENING, _QUIET = 4, 2  # watches of an episode that happen, and that never do
 
 
-def distracted_watches(facts: Sequence[FrameFacts]) -> tuple[Watch, ...]:
+def distracted_watches(facts: Sequence[FrameFacts]) -> tuple[YardWatch, ...]:
     """The watches of an episode that happen while something else moves, and some fine ones that never happen.
 
     Empty where nothing of the kind happens.
@@ -37,14 +37,14 @@ def distracted_watches(facts: Sequence[FrameFacts]) -> tuple[Watch, ...]:
     return (*fine_first, *quiet[:_QUIET]) if fine_first else ()
 
 
-def is_distracted(watch: Watch, facts: Sequence[FrameFacts]) -> bool:
-    """Whether the watch has an onset that counts, and at each of those something moves, of which what decides the watch
+def is_distracted(watch: YardWatch, facts: Sequence[FrameFacts]) -> bool:
+    """True if the watch has an onset that counts, and at each of those something moves, of which what decides the watch
     is the lesser part."""
     onsets = [span for span in spans(watch, facts) if span.certain_s is not None and span.certain_s >= FIRST_S]
     return bool(onsets) and all(_aside(watch, span, facts) for span in onsets)
 
 
-def _aside(watch: Watch, span: Span, facts: Sequence[FrameFacts]) -> bool:
+def _aside(watch: YardWatch, span: Span, facts: Sequence[FrameFacts]) -> bool:
     assert span.certain_s is not None
     began_s = span.certain_s
     around = [frame for frame in facts if began_s - HOP_S <= frame.time_s < began_s + 2 * HOP_S]
@@ -83,7 +83,7 @@ def _swept(before: Thing | None, after: Thing | None) -> float:
     return min(distance * max(high, tall), float(max(wide * high, broad * tall)))
 
 
-def _deciders(watch: Watch, frames: Sequence[FrameFacts]) -> set[str]:
+def _deciders(watch: YardWatch, frames: Sequence[FrameFacts]) -> set[str]:
     condition = watch.condition
     if isinstance(condition, State):
         return {condition.of.partition("_")[0]}
@@ -92,7 +92,7 @@ def _deciders(watch: Watch, frames: Sequence[FrameFacts]) -> set[str]:
     return {str(thing.id) for frame in frames for thing in frame.things if condition.of(thing)}
 
 
-def _present(facts: Sequence[FrameFacts]) -> list[Watch]:
+def _present(facts: Sequence[FrameFacts]) -> list[YardWatch]:
     """Watches for the plates and the painted vehicles that come."""
     things = {thing.id: thing for frame in facts for thing in frame.visible if thing.kind not in PERSON.kinds}
     plates = sorted({thing.legible for frame in facts for thing in frame.visible if thing.legible})

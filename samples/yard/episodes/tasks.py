@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from allocator_engine.evaluate.tasks import FAMILIES, Family, Question, Span, Task, Watch
+from allocator_engine.evaluate.tasks import FAMILIES, Family, Span, Task, TaskQuestion, TaskWatch
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop
 from samples.yard.episodes import evidence
@@ -80,7 +80,7 @@ class YardTasks:
         picture = shown[int(moment)].pictures[-1]
         return (ClipHop(0.0, 1 / SAMPLE_FPS, (0.0,), (picture,)),)
 
-    def _watching(self, name: str, clip: str, chosen: Sequence[watches.Watch], shown: Film) -> list[Task]:
+    def _watching(self, name: str, clip: str, chosen: Sequence[watches.YardWatch], shown: Film) -> list[Task]:
         """A task for as many watches as stand together."""
         parts = [chosen[first : first + self.together] for first in range(0, len(chosen), self.together)]
         names = [f"{name} {'+'.join(watch.slug for watch in part)}" if len(parts) > 1 else name for part in parts]
@@ -92,18 +92,19 @@ def _flat(shown: Film) -> list[FrameFacts]:
     return [frame for hop in shown.facts for frame in hop]
 
 
-def _watching(name: str, clip: str, chosen: Sequence[watches.Watch], shown: Film) -> Task:
+def _watching(name: str, clip: str, chosen: Sequence[watches.YardWatch], shown: Film) -> Task:
     flat = _flat(shown)
     times: dict[str, tuple[Span, ...]] = {watch.slug: spans(watch, flat) for watch in chosen}
     standing = tuple(
-        Watch(watch.slug, watch.text, times[watch.slug], watch.family, OPEN_AT, CLEAR_AT, CONFIRM) for watch in chosen
+        TaskWatch(watch.slug, watch.text, times[watch.slug], watch.family, OPEN_AT, CLEAR_AT, CONFIRM)
+        for watch in chosen
     )
     deciding = tuple(one for watch in chosen for one in evidence.of_watch(times[watch.slug], len(shown.hops)))
     reworded = tuple(_reworded(watch, place) for place, watch in enumerate(chosen))
     return Task(name, "watch_f1", "", clip, watches=standing, evidence=deciding, reworded=reworded)
 
 
-def _reworded(watch: watches.Watch, place: int) -> str:
+def _reworded(watch: watches.YardWatch, place: int) -> str:
     """A watch in a wording that is held out of training; which one depends on its `place` among the others."""
     _, held_out = IS
     said = clauses(watch.condition)
@@ -141,11 +142,11 @@ def _pictures(clip: str, shown: Film, rng: np.random.Generator) -> list[Task]:
     return [task for task in tasks if task.questions]
 
 
-def _question(question: grammar.Question, hop: int) -> Question:
+def _question(question: grammar.Question, hop: int) -> TaskQuestion:
     split = CARD_FAMILY.get(question.kind, question.family) if question.family != "image" else ""
     form: Form = "yes_no" if question.answer in ("yes", "no") else "word"
     if question.family == "grounding":
         form, split = "interval", ""
     known_hop = hop if question.kind in CARD_FAMILY else 0
     timed = question.kind.startswith("at_")
-    return Question(question.text, question.answer, form, hop, split, timed, known_hop=known_hop)
+    return TaskQuestion(question.text, question.answer, form, hop, split, timed, known_hop=known_hop)

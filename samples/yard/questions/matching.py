@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from allocator_engine.evaluate import tasks
 from allocator_engine.evaluate.tasks import Span
-from samples.yard.questions.grammar import Watch, watch_intervals
+from samples.yard.questions.grammar import YardWatch, watch_intervals
 from samples.yard.world.facts import FrameFacts
 
 OPEN_AT, CLEAR_AT, CONFIRM = 0.4, 0.2, (2, 2)
@@ -16,7 +16,8 @@ temperature is fitted to."""
 
 @dataclass(frozen=True, slots=True)
 class WatchScore:
-    """Of one watch in one episode: events found, missed and false; seconds from the true onset of each found one."""
+    """The score of one watch in one episode: events found, missed and false; seconds from the true onset of each found
+    one."""
 
     watch: str
     fine: bool
@@ -26,7 +27,7 @@ class WatchScore:
     delays_s: tuple[float, ...] = ()
 
 
-def spans(watch: Watch, facts: Sequence[FrameFacts]) -> tuple[Span, ...]:
+def spans(watch: YardWatch, facts: Sequence[FrameFacts]) -> tuple[Span, ...]:
     """The times at which the watch's condition is visible. Those that only undecided ones part are one."""
     certain = watch_intervals(facts, watch)
     return tuple(
@@ -39,7 +40,7 @@ def spans(watch: Watch, facts: Sequence[FrameFacts]) -> tuple[Span, ...]:
     )
 
 
-def match(watch: Watch, facts: Sequence[FrameFacts], onsets_s: Sequence[float]) -> WatchScore:
+def match(watch: YardWatch, facts: Sequence[FrameFacts], onsets_s: Sequence[float]) -> WatchScore:
     """Pair opened events (by their onset, in stream seconds) with the times at which the watch's condition is visible.
 
     See `allocator_engine.evaluate.tasks.match` for what counts as found.

@@ -33,7 +33,7 @@ from samples.yard.world.facts import COLOURS, GLYPHS, VEHICLES, Colour, FrameFac
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class YardWatch:
     """A condition asked of the newest second of a stream; `fine` ones hang on details of a few px."""
 
     slug: str
@@ -55,59 +55,61 @@ class Interval:
     pixels: float
 
 
-_WATCHES: tuple[Watch, ...] = (
-    Watch("gate-open", "coarse", GATE_OPEN),
-    Watch("gate-closed", "coarse", GATE_CLOSED),
-    Watch("barrier-up", "coarse", BARRIER_UP),
-    Watch("vehicle", "coarse", VEHICLE),
-    Watch("truck", "coarse", Seen(("truck",))),
-    Watch("van", "coarse", Seen(("van",))),
-    Watch("red-car", "coarse", Seen(("car",), colour="red")),
-    Watch("blue-van", "coarse", Seen(("van",), colour="blue")),
-    Watch("white-truck", "coarse", Seen(("truck",), colour="white")),
-    Watch("person", "coarse", PERSON),
-    Watch("smoke", "coarse", SMOKE),
-    Watch("dock-occupied", "coarse", Seen(VEHICLES, place="dock")),
-    Watch("vehicle-on-road", "coarse", Seen(VEHICLES, place="road")),
-    Watch("no-helmet", "fine", BARE),
-    Watch("helmet", "fine", HELMET),
-    Watch("vest", "fine", VEST),
-    Watch("bag-left", "fine", BAG),
-    Watch("far-person", "fine", FAR_PERSON),
-    Watch("carrying-bag", "fine", CARRYING),
-    Watch("dog", "fine", DOG),
-    Watch("any-plate", "fine", PLATE),
+_WATCHES: tuple[YardWatch, ...] = (
+    YardWatch("gate-open", "coarse", GATE_OPEN),
+    YardWatch("gate-closed", "coarse", GATE_CLOSED),
+    YardWatch("barrier-up", "coarse", BARRIER_UP),
+    YardWatch("vehicle", "coarse", VEHICLE),
+    YardWatch("truck", "coarse", Seen(("truck",))),
+    YardWatch("van", "coarse", Seen(("van",))),
+    YardWatch("red-car", "coarse", Seen(("car",), colour="red")),
+    YardWatch("blue-van", "coarse", Seen(("van",), colour="blue")),
+    YardWatch("white-truck", "coarse", Seen(("truck",), colour="white")),
+    YardWatch("person", "coarse", PERSON),
+    YardWatch("smoke", "coarse", SMOKE),
+    YardWatch("dock-occupied", "coarse", Seen(VEHICLES, place="dock")),
+    YardWatch("vehicle-on-road", "coarse", Seen(VEHICLES, place="road")),
+    YardWatch("no-helmet", "fine", BARE),
+    YardWatch("helmet", "fine", HELMET),
+    YardWatch("vest", "fine", VEST),
+    YardWatch("bag-left", "fine", BAG),
+    YardWatch("far-person", "fine", FAR_PERSON),
+    YardWatch("carrying-bag", "fine", CARRYING),
+    YardWatch("dog", "fine", DOG),
+    YardWatch("any-plate", "fine", PLATE),
 )
 
 
-def watch_questions() -> tuple[Watch, ...]:
+def watch_questions() -> tuple[YardWatch, ...]:
     """Every watch that needs no parameter."""
     return _WATCHES
 
 
-def plate_watch(plate: str) -> Watch:
+def plate_watch(plate: str) -> YardWatch:
     """The watch for one plate, whose text is 2 or 3 characters of GLYPHS. Raises ValueError for another."""
     if not 2 <= len(plate) <= 3 or set(plate) - set(GLYPHS):
         raise ValueError(f"the plate is {plate!r}; expected 2 or 3 characters of {GLYPHS}")
-    return Watch(f"plate-{plate.lower()}", "fine", Seen(VEHICLES, trait="plate", plate=plate))
+    return YardWatch(f"plate-{plate.lower()}", "fine", Seen(VEHICLES, trait="plate", plate=plate))
 
 
-def painted_watch(colour: Colour, kind: Vehicle) -> Watch:
+def painted_watch(colour: Colour, kind: Vehicle) -> YardWatch:
     """The watch for vehicles of one colour and kind."""
-    return Watch(f"{colour}-{kind}", "coarse", Seen((kind,), colour=colour))
+    return YardWatch(f"{colour}-{kind}", "coarse", Seen((kind,), colour=colour))
 
 
-def holds(watch: Watch, frames: Sequence[FrameFacts]) -> Truth:
-    """Whether the watch's condition holds in any frame of the newest second; None where that is undecided."""
+def holds(watch: YardWatch, frames: Sequence[FrameFacts]) -> Truth:
+    """True if the watch's condition holds in any frame of the newest second; None where that is undecided."""
     return now(watch.condition, frames)
 
 
 @overload
 def watch_intervals(frames: Sequence[FrameFacts]) -> dict[str, tuple[Interval, ...]]: ...
 @overload
-def watch_intervals(frames: Sequence[FrameFacts], watch: Watch, *, undecided: bool = False) -> tuple[Interval, ...]: ...
 def watch_intervals(
-    frames: Sequence[FrameFacts], watch: Watch | None = None, *, undecided: bool = False
+    frames: Sequence[FrameFacts], watch: YardWatch, *, undecided: bool = False
+) -> tuple[Interval, ...]: ...
+def watch_intervals(
+    frames: Sequence[FrameFacts], watch: YardWatch | None = None, *, undecided: bool = False
 ) -> dict[str, tuple[Interval, ...]] | tuple[Interval, ...]:
     """When the watch's condition is visible: maximal intervals, gaps below 0.6 s bridged.
 
@@ -137,19 +139,19 @@ def _intervals(frames: Sequence[FrameFacts], condition: Condition, undecided: bo
     )
 
 
-def watches_for(frames: Sequence[FrameFacts], rng: np.random.Generator, count: int) -> tuple[Watch, ...]:
+def watches_for(frames: Sequence[FrameFacts], rng: np.random.Generator, count: int) -> tuple[YardWatch, ...]:
     """`count` distinct watches for an episode: about half of them happen in it, and about half are fine."""
     candidates = {watch.condition: watch for watch in (*_drawn(frames, rng), *_WATCHES)}
     order = [list(candidates.values())[index] for index in rng.permutation(len(candidates))]
     happens = {watch: any(watch.condition.truth(frame) for frame in frames) for watch in order}
-    chosen: list[Watch] = []
+    chosen: list[YardWatch] = []
     for index in range(min(count, len(order))):
         wanted = ("fine" if index % 2 else "coarse", index // 2 % 2 == 0)
         chosen.append(min(order, key=lambda w: (w in chosen, (w.family != wanted[0]) + (happens[w] != wanted[1]))))
     return tuple(chosen)
 
 
-def _drawn(frames: Sequence[FrameFacts], rng: np.random.Generator) -> list[Watch]:
+def _drawn(frames: Sequence[FrameFacts], rng: np.random.Generator) -> list[YardWatch]:
     """Watches for a plate and a painted vehicle that come in these frames, and for some that need not."""
     things = [thing for frame in frames for thing in frame.visible if thing.kind in VEHICLES]
     plates = sorted({thing.legible for thing in things if thing.legible})
@@ -160,5 +162,5 @@ def _drawn(frames: Sequence[FrameFacts], rng: np.random.Generator) -> list[Watch
         watches.append(plate_watch(plates[rng.integers(len(plates))]))
     if painted:
         colour, kind = painted[rng.integers(len(painted))]
-        watches.append(Watch(f"{colour}-{kind}", "coarse", Seen((kind,), colour=colour)))
+        watches.append(YardWatch(f"{colour}-{kind}", "coarse", Seen((kind,), colour=colour)))
     return watches

@@ -19,7 +19,7 @@ from samples.yard.train.calibration import calibrate
 from samples.yard.train.checkpoint import TIMES, save, tokenizer, untrained, vision_weights
 from samples.yard.train.overview import TaughtOverview, grown
 from samples.yard.train.packing import Packer
-from samples.yard.train.run import B, Stage, run
+from samples.yard.train.run import B, TrainingStage, run
 from samples.yard.train.shape import VISION_LAYERS
 from samples.yard.train.start import embed_words, hold, widen
 from samples.yard.train.text import TaughtText
@@ -32,7 +32,7 @@ log = logging.getLogger("samples.yard.train")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class StageSteps:
     """Steps of each stage, and episodes that the text part learns from."""
 
     sheets: int = 800
@@ -45,12 +45,12 @@ class Recipe:
     present: int = 1000
     text: int = 3000
 
-    def times(self, factor: float) -> "Recipe":
+    def times(self, factor: float) -> "StageSteps":
         """The same recipe, shorter or longer."""
-        return Recipe(**{name: max(2, round(number * factor)) for name, number in asdict(self).items()})
+        return StageSteps(**{name: max(2, round(number * factor)) for name, number in asdict(self).items()})
 
 
-def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu", begin: Path | None = None) -> None:
+def train(work: Path, out: Path, recipe: StageSteps, device: str = "cpu", begin: Path | None = None) -> None:
     """All stages, one after the other; those that are done are only loaded. Writes the checkpoint to `out`.
 
     `begin` is a checkpoint whose vision part takes the place of the stages that teach as many layers as it has.
@@ -80,7 +80,7 @@ def train(work: Path, out: Path, recipe: Recipe, device: str = "cpu", begin: Pat
 
 
 def _vision(
-    work: Path, recipe: Recipe, episodes: Sequence[tuple[int, int]], device: str, begin: Path | None
+    work: Path, recipe: StageSteps, episodes: Sequence[tuple[int, int]], device: str, begin: Path | None
 ) -> dict[str, torch.Tensor]:
     """The weights of the vision part, trained."""
     vision = TaughtVision(stages.SEED).to(device)
@@ -105,7 +105,7 @@ def _vision(
     return overview.visual.state_dict()
 
 
-def _run(stage: Stage[B], work: Path, stop_at: int | None = None) -> None:
+def _run(stage: TrainingStage[B], work: Path, stop_at: int | None = None) -> None:
     log.info("stage %s: %d steps", stage.name, stop_at or stage.steps)
     run(stage, work, stop_at=stop_at)
 
@@ -138,7 +138,7 @@ def main() -> None:
     try:
         if not given.factor > 0:
             raise ConfigError(f"--factor is {given.factor}; expected more than 0")
-        train(given.work, given.out, Recipe().times(given.factor), given.device, given.begin)
+        train(given.work, given.out, StageSteps().times(given.factor), given.device, given.begin)
     except (ConfigError, EngineMismatch) as error:
         parser.error(str(error))
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from samples.yard.questions.grammar import KINDS, Question, ask, ask_if
 from samples.yard.questions.proposals import plates
 from samples.yard.questions.truth import Seen, height, newest, now
-from samples.yard.questions.watches import Watch, plate_watch, watches_for
+from samples.yard.questions.watches import YardWatch, plate_watch, watches_for
 from samples.yard.train.episodes import Looked, recall
 from samples.yard.train.notes import CONDITIONS, Truths, notes, truths
-from samples.yard.train.packing import Asked, Packed, Packer
+from samples.yard.train.packing import Packed, Packer, PlacedQuestion
 from samples.yard.train.plated import plates_of
-from samples.yard.train.pointing import Past, cells_of, points
+from samples.yard.train.pointing import AskedContext, cells_of, points
 from samples.yard.world.facts import FrameFacts
 from samples.yard.world.segments import told
 
@@ -64,7 +64,7 @@ class Remembered:
 
     looked: tuple[Looked, ...]
     held: Truths
-    watches: tuple[Watch, ...]
+    watches: tuple[YardWatch, ...]
 
 
 AS_SERVED = Lesson(64, 0.0)
@@ -75,7 +75,7 @@ _AS_LEARNED = Lesson(64, _LONG_THINNED)
 
 @lru_cache(maxsize=_CACHED_FILES)
 def remembered(file: Path) -> Remembered:
-    """What a file holds, read once."""
+    """The contents of a file, read once."""
     looked = tuple(recall(file))
     frames = [frame for one in looked for frame in one.facts]
     watches = watches_for(frames, np.random.default_rng(len(looked)), WATCHES)
@@ -83,8 +83,8 @@ def remembered(file: Path) -> Remembered:
 
 
 def _thinned(looked: Sequence[Looked], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which vision tokens are shown: those with something in them and some others, any of which knows what all of the
-    picture shows."""
+    """The vision tokens that are shown: those with something in them and some others, any of which knows what all of
+    the picture shows."""
     shown = []
     for one in looked:
         kept = rng.permutation(len(one.vision)) < _CELLS_SHOWN
@@ -96,7 +96,7 @@ def _thinned(looked: Sequence[Looked], rng: np.random.Generator) -> NDArray[np.b
 
 
 def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator, thin: bool = False) -> list[int]:
-    """Which segments a context holds: a run of at most `most`, of which some may be dropped. Half of the contexts are
+    """The segments of a context: a run of at most `most`, of which some may be dropped. Half of the contexts are
     as long as they may be."""
     count = len(looked)
     most = min(most, count)
@@ -114,7 +114,7 @@ def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator, thin: boo
 
 
 def work(packed: Packed) -> float:
-    """What it costs to learn from a context: attention takes more than all else as soon as it is long."""
+    """The cost of learning from a context: attention takes more than all else as soon as it is long."""
     shown, asked = len(packed.context_ids), len(packed.ids)
     return shown + asked + shown * (shown / 2 + asked) / _PAIRS_PER_TOKEN
 
@@ -174,7 +174,7 @@ def packed_context(
     frames = told([one.facts for one in looked], looked[0].pts_s[0])
     ends = np.cumsum([len(one.facts) for one in looked])
     moments = sorted({len(looked), *rng.integers(1, len(looked) + 1, 2 + len(looked) // 8).tolist()})
-    asked: list[Asked] = []
+    asked: list[PlacedQuestion] = []
     for after in moments:
         shown = frames[: ends[after - 1]]
         standing = [episode.watches[index] for index in rng.choice(WATCHES, _ASKED_WATCHES, replace=False)]
@@ -184,8 +184,8 @@ def packed_context(
             count = _ASKED_LAST if after == len(looked) else _ASKED_LATER
             questions += ask(shown, rng, kinds=_LATER_KINDS, count=count)
             questions += ask(shown, rng, kinds=("interval",), count=_INTERVALS if after == len(looked) else 1)
-        past = Past(looked[:after], episode.held[chosen[:after]], shown)
-        asked += [Asked(after, question, tuple(points(question, past))) for question in questions]
+        past = AskedContext(looked[:after], episode.held[chosen[:after]], shown)
+        asked += [PlacedQuestion(after, question, tuple(points(question, past))) for question in questions]
     times_s = [float(frames[end - 1].time_s) for end in ends]
     if not asked:
         return None
@@ -209,8 +209,8 @@ def packed_present(
     questions += _evenly(episode.held[last], frames, shares, _EVEN_PRESENT, rng)
     ends = np.cumsum([len(one.facts) for one in looked])
     times_s = [float(frames[end - 1].time_s) for end in ends]
-    past = Past(looked, episode.held[chosen], frames)
-    asked = [Asked(len(looked), question, tuple(points(question, past))) for question in questions]
+    past = AskedContext(looked, episode.held[chosen], frames)
+    asked = [PlacedQuestion(len(looked), question, tuple(points(question, past))) for question in questions]
     shown = _thinned(looked, rng) if rng.random() < _THINNED else None
     return packer.pack(looked, asked, notes(episode.held[chosen], times_s), shown)
 
@@ -221,8 +221,10 @@ def packed_plates(episode: Remembered, packer: Packer, rng: np.random.Generator)
     first = max(0, last - int(rng.integers(0, _BEFORE + 1)))
     looked = episode.looked[first : last + 1]
     frames = told([one.facts for one in looked], looked[0].pts_s[0])
-    past = Past(looked, episode.held[first : last + 1], frames)
-    asked = [Asked(len(looked), question, tuple(points(question, past))) for question in _of_plates(frames, rng)]
+    past = AskedContext(looked, episode.held[first : last + 1], frames)
+    asked = [
+        PlacedQuestion(len(looked), question, tuple(points(question, past))) for question in _of_plates(frames, rng)
+    ]
     return packer.pack(looked, asked)
 
 
@@ -245,7 +247,7 @@ def _evenly(
     counts: tuple[int, int],
     rng: np.random.Generator,
 ) -> list[Question]:
-    """Of what holds and of what does not, at most `counts`: the less usual that is, the more likely it is asked."""
+    """At most `counts` of what holds and of what does not: the less usual that is, the more likely it is asked."""
     questions: list[Question] = []
     for state, usual, count in ((1, shares, counts[0]), (0, 1 - shares, counts[1])):
         chance = np.where(held == state, 1 / usual, 0.0)
@@ -263,7 +265,7 @@ def _shares(files: tuple[Path, ...]) -> NDArray[np.float64]:
     return np.asarray((held == 1).mean(axis=0).clip(_LEAST_SHARE, 1 - _LEAST_SHARE))
 
 
-def watched(watches: Sequence[Watch], frames: Sequence[FrameFacts]) -> list[Question]:
+def watched(watches: Sequence[YardWatch], frames: Sequence[FrameFacts]) -> list[Question]:
     """The watches as they are asked on a stream, where the truth of the newest second is certain."""
     found = []
     for watch in watches:

@@ -16,7 +16,7 @@ from samples.yard.train.episodes import SECONDS
 from samples.yard.train.pictures import Example
 from samples.yard.train.scenes import LATEST_S, Sight, moment
 from samples.yard.train.sheets import CELL, COLUMNS, ROWS, background, camera
-from samples.yard.train.targets import GLOBAL_HEADS, WORN, Box, Pixels, Shown, Targets, coverage, targets, unknown
+from samples.yard.train.targets import GLOBAL_HEADS, WORN, Box, Pixels, ShownPart, Targets, coverage, targets, unknown
 from samples.yard.world.casting import BAGS, Casting
 from samples.yard.world.draw import mark, overlap, paint
 from samples.yard.world.facts import HEAD_PX, WIDTH, FrameFacts, Thing
@@ -24,7 +24,7 @@ from samples.yard.world.figures import draw_person
 from samples.yard.world.layout import BANDS, PERSON_PX, Layout, below_horizon
 from samples.yard.world.scene import Scene
 from samples.yard.world.script import BagRole, DogRole, Role, Script, Side, Track
-from samples.yard.world.stage import Stage
+from samples.yard.world.stage import YardStage
 
 _CROWDS_KEPT = 8
 _PEOPLE = ((3, 7), (6, 14), (2, 6))  # near, in the middle, far
@@ -43,7 +43,7 @@ class Crowd(Scene):
     def __init__(self, seed: int) -> None:
         super().__init__(seed, SECONDS)
         self.script = crowded(seed, self.layout, self.script)
-        self._native = self._large = Stage(seed, self.layout, self.script, 1)
+        self._native = self._large = YardStage(seed, self.layout, self.script, 1)
 
 
 def crowded(seed: int, layout: Layout, script: Script) -> Script:
@@ -109,7 +109,7 @@ def crowd_sight(seed: int, frames: int, rng: np.random.Generator) -> Sight:
 
 
 def part_by_part(
-    ids: Pixels, facts: FrameFacts, plates: Mapping[int, Box], ways: tuple[Box, Box], shown: Shown
+    ids: Pixels, facts: FrameFacts, plates: Mapping[int, Box], ways: tuple[Box, Box], shown: ShownPart
 ) -> Targets:
     """Targets of a whole crowded picture: a helmet is asked of the cells of its head, a vest of those of the body,
     a bag of those of the hands, as a cell of many people's legs can know nobody's hat. Nothing is asked of the picture.
@@ -121,7 +121,7 @@ def part_by_part(
     return found
 
 
-def _dress(person: NDArray[np.int8], ids: Pixels, things: Sequence[Thing], shown: Shown) -> None:
+def _dress(person: NDArray[np.int8], ids: Pixels, things: Sequence[Thing], shown: ShownPart) -> None:
     """Set the targets of what `things` wear and carry, each in the cells that show it."""
     person[:, : len(WORN)] = -1
     for thing in things:
@@ -138,7 +138,7 @@ def _dress(person: NDArray[np.int8], ids: Pixels, things: Sequence[Thing], shown
     person[person == _CLASH] = -1
 
 
-def _cells_of(mask: NDArray[np.bool_], thing: Thing, part: tuple[float, float], shown: Shown) -> NDArray[np.bool_]:
+def _cells_of(mask: NDArray[np.bool_], thing: Thing, part: tuple[float, float], shown: ShownPart) -> NDArray[np.bool_]:
     """The cells that hold enough of a part of a person, from top to foot 0 to 1."""
     top = thing.box[1]
     rows = np.arange(len(mask))[:, None]
@@ -177,13 +177,13 @@ def crowded_sheet(rng: np.random.Generator) -> Example:
         whole[role.id] = thing, figure.head, int(np.count_nonzero(figure.sprite.alpha > 127))
     things = [seen for thing, head, size in whole.values() if (seen := _left_of(thing, head, size, ids))]
     found = unknown(ROWS * COLUMNS)
-    shown = Shown((0, 0, width, height), (ROWS, COLUMNS), whole=False)
+    shown = ShownPart((0, 0, width, height), (ROWS, COLUMNS), whole=False)
     _dress(found["person"], ids, things, shown)
     return Example(camera(canvas, rng, rng.uniform(0.3, 1.0))[None], found)
 
 
 def _left_of(thing: Thing, head: Box, size: int, ids: Pixels) -> Thing | None:
-    """What of somebody is left when all have been drawn; a head counts while half of its box shows him."""
+    """The part of somebody that is left when all have been drawn; a head counts while half of its box shows him."""
     own = ids == thing.id
     if not own.any():
         return None

@@ -18,7 +18,7 @@ from pipeline.types import Segment
 from samples.yard.questions.grammar import Question
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import Notes
-from samples.yard.train.pointing import GLANCES, Point
+from samples.yard.train.pointing import GLANCES, Pointer
 from samples.yard.train.shape import FAMILY, grid
 
 IGNORED = -100
@@ -27,12 +27,12 @@ _LEFT_OUT = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PlacedQuestion:
     """A question that is asked when the context holds `after` segments, and where its tokens should look."""
 
     after: int
     question: Question
-    points: tuple[Point, ...] = ()
+    points: tuple[Pointer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Packer:
     def pack(
         self,
         looked: Sequence[Looked],
-        asked: Sequence[Asked],
+        asked: Sequence[PlacedQuestion],
         notes: Notes | None = None,
         shown: NDArray[np.bool_] | None = None,
     ) -> Packed:
@@ -158,13 +158,13 @@ class Packer:
 
     def _pointing(
         self,
-        asked: Sequence[Asked],
+        asked: Sequence[PlacedQuestion],
         written: Sequence[tuple[list[int], list[int]]],
         moved: NDArray[np.int64],
         firsts: Sequence[int],
         ends: Sequence[int],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of all points the tokens, the glances, and the context tokens that are wanted. `moved` is where each token of
+        """The tokens, glances and wanted context tokens of all pointers. `moved` is where each token of
         the whole context is now, or _LEFT_OUT; `firsts` are the segments' first vision tokens in it."""
         tokens: list[int] = []
         glances: list[int] = []
@@ -187,7 +187,7 @@ class Packer:
         wanted = np.stack(rows) if rows else np.zeros((0, length), bool)
         return torch.tensor(tokens, dtype=torch.long), torch.tensor(glances, dtype=torch.long), torch.from_numpy(wanted)
 
-    def _place(self, prompt: Sequence[int], point: Point) -> int | None:
+    def _place(self, prompt: Sequence[int], point: Pointer) -> int | None:
         """The token that a point is about, counted from the first that asks; None where it has none of its own."""
         if point.glance != "glyph":
             return len(prompt) - 1 + point.place

@@ -52,7 +52,7 @@ GLANCES: tuple[Glance, ...] = tuple(POINTERS)
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Pointer:
     """A token, the `place`th that a word of the answer follows, or that writes the `place`th character of the plate in
     the question; and where it looks: at cells (segment, cell) or, for `then`, at the ends of segments. At neither:
     nothing that was shown answers."""
@@ -64,7 +64,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class AskedContext:
     """A context when a question is asked: its segments, what `held` in each (int8 `[S, CONDITIONS]`), and their frames
     as the context tells them."""
 
@@ -78,8 +78,8 @@ class Past:
         return [stamp(self.told[end - 1]) for end in np.cumsum([len(one.facts) for one in self.looked])]
 
 
-def points(question: Question, past: Past) -> list[Point]:
-    """Where the tokens of a question and its answer should look, as far as that is certain."""
+def points(question: Question, past: AskedContext) -> list[Pointer]:
+    """Pointers: where the tokens of a question and its answer should look, as far as that is certain."""
     meant = meaning(question.text)
     if meant is None:
         return _named(question, past)
@@ -91,7 +91,7 @@ def points(question: Question, past: Past) -> list[Point]:
     return _then(question, meant, past)
 
 
-def _named(question: Question, past: Past) -> list[Point]:
+def _named(question: Question, past: AskedContext) -> list[Pointer]:
     """Questions about the nearest thing, and about what a plate reads."""
     if question.kind == "plate_read_now":
         words = len(question.answer)
@@ -105,33 +105,35 @@ def _named(question: Question, past: Past) -> list[Point]:
         return []
     index = len(past.looked) - 1
     cells = tuple((index, cell) for cell in cells_of(thing, last.rows, last.columns, trait))
-    return [Point("among", 0, cells), Point("now", 0, cells)]
+    return [Pointer("among", 0, cells), Pointer("now", 0, cells)]
 
 
-def _among(past: Past, condition: Seen, words: int = 1) -> list[Point]:
-    """Where all are that the answer's first `words` may be about, whatever else is asked of them: of vehicles whose
+def _among(past: AskedContext, condition: Seen, words: int = 1) -> list[Pointer]:
+    """The cells of all that the answer's first `words` may be about, whatever else is asked of them: of vehicles whose
     plate matters, those that show one."""
     kind = PLATE if condition.trait == "plate" else Seen(condition.kinds)
     cells = tuple(_showing(past, lambda thing: kind.of(thing) is not False, condition.trait))
-    return [Point("among", place, cells) for place in range(words)]
+    return [Pointer("among", place, cells) for place in range(words)]
 
 
-def _now(past: Past, condition: Seen, holds: bool, words: int = 1) -> list[Point]:
-    """Where the answer's first `words` come from."""
+def _now(past: AskedContext, condition: Seen, holds: bool, words: int = 1) -> list[Pointer]:
+    """The cells that the answer's first `words` come from."""
     cells = tuple(_showing(past, lambda thing: condition.of(thing) is not False, condition.trait)) if holds else ()
-    return [Point("now", place, cells) for place in range(words)] if bool(cells) == holds else []
+    return [Pointer("now", place, cells) for place in range(words)] if bool(cells) == holds else []
 
 
-def _glyph(past: Past, place: int, glyph: str) -> Point:
+def _glyph(past: AskedContext, place: int, glyph: str) -> Pointer:
     """A character of the plate that is asked for: where a plate has it at the same place."""
 
     def has(thing: Thing) -> bool:
         return bool(PLATE.of(thing) is not False and thing.plate and thing.plate[place : place + 1] == glyph)
 
-    return Point("glyph", place, tuple(_showing(past, has)))
+    return Pointer("glyph", place, tuple(_showing(past, has)))
 
 
-def _showing(past: Past, wanted: Callable[[Thing], bool], trait: Trait | None = None) -> Iterator[tuple[int, int]]:
+def _showing(
+    past: AskedContext, wanted: Callable[[Thing], bool], trait: Trait | None = None
+) -> Iterator[tuple[int, int]]:
     """(segment, cell) of what shows the trait of all wanted things in the newest second."""
     shown = len(newest(past.told))
     for index in range(len(past.looked) - 1, -1, -1):
@@ -149,7 +151,7 @@ def _showing(past: Past, wanted: Callable[[Thing], bool], trait: Trait | None = 
         yield from ((index, cell) for cell in sorted(cells))
 
 
-def _then(question: Question, meant: Meaning, past: Past) -> list[Point]:
+def _then(question: Question, meant: Meaning, past: AskedContext) -> list[Pointer]:
     if meant.condition not in PLACES:
         return []
     true, stamps = past.held[:, PLACES[meant.condition]] == 1, past.stamps
@@ -158,14 +160,14 @@ def _then(question: Question, meant: Meaning, past: Past) -> list[Point]:
         last = len(stamps) - 1 - stamps[::-1].index(ended)
         # What lasted until then is known to be over in the segment behind it.
         return [
-            Point("then", 0, ends=(stamps.index(began),)),
-            Point("then", _SECOND_TIME, ends=(min(last + 1, len(stamps) - 1),)),
+            Pointer("then", 0, ends=(stamps.index(began),)),
+            Pointer("then", _SECOND_TIME, ends=(min(last + 1, len(stamps) - 1),)),
         ]
     happened = (question.answer == "yes") != (meant.tense == "never")
     if meant.tense == "at":
         true = true & np.array([written == meant.time for written in stamps])
     ends = tuple(int(index) for index in true.nonzero()[0]) if happened else ()
-    return [Point("then", 0, ends=ends)] if bool(ends) == happened else []
+    return [Pointer("then", 0, ends=ends)] if bool(ends) == happened else []
 
 
 def cells_of(thing: Thing, rows: int, columns: int, trait: Trait | None = None) -> tuple[int, ...]:
@@ -194,21 +196,21 @@ def _overlap(start: float, length: float, count: int, step: float) -> NDArray[np
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """What attention is given: the hidden states `[rows, tokens, width]` and the (cos, sin) of their places."""
+class AttentionInput:
+    """The input of an attention layer: the hidden states `[rows, tokens, width]` and the (cos, sin) of their places."""
 
     hidden: Tensor
     places: tuple[Tensor, Tensor]
 
 
 @contextmanager
-def asking(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, Asking]]:
-    """What the attention of these layers is given, as it passes."""
-    found: dict[int, Asking] = {}
+def asking(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, AttentionInput]]:
+    """Collect the attention inputs of these layers, as they pass."""
+    found: dict[int, AttentionInput] = {}
 
     def keep(layer: int) -> Callable[[nn.Module, tuple[object, ...], dict[str, Any]], None]:
         def hook(module: nn.Module, given: tuple[object, ...], named: dict[str, Any]) -> None:
-            found[layer] = Asking(named["hidden_states"], named["position_embeddings"])
+            found[layer] = AttentionInput(named["hidden_states"], named["position_embeddings"])
 
         return hook
 
@@ -220,7 +222,9 @@ def asking(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, Asking]]:
             hook.remove()
 
 
-def attention(layer: Qwen3VLTextAttention, head: int, asked: Asking, at: tuple[Tensor, Tensor], keys: Tensor) -> Tensor:
+def attention(
+    layer: Qwen3VLTextAttention, head: int, asked: AttentionInput, at: tuple[Tensor, Tensor], keys: Tensor
+) -> Tensor:
     """Logits of one head from the tokens `at` (row, column), int64 `[P]`, to all `keys` `[rows, heads, K, width]` of
     their rows: float32 `[P, K]`, as the layer itself computes them."""
     query = layer.q_norm(layer.q_proj(asked.hidden[at]).unflatten(-1, (-1, keys.shape[-1]))[:, head])

@@ -31,7 +31,7 @@ _LOWEST = 0.05  # of the peak, at the last step
 
 
 @dataclass(frozen=True, slots=True)
-class Stage(Generic[B]):
+class TrainingStage(Generic[B]):
     """`steps` of Muon and AdamW at `peak_lr`. `batch` makes the batch of a step in another process; `loss` gives the
     loss and figures for the log. `recipe` names what the outcome depends on; a state of another one is refused."""
 
@@ -65,7 +65,9 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (_LOWEST + (1 - _LOWEST) * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
 
 
-def run(stage: Stage[B], work: Path, *, save_every: int = 200, stop_at: int | None = None) -> list[dict[str, float]]:
+def run(
+    stage: TrainingStage[B], work: Path, *, save_every: int = 200, stop_at: int | None = None
+) -> list[dict[str, float]]:
     """Train the stage's module to its last step (or `stop_at`) and return its curve, one entry per step.
 
     The state is saved to `work/NAME.state` every `save_every` steps and at the end, by the first of the processes that
@@ -110,7 +112,7 @@ def _optimizers(module: torch.nn.Module, rate: float) -> list[torch.optim.Optimi
     return [Muon(matrices, rate, _DECAY), *found] if matrices else found
 
 
-def _prefetched(stage: Stage[B], first: int, last: int) -> Iterator[B]:
+def _prefetched(stage: TrainingStage[B], first: int, last: int) -> Iterator[B]:
     batches = _Batches(stage.batch, first, last)
     if last <= first:
         return iter(())
@@ -132,12 +134,14 @@ def alone(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def _recipe(stage: Stage[B]) -> str:
+def _recipe(stage: TrainingStage[B]) -> str:
     _, processes = together.place()
     return f"{stage.name}: {stage.recipe}" + (f", {processes} processes" if processes > 1 else "")
 
 
-def _save(file: Path, stage: Stage[B], optimizers: list[torch.optim.Optimizer], curve: list[dict[str, float]]) -> None:
+def _save(
+    file: Path, stage: TrainingStage[B], optimizers: list[torch.optim.Optimizer], curve: list[dict[str, float]]
+) -> None:
     state = {
         "recipe": _recipe(stage),
         "curve": curve,
@@ -149,7 +153,7 @@ def _save(file: Path, stage: Stage[B], optimizers: list[torch.optim.Optimizer], 
     beside.replace(file)
 
 
-def _resume(file: Path, stage: Stage[B], optimizers: list[torch.optim.Optimizer]) -> list[dict[str, float]]:
+def _resume(file: Path, stage: TrainingStage[B], optimizers: list[torch.optim.Optimizer]) -> list[dict[str, float]]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:

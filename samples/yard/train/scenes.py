@@ -9,7 +9,7 @@ import numpy as np
 
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, cells_at, shrunk
 from samples.yard.train.pictures import Example
-from samples.yard.train.targets import Box, Pixels, Shown, Teach, either, targets
+from samples.yard.train.targets import Box, Pixels, ShownPart, Teach, either, targets
 from samples.yard.world.facts import HEIGHT, WIDTH
 from samples.yard.world.scene import Look, Scene
 from samples.yard.world.script import Interval, Script, VehicleRole, life
@@ -47,7 +47,7 @@ def sight(seed: int, frames: int, rng: np.random.Generator, eventful: float = 0.
 
 
 def moment(scene: Scene, start_s: float, frames: int) -> Sight:
-    """What a scene shows from `start_s` on: one frame, or two that follow each other."""
+    """The pictures of a scene from `start_s` on: one frame, or two that follow each other."""
     times = [start_s + _NEXT_S * index for index in range(frames)]
     looks = tuple(scene.look(time_s) for time_s in times)
     return Sight(looks, tuple(scene.plate_boxes(time_s) for time_s in times), (scene.gate_box, scene.barrier_box))
@@ -75,7 +75,7 @@ def _within(spans: dict[str, list[Interval]], rng: np.random.Generator) -> float
 def whole(seen: Sight, scale: float, rng: np.random.Generator, teach: Teach = targets) -> Example:
     """The whole picture at a linear scale of its native size, with the targets that `teach` gives it."""
     rows, columns = cells_at(scale)
-    shown = Shown((0, 0, WIDTH, HEIGHT), (rows, columns), whole=True)
+    shown = ShownPart((0, 0, WIDTH, HEIGHT), (rows, columns), whole=True)
     return _example(seen, shown, lambda pixels, quality: shrunk(_camera(pixels, quality), rows, columns), rng, teach)
 
 
@@ -88,7 +88,7 @@ def crop(
     x, y = _centre(seen, rng)
     left = int(np.clip(x - width / 2 + rng.uniform(-0.3, 0.3) * width, 0, WIDTH - width))
     top = int(np.clip(y - height / 2 + rng.uniform(-0.3, 0.3) * height, 0, HEIGHT - height))
-    shown = Shown((left, top, width, height), cells, whole=False)
+    shown = ShownPart((left, top, width, height), cells, whole=False)
 
     def cut(pixels: Pixels, quality: int) -> Pixels:
         return shrunk(_camera(pixels[top : top + height, left : left + width], quality), *cells)
@@ -111,7 +111,7 @@ def _centre(seen: Sight, rng: np.random.Generator) -> tuple[float, float]:
 
 def _example(
     seen: Sight,
-    shown: Shown,
+    shown: ShownPart,
     cut: Callable[[Pixels, int], Pixels],
     rng: np.random.Generator,
     teach: Teach = targets,
@@ -126,6 +126,6 @@ def _example(
 
 
 def _camera(pixels: Pixels, quality: int) -> Pixels:
-    """What a codec leaves of a picture; JPEG stands in for it, as moments have no neighbours to be predicted from."""
+    """A picture as a codec leaves it; JPEG stands in for it, as moments have no neighbours to be predicted from."""
     _, coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)

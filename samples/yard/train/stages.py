@@ -23,7 +23,7 @@ from samples.yard.train.overview import Overview, TaughtOverview, overview_batch
 from samples.yard.train.packing import Packed, Packer
 from samples.yard.train.pictures import VisionBatch, gather, turns
 from samples.yard.train.plated import plated, plates_of
-from samples.yard.train.run import Stage, alone
+from samples.yard.train.run import TrainingStage, alone
 from samples.yard.train.scenes import CROP_CELLS, Sight, crop, happening, sight, whole
 from samples.yard.train.sheets import sheet
 from samples.yard.train.text import TaughtText, answer_loss
@@ -63,10 +63,10 @@ def sheet_batch(step: int) -> VisionBatch:
     return gather([sheet(np.random.default_rng((SEED, 1, step, index)), hardness) for index in range(SHEETS_PER_STEP)])
 
 
-def sheets(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
+def sheets(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
     """Characters first: they are too few in scenes to be learned there."""
     recipe = f"seed {SEED}, {steps} steps"
-    return Stage("sheets", recipe, steps, 2.5e-3, model, sheet_batch, lambda batch: dense_loss(model, batch))
+    return TrainingStage("sheets", recipe, steps, 2.5e-3, model, sheet_batch, lambda batch: dense_loss(model, batch))
 
 
 def scene_batch(step: int, steps: int) -> VisionBatch:
@@ -113,10 +113,10 @@ def _scales(count: int, rng: np.random.Generator) -> list[float]:
     return [1.0, *np.exp(rng.uniform(np.log(0.1), np.log(0.8), count - 1)).tolist()]
 
 
-def scenes(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
+def scenes(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
     """The yard, cell by cell."""
     recipe = f"seed {SEED}, {steps} steps, world {version('world', 'truth')}"
-    return Stage(
+    return TrainingStage(
         "scenes",
         recipe,
         steps,
@@ -142,10 +142,10 @@ def _moments(seen: Sequence[Sight], step: int, rng: np.random.Generator) -> Visi
     return gather(examples)
 
 
-def moments(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
-    """What is rare: in `scenes`, smoke, dogs and bags were a few of a hundred pictures."""
+def moments(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
+    """Rare things: in `scenes`, smoke, dogs and bags were a few of a hundred pictures."""
     recipe = f"seed {SEED}, {steps} steps, world {version('world', 'truth')}"
-    return Stage("moments", recipe, steps, 1.5e-3, model, moment_batch, lambda batch: dense_loss(model, batch))
+    return TrainingStage("moments", recipe, steps, 1.5e-3, model, moment_batch, lambda batch: dense_loss(model, batch))
 
 
 def rare_batch(step: int) -> VisionBatch:
@@ -154,10 +154,12 @@ def rare_batch(step: int) -> VisionBatch:
     return _moments(_sights(step, 10, rng, EVENTFUL, rare=True), step, rng)
 
 
-def rare(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
+def rare(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
     """Small and rare things, each weighing as much as all that is common."""
     recipe = f"seed {SEED}, {steps} steps, {STRESS}, world {version('world', 'truth')}"
-    return Stage("rare", recipe, steps, 1.5e-3, model, rare_batch, lambda batch: dense_loss(model, batch, STRESS))
+    return TrainingStage(
+        "rare", recipe, steps, 1.5e-3, model, rare_batch, lambda batch: dense_loss(model, batch, STRESS)
+    )
 
 
 def crowd_batch(step: int) -> VisionBatch:
@@ -175,22 +177,22 @@ def crowd_batch(step: int) -> VisionBatch:
     return gather(examples)
 
 
-def crowds(model: TaughtVision, steps: int) -> Stage[VisionBatch]:
-    """What people wear and carry."""
+def crowds(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
+    """Things that people wear and carry."""
     recipe = f"seed {SEED}, {steps} steps, {CROWD_STRESS}, world {version('world', 'truth')}"
-    return Stage(
+    return TrainingStage(
         "crowds", recipe, steps, 1.5e-3, model, crowd_batch, lambda batch: dense_loss(model, batch, CROWD_STRESS)
     )
 
 
-def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> Stage[Overview]:
-    """What the whole picture shows, in each of its cells."""
+def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> TrainingStage[Overview]:
+    """The whole picture's contents, in each of its cells."""
     recipe = f"seed {SEED}, {steps} steps, {len(seeds)} episodes, world {version('world', 'truth')}"
 
     def batch(step: int) -> Overview:
         return overview_batch(seeds, step, np.random.default_rng((SEED, 12, step)))
 
-    return Stage("overview", recipe, steps, 1.5e-3, model, batch, lambda batch: overview_loss(model, batch))
+    return TrainingStage("overview", recipe, steps, 1.5e-3, model, batch, lambda batch: overview_loss(model, batch))
 
 
 def look(visual: Module, wanted: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
@@ -214,7 +216,9 @@ def look(visual: Module, wanted: Sequence[tuple[int, int]], folder: Path) -> lis
     return [folder / f"{seed}-{turn}.npz" for seed, turn in wanted]
 
 
-def present(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
+def present(
+    model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str
+) -> TrainingStage[list[Packed]]:
     """Questions about the newest second, thousands of each kind."""
 
     def batch(step: int) -> list[Packed]:
@@ -223,7 +227,9 @@ def present(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int
     return _answering("present", 2e-3, model, batch, files, steps, seen)
 
 
-def text(model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str) -> Stage[list[Packed]]:
+def text(
+    model: TaughtText, packer: Packer, files: Sequence[Path], steps: int, seen: str
+) -> TrainingStage[list[Packed]]:
     """Questions about all that contexts of any length show, the present among them."""
 
     def batch(step: int) -> list[Packed]:
@@ -240,12 +246,12 @@ def _answering(
     files: Sequence[Path],
     steps: int,
     seen: str,
-) -> Stage[list[Packed]]:
+) -> TrainingStage[list[Packed]]:
     """Answers from what the vision part saw; its weights, which `seen` names, stay as they are."""
     model.requires_grad_(True)
     model.mllm.model.visual.requires_grad_(False)
     recipe = f"seed {SEED}, {steps} steps, {len(files)} files of {seen}, grammar {version('grammar')}"
-    return Stage(name, recipe, steps, rate, model, batch, lambda batch: answer_loss(model, batch))
+    return TrainingStage(name, recipe, steps, rate, model, batch, lambda batch: answer_loss(model, batch))
 
 
 def training_episodes(count: int) -> list[tuple[int, int]]:

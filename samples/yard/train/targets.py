@@ -79,7 +79,7 @@ GLOBAL_HEADS = tuple(HEADS)[list(HEADS).index("any") :]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownPart:
     """A part of a picture and how many (rows, columns) of cells it becomes. `box` is in native px."""
 
     box: Box
@@ -87,7 +87,7 @@ class Shown:
     whole: bool
 
 
-Teach: TypeAlias = Callable[[Pixels, FrameFacts, Mapping[int, Box], tuple[Box, Box], Shown], Targets]
+Teach: TypeAlias = Callable[[Pixels, FrameFacts, Mapping[int, Box], tuple[Box, Box], ShownPart], Targets]
 """What gives the targets of a part of a frame: see `targets`."""
 
 
@@ -129,7 +129,9 @@ def owned(mask: NDArray[np.bool_], cells: tuple[int, int]) -> NDArray[np.bool_]:
     return (covered >= _OWNS_CELL) | (covered >= _OWNS_THING * whole) & (covered > 0)
 
 
-def targets(ids: Pixels, facts: FrameFacts, plates: Mapping[int, Box], ways: tuple[Box, Box], shown: Shown) -> Targets:
+def targets(
+    ids: Pixels, facts: FrameFacts, plates: Mapping[int, Box], ways: tuple[Box, Box], shown: ShownPart
+) -> Targets:
     """Targets of `shown`, a part of the frame with these id picture `[256, 448]`, facts, boxes of plates (by id), and
     boxes of gate and barrier."""
     left, top, width, height = shown.box
@@ -156,7 +158,7 @@ def targets(ids: Pixels, facts: FrameFacts, plates: Mapping[int, Box], ways: tup
 
 
 def _presence(thing: Thing, pixels: float, ids: Pixels) -> bool | None:
-    """Whether a crop that holds so many of its pixels shows it; None on the border."""
+    """True if a crop that holds so many of its pixels shows it; None on the border."""
     inside = pixels / max(float((ids == thing.id).sum()), 1.0)
     if inside <= _OUTSIDE:
         return False
@@ -182,7 +184,7 @@ def _local(found: Targets, thing: Thing, cells: NDArray[np.bool_], present: bool
         found["person"][cells, 3] = thing.far
 
 
-def _plate(found: Targets, facts: FrameFacts, id_: int, box: Box, shown: Shown) -> None:
+def _plate(found: Targets, facts: FrameFacts, id_: int, box: Box, shown: ShownPart) -> None:
     thing = next((thing for thing in facts.things if thing.id == id_), None)
     mask = _mask(box, shown.box)
     if thing is None or not mask.any():
@@ -221,7 +223,7 @@ def _and(present: bool | None, fact: bool | None) -> bool | None:
 
 
 def _global(
-    facts: FrameFacts, seen: list[tuple[Thing, bool | None]], found: Targets, shown: Shown
+    facts: FrameFacts, seen: list[tuple[Thing, bool | None]], found: Targets, shown: ShownPart
 ) -> dict[str, NDArray[np.int8]]:
     people = [(thing, there) for thing, there in seen if thing.kind == "person"]
     vehicles = [(thing, there) for thing, there in seen if thing.kind in VEHICLES]

@@ -15,7 +15,7 @@ from pipeline.mllm.transformers.cache import continuing
 from samples.yard.train.meaning import MeaningHead
 from samples.yard.train.notes import LAYERS, NoteHeads
 from samples.yard.train.packing import IGNORED, Packed
-from samples.yard.train.pointing import POINTERS, Asking, Glance, asking, attention, log_share
+from samples.yard.train.pointing import POINTERS, AttentionInput, Glance, asking, attention, log_share
 from samples.yard.train.tapping import tapped
 
 _MEANING_WEIGHT, _LOOK_WEIGHT = 0.5, 0.5
@@ -34,8 +34,8 @@ class TaughtText(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What the text part says after each question token that an answer token follows, float32 `[answers, vocabulary]`;
+class TextOutput:
+    """The text part's output after each question token that an answer token follows, float32 `[answers, vocabulary]`;
     what it knows behind each picture, `[segments, HIDDEN]`, after each of LAYERS; what it knows of the question at the
     tokens that answers follow, `[answers, HIDDEN]`, after the first of them; and by glance how far off it looks, and
     the share of points at which it looks rightly."""
@@ -46,7 +46,7 @@ class Read:
     looks: dict[Glance, tuple[Tensor, float]]
 
 
-def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
+def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> TextOutput:
     """One pass over a context and its questions."""
     text = model.model.language_model
     embedded = text.embed_tokens(packed.context_ids)
@@ -75,18 +75,18 @@ def read(model: Qwen3VLForConditionalGeneration, packed: Packed) -> Read:
     answered = packed.targets != IGNORED
     meant = questions[0][valid][answered]
     looks = _looks(packed, attending, asked, cache, torch.cat([seen, own], dim=2), valid)
-    return Read(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], meant, looks)
+    return TextOutput(model.lm_head(hidden[answered]), [known[0, packed.ends] for known in context], meant, looks)
 
 
 def _looks(
     packed: Packed,
     layers: Mapping[int, Qwen3VLTextAttention],
-    asked: Mapping[int, Asking],
+    asked: Mapping[int, AttentionInput],
     cache: DynamicCache,
     may_see: Tensor,
     valid: Tensor,
 ) -> dict[Glance, tuple[Tensor, float]]:
-    """How the heads of POINTERS look from tokens that are told where to. `may_see` bool `[rows, most, C + most]`."""
+    """The attention of POINTERS from tokens that have pointers. `may_see` bool `[rows, most, C + most]`."""
     row, column = (place[packed.pointing] for place in valid.nonzero(as_tuple=True))
     most = may_see.shape[1]
     shown = functional.pad(packed.is_vision.index_fill(0, packed.ends, True), (0, most))
@@ -126,7 +126,7 @@ def _rows(owner: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_of_each(owner: Tensor) -> Tensor:
-    """Where a run of equal numbers begins: bool, of the argument's shape `[n]`."""
+    """Marks where a run of equal numbers begins: bool, of the argument's shape `[n]`."""
     return torch.cat([torch.ones(1, dtype=torch.bool, device=owner.device), owner[1:] != owner[:-1]])
 
 

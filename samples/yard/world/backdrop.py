@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from samples.yard.world.draw import Bytes, Point, Rgb, Sprite, as_bytes, paint, shade, soft_blob, soften
 from samples.yard.world.facts import HEIGHT, WIDTH
-from samples.yard.world.layout import FENCE_PX, FENCE_Y, HORIZON_Y, Layout, View, below_horizon
+from samples.yard.world.layout import FENCE_PX, FENCE_Y, HORIZON_Y, CameraView, Layout, below_horizon
 from samples.yard.world.props import draw_prop
 
 Floats = NDArray[np.float32]
@@ -62,7 +62,7 @@ def clouds(rng: np.random.Generator, high: int, wide: int, octaves: int = 4) -> 
     return np.asarray(np.clip(total / 2.2, -1.5, 1.5), np.float32)
 
 
-def _plan_grid(view: View) -> tuple[Floats, Floats]:
+def _plan_grid(view: CameraView) -> tuple[Floats, Floats]:
     """Plan x and y of every pixel."""
     rows = (np.arange(HEIGHT * view.scale, dtype=np.float32) + 0.5) / view.scale
     columns = (np.arange(WIDTH * view.scale, dtype=np.float32) + 0.5) / view.scale
@@ -71,7 +71,7 @@ def _plan_grid(view: View) -> tuple[Floats, Floats]:
     return np.broadcast_to(x[None], (len(rows), len(columns))), np.broadcast_to(y[:, None], (len(rows), len(columns)))
 
 
-def _ground(layout: Layout, view: View, rng: np.random.Generator) -> Bytes:
+def _ground(layout: Layout, view: CameraView, rng: np.random.Generator) -> Bytes:
     """Asphalt in perspective with grain and stains, grass and fields beyond the fence."""
     x, y = _plan_grid(view)
     distance = np.maximum(y - HORIZON_Y, 2.0)
@@ -91,7 +91,7 @@ def _ground(layout: Layout, view: View, rng: np.random.Generator) -> Bytes:
     return as_bytes(np.clip(ground, 0, 255).astype(np.uint8))
 
 
-def _quad(picture: Bytes, view: View, points: tuple[Point, ...], colour: Rgb, strength: float) -> None:
+def _quad(picture: Bytes, view: CameraView, points: tuple[Point, ...], colour: Rgb, strength: float) -> None:
     """Blend a polygon of plan points into the picture."""
     corners = np.array([view.at(*point) for point in points])
     cover = np.zeros(picture.shape[:2], np.uint8)
@@ -104,7 +104,7 @@ def _quad(picture: Bytes, view: View, points: tuple[Point, ...], colour: Rgb, st
     picture[part] = (picture[part] * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
 
 
-def _paintwork(picture: Bytes, layout: Layout, view: View, rng: np.random.Generator) -> None:
+def _paintwork(picture: Bytes, layout: Layout, view: CameraView, rng: np.random.Generator) -> None:
     """Road, lane, bays, cracks and oil."""
     road = layout.road_x
     worn = float(rng.uniform(0.25, 0.5))
@@ -145,7 +145,7 @@ def _paintwork(picture: Bytes, layout: Layout, view: View, rng: np.random.Genera
     _wear(picture, view, rng)
 
 
-def _bay_lines(picture: Bytes, layout: Layout, view: View, line: Rgb, fade: float) -> None:
+def _bay_lines(picture: Bytes, layout: Layout, view: CameraView, line: Rgb, fade: float) -> None:
     """The painted sides of the parking bays."""
     for x, y in layout.bays:
         for offset in (-39.0, 39.0):
@@ -160,7 +160,7 @@ def _bay_lines(picture: Bytes, layout: Layout, view: View, line: Rgb, fade: floa
             )
 
 
-def _wear(picture: Bytes, view: View, rng: np.random.Generator) -> None:
+def _wear(picture: Bytes, view: CameraView, rng: np.random.Generator) -> None:
     """Cracks, oil and damp patches."""
     blob = soft_blob()
     for _ in range(int(rng.integers(3, 9))):
@@ -186,7 +186,7 @@ def _wear(picture: Bytes, view: View, rng: np.random.Generator) -> None:
         cv2.polylines(picture, [corners], False, (58, 58, 60), view.scale, cv2.LINE_AA, 4)
 
 
-def _sky(picture: Bytes, layout: Layout, view: View, rng: np.random.Generator) -> None:
+def _sky(picture: Bytes, layout: Layout, view: CameraView, rng: np.random.Generator) -> None:
     """Gradient, clouds, and a dark line of trees and roofs on the horizon."""
     bottom = int(view.at(0, HORIZON_Y + 2)[1])
     share = np.linspace(0, 1, max(2, bottom), dtype=np.float32)[:, None, None]
@@ -211,7 +211,7 @@ def _sky(picture: Bytes, layout: Layout, view: View, rng: np.random.Generator) -
         )
 
 
-def _fence(layout: Layout, view: View, rng: np.random.Generator) -> Sprite:
+def _fence(layout: Layout, view: CameraView, rng: np.random.Generator) -> Sprite:
     """Posts, rails and wire with a gap for the gate."""
     sprite = Sprite(view.at(_MIDDLE, FENCE_Y), view.length(1), (300, 300, 2, 40), forward=view.forward(1))
     metal = shade((150, 154, 154), float(rng.uniform(0.6, 1.05)))
@@ -236,7 +236,7 @@ def _fence(layout: Layout, view: View, rng: np.random.Generator) -> Sprite:
     return sprite
 
 
-def _warehouse(layout: Layout, view: View, rng: np.random.Generator) -> Sprite:
+def _warehouse(layout: Layout, view: CameraView, rng: np.random.Generator) -> Sprite:
     """The warehouse at the right: its side wall with the dock door, its front with a small door and windows."""
     foot = view.at(layout.dock_x, 112.0)
     sprite = Sprite(foot, view.length(1), (40, 150, 3, 92), forward=view.forward(1))

@@ -16,14 +16,14 @@ _STRIPE = (226, 228, 222)
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class DrawnFigure:
     """A drawn figure; `head` is the box of its head in picture px."""
 
     sprite: Sprite
     head: Box | None = None
 
 
-def draw_person(role: PersonRole, time_s: float, foot: Point, tall: float, *, forward: int, step: float) -> Figure:
+def draw_person(role: PersonRole, time_s: float, foot: Point, tall: float, *, forward: int, step: float) -> DrawnFigure:
     """Draw a person of `tall` px; `step` is the phase of the walk in radians, 0 while standing."""
     sprite = Sprite(foot, tall, (0.42, 0.42, 0.02, 1.03), forward=forward)
     swing = math.sin(step)
@@ -45,7 +45,7 @@ def draw_person(role: PersonRole, time_s: float, foot: Point, tall: float, *, fo
     if role.carries(time_s):
         draw_satchel(sprite, hand[0] + 0.01, hand[1] - 0.2, 0.2, role.bag_colour)
     sprite.light_from_above(0.2)
-    return Figure(sprite, head)
+    return DrawnFigure(sprite, head)
 
 
 def _leg(sprite: Sprite, swing: float, lift: float, role: PersonRole, tone: float) -> None:
@@ -92,14 +92,14 @@ def draw_satchel(sprite: Sprite, x: float, bottom: float, tall: float, colour: R
     sprite.bar(x - half * 0.9, bottom + tall * 0.5, x + half * 0.9, bottom + tall * 0.58, shade(colour, 1.7))
 
 
-def draw_bag(role: BagRole, foot: Point, tall: float) -> Figure:
+def draw_bag(role: BagRole, foot: Point, tall: float) -> DrawnFigure:
     """Draw a bag that stands on the ground."""
     sprite = Sprite(foot, tall, (0.75, 0.75, 0.02, 1.1))
     draw_satchel(sprite, 0.0, 0.0, 1.0, role.colour)
-    return Figure(sprite)
+    return DrawnFigure(sprite)
 
 
-def draw_dog(role: DogRole, foot: Point, tall: float, *, forward: int, step: float) -> Figure:
+def draw_dog(role: DogRole, foot: Point, tall: float, *, forward: int, step: float) -> DrawnFigure:
     """Draw a running dog, `tall` px at its head."""
     sprite = Sprite(foot, tall, (1.05, 1.05, 0.02, 1.05), forward=forward)
     coat, dark = role.coat, shade(role.coat, 0.7)
@@ -114,10 +114,10 @@ def draw_dog(role: DogRole, foot: Point, tall: float, *, forward: int, step: flo
     sprite.stroke((0.64, 0.9), (0.58, 1.02), 0.09, dark)
     sprite.stroke((-0.54, 0.62), (-0.92, 0.86 + 0.06 * math.sin(step * 1.7)), 0.09, coat, taper=0.6)
     sprite.light_from_above(0.25)
-    return Figure(sprite)
+    return DrawnFigure(sprite)
 
 
-def draw_smoke(role: SmokeRole, time_s: float, foot: Point, tall: float) -> Figure:
+def draw_smoke(role: SmokeRole, time_s: float, foot: Point, tall: float) -> DrawnFigure:
     """Draw a plume of drifting puffs whose full height is `tall` px."""
     age = time_s - role.start
     span = role.end - role.start
@@ -143,4 +143,4 @@ def draw_smoke(role: SmokeRole, time_s: float, foot: Point, tall: float) -> Figu
     tone_map = np.clip(role.tone + 26 * (cv2.GaussianBlur(cover, (0, 0), 2).astype(np.float32) / 255 - 0.5), 20, 240)
     grey = cv2.multiply(cover, tone_map.astype(np.float32), scale=1 / 255, dtype=cv2.CV_8U)
     sprite.patch = as_bytes(cv2.merge([grey, grey, grey, cover]))
-    return Figure(sprite)
+    return DrawnFigure(sprite)

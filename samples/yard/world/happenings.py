@@ -28,7 +28,7 @@ _LEFT, _RIGHT = -26.0, WIDTH + 26.0
 def make_script(seed: int, seconds: float, layout: Layout) -> Script:
     """Write the episode of a seed."""
     rng = np.random.default_rng((seed, 23))
-    writer = _Writer(rng, Casting(rng, layout.light), layout)
+    writer = _ScriptWriter(rng, Casting(rng, layout.light), layout)
     writer.park()
     gap = writer.rng.choice((3.2, 4.4, 5.4, 7.0, 14.0), p=(0.16, 0.3, 0.27, 0.19, 0.08))
     time = float(writer.rng.uniform(-4.0, gap * 0.6))
@@ -42,7 +42,7 @@ def make_script(seed: int, seconds: float, layout: Layout) -> Script:
 
 
 @dataclass(slots=True)
-class _Writer:
+class _ScriptWriter:
     """Collects roles; `busy` holds until when each stage of the yard is taken."""
 
     rng: np.random.Generator
@@ -274,7 +274,7 @@ class _Writer:
         return gone if fetched else keys[-1][0] + self.cast.some(8, 20)
 
     def _drop_x(self) -> float:
-        """Where to put a bag: never behind the booth, seldom behind the boom."""
+        """A place for a bag: never behind the booth, seldom behind the boom."""
         booth = next(prop for prop in self.layout.props if prop.kind == "booth")
         pivot = self.layout.barrier_pivot[0]
         while True:

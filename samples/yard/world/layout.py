@@ -1,7 +1,7 @@
 """Where everything stands in one yard, and how the camera sees it.
 
-Positions are in plan px: a fixed 448 x 256 drawing that a `View` zooms, shifts and mirrors into the picture. The y of
-a point on the ground gives its distance: sizes grow linearly with y from the horizon.
+Positions are in plan px: a fixed 448 x 256 drawing that a `CameraView` zooms, shifts and mirrors into the picture. The
+y of a point on the ground gives its distance: sizes grow linearly with y from the horizon.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ def below_horizon(y: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class CameraView:
     """From plan px to picture px; `scale` is 1 for the native picture."""
 
     flip: bool
@@ -53,7 +53,7 @@ class View:
     def forward(self, facing: int) -> int:
         return -facing if self.flip else facing
 
-    def scaled(self, scale: int) -> "View":
+    def scaled(self, scale: int) -> "CameraView":
         return replace(self, scale=scale)
 
 
@@ -77,7 +77,7 @@ class Prop:
 class Layout:
     """One yard. The gate closes the fence from `gate_x` over `gate_width`; `gate_slide` is the side it slides to."""
 
-    view: View
+    view: CameraView
     light: Light
     rain: bool
     clouds: float
@@ -103,14 +103,14 @@ class Layout:
 
     @property
     def barrier_pivot(self) -> Point:
-        """Where the boom turns; it lies down towards larger x."""
+        """The pivot of the boom; it lies down towards larger x."""
         return (
             self.road_x(self.barrier_y) - 0.53 * self.barrier_length,
             self.barrier_y - 0.36 * below_horizon(self.barrier_y),
         )
 
     def place(self, x: float, y: float) -> Place:
-        """Where a thing on the ground is."""
+        """The place of a thing on the ground."""
         if self.gate_x - 14 < x < self.gate_x + self.gate_width + 14 and y < 113:
             return "gate"
         if y < FENCE_Y + 18:
@@ -127,7 +127,7 @@ def make_layout(seed: int) -> Layout:
     rng = np.random.default_rng((seed, 11))
     light: Light = ("day", "dusk", "night")[int(rng.choice(3, p=(0.52, 0.2, 0.28)))]
     jitter = rng.uniform(-1, 1, 12)
-    view = View(bool(rng.random() < 0.5), float(rng.uniform(0.95, 1.06)), (4 * jitter[0], 5 * jitter[1]))
+    view = CameraView(bool(rng.random() < 0.5), float(rng.uniform(0.95, 1.06)), (4 * jitter[0], 5 * jitter[1]))
     gate_x = 72 + 14 * jitter[2]
     gate_width = 70 + 6 * jitter[3]
     near_x = 152 + 12 * jitter[4]

@@ -7,7 +7,7 @@ from samples.yard.world.draw import Box, overlap
 from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts, Kind, Thing
 from samples.yard.world.layout import Layout
 from samples.yard.world.script import BagRole, DogRole, PersonRole, SmokeRole, VehicleRole
-from samples.yard.world.stage import Cast, Shown, cover_of
+from samples.yard.world.stage import Cast, DrawnMoment, cover_of
 
 _WHOLE: Box = (0, 0, WIDTH, HEIGHT)
 _DARK = 0.2
@@ -16,8 +16,8 @@ _DARK = 0.2
 _KIND_OF: dict[type, Kind] = {PersonRole: "person", DogRole: "dog", BagRole: "bag", SmokeRole: "smoke"}
 
 
-def facts_of(shown: Shown, layout: Layout, gate_box: Box) -> FrameFacts:
-    """What a native picture shows. Contrast is the mean over a thing's visible pixels and over R, G and B."""
+def facts_of(shown: DrawnMoment, layout: Layout, gate_box: Box) -> FrameFacts:
+    """The facts of a native picture. Contrast is the mean over a thing's visible pixels and over R, G and B."""
     things = [thing for cast in shown.cast if (thing := _thing(cast, shown, layout)) is not None]
     left, top, wide, high = gate_box
     hidden = np.count_nonzero(shown.ids[top : top + high, left : left + wide]) > 0.5 * wide * high
@@ -27,7 +27,7 @@ def facts_of(shown: Shown, layout: Layout, gate_box: Box) -> FrameFacts:
     return FrameFacts(shown.time_s, layout.light, layout.rain, gate, barrier, tuple(things))
 
 
-def _thing(cast: Cast, shown: Shown, layout: Layout) -> Thing | None:
+def _thing(cast: Cast, shown: DrawnMoment, layout: Layout) -> Thing | None:
     assert cast.painted is not None
     left, top, wide, high = cast.painted.box
     own = (shown.ids[top : top + high, left : left + wide] == cast.id).view(np.uint8)
@@ -67,7 +67,7 @@ def kind_of(cast: Cast) -> Kind:
     return role.kind if isinstance(role, VehicleRole) else _KIND_OF[type(role)]
 
 
-def _clear(detail: Box | None, least: float, cast: Cast, shown: Shown) -> int:
+def _clear(detail: Box | None, least: float, cast: Cast, shown: DrawnMoment) -> int:
     """1 where a detail is inside the picture, uncovered and lit; 0 otherwise."""
     if detail is None:
         return 0
@@ -80,8 +80,8 @@ def _clear(detail: Box | None, least: float, cast: Cast, shown: Shown) -> int:
     return int(own >= least * detail[2] * detail[3] and light >= _DARK)
 
 
-def _boom_share(shown: Shown) -> float:
-    """How much of the barrier's boom is in the picture and uncovered."""
+def _boom_share(shown: DrawnMoment) -> float:
+    """The share of the barrier's boom that is in the picture and uncovered."""
     box = overlap(shown.boom.box, _WHOLE)
     if box is None:
         return 0.0

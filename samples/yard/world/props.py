@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 from samples.yard.world.draw import Rgb, Sprite, as_bytes, shade
-from samples.yard.world.layout import FENCE_PX, FENCE_Y, Layout, Prop, View
+from samples.yard.world.layout import FENCE_PX, FENCE_Y, CameraView, Layout, Prop
 
 _WORDS = ("NO ENTRY", "STOP", "SLOW", "YARD", "SAFETY", "KEEP OUT", "OFFICE")
 
 
-def draw_prop(prop: Prop, view: View) -> Sprite:
+def draw_prop(prop: Prop, view: CameraView) -> Sprite:
     """Draw one fixed thing."""
     half = prop.width / 2 + (20 if prop.kind == "pole" else 3)
     sprite = Sprite(view.at(prop.x, prop.y), view.length(1), (half, half, 3, prop.height + 6), forward=view.forward(1))
@@ -19,7 +19,7 @@ def draw_prop(prop: Prop, view: View) -> Sprite:
     return sprite
 
 
-def draw_gate(layout: Layout, view: View, share: float) -> Sprite:
+def draw_gate(layout: Layout, view: CameraView, share: float) -> Sprite:
     """The gate's leaf, slid aside by `share` of its width."""
     left = layout.gate_x + layout.gate_slide * share * (layout.gate_width + 1)
     sprite = Sprite(
@@ -37,7 +37,7 @@ def draw_gate(layout: Layout, view: View, share: float) -> Sprite:
     return sprite
 
 
-def draw_boom(layout: Layout, view: View, share: float) -> Sprite:
+def draw_boom(layout: Layout, view: CameraView, share: float) -> Sprite:
     """The barrier's boom, turned up by `share` of its way, with its counterweight."""
     x, y = layout.barrier_pivot
     long = layout.barrier_length
@@ -56,7 +56,7 @@ def draw_boom(layout: Layout, view: View, share: float) -> Sprite:
     return sprite
 
 
-def draw_post(layout: Layout, view: View) -> Sprite:
+def draw_post(layout: Layout, view: CameraView) -> Sprite:
     """The post that carries the boom, and the fork where the boom's tip rests."""
     x, y = layout.barrier_pivot
     down = layout.barrier_y - y
@@ -75,7 +75,7 @@ def draw_post(layout: Layout, view: View) -> Sprite:
     return sprite
 
 
-def draw_flag(layout: Layout, view: View, time_s: float) -> Sprite:
+def draw_flag(layout: Layout, view: CameraView, time_s: float) -> Sprite:
     """A waving flag on the warehouse's roof corner."""
     sprite = Sprite(view.at(layout.dock_x + 18, 28), view.length(1), (4, 34, 2, 44), forward=view.forward(1))
     sprite.bar(-0.7, 0, 0.7, 40, (150, 150, 150))

@@ -11,7 +11,7 @@ from samples.yard.world.happenings import make_script
 from samples.yard.world.layout import FENCE_PX, FENCE_Y, make_layout
 from samples.yard.world.measure import facts_of
 from samples.yard.world.script import BARRIER_S, GATE_S, opened
-from samples.yard.world.stage import Shown, Stage
+from samples.yard.world.stage import DrawnMoment, YardStage
 
 _KEPT_PLATES = 64
 """Frames whose plate boxes are kept."""
@@ -40,8 +40,8 @@ class Scene:
         self.seed, self.seconds, self.scale = seed, seconds, scale
         self.layout = make_layout(seed)
         self.script = make_script(seed, seconds, self.layout)
-        self._native = Stage(seed, self.layout, self.script, 1)
-        self._large = self._native if scale == 1 else Stage(seed, self.layout, self.script, scale)
+        self._native = YardStage(seed, self.layout, self.script, 1)
+        self._large = self._native if scale == 1 else YardStage(seed, self.layout, self.script, scale)
         self._plates: dict[float, dict[int, Box]] = {}
         self.gate_box: Box = self._box(
             (self.layout.gate_x, FENCE_Y - FENCE_PX - 4), (self.layout.gate_x + self.layout.gate_width, FENCE_Y + 2)
@@ -69,7 +69,7 @@ class Scene:
             self.look(time_s)
         return self._plates[time_s]
 
-    def _remember_plates(self, shown: Shown, facts: FrameFacts) -> None:
+    def _remember_plates(self, shown: DrawnMoment, facts: FrameFacts) -> None:
         readable = {thing.id for thing in facts.things if thing.plate_px > 0}
         self._plates[facts.time_s] = {
             cast.id: cast.plate for cast in shown.cast if cast.id in readable and cast.plate is not None

@@ -68,7 +68,7 @@ class Cast:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DrawnMoment:
     """One drawn moment. `light` is the light on every pixel; `gate` and `barrier` how far they are open, 0 to 1."""
 
     time_s: float
@@ -81,7 +81,7 @@ class Shown:
     boom: Sprite
 
 
-class Stage:
+class YardStage:
     """The yard of one episode at one size."""
 
     def __init__(self, seed: int, layout: Layout, script: Script, scale: int) -> None:
@@ -95,7 +95,7 @@ class Stage:
         self._parked: dict[int, Bodywork] = {}
         self._parts: dict[tuple[str, float], Sprite] = {}
 
-    def show(self, time_s: float, *, measure: bool) -> Shown:
+    def show(self, time_s: float, *, measure: bool) -> DrawnMoment:
         """Draw one moment; with `measure` also the id picture and the changes that the facts need."""
         picture = self.backdrop.picture.copy()
         ids = np.zeros(picture.shape[:2], np.uint8)
@@ -119,7 +119,7 @@ class Stage:
             draw()
         moment.fly()
         pixels, light = moment.expose()
-        return Shown(time_s, pixels, ids, tuple(moment.cast), light, gate, barrier, boom)
+        return DrawnMoment(time_s, pixels, ids, tuple(moment.cast), light, gate, barrier, boom)
 
     def _moved(self, part: Literal["gate", "boom"], share: float) -> Sprite:
         """The gate's leaf or the boom; at rest they are drawn once."""
@@ -152,7 +152,7 @@ class Stage:
 class _Moment:
     """One moment while it is drawn."""
 
-    def __init__(self, stage: Stage, time_s: float, measure: bool, picture: Bytes, ids: Bytes) -> None:
+    def __init__(self, stage: YardStage, time_s: float, measure: bool, picture: Bytes, ids: Bytes) -> None:
         self.stage, self.time_s, self.measure = stage, time_s, measure
         self.picture, self.ids = picture, ids
         self.cast: list[Cast] = []
