@@ -25,8 +25,9 @@ Phase = Literal["connecting", "up", "lost", "ended"]
 class Attachment:
     """Keeps one stream attached until it ends or is told to stop.
 
-    A live stream that breaks is reattached for ever. With `insist` False a stream that never gave a frame is given up
-    with SourceUnavailable instead, which is what a person who has just typed its URL wants.
+    A live stream that breaks is reattached for ever, after a refused password in minutes only. With `insist` False a
+    stream that never gave a frame is given up with SourceUnavailable instead and has no events, which is what a person
+    who has just typed its URL wants.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Attachment:
             reason = ""  # cut: whether the hop under way was decided is known to the store alone
             raise
         finally:
-            if reason and self._attached:
+            if reason and (self._attached or self._insist):
                 await self._ended(reason)
             self._enter("ended")
             await self.source.close()
