@@ -13,6 +13,8 @@ from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.clips import steady, write
 from tests.mllm_server import MODEL, Turn, serving
+from tests.web_server import Page
+from tests.web_server import serving as web_serving
 
 WATCH = {"car": {"question": "is there a car?"}}
 
@@ -173,6 +175,31 @@ async def test_a_service_keeps_trying_and_tells_once(tmp_path):
     async with Service(site, SystemClock(), [sink]) as service:
         await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 3)
     assert types(sink, "gate") == ["stream.attached", "mllm.meaningless", "stream.lost", "stream.ended"]
+
+
+async def test_a_camera_that_refuses_the_password_is_not_asked_again_for_minutes(tmp_path):
+    sink = MemorySink("memory")
+    with web_serving() as camera:
+        camera.pages["/cam"] = Page(status=401, headers={"WWW-Authenticate": 'Basic realm="cam"'})
+        site = site_of(tmp_path, {"gate": camera.url("/cam", "operator:XQZwrong@")})
+        async with Service(site, SystemClock(), [sink]) as service:
+            await until(lambda: "stream.lost" in types(sink, "gate"))
+            await asyncio.sleep(1.5)  # two attempts at least, by the back-off of other losses
+            await asyncio.wait_for(service.reconcile(site_of(tmp_path, {})), 10)  # and nobody waits for its pause
+    assert len(camera.asked) <= 2  # without a password, and with it
+    (lost,) = [event for event in sink.events if event.type == "stream.lost"]
+    assert "401" in lost.data["reason"]
+    assert "XQZ" not in str([event.data for event in sink.events])
+
+
+async def test_a_missing_file_that_a_person_names_is_an_error_without_events(tmp_path):
+    sink = MemorySink("memory")
+    with pytest.raises(ConfigError, match=r"gone\.mp4 is not a file"):
+        async with Service(
+            site_of(tmp_path, {"gone": str(tmp_path / "gone.mp4")}), SystemClock(), [sink], insist=False
+        ) as service:
+            await service.finished()
+    assert sink.events == []
 
 
 async def test_a_missing_file_ends_its_stream_and_no_other(tmp_path):
