@@ -19,3 +19,8 @@ class ParityError(EngineError):
 
 class EngineFailed(EngineError):
     """An engine could not answer, or its answer is no use: not finite, or of another shape. The caller falls back."""
+
+
+def not_installed(package: str, extra: str) -> str:
+    """A line about a package that cannot be imported, and the extra of this distribution that installs it."""
+    return f"{package} is not installed; pip install 'resadapt-stream[{extra}]'"

@@ -4,12 +4,14 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import structlog
 
-from allocator_engine.errors import EngineError
+from allocator_engine.errors import EngineError, not_installed
 from allocator_engine.fit import FitRules
 from allocator_engine.manifest import FILE_NAME, SHIPPED, read, trained_for
 from pipeline.allocators.base import Allocator
@@ -27,6 +29,7 @@ from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.kafka_address import KafkaSecurity, parse_kafka_url
+from pipeline.sinks.renewed import RenewedSink
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
@@ -56,6 +59,9 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
         start_s=start_s,
         policy=stream.address_policy(),
         shown=redact_url(stream.url) if "${" in stream.url else None,
+        first_picture_s=stream.first_picture_s,
+        max_pixels=stream.max_pixels,
+        video_track=stream.video_track,
     )
 
 
@@ -156,9 +162,24 @@ def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
     return backends[kind](model, config, clock)
 
 
+def _require_embedded(use: str) -> None:
+    """Raise ConfigError where a package in which the MLLM `use` computes is not installed."""
+    for package in ("torch", "transformers"):
+        try:
+            found = find_spec(package)
+        except ImportError:
+            found = None
+        if found is None:
+            raise ConfigError(
+                f"mllm.use is {redact_mllm(use)!r}, which computes in this process, and"
+                f" {not_installed(package, 'embedded')}; or name a server: openai:URL#MODEL"
+            )
+
+
 def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     if not model:
         raise ConfigError("mllm.use is 'transformers:'; expected a folder or a hub name behind the colon")
+    _require_embedded(config.use)
     from pipeline.mllm.transformers.backend import TransformersMLLM  # loads torch, which the others do not need
 
     return TransformersMLLM(
@@ -209,11 +230,14 @@ def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
         name=f"openai:{redact_url(address.rpartition('#')[0])}#{model}",
         family=config.family,
         api_key=resolve(config.api_key) if config.api_key else None,
+        any_model=config.any_model,
+        samples=config.samples,
         timeout_s=config.timeout_s,
         max_queue=config.max_queue,
         max_streams=config.max_streams,
         max_cache_tokens=config.max_cache_tokens,
         max_prompt_tokens=config.max_prompt_tokens,
+        min_tokens_per_segment=config.min_tokens_per_segment,
         clock=clock,
     )
 
@@ -234,13 +258,14 @@ def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected yard alone, or transformers:PATH_OR_NAME")
     if not any(YARD.glob("*.safetensors")):
         raise ConfigError(
-            f"the MLLM yard has no weights in {YARD}; make them with python -m samples.yard.train --work DIR --out"
-            f" {YARD}, or name another: transformers:PATH_OR_NAME"
+            f"the MLLM yard has no weights in {YARD}; make them in a checkout with python -m samples.yard.train"
+            f" --work DIR --out {YARD}, or name another: transformers:PATH_OR_NAME"
         )
     return _transformers(str(YARD), config, clock)
 
 
 def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
+    _require_embedded("tiny")
     from pipeline.mllm.transformers.tiny import make_tiny
 
     folder = Path(tempfile.mkdtemp(prefix="resadapt-tiny-"))
@@ -266,22 +291,42 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
 
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
-    """The sink of a URL. Raises ConfigError naming the known schemes."""
-    url = resolve_url(config.url)
+    """The sink of a URL, its secrets read again when it fails. Raises ConfigError naming the known schemes."""
+    if "${" not in repr(astuple(config)):
+        return _sink(slug, clock, config)
+    return RenewedSink(partial(_resolved, config), partial(_sink, slug, clock))
+
+
+def _resolved(config: SinkConfig) -> SinkConfig:
+    security = config.security
+    return replace(
+        config,
+        url=resolve_url(config.url),
+        secret=resolve(config.secret) if config.secret else None,
+        security=replace(
+            security,
+            username=resolve(security.username) if security.username else None,
+            password=resolve(security.password) if security.password else None,
+        ),
+    )
+
+
+def _sink(slug: str, clock: Clock, config: SinkConfig) -> Sink:
     expected = "expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
+    url = config.url
     scheme, colon, behind = url.partition(":")
     scheme = scheme.lower() if colon else ""
     if scheme == "jsonl":
-        return JsonlSink(Path(behind), name=slug)
+        return JsonlSink(behind, name=slug)
     if scheme == "kafka":
         bootstrap, topic = parse_kafka_url(url)
-        return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config))
+        return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config), clock=clock)
     if scheme in ("http", "https") and behind.startswith("//"):
         if config.secret is None:
             raise ConfigError(
                 f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"
             )
-        return WebhookSink(url, clock, secret=resolve(config.secret), name=slug)
+        return WebhookSink(url, clock, secret=config.secret, name=slug)
     # The rest of it may hold a token; without //, what is read as the scheme may be a user's name.
     named = f"has the scheme {scheme!r}" if "://" in url else "has no scheme that is known"
     raise ConfigError(f"sinks.{slug}.url {named}; {expected}")
@@ -292,8 +337,8 @@ def _kafka_security(config: SinkConfig) -> KafkaSecurity:
     return KafkaSecurity(
         protocol=security.protocol,
         mechanism=security.mechanism,
-        username=resolve(security.username) if security.username else None,
-        password=resolve(security.password) if security.password else None,
+        username=security.username,
+        password=security.password,
         ca_file=security.ca_file,
         cert_file=security.cert_file,
         key_file=security.key_file,

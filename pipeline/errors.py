@@ -52,6 +52,15 @@ class StoreUnavailable(ResadaptError):
     """The database cannot take a commit (full disk, lost server). The stream waits and commits it again."""
 
 
+class StoreDamaged(ResadaptError):
+    """The database is damaged, or its file was taken away. Nothing can be decided any more: the process ends with a
+    code, so that its supervisor restarts it."""
+
+
+class NotOwner(ResadaptError):
+    """Another process owns the store now. What this one decided is not written; it stops without an event."""
+
+
 class SinkUnavailable(ResadaptError):
     """A sink cannot take events now. They wait in the outbox; the relay tries again after `retry_after_s` seconds."""
 

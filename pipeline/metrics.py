@@ -54,7 +54,11 @@ class Metrics:
         self.frames = counter("frames", "sampled frames that reached the loop", stream)
         self.frames_lost = counter("frames_lost", "sampled frames overwritten unread because the loop was late", stream)
         self.frames_decoded = gauge("frames_decoded", "frames decoded since the stream was attached", stream)
-        self.frames_corrupt = gauge("frames_corrupt", "damaged frames since the stream was attached", stream)
+        self.frames_corrupt = gauge("frames_corrupt", "frames damaged or built on one, since attachment", stream)
+        self.frames_restamped = gauge(
+            "frames_restamped", "frames whose time stamp was not believed since attachment", stream
+        )
+        self.gaps = gauge("stream_gaps", "places where data were lost on the way since attachment", stream)
         self.decode_errors = gauge("decode_errors", "packets that could not be decoded since attachment", stream)
         self.discontinuities = gauge("discontinuities", "jumps of the time stamps since attachment", stream)
         self.hwaccel_fallbacks = gauge("hwaccel_fallbacks", "times decoding fell back to the CPU", stream)
@@ -115,6 +119,8 @@ class Metrics:
             (self.ladder_step, run.ladder.step),
             (self.frames_decoded, decoded.decoded),
             (self.frames_corrupt, decoded.corrupt),
+            (self.frames_restamped, decoded.restamped),
+            (self.gaps, decoded.gaps),
             (self.decode_errors, decoded.decode_errors),
             (self.discontinuities, decoded.discontinuities),
             (self.hwaccel_fallbacks, decoded.hwaccel_fallbacks),

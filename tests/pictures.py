@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import SourceUnavailable
-from pipeline.sources.base import SourceCounts
+from pipeline.sources.base import Notice, SourceCounts, ignore
 from pipeline.types import Frame, Hop
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,22 +47,26 @@ def hop(start_s: float, *pictures: Painted, stream_id: str = "yard") -> Hop:
 
 
 class ScriptedSource:
-    """Gives prepared frames; an exception among them is raised, and the next call goes on behind it."""
+    """Gives prepared frames; an exception among them is raised, and the next call goes on behind it. A notice is
+    given to whoever is to know it."""
 
     live = True
 
-    def __init__(self, script: Iterable[Frame | Exception]) -> None:
+    def __init__(self, script: Iterable[Frame | Exception | Notice]) -> None:
         self._script = iter(script)
         self._closed = False
         self.counts = SourceCounts()
 
-    async def frames(self, sampler) -> AsyncIterator[Frame]:
+    async def frames(self, sampler, notify=ignore) -> AsyncIterator[Frame]:
         for item in self._script:
             await asyncio.sleep(0)
             if self._closed:
                 return
             if isinstance(item, Exception):
                 raise item
+            if isinstance(item, Notice):
+                await notify(item)
+                continue
             self.counts.decoded += 1
             if sampler.wants(item.pts_s):
                 yield item

@@ -84,6 +84,12 @@ def run(
     rate: Annotated[float | None, typer.Option(help="Vision tokens per second of stream.")] = None,
     burst: Annotated[int | None, typer.Option(help="Vision tokens that may be saved up.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at the pace of a live camera.")] = False,
+    stall_s: Annotated[
+        float | None, typer.Option(help="Seconds without a packet after which a live stream is lost (5).")
+    ] = None,
+    first_picture_s: Annotated[
+        float | None, typer.Option(help="Seconds in which its packets must show a first picture (30).")
+    ] = None,
     store: Annotated[str | None, typer.Option(help="Keep state here, and go on where it ended.")] = None,
     name: Annotated[str | None, typer.Option(help="Slug of the stream; by default made from SOURCE.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Events as CloudEvents JSON lines on stdout.")] = False,
@@ -93,7 +99,12 @@ def run(
     set_up_logs(log_level)
     _require_one(context)
     raw = read_yaml(config) if config else {}
-    own = given(allocator=allocator, budget=given(rate_tokens_per_s=rate, burst_tokens=burst))
+    own = given(
+        allocator=allocator,
+        budget=given(rate_tokens_per_s=rate, burst_tokens=burst),
+        stall_s=stall_s,
+        first_picture_s=first_picture_s,
+    )
     named = given(mllm=mllm, engine=engine, store=store, sinks=named_sinks(sink or []))
     site = parse_site(site_of_one(raw, source, name, watch or [], realtime, own) | named)
     scratch = None if "store" in raw or store else Path(tempfile.mkdtemp(prefix="resadapt-"))

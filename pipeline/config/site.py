@@ -71,10 +71,13 @@ class StreamPolicy:
     realtime: bool = False
     hwaccel: str = "auto"
     stall_s: Positive = 5.0
+    first_picture_s: Positive = 30.0
     open_timeout_s: Positive = 5.0
     ring_frames: Annotated[int, Field(ge=1, le=256)] = 8
     on_corrupt: Literal["keep", "drop"] = "drop"
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    max_pixels: Annotated[int, Field(ge=1)] = 8192 * 4320
+    video_track: Annotated[int, Field(ge=0)] | None = None
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
     allow_addresses: tuple[str, ...] = ()
     deny_addresses: tuple[str, ...] = ()
@@ -131,7 +134,9 @@ class MLLMConfig:
 
     Of transformers (and of `yard` and `tiny`, which it runs): `device` and `threads`. Of all but vLLM:
     `max_cache_tokens`. Of all but a server: `dtype`.
-    Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it. Of vLLM:
+    Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it;
+    `any_model` believes the replies of whatever model they name, as a gateway names the one behind it; `samples` is how
+    many answers make a score where the server gives no log-probabilities (0: such a server is refused). Of vLLM:
     `kv_cache_gib` bounds its cache, else `gpu_memory` is the part of the GPU it may take; `picture_cache_gib` bounds
     the host memory in which its processes keep pictures; `max_prompt_tokens` is the longest prompt.
     """
@@ -149,6 +154,8 @@ class MLLMConfig:
     max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
     api_key: str | None = field(default=None, repr=False)
     family: str | None = None
+    any_model: bool = False
+    samples: Annotated[int, Field(ge=0, le=32)] = 0
     kv_cache_gib: Positive | None = None
     picture_cache_gib: Positive = 1.0
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85

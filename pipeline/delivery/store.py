@@ -10,12 +10,16 @@ from datetime import datetime
 from typing import TypeVar
 
 import sqlalchemy as sa
+import structlog
 
 from pipeline.clock import Clock
 from pipeline.core.outcome import Decision
-from pipeline.delivery.database import DELIVERY, OUTBOX, STREAM_STATE, Database, StoreFull
+from pipeline.delivery.database import DELIVERY, OUTBOX, STREAM_STATE, Database
+from pipeline.delivery.database_faults import StoreFull
 from pipeline.sinks.cloudevents import dump_json, load_json
 from pipeline.types import Event
+
+log = structlog.get_logger()
 
 KEEP_EVENTS = 10_000
 PRUNE_EVERY = 256
@@ -33,6 +37,9 @@ _EVENTS = sa.select(
 )
 _OWED = _EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
 _SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+_KNOWN = _EVENTS.where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+_SAME = ("type", "stream_id", "watch_id", "data")
+"""What an event that is decided again has in common with the first; it may be decided at another time."""
 _DELIVERED = sa.delete(DELIVERY).where(
     DELIVERY.c.sink == sa.bindparam("sink"), DELIVERY.c.seq.in_(sa.bindparam("seqs", expanding=True))
 )
@@ -72,7 +79,9 @@ class Store:
 
     Events delivered to every sink stay as history, the newest `keep_events` of them. `max_bytes` bounds a SQLite file:
     when it, or the disk, is full the history goes first; after that commits raise StoreUnavailable until sinks have
-    taken events. Undelivered events are never dropped. `exclusive` allows one such process per database.
+    taken events. Undelivered events are never dropped. `exclusive` allows one such process per database: once another
+    one has taken it, whatever writes raises NotOwner. `conflicts` counts the events that were dropped because another
+    one has their id, which must not happen.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class Store:
         max_bytes: int | None = None,
         exclusive: bool = False,
     ) -> None:
+        self.conflicts = 0
         self._clock = clock
         self._keep_events = keep_events
         self._sinks: tuple[str, ...] = ()
@@ -117,8 +127,9 @@ class Store:
     def commit(self, decisions: Sequence[Decision]) -> int:
         """Make decisions durable together; later ones of a stream replace earlier ones.
 
-        An event whose id is already there is neither written nor delivered again. Returns how many events are new.
-        Raises ValueError for event data that JSON cannot hold; then nothing is written.
+        An event whose id is already there is neither written nor delivered again; where that is another event, it is
+        logged as an error. Returns how many events are new. Raises ValueError for event data that JSON cannot hold;
+        then nothing is written.
         """
         return self.write([self.rows_of(decision) for decision in decisions])
 
@@ -137,8 +148,8 @@ class Store:
         with self._database.writing() as connection:
             if states:
                 connection.execute(self._save_state, list(states.values()))
-            for known in _seqs_of(connection, list(events)):
-                del events[known]
+            for known in _known(connection, list(events)):
+                self._shout_if_changed(known, events.pop(str(known["event_id"])))
             if events:
                 self._write_events(connection, events)
         return len(events)
@@ -199,6 +210,13 @@ class Store:
         if not self._sinks:
             self._prune_now_and_then(connection, len(events))
 
+    def _shout_if_changed(self, known: sa.RowMapping, again: _EventRow) -> None:
+        differing = [name for name in _SAME if known[name] != again[name]]
+        if differing:
+            self.conflicts += 1
+            names = {name: again[name] for name in ("event_id", "stream_id", "watch_id", "type")}
+            log.error("event_dropped_whose_id_another_event_has", differing=differing, **names)
+
     def _prune_now_and_then(self, connection: sa.Connection, more: int) -> None:
         self._unpruned += more
         if self._unpruned >= PRUNE_EVERY:
@@ -240,6 +258,12 @@ def _event_of(
     data = load_json(text)
     assert isinstance(data, dict)
     return StoredEvent(seq, Event(event_id, kind, stream_id, datetime.fromisoformat(time), data, watch_id))
+
+
+def _known(connection: sa.Connection, ids: Sequence[str]) -> Iterator[sa.RowMapping]:
+    """Those events that are there."""
+    for part in _portions(ids):
+        yield from connection.execute(_KNOWN, {"ids": part}).mappings().all()
 
 
 def _seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from allocator_engine.evaluate.frontier import Frontier, frontier
 from allocator_engine.evaluate.records import Records
 from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, OnProgress, Spending
 from allocator_engine.evaluate.tasks import Family, TaskOutcome, TaskSource
-from allocator_engine.manifest import manifest_path
+from allocator_engine.manifest import mark_of
 from allocator_engine.train.data import read_rows
 from pipeline.build import YARD
 from pipeline.config.site import MLLMConfig
@@ -70,7 +70,7 @@ class Comparison:
             "mllm": _hash([named, *weights]),
             "answers": ANSWERS_VERSION,
             "spending": self._spending(named),
-            **{name: _hash([manifest_path(engine)]) for name, engine in engines.items()},
+            **{name: mark_of(engine) for name, engine in engines.items()},
         }
 
     def _spending(self, mllm: str) -> str:

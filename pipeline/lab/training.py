@@ -21,13 +21,11 @@ from pipeline.lab.digests import content
 from pipeline.lab.footage import LONG_FRAMES, RecordingReader, SiteClips, survey
 from pipeline.lab.material import Material, bucket
 from pipeline.lab.natives import NativeAnswers
+from pipeline.lab.patience import PATIENCE_S
 from pipeline.redact import redact_mllm
 
 PROMPTS_AT_ONCE = 2
 """Prompts that are played at the same time where others answer: one is decoded and fitted while the other is asked."""
-
-PATIENCE_S = 600.0
-"""How long an answer may take at least: nobody waits for it."""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from pipeline.loop import Runtime, allocate, grant_tokens, watch_stream
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.mllm.null import NullMLLM
-from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.base import Notify, Sampler, SourceCounts, ignore
 from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
 
 HOPS = HopRules(sample_fps=2.0, hop_s=1.0)
@@ -59,7 +59,7 @@ class Recording:
         self._frames = frames
         self.counts = SourceCounts()
 
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+    async def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
         """See Source."""
         for frame in self._frames:
             if sampler.wants(frame.pts_s):

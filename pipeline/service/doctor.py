@@ -54,6 +54,8 @@ def _stream(stream: StreamConfig, clock: Clock) -> str:
         read_s=2.0,
         open_timeout_s=stream.open_timeout_s,
         rtsp_transport=stream.rtsp_transport,
+        max_pixels=stream.max_pixels,
+        video_track=stream.video_track,
         policy=stream.address_policy(),
         shown=redact_url(stream.url) if "${" in stream.url else None,
     )
@@ -67,6 +69,7 @@ async def _mllm(config: MLLMConfig, clock: Clock) -> str:
         await mllm.start()
         note = "" if mllm.info.meaningful else ", whose answers mean nothing"
         note += ", which knows its own demo world only" if config.use == "yard" else ""
+        note += "".join(f"; {one}" for one in mllm.info.notes)
         return f"{mllm.info.family}, {mllm.info.grid.cell_px} px per token{note}"
     finally:
         await mllm.close()

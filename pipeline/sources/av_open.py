@@ -5,14 +5,11 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from pathlib import Path
-from typing import Literal
+from itertools import count
 
 import av
-from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
@@ -20,152 +17,22 @@ from av.video.stream import VideoStream
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceRefused, SourceUnavailable
-from pipeline.redact import scrub
 from pipeline.sources.address import WEB_SCHEMES, Address
-from pipeline.sources.dates import SegmentDates
+from pipeline.sources.av_faults import REFUSALS, reason_of, words
+from pipeline.sources.av_options import AvOptions
+from pipeline.sources.connection import Connection
 from pipeline.sources.ffmpeg_pipe import FfmpegPipe
 from pipeline.sources.hls import Body
 from pipeline.sources.inputs import Input, WebInput, begins_playlist, open_local_playlist, open_pipe
-from pipeline.sources.policy import AddressPolicy
 from pipeline.sources.web import look_up, refusal
 
 log = logging.getLogger(__name__)
 
-TRANSPORTS = ("tcp", "udp", "udp_multicast", "http", "https")
-ON_CORRUPT = ("keep", "drop")
-DEFAULT_FPS = 25.0
-PREROLL_S = 10.0
-"""How much earlier, in seconds, a format without an index is read when it is resumed."""
+PADDING = 64 * 16_384
+"""What FFmpeg adds to a picture before it compares it with its own bound, in px: its lines are up to 63 px longer."""
 
 QUICK_PROBE = {"probesize": "500000", "analyzeduration": "500000"}
 """Bytes and microseconds that FFmpeg may read of a camera before the first picture; its own limits cost 5 s."""
-
-
-@dataclass(frozen=True, slots=True)
-class AvOptions:
-    """How to open and read. Raises ConfigError for a value that is not allowed.
-
-    `open_timeout_s` bounds each of FFmpeg's two steps of opening, `stall_s` the silence of a live stream, in seconds.
-    `hwaccel` is `auto`, `none` or a device type of FFmpeg. `on_corrupt` says what to do with a damaged picture.
-    `policy` judges what the stream may lead to.
-    """
-
-    hwaccel: str = "auto"
-    stall_s: float = 5.0
-    open_timeout_s: float = 5.0
-    ring_frames: int = 8
-    on_corrupt: Literal["keep", "drop"] = "drop"
-    rtsp_transport: str = "tcp"
-    start_s: float = 0.0
-    policy: AddressPolicy = AddressPolicy()
-
-    def __post_init__(self) -> None:
-        _one_of("hwaccel", self.hwaccel, ("auto", "none", *hwdevices_available()))
-        _one_of("on_corrupt", self.on_corrupt, ON_CORRUPT)
-        _one_of("rtsp_transport", self.rtsp_transport, TRANSPORTS)
-        for name, value in (("stall_s", self.stall_s), ("open_timeout_s", self.open_timeout_s)):
-            if not value > 0:
-                raise ConfigError(f"{name} is {value}; expected seconds, more than 0")
-        if self.ring_frames < 1:
-            raise ConfigError(f"ring_frames is {self.ring_frames}; expected at least 1")
-        if not self.start_s >= 0:
-            raise ConfigError(f"start_s is {self.start_s}; expected seconds, at least 0")
-
-    def device(self) -> str | None:
-        """The hardware device type to try, None for software. `auto` means CUDA where an NVIDIA device node exists."""
-        if self.hwaccel != "auto":
-            return None if self.hwaccel == "none" else self.hwaccel
-        present = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-ctrl").exists()
-        return "cuda" if present and "cuda" in hwdevices_available() else None
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """An open container and its video stream. `live` is what opening told, `device` the hardware in use.
-
-    `input` is what it reads where FFmpeg did not open it itself.
-    """
-
-    container: InputContainer
-    video: VideoStream
-    live: bool
-    device: str | None
-    input: Input | None = None
-
-    @property
-    def is_playlist(self) -> bool:
-        """Whether its pictures come in segments, a burst of them at a time."""
-        return self.container.format.name in ("hls", "dash")
-
-    @property
-    def dates(self) -> SegmentDates | None:
-        """When its segments were filmed, for a playlist."""
-        return self.input.dates if self.input is not None else None
-
-    def is_over(self) -> bool:
-        """Whether a live stream that came to its end was a recording after all. Asks the server once."""
-        if self.input is None:
-            return False
-        try:
-            return self.input.ended()
-        except SourceUnavailable as error:
-            log.info("not asked again whether it was a recording: %s", error)
-            return False
-
-    @property
-    def tick_s(self) -> float:
-        """Unit of its time stamps in seconds."""
-        return float(self.video.time_base or 1 / 90_000)
-
-    @property
-    def interval_s(self) -> float:
-        """The usual distance of two frames in seconds, by the container's word."""
-        rate = self.video.average_rate or self.video.guessed_rate or DEFAULT_FPS
-        return 1.0 / float(rate)
-
-    @property
-    def origin_s(self) -> float | None:
-        """Media time of the container's start, in seconds."""
-        start = self.container.start_time
-        return None if start is None else start / av.time_base
-
-    @property
-    def duration_s(self) -> float | None:
-        """Length of a recording in seconds, where the container knows it."""
-        duration = self.container.duration
-        return None if duration is None or duration <= 0 else duration / av.time_base
-
-    @property
-    def has_clock(self) -> bool:
-        """True if PTS mean anything: FFmpeg invents 25 fps for MJPEG over HTTP and for bare JPEG streams."""
-        return not (self.live and self.container.format.name in ("mpjpeg", "mjpeg", "image2pipe", "jpeg_pipe"))
-
-    def seek(self, stream_s: float) -> None:
-        """Go to the key frame before `stream_s` seconds from the start, or stay where the format cannot."""
-        if stream_s <= 0:
-            return
-        # MPEG streams have no index of key frames: a seek may land behind the one that is needed.
-        early_s = PREROLL_S if self.container.format.name in ("mpegts", "mpeg") else 0.0
-        target_s = max(stream_s - early_s, 0.0) + (self.origin_s or 0.0)
-        if self.dates is not None:
-            self.dates.restart()
-        try:
-            self.container.seek(int(target_s * av.time_base))
-        except FFmpegError as error:
-            log.info("no seek to %.3f s (%s); reading from the start", stream_s, _words(error))
-
-    def started_at(self, path: Path | None) -> datetime | None:
-        """UTC of a recording's start: its `creation_time`, else the file's modification time minus its length."""
-        stated = self.container.metadata.get("creation_time") or self.video.metadata.get("creation_time")
-        if stated:
-            try:
-                created = datetime.fromisoformat(stated)
-                return created if created.tzinfo else created.replace(tzinfo=UTC)
-            except ValueError:
-                log.info("creation_time %r is not a time; the file's own date is used", stated)
-        if path is None:
-            return None
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC) - timedelta(seconds=self.duration_s or 0.0)
 
 
 class Opener:
@@ -201,20 +68,16 @@ class Opener:
         self._check_path()
         self._check_host()
         self._pipe = FfmpegPipe(self._address) if self._needs_program() else None
-        read: Input | None = None
         try:
-            read = self._input()
-            with closing(self._open(read)) as container:
+            with self._open() as (container, read):
                 yield self._connection(container, read)
-            if read is not None and (fault := read.fault()) is not None:
-                raise fault
+                if read is not None and (fault := read.fault()) is not None:
+                    raise fault
         except SourceUnavailable as error:
             raise self._named(error) from None
         finally:
             if self._pipe is not None:
                 self._pipe.close()
-            if read is not None:
-                read.close()
 
     def broken(self, error: Exception, silent_since_s: float) -> SourceUnavailable:
         """`error`, raised by FFmpeg in a read when nothing had come since `silent_since_s`, in words for people."""
@@ -222,14 +85,14 @@ class Opener:
 
     @property
     def _read_limit_s(self) -> float:
-        # Twice the stall time: the source's own watch must be the first to see a silence, since what FFmpeg does at
-        # its limit differs by protocol. This limit ends the thread that was left behind.
-        return 2 * self._options.stall_s
+        # Twice the longest patience: the source's own watch must be the first to see a silence, since what FFmpeg does
+        # at its limit differs by protocol. This limit ends the thread that was left behind.
+        return 2 * max(self._options.stall_s, self._options.first_picture_s)
 
     def _unavailable(self, event: str, error: Exception, since_s: float, limit_s: float) -> SourceUnavailable:
         said = self._pipe.said() if self._pipe is not None else ""
-        reason = said or _reason(error, self._clock.monotonic_s() - since_s, limit_s)
-        kind = SourceRefused if isinstance(error, _REFUSALS) else SourceUnavailable
+        reason = said or reason_of(error, self._clock.monotonic_s() - since_s, limit_s)
+        kind = SourceRefused if isinstance(error, REFUSALS) else SourceUnavailable
         return self._named(kind(reason), event)
 
     def _named(self, error: SourceUnavailable, event: str | None = None) -> SourceUnavailable:
@@ -299,26 +162,35 @@ class Opener:
             return True  # no PyAV wheel has libsrt, and there is no way to ask one for its protocols
         return scheme == "v4l2" and not any("v4l2" in name.split(",") for name in av.formats_available)
 
-    def _open(self, read: Input | None) -> InputContainer:
-        since_s = self._clock.monotonic_s()
+    @contextmanager
+    def _open(self) -> Iterator[tuple[InputContainer, Input | None]]:
+        """The container, and what it reads where FFmpeg does not open that itself."""
+        for device in dict.fromkeys((self.device, None)):
+            since_s = self._clock.monotonic_s()
+            read = self._input()
+            try:
+                container = self._open_with(device, read)
+            except (FFmpegError, OSError) as error:
+                fault = read.fault() if read is not None else None
+                _close(read)
+                # What refuses a password must not be asked twice. Else the device may be at fault, not the stream: only
+                # a second try without it can tell.
+                if fault is not None or device is None or isinstance(error, REFUSALS):
+                    raise fault or self._refused(error, since_s) from None
+                refusal = error
+                continue
+            except SourceUnavailable:
+                _close(read)
+                raise
+            break
+        if device != self.device:
+            log.warning("%s: no %s here (%s); decoding in software", self._address.shown, self.device, words(refusal))
+            self.device = None
         try:
-            return self._open_with(self.device, read)
-        except (FFmpegError, OSError) as error:
-            # What was read once is gone, and what refuses a password must not be asked twice.
-            if read is not None and (fault := read.fault()) is not None:
-                raise fault from None
-            if self.device is None or read is not None or isinstance(error, _REFUSALS):
-                raise self._refused(error, since_s) from None
-            refusal = error
-        # The device may be at fault, not the stream: only a second try without it can tell.
-        since_s = self._clock.monotonic_s()
-        try:
-            container = self._open_with(None, None)
-        except (FFmpegError, OSError) as error:
-            raise self._refused(error, since_s) from None
-        log.warning("%s: no %s here (%s); decoding in software", self._address.shown, self.device, _words(refusal))
-        self.device = None
-        return container
+            with closing(container):
+                yield container, read
+        finally:
+            _close(read)
 
     def _open_with(self, device: str | None, read: Input | None) -> InputContainer:
         address, options = self._address, self._options
@@ -351,14 +223,12 @@ class Opener:
     def _refused(self, error: Exception, since_s: float) -> ConfigError | SourceUnavailable:
         """What a failed opening means: a file that is not a video stays one, everything else may come back."""
         path = self._address.path
-        if isinstance(error, SourceUnavailable):
-            return error
         if (
             path is not None
             and self._address.scheme == "file"
             and not (isinstance(error, OSError) and error.errno == errno.EACCES)
         ):
-            return ConfigError(f"{path} cannot be read as video: {_words(error)}")
+            return ConfigError(f"{path} cannot be read as video: {words(error)}")
         return self._unavailable("cannot be opened", error, since_s, self._options.open_timeout_s)
 
     def _connection(self, container: InputContainer, read: Input | None) -> Connection:
@@ -368,15 +238,51 @@ class Opener:
             live = read.live
         if live is None:
             live = container.duration is None
-        video = _video_stream(container)
-        if video is None or video.codec_context is None:
+        tracks = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        video = self._track(container, tracks)
+        context = video.codec_context
+        self.check_size(context.width, context.height)
+        context.thread_count = 1  # many streams share few cores
+        context.options = {**context.options, "max_pixels": str(self._options.max_pixels + PADDING)}
+        stated = video.sample_aspect_ratio
+        aspect = stated if stated and stated != context.sample_aspect_ratio else None
+        return Connection(
+            container, video, live, self.device if context.is_hwaccel else None, aspect, len(tracks), read
+        )
+
+    def check_size(self, width: int, height: int) -> None:
+        """Refuse a picture that is too large, by what is known before anything of it is decoded."""
+        most = self._options.max_pixels
+        if width * height > most:
+            raise self._unfit(
+                f"has pictures of {width}x{height}, more than max_pixels {most} allows; raise that for this stream if"
+                " they are meant to be so large"
+            )
+
+    def _track(self, container: InputContainer, tracks: list[VideoStream]) -> VideoStream:
+        """The video stream that was asked for, else the best that is not the cover picture of a sound file."""
+        wanted = self._options.video_track
+        if not tracks:
             found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            problem = "has no video stream" if video is None else "has video that this build of FFmpeg cannot decode"
-            message = f"{self._address.shown} {problem}; it has {found}"
-            raise ConfigError(message) if self._address.path else SourceUnavailable(message)
-        video.codec_context.thread_count = 1  # many streams share few cores
-        device = self.device if video.codec_context.is_hwaccel else None
-        return Connection(container, video, live, device, read)
+            raise self._unfit(f"has no video stream; it has {found}")
+        if wanted is not None and wanted >= len(tracks):
+            raise self._unfit(f"has no video track {wanted}; it has {', '.join(map(_described, tracks, count()))}")
+        best = container.streams.best("video")
+        video = next((t for t in tracks if best and t.index == best.index), tracks[0])
+        video = video if wanted is None else tracks[wanted]
+        if video.codec_context is None:
+            raise self._unfit("has video that this build of FFmpeg cannot decode")
+        return video
+
+    def _unfit(self, problem: str) -> ConfigError | SourceUnavailable:
+        """What no retry helps in a recording, and time may in a camera."""
+        message = f"{self._address.shown} {problem}"
+        return ConfigError(message) if self._address.path else SourceUnavailable(message)
+
+
+def _close(read: Input | None) -> None:
+    if read is not None:
+        read.close()
 
 
 def _open_nothing(_url: str, _flags: int, _options: dict[str, str]) -> Body:
@@ -384,45 +290,13 @@ def _open_nothing(_url: str, _flags: int, _options: dict[str, str]) -> Body:
     return BytesIO()
 
 
-def _video_stream(container: InputContainer) -> VideoStream | None:
-    """The best video stream that is not the cover picture of a sound file."""
-    best = container.streams.best("video")
-    if isinstance(best, VideoStream) and not best.disposition & Disposition.attached_pic:
-        return best
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
-
-
-def _reason(error: Exception, took_s: float, limit_s: float) -> str:
-    """Why an opening or a read failed. The time it took says more than the type: a time-out has many."""
-    if isinstance(error, av.error.HTTPUnauthorizedError):
-        return "it refuses the user name or password (401)"
-    if isinstance(error, av.error.HTTPForbiddenError):
-        return "it forbids this to the user (403)"
-    if isinstance(error, av.error.HTTPNotFoundError):
-        return "it has nothing at this path (404)"
-    if took_s >= 0.9 * limit_s:
-        return f"it did not answer within {limit_s:g} s"
-    if isinstance(error, OSError):
-        return _NETWORK.get(error.errno or 0) or _words(error)
-    if isinstance(error, av.error.InvalidDataError):
-        return "what it sends is not video"
-    return _words(error)
-
-
-def _words(error: Exception) -> str:
-    # Not str(error): FFmpeg's messages end with the URL, password and all.
-    strerror = getattr(error, "strerror", None)
-    return scrub(strerror if isinstance(strerror, str) else str(error))
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+def _described(track: VideoStream, number: int) -> str:
+    context = track.codec_context
+    return f"{number}" if context is None else f"{number} ({context.name} {context.width}x{context.height})"
 
 
 _ENCODED = re.compile("%[0-9A-Fa-f]{2}")
 _AS_IT_IS = "; its password holds %XX: what a ${NAME} stands for is the password as it is, and is encoded here"
-_REFUSALS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)
 
 _PROTOCOLS = {
     "rtsp": "rtsp,rtp,srtp,udp,tcp,tls,http,https",
@@ -436,14 +310,3 @@ _PROTOCOLS = {
     "tcp": "tcp",
 }
 """What FFmpeg may speak to serve a URL of a scheme; nothing that is told by the other side opens another."""
-
-_NETWORK = {
-    errno.ECONNREFUSED: "connection refused; is it on, and is the port right?",
-    errno.EHOSTUNREACH: "no route to the host",
-    errno.ENETUNREACH: "the network is unreachable",
-    errno.EIO: "the host is unknown or the connection broke",
-    errno.ECONNRESET: "the connection was reset",
-    errno.ETIMEDOUT: "the host does not answer",
-    errno.ENOENT: "there is no such device",
-    errno.ENODEV: "there is no such device",
-}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
-from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.base import Notify, Sampler, SourceCounts, ignore
 from pipeline.sources.pace import Pacer
 from pipeline.sources.ring import Ring, RingClosed
 from pipeline.types import Frame
@@ -169,7 +169,7 @@ class SyntheticSource:
         """Running totals; every frame of the scene counts as decoded, only the sampled ones are drawn."""
         return self._counts
 
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+    async def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
         """See Source. Reading again goes on behind the last frame that was consumed."""
         if self._ring is not None and not self._ring.closed:
             raise RuntimeError(f"{self._name} is already being read; close it first")

@@ -29,7 +29,7 @@ from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.types import WatchQuery
 from samples.yard.episodes.tasks import YardTasks
-from samples.yard.train.shape import grid
+from samples.yard.shape import grid
 from samples.yard.world.codec import write_video
 from samples.yard.world.scene import Scene
 from tests.checkpoints import untrained_yard

@@ -114,9 +114,9 @@ async def test_a_server_that_has_forgotten_everything_is_told_again_and_misses_n
 async def test_a_watch_in_a_language_that_the_model_does_not_know_is_unknown_and_opens_and_clears_nothing(
     server: MLLMServer,
 ) -> None:
-    server.habits.mass, server.habits.share = 0.3, 0.02
     mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
     await mllm.start()
+    server.habits.mass, server.habits.share = 0.3, 0.02
     question = "フォークリフトの近くに人がいますか？"
     run, runtime = build(WatchQuery("truck", question), mllm=mllm)  # type: ignore[arg-type]
     await watch_stream(run, ScriptedSource(seconds(4)), runtime)

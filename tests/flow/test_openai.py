@@ -288,13 +288,15 @@ async def test_a_server_without_log_probabilities_is_refused(server: MLLMServer)
 
 
 async def test_a_server_that_refuses_to_give_log_probabilities_is_refused(server: MLLMServer) -> None:
-    server.habits.next.append(Turn(400, b'{"error": {"message": "top_logprobs must be at most 5"}}'))
+    server.habits.forbids = ["logprobs"]
     assert "gives no log-probabilities" in await refused(server)
 
 
 async def test_a_server_that_takes_no_pictures_is_refused(server: MLLMServer) -> None:
-    server.habits.next.append(Turn(400, b'{"error": {"message": "image input is not supported"}}'))
-    assert "does not take a question about a picture" in await refused(server)
+    server.habits.refuse = lambda prompt: Turn(400, b'{"error": {"message": "image input is not supported"}}')
+    said = await refused(server)
+    assert "does not take a question about a picture" in said
+    assert "image input is not supported" in said
 
 
 async def test_a_model_that_is_not_there_is_refused_listing_those_that_are(server: MLLMServer) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import MLLMTimeout
 from pipeline.mllm.openai.backend import OpenAIMLLM
-from pipeline.mllm.openai.server import CONNECTIONS
+from pipeline.mllm.openai.exchange import CONNECTIONS
 from tests.flow.test_openai import GATE, MODEL, seconds, started
 from tests.mllm_server import MLLMServer, serving
 

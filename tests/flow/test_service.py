@@ -9,10 +9,12 @@ from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.service.service import Service
 from pipeline.sinks.memory import MemorySink
+from pipeline.sources.base import Notice
 from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.clips import steady, write
 from tests.mllm_server import MODEL, Turn, serving
+from tests.pictures import ScriptedSource, frame
 from tests.web_server import Page
 from tests.web_server import serving as web_serving
 
@@ -285,3 +287,27 @@ async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_t
         await until(lambda: "mllm.meaningless" in types(sink, "gate"))
     assert "watch.opened" not in types(sink, "gate")
     assert "watch.opened" in types(await run_to_the_end(site), "gate")
+
+
+async def test_what_a_source_finds_out_is_sent_out_among_the_decisions_of_its_stream(tmp_path, monkeypatch):
+    told = Notice("stream.damaged", "half of its pictures were damaged", "set rtsp_transport to tcp", {"share": 0.5})
+    script = [frame(0.0), frame(0.5), told, frame(1.0), frame(1.5), Notice("stream.mended", "whole again"), frame(2.0)]
+    monkeypatch.setattr("pipeline.service.supervisor.build_source", lambda *_: ScriptedSource(script))
+    sink = await run_to_the_end(site_of(tmp_path, {"gate": "synthetic:"}))
+    assert types(sink, "gate") == [
+        "stream.attached", "mllm.meaningless", "watch.opened", "stream.damaged", "stream.mended", "stream.ended"
+    ]  # fmt: skip
+    damaged, mended = (event for event in sink.events if event.type in ("stream.damaged", "stream.mended"))
+    assert damaged.data == {
+        "n": 3, "stream_s": 1.0, "reason": told.reason, "advice": told.advice, "share": 0.5,
+    }  # fmt: skip
+    assert mended.data == {"n": 4, "stream_s": 2.0, "reason": "whole again"}
+    assert len({event.id for event in sink.events}) == len(sink.events)
+
+
+async def test_the_bounds_of_a_stream_reach_its_source(tmp_path):
+    path = write(tmp_path / "clip.mp4", steady(1))
+    with pytest.raises(ConfigError, match="max_pixels 100"):
+        await run_to_the_end(site_of(tmp_path, {"gate": {"url": str(path), "max_pixels": 100}}))
+    with pytest.raises(ConfigError, match="no video track 1"):
+        await run_to_the_end(site_of(tmp_path, {"gate": {"url": str(path), "video_track": 1}}))

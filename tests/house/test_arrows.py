@@ -45,7 +45,7 @@ ROOT_FILES = {
         "build",
         "waiting",
     },
-    "samples/yard": {"__init__", "demo", "versions"},
+    "samples/yard": {"__init__", "demo", "shape", "versions"},
 }
 """What stands at the root of a package because every room needs it. Anything else has a room."""
 
@@ -192,11 +192,11 @@ def test_only_the_clock_tells_the_time():
     assert set().union(*calls, readers("datetime", "now"), readers("datetime", "utcnow")) == {"pipeline.clock"}
 
 
-def test_there_is_one_broad_handler():
+def test_broad_handlers_are_these_two():
     broad = [
         (module, node.lineno)
         for module, path in product().items()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ExceptHandler) and (node.type is None or getattr(node.type, "id", "") == "Exception")
     ]
-    assert [module for module, _ in broad] == ["pipeline.service.supervisor"]
+    assert sorted(module for module, _ in broad) == ["pipeline.service.supervisor", "pipeline.waiting"]

@@ -154,7 +154,7 @@ def _budgets(text: str) -> tuple[float, ...]:
 
 def _mllm(text: str, device: str) -> "MLLMConfig":
     from pipeline.config.site import MLLMConfig
-    from pipeline.lab.training import PATIENCE_S
+    from pipeline.lab.patience import PATIENCE_S
 
     use = f"transformers:{text}" if Path(text).is_dir() else text
     return MLLMConfig(use=use, device=device, max_cache_tokens=_CACHE_TOKENS, timeout_s=PATIENCE_S)

@@ -16,7 +16,7 @@ from samples.yard.episodes.evidence import of_past
 from samples.yard.questions.grammar import CARD_FAMILY, KINDS, Question, ask, holds, watches_for
 from samples.yard.questions.watches import YardWatch
 from samples.yard.questions.wordings import IS, clauses
-from samples.yard.train.stages import TRAINING_SEEDS
+from samples.yard.shape import TRAINING_SEEDS
 from samples.yard.world.codec import surveillance
 from samples.yard.world.facts import FrameFacts
 from samples.yard.world.scene import Scene
