@@ -7,6 +7,8 @@ from allocator_engine.grid import GRIDS
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.redact import scrub
+from pipeline.service.doctor import examine
 from pipeline.service.service import Service
 from pipeline.sinks.memory import MemorySink
 from pipeline.sources.base import Notice
@@ -230,6 +232,34 @@ async def test_credentials_stay_out_of_events_store_and_logs(tmp_path, caplog, u
     assert b"s3cret" not in written
     assert "s3cret" not in caplog.text + repr(sink.events)
     assert shown in repr(sink.events)
+
+
+PLACES = {
+    "typed": "rtsp://operator:{0}@127.0.0.1:1/yard",
+    "password": "rtsp://operator:${{P}}@127.0.0.1:1/yard",
+    "login": "rtsp://${{P}}@127.0.0.1:1/yard",
+    "path": "http://127.0.0.1:1/${{P}}/live",
+    "query": "http://127.0.0.1:1/live?key=${{P}}&x=1",
+    "srt": "srt://127.0.0.1:1?passphrase=${{P}}",
+}
+
+
+@pytest.mark.parametrize(
+    "secret", ["p@XQZ/w#KJV%1", "XQZ?KJV:WKQ", "XQZ&KJV=WKQ", "[XQZ]{KJV}", "XQZ KJV", "%41XQZ'KJV\""]
+)
+async def test_no_part_of_any_password_in_any_place_is_shown_by_a_run(tmp_path, caplog, capfd, monkeypatch, secret):
+    monkeypatch.setenv("P", secret)
+    sink = MemorySink("memory")
+    streams = {slug: place.format(secret) for slug, place in PLACES.items()}
+    site = site_of(tmp_path, streams)
+    async with Service(site, SystemClock(), [sink]) as service:
+        await until(lambda: all(service.metrics.losses.labels(slug)._value.get() >= 1 for slug in streams))
+    found = await examine(site, SystemClock())
+    said = "".join(scrub(finding.detail) for finding in found if finding.what.startswith("stream "))
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir()).decode(errors="replace")
+    for part in ("XQZ", "KJV", "WKQ"):
+        assert part not in said + written + caplog.text + repr(sink.events) + "".join(capfd.readouterr())
+    assert {event.stream_id for event in sink.events if event.type == "stream.lost"} == set(streams)
 
 
 async def test_a_second_process_on_the_same_store_is_refused(tmp_path):

@@ -459,6 +459,23 @@ async def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
     writer.join(5)
 
 
+async def test_standard_input_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = clip(tmp_path, "a.ts").read_bytes()
+    reading, writing = os.pipe()
+    monkeypatch.setattr("pipeline.sources.pipe_file._STDIN", reading)
+
+    def write() -> None:
+        with os.fdopen(writing, "wb") as file:
+            file.write(body)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    source = av_source("-")
+    assert len(await read(source)) == 50
+    writer.join(5)
+    os.close(reading)
+
+
 async def test_a_pipe_that_nobody_writes_is_let_go(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     source = av_source(str(tmp_path / "pipe"), open_timeout_s=0.2)
