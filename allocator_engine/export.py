@@ -25,9 +25,10 @@ from allocator_engine.manifest import (
     write,
     write_file,
 )
-from allocator_engine.query import INPUTS, OUTPUT, features, onnx_encoder
+from allocator_engine.query import INPUTS, OUTPUT, onnx_encoder
 from allocator_engine.runtime import axes, load_checkpoint, onnx_engine, torch_engine
 from allocator_engine.spec import STREAM, EngineSpec
+from allocator_engine.words import features
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,6 @@ The manifest lies beside its files and is written last. A file whose hash is not
 folder that was left half written is refused, and the command that makes it whole is named.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from allocator_engine.digests import SHORT, sha256_of
 from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.spec import EngineSpec, TensorSpec
 
@@ -24,7 +24,6 @@ SHIPPED = Path(__file__).parent / "shipped"
 FORMAT = "resadapt-allocator engine"
 
 _CLOSED = ConfigDict(extra="forbid")
-_DIGITS = 12
 _PACKAGES = ("resadapt-stream", "torch", "onnx", "onnxruntime")
 
 
@@ -151,18 +150,12 @@ def artifact_of(path: Path) -> Artifact:
     return Artifact(path.name, sha256_of(path))
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def mark_of(engine: Path) -> str:
     """Name under which figures of an engine are kept: its manifest's `mark`, or 12 digits of the manifest's SHA-256.
 
     Raises EngineMissing and EngineMismatch as `read`.
     """
-    return read(engine).mark or sha256_of(manifest_path(engine))[:_DIGITS]
+    return read(engine).mark or sha256_of(manifest_path(engine))[:SHORT]
 
 
 def verified(engine: Path, artifact: Artifact, command: str = "export") -> Path:
@@ -191,7 +184,7 @@ def require_spec(engine: Path, manifest: Manifest, expected: EngineSpec) -> None
 
 
 def rebuild(engine: Path, command: str = "export") -> str:
-    """What to do about an engine that does not fit."""
+    """Advice for an engine that does not fit: the command that makes it again."""
     path = manifest_path(engine)
     beside = sorted(path.parent.glob("*.safetensors"))
     checkpoint = beside[0] if len(beside) == 1 else path.parent / "CHECKPOINT.safetensors"
@@ -200,10 +193,10 @@ def rebuild(engine: Path, command: str = "export") -> str:
 
 
 def trained_for(manifest: Manifest, weights: Path) -> bool:
-    """Whether an engine learned from the answers of the MLLM with these weights: it notes their SHA-256, or the first
+    """True if an engine learned from the answers of the MLLM with these weights: it notes their SHA-256, or the first
     12 digits or more of it."""
     noted = manifest.trained_on.get("mllm", "")
-    return len(noted) >= _DIGITS and weights.is_file() and sha256_of(weights).startswith(noted)
+    return len(noted) >= SHORT and weights.is_file() and sha256_of(weights).startswith(noted)
 
 
 def versions(opset: int) -> dict[str, str]:
@@ -223,7 +216,7 @@ def _difference(found: EngineSpec, expected: EngineSpec) -> str:
         wanted = {tensor.name: tensor for tensor in getattr(expected, part)}
         for name in sorted({*given, *wanted}):
             if given.get(name) != wanted.get(name):
-                return f"its {part} have {_told(given.get(name))} where {_told(wanted.get(name))} is expected"
+                return f"its {part} have {_described(given.get(name))} where {_described(wanted.get(name))} is expected"
     for one_field in fields(found):
         mine, theirs = getattr(found, one_field.name), getattr(expected, one_field.name)
         if mine != theirs:
@@ -231,5 +224,5 @@ def _difference(found: EngineSpec, expected: EngineSpec) -> str:
     raise AssertionError("the specs are equal")
 
 
-def _told(tensor: TensorSpec | None) -> str:
+def _described(tensor: TensorSpec | None) -> str:
     return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}" if tensor else "nothing"

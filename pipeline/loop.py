@@ -24,7 +24,7 @@ from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import fixed_scale
 from pipeline.clock import Clock
 from pipeline.core.budget import Ledger
-from pipeline.core.context import Context
+from pipeline.core.context import Context, Room
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
@@ -91,6 +91,7 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             run.warming = run.warming.join(queries, hop)
             grant = grant_tokens(run, hop, queries, runtime)
             allocation, fell_back = await allocate(hop, queries, grant, runtime)
+            allocation = newest(allocation, runtime.mllm.room(run.context))
             run.ring = run.ring.push(hop, allocation)
             grown = await grow(run.context, hop, allocation, runtime.mllm)
             asked = due(queries, hop, run.ladder)
@@ -137,6 +138,11 @@ async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, runtime:
         return fixed_scale(hop, grant, runtime.fit_rules), True
     finally:
         runtime.metrics.allocation_seconds.observe(runtime.clock.monotonic_s() - began_s)
+
+
+def newest(allocation: Allocation, room: Room) -> Allocation:
+    """The allocation without its oldest segments, where the MLLM takes fewer in one prompt than a hop has."""
+    return replace(allocation, segments=allocation.segments[-room.segments :])
 
 
 async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -> Context:
@@ -235,8 +241,9 @@ def decide(
         "context_tokens": run.context.tokens,
     }
     answers = reply.answers.answers
-    watches, events = judge(run.state.lineage, run.state.watches, queries, answers, hop, runtime.clock.now(), evidence)
-    state = replace(run.state, watches=watches)
+    known = run.state.meeting(queries)
+    watches, events = judge(run.state.lineage, known, queries, answers, hop, runtime.clock.now(), evidence)
+    state = run.state.keeping(watches, queries)
     if stepped:
         data: dict[str, Json] = {"step": run.ladder.step, "name": run.ladder.name, "stream_s": hop.end_s}
         state, event = state.stream_event(hop.stream_id, stepped, runtime.clock.now(), data)

@@ -30,7 +30,8 @@ from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
 from pipeline.core.context import Context, ContextRules
 from pipeline.lab.comparison import ANSWERS_VERSION, SPENDING_VERSION
-from pipeline.lab.trial import TrialRuntime, as_hops, spend
+from pipeline.lab.exam import TrialRuntime, as_hops
+from pipeline.lab.trial import spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.mllm.prompt import Text, looks, opening, suffix
@@ -185,7 +186,7 @@ def answers() -> Golden:
             for family in GRIDS
         },
         "restart": [context.max_s, context.epoch],
-        "asked": [asked.told(anchor_s) for anchor_s in (0.0, 2.5)],
+        "asked": [asked.at(anchor_s) for anchor_s in (0.0, 2.5)],
         "grades": [[asked.grade(text, anchor_s) for text in said] for anchor_s in (0.0, 2.5)],
         "events": [
             dataclasses.asdict(tasks.match(times, onsets)) for onsets in ([2.5, 2.8, 12.0], [4.5, 8.5, 10.0], [])

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allocator_engine.query import features
 from allocator_engine.spec import QUERY_FEATURES
+from allocator_engine.words import features
 
 
 class SentenceEncoder(Protocol):

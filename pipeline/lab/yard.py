@@ -44,7 +44,7 @@ def yard(prompts_per_step: int, threads: int, device: str) -> "Iterator[Material
 def yard_tasks(
     name: str, seeds: range, seconds: float, families: tuple[Family, ...], watches: int
 ) -> Callable[[], TaskSource]:
-    """What opens the tasks of one of YARDS, in any process."""
+    """A function that opens the tasks of one of YARDS, in any process."""
     return partial(YardTasks, seeds, seconds, families, name == "yard-distracted", watches)
 
 

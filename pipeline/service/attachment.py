@@ -8,9 +8,18 @@ from typing import Literal
 import structlog
 
 from pipeline.config.site import ReconnectConfig
+from pipeline.core.judge import retire
 from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamRun
-from pipeline.errors import ConfigError, SourceRefused, SourceStalled, SourceUnavailable
+from pipeline.errors import (
+    ConfigError,
+    NotOwner,
+    SourceRefused,
+    SourceStalled,
+    SourceUnavailable,
+    StoreDamaged,
+    StoreUnavailable,
+)
 from pipeline.loop import Runtime, watch_stream
 from pipeline.redact import redact_url, scrub
 from pipeline.sources.base import Notice, Notify, Sampler, Source, SourceCounts, ignore
@@ -20,6 +29,8 @@ from pipeline.waiting import back_off_s, first
 log = structlog.get_logger()
 
 Phase = Literal["connecting", "up", "lost", "ended"]
+EndReason = Literal["end of stream", "drained", "detached", "failed"]
+"""Why a run of a stream ended: by itself, with its process, because it was removed, or by an error."""
 
 
 class Attachment:
@@ -49,48 +60,58 @@ class Attachment:
         self._failures = 0
         self._lost_at_s = 0.0
         self._attached = False
-        self._stopping = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._lost_reason: str | None = None
+        self._stopping: EndReason | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it gives no pictures now, if it was lost."""
+        return self._lost_reason if self.phase == "lost" else None
 
     async def live(self) -> None:
         """Watch until the end. Raises ConfigError for a recording that cannot be read, however long one waits."""
-        reason = "internal error"
+        reason: EndReason | None = "failed"
+        error_text = "internal error"
         try:
             await self._watch()
             await self._attach()
-            reason = "drained" if self._stopping.is_set() else "end of stream"
+            reason = self._stopping or "end of stream"
         except (ConfigError, SourceUnavailable) as error:
-            reason = scrub(str(error))
+            error_text = scrub(str(error))
             raise
-        except asyncio.CancelledError:
-            reason = ""  # cut: whether the hop under way was decided is known to the store alone
+        except (asyncio.CancelledError, StoreUnavailable, StoreDamaged, NotOwner):
+            reason = None  # cut: whether the hop under way was decided is known to the store alone
             raise
         finally:
             if reason and (self._attached or self._insist):
-                await self._ended(reason)
+                await self._ended(reason, error_text if reason == "failed" else None)
             self._enter("ended")
             await self.source.close()
             self._runtime.mllm.forget(self.run.stream_id)
             self._runtime.allocator.forget(self.run.stream_id)
 
-    async def stop(self) -> None:
-        """Take no new frames; `live` returns once the hop under way is decided."""
-        self._stopping.set()
+    async def stop(self, reason: EndReason = "drained") -> None:
+        """Take no new frames; `live` returns once the hop under way is decided. A stream that is detached clears its
+        open watches."""
+        self._stopping = reason
+        self._stop.set()
         await self.source.close()
 
     async def _watch(self) -> None:
         attended = _Attended(self.source, self._up, self._found)
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 await watch_stream(self.run, attended, self._runtime)
                 return
             except SourceUnavailable as error:
-                if self._stopping.is_set():
+                if self._stopping:
                     return
                 if self.phase == "connecting" and not self._insist:
                     raise
                 await self._lost(error)
                 pause_s = self._pause_s(error)
-            await first(self._runtime.clock.sleep(pause_s), self._stopping.wait())
+            await first(self._runtime.clock.sleep(pause_s), self._stop.wait())
 
     def _pause_s(self, error: SourceUnavailable) -> float:
         bounds = self._reconnect
@@ -117,8 +138,22 @@ class Attachment:
             warning = f"{info.name} answers without looking: its events mean nothing and only show the plumbing"
             await self._announce("mllm.meaningless", {"mllm": mllm, "warning": warning})
 
-    async def _ended(self, reason: str) -> None:
-        await self._announce("stream.ended", {"reason": reason, "counts": self.run.counts.as_json()})
+    async def _ended(self, reason: EndReason, error: str | None) -> None:
+        if reason == "detached":
+            await self._clear_watches()
+        why: dict[str, Json] = {"reason": reason} | ({"error": error} if error else {})
+        await self._announce("stream.ended", why | {"counts": self.run.counts.as_json()})
+
+    async def _clear_watches(self) -> None:
+        run, now = self.run, self._runtime.clock.now()
+        watches, events = retire(
+            run.state.lineage, run.stream_id, run.state.watches, (), run.decided_s, now, "stream removed"
+        )
+        state = run.state.keeping(watches)
+        await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), tuple(events), run.decided_s))
+        for event in events:
+            self._runtime.metrics.events.labels(event.type).inc()
+        run.state, run.counts = state, run.counts.add(events=len(events))
 
     async def _up(self) -> None:
         await self._attach()
@@ -138,7 +173,7 @@ class Attachment:
         if isinstance(error, SourceRefused):
             reason += f"; asked again after about {self._reconnect.refused_s:g} s, for cameras lock accounts"
         log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
-        self._lost_at_s = self._runtime.clock.monotonic_s()
+        self._lost_at_s, self._lost_reason = self._runtime.clock.monotonic_s(), reason
         self._enter("lost")
         await self._announce("stream.lost", {"reason": reason, "stalled": isinstance(error, SourceStalled)})
 

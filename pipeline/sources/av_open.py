@@ -34,6 +34,12 @@ PADDING = 64 * 16_384
 QUICK_PROBE = {"probesize": "500000", "analyzeduration": "500000"}
 """Bytes and microseconds that FFmpeg may read of a camera before the first picture; its own limits cost 5 s."""
 
+BRIEF_PROBE = {"probesize": "5000", "analyzeduration": "100000"}
+"""The same for a camera whose next key frame is far away, or that begins with sound."""
+
+SLOW_TO_TELL = ("rtsp", "rtsps", "rtp", "udp", "tcp")
+"""Schemes whose streams are joined anywhere, and may state their pictures' size at a key frame only."""
+
 
 class Opener:
     """Opens one connection, on hardware `device` if that is there. `device` is None once it fell back to software.
@@ -53,6 +59,7 @@ class Opener:
         self._cut: Callable[[], None] | None = None
         self._interrupted = False
         self._opened = False
+        self._probe = QUICK_PROBE
 
     def interrupt(self) -> None:
         """Unblock a read that is not FFmpeg's own. From any thread."""
@@ -169,7 +176,7 @@ class Opener:
             since_s = self._clock.monotonic_s()
             read = self._input()
             try:
-                container = self._open_with(device, read)
+                container = self._open_patiently(device, read)
             except (FFmpegError, OSError) as error:
                 fault = read.fault() if read is not None else None
                 _close(read)
@@ -191,6 +198,19 @@ class Opener:
                 yield container, read
         finally:
             _close(read)
+
+    def _open_patiently(self, device: str | None, read: Input | None) -> InputContainer:
+        """Open, and where a camera takes too long to say what its video is, for that stands at its next key frame, be
+        content with less: the decoder learns it when it comes."""
+        since_s = self._clock.monotonic_s()
+        try:
+            return self._open_with(device, read)
+        except (FFmpegError, OSError) as error:
+            in_time = self._clock.monotonic_s() - since_s < 0.9 * self._options.open_timeout_s
+            if in_time or isinstance(error, REFUSALS) or self._address.scheme not in SLOW_TO_TELL:
+                raise
+        self._probe = BRIEF_PROBE
+        return self._open_with(device, read)
 
     def _open_with(self, device: str | None, read: Input | None) -> InputContainer:
         address, options = self._address, self._options
@@ -217,8 +237,8 @@ class Opener:
         scheme = self._address.scheme
         protocols = {"protocol_whitelist": _PROTOCOLS[scheme]} if scheme in _PROTOCOLS else {}
         if scheme in ("rtsp", "rtsps"):
-            return {"rtsp_transport": self._options.rtsp_transport, **protocols, **QUICK_PROBE}
-        return {**protocols, **QUICK_PROBE} if self._address.live else {}
+            return {"rtsp_transport": self._options.rtsp_transport, **protocols, **self._probe}
+        return {**protocols, **self._probe} if self._address.live else {}
 
     def _refused(self, error: Exception, since_s: float) -> ConfigError | SourceUnavailable:
         """What a failed opening means: a file that is not a video stays one, everything else may come back."""

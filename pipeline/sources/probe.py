@@ -72,7 +72,7 @@ class Probe:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Observed:
     """The packets of the look, in coding order: PTS in seconds, whether key frames, bytes; and what else was met.
     `shape` and `interlaced` are of its pictures."""
 
@@ -129,8 +129,8 @@ def probe(
     return answer
 
 
-def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) -> _Seen:
-    seen = _Seen([], [])
+def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) -> _Observed:
+    seen = _Observed([], [])
     started_s = clock.monotonic_s()
     try:
         for packet in connection.container.demux(connection.video):
@@ -150,7 +150,7 @@ def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) 
     return seen
 
 
-def _look_at(connection: Connection, packet: "Packet[VideoStream]", seen: _Seen) -> None:
+def _look_at(connection: Connection, packet: "Packet[VideoStream]", seen: _Observed) -> None:
     """Decode a packet, until there was a picture to learn from."""
     if seen.picture:
         return
@@ -165,7 +165,7 @@ def _look_at(connection: Connection, packet: "Packet[VideoStream]", seen: _Seen)
             seen.interlaced = frame.interlaced_frame
 
 
-def _describe(connection: Connection, address: Address, seen: _Seen) -> Probe:
+def _describe(connection: Connection, address: Address, seen: _Observed) -> Probe:
     context = connection.video.codec_context
     times = sorted(seen.pts_s)
     steps = [step for step in (later - earlier for earlier, later in pairwise(times)) if step > 0]

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.clock import ManualClock
 from pipeline.errors import ConfigError, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.mllm.openai.exchange import MAX_REPLY_BYTES
+from pipeline.testing import ManualClock
 from tests.flow.test_openai import GATE, KEY, MANY, MODEL, backend, seconds, started, until
 from tests.mllm_server import Handler, MLLMServer, Turn, serving
 from tests.unit.test_openai_replies import ANYTHING, completion
@@ -158,6 +158,17 @@ async def test_one_strange_reply_of_many_ends_the_ask_and_not_the_stream(mllm: O
         with pytest.raises(MLLMUnavailable):
             await mllm.ask(seconds(2), MANY[:4])
     assert len((await mllm.ask(seconds(2), MANY[:4])).answers) == 4
+
+
+async def test_a_server_that_counts_too_many_tokens_takes_no_room_from_other_streams(
+    mllm: OpenAIMLLM, server: MLLMServer
+) -> None:
+    await mllm.ask(seconds(2, "other"), [GATE])
+    reply = json.dumps(completion({"yes": 0.9}) | {"model": MODEL, "usage": {"prompt_tokens": 10**9}}).encode()
+    server.habits.next.append(Turn(200, reply))
+    await mllm.ask(seconds(2), [GATE])
+    assert mllm.pending(seconds(2, "other")) == 0
+    assert mllm.room(seconds(2, "other")).tokens > 10_000
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "0.0001", "-1e9"])

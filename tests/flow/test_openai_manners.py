@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from pipeline.build import build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config.site import MLLMConfig, SiteConfig, parse_site
+from pipeline.config.site import SiteConfig, parse_site
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.service.doctor import examine
 from pipeline.types import Answer
@@ -273,11 +273,11 @@ async def test_what_an_error_advises_to_set_has_an_effect(
     for name, value in habit.items():
         setattr(server.habits, name, value)
     use = f"openai:{server.url}#{MODEL}"
-    without = build_mllm(MLLMConfig(use), SystemClock())
+    without = build_mllm(parse_site({"mllm": use}).mllm, SystemClock())
     with pytest.raises((ConfigError, MLLMUnavailable), match=said):
         await without.start()
     await without.close()
-    mllm = build_mllm(MLLMConfig(use, **setting), SystemClock())
+    mllm = build_mllm(parse_site({"mllm": {"use": use, **setting}}).mllm, SystemClock())
     await mllm.start()
     assert len((await mllm.ask(seconds(1), [GATE])).answers) == 1
     await mllm.close()

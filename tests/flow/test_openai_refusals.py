@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.clock import ManualClock
+from pipeline.config.mllm import OpenAIConfig
 from pipeline.core.budget import Rate
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
@@ -14,13 +14,13 @@ from pipeline.core.state import StreamRun
 from pipeline.errors import MLLMUnavailable
 from pipeline.loop import Runtime, watch_stream
 from pipeline.mllm.openai.backend import OpenAIMLLM
+from pipeline.testing import ManualClock, ScriptedSource
 from pipeline.types import WatchQuery
 from tests.checkpoints import segment
 from tests.flow.test_loop import CAR, VAN, build
 from tests.flow.test_loop import seconds as frames
 from tests.flow.test_openai import GATE, GRID, MANY, seconds, started
 from tests.mllm_server import MODEL, MLLMServer, Prompt, Turn, serving
-from tests.pictures import ScriptedSource
 
 SECONDS = 24
 
@@ -71,7 +71,7 @@ async def watched(
     server: MLLMServer, *queries: WatchQuery, mllm: OpenAIMLLM | None = None
 ) -> tuple[StreamRun, Runtime]:
     """A stream, of which the first half shows what is asked for."""
-    mllm = mllm or OpenAIMLLM(server.url, MODEL, name="openai:test")
+    mllm = mllm or OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test"))
     await mllm.start()
     _, house = build(*queries or [CAR], mllm=mllm, rate=Rate(100, 1000))  # type: ignore[arg-type]
     run = StreamRun("yard", HopRules(), Context.empty("yard", ContextRules()))
@@ -206,7 +206,7 @@ async def test_a_second_look_that_would_be_refused_is_not_sent(server: MLLMServe
 
 
 async def test_a_dead_server_is_a_line_a_minute_with_a_count(server: MLLMServer) -> None:
-    mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
+    mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test"))
     await mllm.start()
     run, house = build(CAR, VAN, mllm=mllm)  # type: ignore[arg-type]
     server.habits.refuse = lambda prompt: Turn(500, b"the engine died")

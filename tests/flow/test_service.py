@@ -10,13 +10,12 @@ from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.redact import scrub
 from pipeline.service.doctor import examine
 from pipeline.service.service import Service
-from pipeline.sinks.memory import MemorySink
 from pipeline.sources.base import Notice
+from pipeline.testing import MemorySink, ScriptedSource, frame_at
 from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.clips import steady, write
 from tests.mllm_server import MODEL, Turn, serving
-from tests.pictures import ScriptedSource, frame
 from tests.web_server import Page
 from tests.web_server import serving as web_serving
 
@@ -82,7 +81,10 @@ async def test_reconciling_starts_stops_and_restarts_only_what_changed(tmp_path)
         await service.reconcile(site_of(tmp_path, {"a": live, "c": live}))
         await until(lambda: "watch.opened" in types(sink, "c"))
         assert service.attachments["a"] is kept
-        assert types(sink, "b")[-1] == "stream.ended"
+        left = [event for event in sink.events if event.stream_id == "b"]
+        opened = sum(event.type == "watch.opened" for event in left)
+        assert sum(event.type == "watch.cleared" for event in left) == opened > 0
+        assert (left[-1].type, left[-1].data["reason"]) == ("stream.ended", "detached")
 
         await service.reconcile(site_of(tmp_path, {"a": live | {"sample_fps": 4}, "c": live}))
         await until(lambda: types(sink, "a").count("stream.attached") == 2)
@@ -114,7 +116,7 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
     sink = MemorySink("memory")
     live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
     async with Service(site_of(tmp_path, {"a": live, "b": live}), SystemClock(), [sink]) as service:
-        allocate, failures = service._runtime.allocator.allocate, []
+        allocate, failures = service.runtime.allocator.allocate, []
 
         async def failing_once(hop, queries, grant):
             if hop.stream_id == "a" and not failures:
@@ -122,9 +124,9 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
                 raise RuntimeError("a defect")
             return await allocate(hop, queries, grant)
 
-        monkeypatch.setattr(service._runtime.allocator, "allocate", failing_once)
+        monkeypatch.setattr(service.runtime.allocator, "allocate", failing_once)
         await until(lambda: "watch.opened" in types(sink, "a") and "watch.opened" in types(sink, "b"))
-        assert service.metrics.crashes.labels("a")._value.get() == 1
+        assert service.metrics.value("stream_crashes_total", stream="a") == 1
         assert types(sink, "b").count("stream.attached") == 1
 
 
@@ -141,7 +143,7 @@ async def test_reconciling_twice_at_once_ends_with_the_later_site(tmp_path):
     async with Service(site_of(tmp_path, {"a": live}), SystemClock()) as service:
         sites = [site_of(tmp_path, streams) for streams in ({"b": live}, {"c": live}, {"a": live, "c": live})]
         await asyncio.gather(*(service.reconcile(site) for site in sites))
-        assert sorted(service._keepers) == ["a", "c"]
+        assert sorted(service.supervisors) == ["a", "c"]
 
 
 async def test_a_stream_that_had_failed_is_tried_again_when_the_site_is_read_again(tmp_path):
@@ -177,7 +179,7 @@ async def test_a_service_keeps_trying_and_tells_once(tmp_path):
     sink = MemorySink("memory")
     site = site_of(tmp_path, {"gate": "rtsp://u:s3cret@127.0.0.1:1/yard?token=s3cret"})
     async with Service(site, SystemClock(), [sink]) as service:
-        await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 3)
+        await until(lambda: service.metrics.value("stream_losses_total", stream="gate") >= 3)
     assert types(sink, "gate") == ["stream.attached", "mllm.meaningless", "stream.lost", "stream.ended"]
 
 
@@ -212,7 +214,8 @@ async def test_a_missing_file_ends_its_stream_and_no_other(tmp_path):
     async with Service(site_of(tmp_path, streams), SystemClock(), [sink]):
         await until(lambda: "stream.ended" in types(sink, "here") and "stream.ended" in types(sink, "gone"))
     (ended,) = [e for e in sink.events if e.type == "stream.ended" and e.stream_id == "gone"]
-    assert "gone.mp4" in ended.data["reason"]
+    assert ended.data["reason"] == "failed"
+    assert "gone.mp4" in ended.data["error"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,7 @@ async def test_credentials_stay_out_of_events_store_and_logs(tmp_path, caplog, u
     sink = MemorySink("memory")
     site = site_of(tmp_path, {"gate": url})
     async with Service(site, SystemClock(), [sink]) as service:
-        await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 1)
+        await until(lambda: service.metrics.value("stream_losses_total", stream="gate") >= 1)
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"s3cret" not in written
     assert "s3cret" not in caplog.text + repr(sink.events)
@@ -297,7 +300,7 @@ async def test_what_goes_wrong_with_the_mllm_is_seen_in_a_scrape(tmp_path, unuse
         site = site_of(tmp_path, {}, mllm=mllm, metrics={"port": unused_tcp_port})
         async with Service(site, SystemClock()) as service:
             server.habits.next.append(Turn(429, headers={"Retry-After": "0"}))
-            await service._runtime.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
+            await service.runtime.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
             url = f"http://127.0.0.1:{unused_tcp_port}/metrics"
             text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
     assert "# TYPE resadapt_mllm_trouble_total counter" in text
@@ -313,7 +316,7 @@ async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_t
         async def hang(context, queries, limit=None):
             await asyncio.sleep(3600)
 
-        monkeypatch.setattr(service._runtime.mllm, "ask", hang)
+        monkeypatch.setattr(service.runtime.mllm, "ask", hang)
         await until(lambda: "mllm.meaningless" in types(sink, "gate"))
     assert "watch.opened" not in types(sink, "gate")
     assert "watch.opened" in types(await run_to_the_end(site), "gate")
@@ -321,7 +324,15 @@ async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_t
 
 async def test_what_a_source_finds_out_is_sent_out_among_the_decisions_of_its_stream(tmp_path, monkeypatch):
     told = Notice("stream.damaged", "half of its pictures were damaged", "set rtsp_transport to tcp", {"share": 0.5})
-    script = [frame(0.0), frame(0.5), told, frame(1.0), frame(1.5), Notice("stream.mended", "whole again"), frame(2.0)]
+    script = [
+        frame_at(0.0),
+        frame_at(0.5),
+        told,
+        frame_at(1.0),
+        frame_at(1.5),
+        Notice("stream.mended", "whole again"),
+        frame_at(2.0),
+    ]
     monkeypatch.setattr("pipeline.service.supervisor.build_source", lambda *_: ScriptedSource(script))
     sink = await run_to_the_end(site_of(tmp_path, {"gate": "synthetic:"}))
     assert types(sink, "gate") == [

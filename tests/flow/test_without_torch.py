@@ -16,11 +16,13 @@ from tests.mllm_server import MODEL, serving
 ROOT = Path(__file__).parents[2]
 SCENE = "synthetic:?seconds=6&width=160&height=96&fps=4"
 WITHOUT = """
-import sys
+import os, sys
+
+MORE = os.environ["WITHOUT"].split()
 
 class NotInstalled:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "transformers", "tokenizers", "safetensors"):
+        if name.partition(".")[0] in ("torch", "transformers", "tokenizers", "safetensors", *MORE):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, NotInstalled())
@@ -29,11 +31,13 @@ main.main()
 """
 
 
-def run(folder: Path, room: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, room: str, *arguments: str, without: str = "cv2 matplotlib onnx onnxscript"
+) -> subprocess.CompletedProcess[str]:
     """A command in a process in which nothing of torch can be imported."""
     return subprocess.run(  # noqa: PLW1510 - the exit code is what is tested
         [sys.executable, "-c", WITHOUT.replace("{room}", room), *arguments],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "WITHOUT": without},
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
 
@@ -109,6 +113,6 @@ def test_a_server_is_compared_without_torch_too(tmp_path):
     with serving() as server:
         done = run(tmp_path, "lab.cli", "evaluate", "--seeds", "800000:800001", "--seconds", "4", "--budgets", "0.5",
                    "--allocators", "learned,fixed", "--families", "watch_f1", "--watches", "2",
-                   "--mllm", f"openai:{server.url}#{MODEL}", "--json")  # fmt: skip
+                   "--mllm", f"openai:{server.url}#{MODEL}", "--json", without="onnx")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {point["allocator"] for point in json.loads(done.stdout.splitlines()[-1])["points"]} == {"learned", "fixed"}

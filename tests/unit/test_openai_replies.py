@@ -5,7 +5,7 @@ import math
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -125,16 +125,19 @@ def test_no_text_takes_long_to_read(piece: str) -> None:
 # Hostile replies
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_whatever_json_arrives_is_a_reply_or_is_none(fields: object) -> None:
     use(json.dumps(fields).encode())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_whatever_bytes_arrive_are_a_reply_or_are_none(body: bytes) -> None:
     use(body)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_stands_in_one_place_of_a_reply_it_is_a_reply_or_is_none(data: st.DataObject) -> None:
     fields = completion({"yes": 0.5, "no": 0.4}, {"\n": 0.9})
@@ -240,6 +243,7 @@ def test_a_reply_that_only_has_a_place_for_errors_is_none() -> None:
 # What is shown
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abcXYZ019+/=-_.", min_size=3, max_size=40), st.text(max_size=30), st.text(max_size=30))
 def test_no_three_characters_of_a_key_are_shown(key: str, before: str, behind: str) -> None:
     shown = Shown("http://host/v1", key)(f"{before}{key}{behind}{key[1:]}{key[:-1]}")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from allocator_engine.errors import EngineError, not_installed
+from allocator_engine.errors import not_installed
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, ResadaptError
 from pipeline.lab.cli.evaluate import evaluate
@@ -23,7 +23,7 @@ EXIT_REFUSED = 2
 EXIT_FAILED = 3
 """Exit code when it is right but does not work: an engine that does not fit, answers that differ."""
 
-EMBEDDED = ("torch", "transformers", "safetensors", "tokenizers")
+EMBEDDED = ("cv2", "torch", "transformers", "safetensors", "tokenizers")
 """Packages of the extra `embedded`, which training and making engines need."""
 
 BATCHES = (1, 4, 16, 64)
@@ -129,10 +129,10 @@ def main() -> None:
     """Entry point of the command. What a person has to know is one line on stderr and an exit code."""
     try:
         app()
-    except (EngineError, ResadaptError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
+    except (ResadaptError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
         said = escape(scrub(str(error)))
         Console(stderr=True).print(f"[red]resadapt-allocator:[/] {said}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_REFUSED if isinstance(error, ValueError) else EXIT_FAILED)
+        sys.exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in EMBEDDED:
             raise

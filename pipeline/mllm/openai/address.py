@@ -1,4 +1,5 @@
-"""Where an OpenAI-compatible server is and how to be let in: values only, without a connection."""
+"""Where an OpenAI-compatible server is, how to be let in, and what its model's name tells: values only, without a
+connection."""
 
 import json
 import re
@@ -6,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from allocator_engine.grid import GRIDS
 from pipeline.errors import ConfigError
 from pipeline.redact import scrub
 
@@ -16,6 +18,12 @@ _READ_CHARS = 4096  # of what a server says, before it is looked through for cre
 _PIECE = 3  # characters of a secret in a row that are never shown
 _PATH_SECRET_CHARS = 8  # a part of the address's path from this length on may be a token
 _PICTURE = re.compile(r"(?P<kind>data:[\w/+.-]+;base64,)[\w+/=]*")
+
+_FAMILY_NAMES = (
+    (re.compile(r"qwen[-_ ]?2[._]5[-_ ]?vl", re.IGNORECASE), "qwen2_5_vl"),
+    (re.compile(r"qwen[-_ ]?3[-_ ]?vl", re.IGNORECASE), "qwen3_vl"),
+    (re.compile(r"qwen[-_ ]?3[._]5", re.IGNORECASE), "qwen3_5"),
+)
 
 
 def checked_key(api_key: str | None) -> str | None:
@@ -41,6 +49,19 @@ def host_of(url: str) -> str:
         raise ConfigError("the address in mllm.use is no HTTP address; expected openai:http://HOST:PORT/v1#MODEL")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}"
+
+
+def family_of(model: str, given: str | None) -> str:
+    """The family given, or else told by the model's name. Raises ConfigError if there is none, or an unknown one."""
+    known = ", ".join(GRIDS)
+    if given is not None:
+        if given not in GRIDS:
+            raise ConfigError(f"mllm.family is {given!r}; expected one of {known}")
+        return given
+    for pattern, family in _FAMILY_NAMES:
+        if pattern.search(model):
+            return family
+    raise ConfigError(f"the name {model!r} does not tell the model's family; set mllm.family to one of {known}")
 
 
 class Shown:

@@ -1,6 +1,7 @@
 """One ask of a server: its first question alone, then the others together; what it cost."""
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -8,10 +9,11 @@ from itertools import accumulate
 from pipeline.core.context import Context
 from pipeline.mllm.kept import Kept
 from pipeline.mllm.openai.refusals import CacheMiss, Refused
-from pipeline.mllm.openai.replies import Reply
+from pipeline.mllm.openai.replies import Reply, verdict_in
 from pipeline.mllm.openai.server import Server
-from pipeline.mllm.openai.wire import Requests
-from pipeline.types import Json
+from pipeline.mllm.openai.wire import Dialect, Requests
+from pipeline.mllm.prompt import read_answer
+from pipeline.types import Answer, Json
 from pipeline.waiting import stop
 
 CHARACTERS_PER_TOKEN = 3
@@ -108,6 +110,21 @@ class Asking:
             raise
 
 
+def answer_of(watch_id: str, results: Sequence[Reply | Refused], dialect: Dialect) -> Answer | None:
+    """The answer by the probabilities of one reply, or by the share of yes among samples; None without probabilities.
+
+    What was refused counts as neither yes nor no.
+    """
+    replies = [result for result in results if isinstance(result, Reply)]
+    if not dialect.top:
+        said = [verdict_in(reply.text) for reply in replies]
+        return read_answer(watch_id, *(_log(said.count(verdict) / len(results)) for verdict in ("yes", "no")))
+    if not replies:
+        return Answer(watch_id, score=0.5, mass=0.0)
+    shares = replies[0].log_shares(dialect.lead)
+    return None if shares is None else read_answer(watch_id, *shares)
+
+
 def prefix_tokens(first: Reply, line: str) -> int:
     """About how many prompt tokens come before the question."""
     return max(0, first.prompt_tokens - len(line) // CHARACTERS_PER_TOKEN)
@@ -130,3 +147,7 @@ def prefilled_tokens(first: Reply, rest: Sequence[Reply], line: str, cached: int
     found = [prefix if reply.cached_tokens is None else reply.cached_tokens for reply in rest]
     others = sum(max(0, reply.prompt_tokens - there) for reply, there in zip(rest, found, strict=True))
     return max(0, first.prompt_tokens - cached) + others
+
+
+def _log(share: float) -> float:
+    return math.log(share) if share > 0 else -math.inf

@@ -6,8 +6,6 @@ ask costs. A picture's pixels go once, where the server then knows it by its con
 """
 
 import asyncio
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,81 +14,59 @@ import structlog
 
 from allocator_engine.grid import GRIDS
 from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import OpenAIConfig
 from pipeline.core.context import Context, Room
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.logs import Seldom
 from pipeline.mllm.base import MLLMInfo, check_limit, room_within, sent
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
-from pipeline.mllm.openai.asking import Asking, prefilled_tokens, prefix_tokens, segments_held
+from pipeline.mllm.openai.address import family_of
+from pipeline.mllm.openai.asking import Asking, answer_of, prefilled_tokens, prefix_tokens, segments_held
 from pipeline.mllm.openai.exchange import broke_off
 from pipeline.mllm.openai.limits import Hint, LimitsOfStreams, Size
-from pipeline.mllm.openai.probe import Abilities, Probe, check_price
+from pipeline.mllm.openai.probe import Abilities, ServerProbe, check_price
 from pipeline.mllm.openai.refusals import CacheMiss, Refused
-from pipeline.mllm.openai.replies import Reply, verdict_in
+from pipeline.mllm.openai.replies import Reply
 from pipeline.mllm.openai.server import Server
 from pipeline.mllm.openai.wire import THINKS, Requests, Wording, question_line
-from pipeline.mllm.prompt import read_answer
+from pipeline.redact import redact_mllm
 from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 
 log = structlog.get_logger()
 
-_FAMILY_NAMES = (
-    (re.compile(r"qwen[-_ ]?2[._]5[-_ ]?vl", re.IGNORECASE), "qwen2_5_vl"),
-    (re.compile(r"qwen[-_ ]?3[-_ ]?vl", re.IGNORECASE), "qwen3_vl"),
-    (re.compile(r"qwen[-_ ]?3[._]5", re.IGNORECASE), "qwen3_5"),
-)
+MOST_TEXT_TOKENS = 8192
+"""Of a prompt, beside twice its pictures', as a server may count it: one that counts more drives nobody's prefix out."""
 
 
 class OpenAIMLLM:
     """Answers from the model `model` behind `url` (`http://host:port/v1`). Images only: one frame per segment.
 
-    `family` is needed where the model's name does not tell it; `api_key` goes into the Authorization header and nowhere
-    else. With `any_model` replies are believed whatever model they name; `samples` answers make a score where the
-    server gives no log-probabilities, which with 0 is refused.
+    The secrets in `settings` are resolved; `api_key` goes into the Authorization header and nowhere else.
 
     What the server refuses is not sent again as it was: a stream sends less at once, and by and by more again, within
     its `room`. A question that alone is refused is answered `unknown`.
 
-    Bounds: what was sent is remembered of `max_streams` streams and `max_cache_tokens` prompt tokens together,
+    Bounds, by `settings`: what was sent is remembered of `max_streams` streams and `max_cache_tokens` prompt tokens,
     the least recently used go first; with `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask
     that has no answer after `timeout_s` seconds ends in MLLMTimeout; a context of more than `max_prompt_tokens` vision
     tokens, or than the server's own bound, is not sent. `min_tokens_per_segment` is what the Allocator keeps to.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        name: str,
-        family: str | None = None,
-        api_key: str | None = None,
-        any_model: bool = False,
-        samples: int = 0,
-        timeout_s: float = 60.0,
-        max_queue: int = 64,
-        max_streams: int = 64,
-        max_cache_tokens: int = 131_072,
-        max_prompt_tokens: int = 32_768,
-        min_tokens_per_segment: int = 1,
-        clock: Clock = SystemClock(),
-    ) -> None:
-        family = _family(model, family)
-        self.info = MLLMInfo(name, family, GRIDS[family], max_frames_per_segment=1)
+    def __init__(self, url: str, model: str, settings: OpenAIConfig, clock: Clock = SystemClock()) -> None:
+        family = family_of(model, settings.family)
+        self.info = MLLMInfo(redact_mllm(settings.use), family, GRIDS[family], max_frames_per_segment=1)
+        self.settings, self._clock = settings, clock
         self._wording = Wording(model)
-        self._samples, self._any_model = samples, any_model
-        self._timeout_s, self._max_queue, self._clock = timeout_s, max_queue, clock
-        self._max_prompt_tokens, self._min_tokens_per_segment = max_prompt_tokens, min_tokens_per_segment
-        self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_cache_tokens)
+        self._kept: KeptPrefixes[None] = KeptPrefixes(settings.max_streams, settings.max_cache_tokens)
         # A hop must stay large enough to be seen: for less than twice this, no frame is shown.
-        self._limits, self._seldom = LimitsOfStreams(max_streams, 2 * min_tokens_per_segment), Seldom()
+        self._limits, self._seldom = LimitsOfStreams(2 * settings.min_tokens_per_segment), Seldom()
         self._server = Server(
             url,
             model,
-            api_key=api_key,
-            any_model=any_model,
-            timeout_s=timeout_s,
+            api_key=settings.api_key,
+            any_model=settings.any_model,
+            timeout_s=settings.timeout_s,
             clock=clock,
             on_loss=self._lose_all,
         )
@@ -109,18 +85,20 @@ class OpenAIMLLM:
         if self._abilities is not None:
             return
         await self._server.meet()
-        probe = Probe(
+        probe = ServerProbe(
             self._server,
             self._wording,
             self.info.grid,
             more=THINKS.get(self.info.family, {}),
-            samples=self._samples,
-            timeout_s=self._timeout_s,
+            samples=self.settings.samples,
+            timeout_s=self.settings.timeout_s,
             clock=self._clock,
         )
         found = await probe.abilities()
-        grid = check_price(found.side, self.info.grid, self._min_tokens_per_segment, self._server.where)
-        self.info = replace(self.info, grid=grid, notes=found.notes)
+        grid = check_price(found.side, self.info.grid, self.settings.min_tokens_per_segment, self._server.where)
+        believed = "replies are believed whatever model they name (mllm.any_model)"
+        any_model = (believed,) if self.settings.any_model else ()
+        self.info = replace(self.info, grid=grid, notes=(*found.notes, *any_model))
         self._wording = replace(self._wording, uuids=found.uuids)
         if found.missing:
             log.warning("mllm_server_lacks", server=self._server.where, lacks=list(found.missing))
@@ -197,23 +175,14 @@ class OpenAIMLLM:
         self._limits.anew()
 
     def _answer(self, watch_id: str, results: Sequence[Reply | Refused]) -> Answer:
-        """The answer by the probabilities of one reply, or by the share of yes among several. What was refused counts
-        as neither yes nor no."""
         assert self._abilities is not None
-        dialect = self._abilities.dialect
         for result in results:
             if isinstance(result, Refused):
                 self._warn("mllm_question_refused", watch=watch_id, reason=str(result))
-        replies = [result for result in results if isinstance(result, Reply)]
-        if not dialect.top:
-            said = [verdict_in(reply.text) for reply in replies]
-            return read_answer(watch_id, *(_log(said.count(verdict) / len(results)) for verdict in ("yes", "no")))
-        if not replies:
-            return Answer(watch_id, score=0.5, mass=0.0)
-        shares = replies[0].log_shares(dialect.lead)
-        if shares is None:
+        answer = answer_of(watch_id, results, self._abilities.dialect)
+        if answer is None:
             raise MLLMUnavailable(f"{self._server.where} answered without log-probabilities of its first token")
-        return read_answer(watch_id, *shares)
+        return answer
 
     def _warn(self, trouble: str, **more: Json) -> None:
         """Log a trouble that may last: one line a minute, with the times it was met since."""
@@ -229,20 +198,20 @@ class OpenAIMLLM:
         aside: Sequence[Segment] = (),
     ) -> tuple[list[list[Reply | Refused]], Usage]:
         self._check_pictures(context, aside)
-        if self._unfinished >= self._max_queue:
+        if self._unfinished >= self.settings.max_queue:
             self.counters.refused += 1
             raise MLLMOverloaded(f"{self.info.name} has {self._unfinished} asks unfinished, which is max_queue", False)
         self._unfinished += 1
         self._asking[context.stream_id] = turn = object()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.settings.timeout_s):
                 return await self._talk(context, lines, ways, limit, tuple(aside), turn)
         except (TimeoutError, MLLMTimeout) as error:
             self.counters.timed_out += 1
             if isinstance(error, MLLMTimeout):
                 raise
             raise MLLMTimeout(
-                f"{self.info.name} has no answer after timeout_s = {self._timeout_s:g} seconds"
+                f"{self.info.name} has no answer after timeout_s = {self.settings.timeout_s:g} seconds"
             ) from error
         finally:
             self._unfinished -= 1
@@ -263,7 +232,7 @@ class OpenAIMLLM:
         ready_s = self._clock.monotonic_s()
         requests = Requests(self._wording, context.segments + aside, context.anchor_s)
         size = _size(context.segments + aside)
-        asking = Asking(self._server, requests, lines, ways, size.pictures, began_s + self._timeout_s)
+        asking = Asking(self._server, requests, lines, ways, size.pictures, began_s + self.settings.timeout_s)
         with self._learning(context.stream_id, size):
             first, encoded, cached = await self._first(asking, context, limit, _tokens(aside), turn)
         if 0 < first.prompt_tokens < size.tokens:
@@ -271,7 +240,8 @@ class OpenAIMLLM:
         answered_s = self._clock.monotonic_s()
         with sent():
             if self._asking.get(context.stream_id) is turn:
-                self._keep(context, max(0, prefix_tokens(first, lines[asking.opener]) - _tokens(aside)))
+                believed = min(prefix_tokens(first, lines[asking.opener]), 2 * size.tokens + MOST_TEXT_TOKENS)
+                self._keep(context, max(0, believed - _tokens(aside)))
             rest = await asking.rest()
             await self._server.confirm()
         self.counters.resent += asking.resent
@@ -339,7 +309,7 @@ class OpenAIMLLM:
 
     @property
     def _longest_prompt(self) -> int:
-        return min(self._max_prompt_tokens, self._server.longest_prompt or self._max_prompt_tokens)
+        return min(self.settings.max_prompt_tokens, self._server.longest_prompt or self.settings.max_prompt_tokens)
 
     def _keep(self, context: Context, tokens: int) -> None:
         ids = tuple(segment.content_id for segment in context.segments)
@@ -372,20 +342,3 @@ def _tokens(segments: Sequence[Segment]) -> int:
 
 def _size(segments: Sequence[Segment]) -> Size:
     return Size(len(segments), _tokens(segments))
-
-
-def _log(share: float) -> float:
-    return math.log(share) if share > 0 else -math.inf
-
-
-def _family(model: str, given: str | None) -> str:
-    """The family given, or else told by the model's name. Raises ConfigError if there is none, or an unknown one."""
-    known = ", ".join(GRIDS)
-    if given is not None:
-        if given not in GRIDS:
-            raise ConfigError(f"mllm.family is {given!r}; expected one of {known}")
-        return given
-    for pattern, family in _FAMILY_NAMES:
-        if pattern.search(model):
-            return family
-    raise ConfigError(f"the name {model!r} does not tell the model's family; set mllm.family to one of {known}")

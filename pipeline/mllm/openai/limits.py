@@ -12,6 +12,9 @@ FIRST_WAIT_S = 60.0
 LONGEST_WAIT_S = 3600.0
 """How long a refused size is not tried again; doubles each time that it is refused anew."""
 
+MAX_STREAMS = 4096
+"""Streams of which limits are remembered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -159,11 +162,11 @@ class Limits:
 
 
 class LimitsOfStreams:
-    """The limits of each stream that was refused something since it was last forgotten, at most `max_streams`: those
+    """The limits of each stream that was refused something since it was last forgotten, at most MAX_STREAMS: those
     refused longest ago go first. Each learns by itself, since what is refused may be what one camera shows."""
 
-    def __init__(self, max_streams: int, least_tokens: int) -> None:
-        self._max_streams, self._least_tokens = max_streams, least_tokens
+    def __init__(self, least_tokens: int) -> None:
+        self._least_tokens = least_tokens
         self._taken = Size(0, 0)
         self._limits: OrderedDict[str, Limits] = OrderedDict()
 
@@ -188,7 +191,7 @@ class LimitsOfStreams:
             return None
         self._limits[stream_id] = limits = limits.after_refusing(size, now_s, hint)
         self._limits.move_to_end(stream_id)
-        if len(self._limits) > self._max_streams:
+        if len(self._limits) > MAX_STREAMS:
             self._limits.popitem(last=False)
         return limits
 

@@ -48,7 +48,7 @@ class Trial:
         dialect, reply = await self._accepted()
         if dialect.top and reply.log_shares() is None:
             dialect = replace(dialect, top=0)
-        notes = []
+        notes: list[str] = []
         if not dialect.top:
             if not self._samples:
                 raise ConfigError(
@@ -59,8 +59,10 @@ class Trial:
                 )
             dialect = replace(dialect, samples=self._samples)
             notes.append(f"no log-probabilities: a score is the share of yes among {self._samples} answers")
-        elif reply.answer_place(0) == 0:
-            return Manners(dialect, tuple(_notes(dialect, self._more)))
+        elif self._samples:
+            notes.append("log-probabilities are given, so no samples are taken (mllm.samples)")
+        if dialect.top and reply.answer_place(0) == 0:
+            return Manners(dialect, (*notes, *_notes(dialect, self._more)))
         for switch in (dialect.more, *(one for one in SWITCHES if one != dialect.more)):
             if found := await self._answering(replace(dialect, more=switch)):
                 return Manners(found, (*notes, *_notes(found, self._more)))
@@ -109,7 +111,7 @@ class Trial:
             )
         return ConfigError(
             f"{asked} and its answer begins with {reply.begins[:40]!r}: every answer would be unknown. Use a model that"
-            " follows instructions, with its own chat template"
+            " answers at once (an Instruct one, not a Thinking one), with its own chat template"
         )
 
 

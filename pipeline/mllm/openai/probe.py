@@ -59,7 +59,7 @@ class Abilities:
         return tuple(name for name, has in names.items() if not has)
 
 
-class Probe:
+class ServerProbe:
     """The questions to one server. `timeout_s` bounds each; `samples` and `more` are explained in Trial."""
 
     def __init__(

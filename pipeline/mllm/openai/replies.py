@@ -63,7 +63,7 @@ class _Details(BaseModel):
     cached_tokens: _Count | None = None
 
 
-class _Usage(BaseModel):
+class _TokenCounts(BaseModel):
     prompt_tokens: _Count
     prompt_tokens_details: _Details | None = None
 
@@ -73,7 +73,7 @@ class Reply(BaseModel):
 
     model: str | None = None
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: _TokenCounts | None = None
 
     @property
     def text(self) -> str:

@@ -7,14 +7,16 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
-import cv2
+import av
+import numpy as np
 
 from allocator_engine.resize import Pixels
 from pipeline.mllm.prompt import INSTRUCTION, TURN_END, Text, looks, suffix
 from pipeline.types import Json, Segment
 
-_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+_FAST = {"compression_level": "1", "pred": "mixed"}
 
 SAMPLE_TOKENS = 16
 """Of an answer that is read as a sample."""
@@ -89,9 +91,17 @@ def question_line(question: str) -> str:
 
 def data_url(pixels: Pixels) -> str:
     """One picture, uint8 `[height, width, 3]` RGB, as a lossless PNG in a `data:` URL."""
-    written, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _FAST)
-    assert written, pixels.shape
-    return f"data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
+
+
+def png(pixels: Pixels) -> bytes:
+    """A picture, uint8 `[height, width, 3]` RGB, as a PNG file's content."""
+    height, width = pixels.shape[:2]
+    encoder = av.VideoCodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, height, "rgb24", Fraction(1)
+    encoder.options = _FAST
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
 
 @dataclass(frozen=True, slots=True)
