@@ -11,8 +11,9 @@ from rich.table import Table
 from pipeline.cli.options import require_one
 from pipeline.cli.output import Output, plain, print_line, set_up, shown
 from pipeline.clock import SystemClock
-from pipeline.config.values import resolve
+from pipeline.config.values import resolve_url
 from pipeline.errors import ConfigError
+from pipeline.redact import redact_url
 from pipeline.sources.probe import probe as probe_source
 
 EXAMPLE = "Example: resadapt probe rtsp://10.0.0.7/stream1 --seconds 10"
@@ -42,7 +43,8 @@ def probe(
         raise ConfigError(f"{url} is generated here, as its parameters say; there is nothing to probe")
     if not seconds > 0:
         raise ConfigError(f"--seconds is {seconds:g}; expected more than 0")
-    found = asdict(probe_source(resolve(url), clock=SystemClock(), read_s=seconds))
+    stated = redact_url(url) if "${" in url else None
+    found = asdict(probe_source(resolve_url(url), clock=SystemClock(), read_s=seconds, shown=stated))
     if as_json:
         print_line(json.dumps(found, default=str))
         return

@@ -22,7 +22,7 @@ from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLM_CHOICES
 from pipeline.config.one_stream import given, named_sinks, site_of_one
 from pipeline.config.site import SiteConfig, parse_site, read_yaml
-from pipeline.config.values import resolve
+from pipeline.config.values import resolve_url
 from pipeline.core.budget import Rate
 from pipeline.core.tally import Tallies
 from pipeline.errors import ConfigError, SinkUnavailable
@@ -182,6 +182,6 @@ def _require_source(source: str) -> None:
     """Refuse a file that is not there before anything is loaded."""
     if source.startswith("synthetic:"):
         return
-    path = parse_address(resolve(source)).path
+    path = parse_address(resolve_url(source)).path
     if path is not None and not path.exists():
         raise ConfigError(f"{path} is not a file; expected a video file")

@@ -19,6 +19,7 @@ from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
 from pipeline.core.relook import PictureRing
 from pipeline.errors import ConfigError
+from pipeline.sources.policy import AddressPolicy
 from pipeline.types import WatchQuery
 
 _HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), WatchQuery("", "")
@@ -34,16 +35,24 @@ class BudgetConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class ReconnectConfig:
-    """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half."""
+    """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half.
+
+    After a refused password it is `refused_s`, jittered alike: cameras lock accounts that try again and again.
+    """
 
     first_s: Positive = 0.2
     cap_s: Positive = 0.75
+    refused_s: Positive = 300.0
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamPolicy:
     """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
-    are the MLLM family's where they are None."""
+    are the MLLM family's where they are None.
+
+    `allow_addresses` and `deny_addresses` hold for what is opened and whatever that leads to, see `sources.policy`:
+    `loopback`, `private`, `link-local`, `metadata`, `public`, `file`, `any`, a network, or `file:/FOLDER`.
+    """
 
     sample_fps: Annotated[float, Field(gt=0, le=60)] = _HOPS.sample_fps
     hop_s: Positive = _HOPS.hop_s
@@ -65,6 +74,12 @@ class StreamPolicy:
     max_pixels: Annotated[int, Field(ge=1)] = 8192 * 4320
     video_track: Annotated[int, Field(ge=0)] | None = None
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
+    allow_addresses: tuple[str, ...] = ()
+    deny_addresses: tuple[str, ...] = ()
+
+    def address_policy(self) -> AddressPolicy:
+        """What it may lead to. Raises ConfigError for a rule that is none."""
+        return AddressPolicy.of(self.allow_addresses, self.deny_addresses)
 
     def hop_rules(self) -> HopRules:
         """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""
@@ -238,6 +253,7 @@ def _check(site: SiteConfig) -> None:
             )
         _at(f"streams.{slug}", stream.hop_rules)
         _at(f"streams.{slug}", stream.context_rules)
+        _at(f"streams.{slug}", stream.address_policy)
 
 
 def _at(where: str, build: Callable[[], object]) -> None:

@@ -21,7 +21,7 @@ from pipeline.build import (
 from pipeline.clock import Clock
 from pipeline.config.mllm import MLLMConfig
 from pipeline.config.site import BudgetConfig, SiteConfig
-from pipeline.config.values import resolve
+from pipeline.config.values import resolve_url
 from pipeline.core.budget import Ledger, Rate
 from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay
@@ -205,7 +205,9 @@ class Service:
         opened.push_async_callback(stop, [beating])
         if self._insist and site.metrics.port:
             opened.callback(Port(site.metrics, self.metrics.registry, self.health).open().close)
-        self._store = await self._patiently("store", partial(open_store, resolve(site.store), self._clock))
+        self._store = await self._patiently(
+            "store", partial(open_store, resolve_url(site.store, whole_path=True), self._clock)
+        )
         opened.callback(self._store.close)
         self._relay = relay = Relay(self._store, sinks, self._clock, self._delivered, self._lose)
         opened.push_async_callback(relay.close)

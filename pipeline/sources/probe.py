@@ -15,8 +15,11 @@ from av.video.stream import VideoStream
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address, parse_address
-from pipeline.sources.av_open import AvOptions, Connection, Opener, has_device
+from pipeline.sources.av_open import Opener
+from pipeline.sources.av_options import AvOptions, has_device
 from pipeline.sources.av_picture import shape_of
+from pipeline.sources.connection import Connection
+from pipeline.sources.policy import AddressPolicy
 from pipeline.sources.shape import MAX_PIXELS, MAX_RATIO, UPRIGHT, Display, ratio
 from pipeline.types import ClockQuality
 
@@ -92,15 +95,17 @@ def probe(
     live: bool | None = None,
     max_pixels: int = MAX_PIXELS,
     video_track: int | None = None,
+    policy: AddressPolicy = AddressPolicy(),
+    shown: str | None = None,
 ) -> Probe:
     """Look at `url` for about `read_s` seconds. Blocks at most for two opening time-outs, `read_s` and a little more.
 
     Raises SourceUnavailable or ConfigError as a source would, SourceUnavailable also when that time runs out.
     """
-    address = parse_address(url, live)
+    address = parse_address(url, live, shown)
     options = AvOptions(
         "none", open_timeout_s=open_timeout_s, stall_s=read_s, first_picture_s=read_s, rtsp_transport=rtsp_transport,
-        max_pixels=max_pixels, video_track=video_track,
+        max_pixels=max_pixels, video_track=video_track, policy=policy,
     )  # fmt: skip
     opener = Opener(address, options, clock, None)
     answers: queue.Queue[Probe | ConfigError | SourceUnavailable] = queue.Queue(maxsize=1)
