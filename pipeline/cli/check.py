@@ -4,13 +4,14 @@ import asyncio
 
 import typer
 
+from allocator_engine.check import Finding
 from pipeline.cli.options import EXIT_FAILED, SiteFile
 from pipeline.cli.output import Output, set_up, shown
 from pipeline.clock import SystemClock
 from pipeline.config.site import load_site, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.redact import scrub
-from pipeline.service.doctor import Finding, examine
+from pipeline.service.doctor import examine
 from pipeline.service.unnamed import require_mllm_or_yard
 
 EXAMPLE = "Example: resadapt check -c site.yaml"
