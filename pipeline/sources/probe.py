@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address, parse_address
 from pipeline.sources.av_open import AvOptions, Connection, Opener, has_device
 from pipeline.sources.av_picture import shape_of
-from pipeline.sources.shape import MAX_PIXELS, MAX_RATIO, UPRIGHT, Shape, ratio
+from pipeline.sources.shape import MAX_PIXELS, MAX_RATIO, UPRIGHT, Display, ratio
 from pipeline.types import ClockQuality
 
 LONG_GOP_S = 4.0
@@ -78,7 +78,7 @@ class _Observed:
     size: int = 0
     ntp: bool = False
     picture: bool = False
-    shape: Shape = UPRIGHT
+    shape: Display = UPRIGHT
     interlaced: bool = False
 
 

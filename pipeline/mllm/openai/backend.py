@@ -36,7 +36,7 @@ from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 log = structlog.get_logger()
 
 MOST_TEXT_TOKENS = 8192
-"""Of a prompt, beside twice its pictures', as a server may count it: one that counts more drives nobody's prefix out."""
+"""Of a prompt, beside twice its pictures': what a server counts beyond that drives nobody's prefix out."""
 
 
 class OpenAIMLLM:
