@@ -21,7 +21,7 @@ _CAUSES = {
 }
 
 
-class Miss(Protocol):
+class Missed(Protocol):
     """An event that was not found: the stream it was on, when it was to be seen, and whether it was noticed late."""
 
     @property
@@ -60,7 +60,7 @@ class HopLog:
         )
 
 
-def cause(miss: Miss, hops: Sequence[HopSeen], needed: int) -> str:
+def cause(miss: Missed, hops: Sequence[HopSeen], needed: int) -> str:
     """Why one event was missed, a key of the causes. `needed` hops in a row open a watch."""
     inside = [
         hop
@@ -78,7 +78,7 @@ def cause(miss: Miss, hops: Sequence[HopSeen], needed: int) -> str:
     return "unrecognised"
 
 
-def explained(misses: Sequence[Miss], hops: Sequence[HopSeen], needed: int) -> list[str]:
+def explained(misses: Sequence[Missed], hops: Sequence[HopSeen], needed: int) -> list[str]:
     """How many events were missed for each cause, the most frequent first, as lines for people."""
     counted = Counter(cause(miss, hops, needed) for miss in misses)
     return [f"{count} {_CAUSES[name]}" for name, count in counted.most_common()]

@@ -24,14 +24,14 @@ class Output(Console):
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ScreenColumn:
     """A column of a table: its header, and its rank: where there is too little room, the lowest is dropped first."""
 
     header: str
     rank: int = 0
 
 
-def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> Table:
+def fitted(columns: Sequence[ScreenColumn], rows: Sequence[Sequence[str]], width: int) -> Table:
     """A table at most `width` cells wide. Columns that do not fit are left out whole; the first, a name, stays and is
     folded. The cells of `rows` are plain texts without markup."""
     kept = list(range(len(columns)))

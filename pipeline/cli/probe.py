@@ -26,6 +26,7 @@ _CLOCKS = {
 _TOLD = {
     *("url", "live", "codec", "profile", "width", "height", "pixel_format", "fps", "variable_rate", "b_frames"),
     *("keyframe_s", "gop_frames", "bit_rate", "clock", "duration_s", "hwaccel", "advice"),
+    *("stored", "turned_deg", "mirrored", "pixel_aspect", "tracks"),
 }
 """Fields that have words of their own below; any other is told by its name where it says anything."""
 
@@ -65,7 +66,7 @@ def describe(found: Mapping[str, object], seconds: float) -> Iterator[tuple[str,
     yield "kind", "live" if get("live") else length
     codec = (get("codec"), get("profile"), get("pixel_format"))
     yield "codec", " ".join(str(part) for part in codec if part is not None)
-    yield "size", f"{get('width')} x {get('height')} px"
+    yield "size", f"{get('width')} x {get('height')} px" + "".join(f", {part}" for part in _stored(found))
     rate = "one picture" if get("fps") is None else f"{get('fps'):g} frames/s"
     yield "rate", rate + (", varying" if get("variable_rate") else "")
     if get("keyframe_s") is None:
@@ -79,9 +80,23 @@ def describe(found: Mapping[str, object], seconds: float) -> Iterator[tuple[str,
     yield "time", _CLOCKS.get(str(get("clock")), str(get("clock")))
     if devices := get("hwaccel"):
         yield "hardware", f"can be decoded by {_words(devices)}"
+    if get("tracks", 1) != 1:
+        yield "videos", f"{get('tracks')}, of which video_track chooses"
     for key, value in found.items():
         if key not in _TOLD and value not in (None, False, 0, ""):
             yield key.replace("_", " "), _words(value)
+
+
+def _stored(found: Mapping[str, object]) -> Iterator[str]:
+    """How what is shown differs from what is stored."""
+    if found.get("stored") not in (None, f"{found.get('width')}x{found.get('height')}"):
+        yield f"stored as {str(found.get('stored')).replace('x', ' x ')}"
+    if found.get("turned_deg"):
+        yield f"turned by {found.get('turned_deg')} degrees"
+    if found.get("mirrored"):
+        yield "mirrored"
+    if found.get("pixel_aspect") not in (None, "1:1"):
+        yield f"of pixels {found.get('pixel_aspect')}"
 
 
 def _words(value: object) -> str:

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.cli.ending import Unread
-from pipeline.cli.output import Column, Output, fitted, share, shown
+from pipeline.cli.output import ScreenColumn, Output, fitted, share, shown
 from pipeline.clock import Clock
 from pipeline.service.attachment import Attachment
 from pipeline.service.service import Service
@@ -18,17 +18,17 @@ REFRESH_S = 0.25
 _COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "mllm.meaningless": "yellow"}
 _COLOURS |= dict.fromkeys(("stream.lost", "stream.damaged", "stream.restamped", "stream.misshapen"), "yellow")
 _COLUMNS = (
-    Column("stream"),
-    Column("state", 9),
-    Column("time", 8),
-    Column("frames/s", 4),
-    Column("tokens", 3),
-    Column("of native", 7),
-    Column("lost", 2),
-    Column("answers", 6),
-    Column("unknown", 1),
-    Column("skipped", 0),
-    Column("events", 5),
+    ScreenColumn("stream"),
+    ScreenColumn("state", 9),
+    ScreenColumn("time", 8),
+    ScreenColumn("frames/s", 4),
+    ScreenColumn("tokens", 3),
+    ScreenColumn("of native", 7),
+    ScreenColumn("lost", 2),
+    ScreenColumn("answers", 6),
+    ScreenColumn("unknown", 1),
+    ScreenColumn("skipped", 0),
+    ScreenColumn("events", 5),
 )
 
 

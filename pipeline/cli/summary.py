@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from pipeline.cli.output import Column, fitted, plain, share
+from pipeline.cli.output import ScreenColumn, fitted, plain, share
 from pipeline.core.budget import Rate
 from pipeline.core.state import StreamRun
 from pipeline.core.tally import Tally
@@ -16,14 +16,14 @@ NEARLY = 0.95
 """From this share of the native tokens on, all was shown as large as it is."""
 
 _COLUMNS = (
-    Column("watch"),
-    Column("asked", 5),
-    Column("yes", 4),
-    Column("no", 3),
-    Column("unknown", 2),
-    Column("score", 6),
-    Column("opened", 7),
-    Column("cleared", 1),
+    ScreenColumn("watch"),
+    ScreenColumn("asked", 5),
+    ScreenColumn("yes", 4),
+    ScreenColumn("no", 3),
+    ScreenColumn("unknown", 2),
+    ScreenColumn("score", 6),
+    ScreenColumn("opened", 7),
+    ScreenColumn("cleared", 1),
 )
 
 

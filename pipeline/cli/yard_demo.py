@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipeline.build import YARD, allocator_name, build_allocator, build_mllm
 from pipeline.cli.demo_misses import HopLog, HopSeen, explained
-from pipeline.cli.output import Column, Output, fitted, notices, plain, print_line, shown
+from pipeline.cli.output import ScreenColumn, Output, fitted, notices, plain, print_line, shown
 from pipeline.cli.play import Played, play
 from pipeline.cli.screen import Screen
 from pipeline.clock import Clock, SystemClock
@@ -197,12 +197,12 @@ def _introduce(demo: Demo, console: Console) -> None:
 
 
 _COLUMNS = (
-    Column("watch"),
-    Column("found", 5),
-    Column("missed", 4),
-    Column("false", 3),
-    Column("delay", 2),
-    Column("question", 1),
+    ScreenColumn("watch"),
+    ScreenColumn("found", 5),
+    ScreenColumn("missed", 4),
+    ScreenColumn("false", 3),
+    ScreenColumn("delay", 2),
+    ScreenColumn("question", 1),
 )
 
 

@@ -38,7 +38,14 @@ def test_nothing_is_told_as_code_or_twice() -> None:
     assert not [words for words in found.values() if set(words) & set("()[]'") - set("()'") or "None" in words]
 
 
+def test_a_picture_that_is_stored_otherwise_than_shown_is_described_so() -> None:
+    found = told(width=360, height=640, stored="640x360", turned_deg=90, mirrored=True, tracks=2)
+    assert found["size"] == "360 x 640 px, stored as 640 x 360, turned by 90 degrees, mirrored"
+    assert found["videos"].startswith("2, ")
+    assert told(stored="640x720", pixel_aspect="2:1")["size"].endswith("stored as 640 x 720, of pixels 2:1")
+
+
 def test_a_field_without_words_of_its_own_is_told_by_its_name() -> None:
-    found = dict(describe(asdict(GOOD) | {"turned_deg": 90, "mirrored": False, "tracks": ("a", "b")}, 4.0))
-    assert (found["turned deg"], found["tracks"]) == ("90", "a, b")
-    assert "mirrored" not in found
+    found = dict(describe(asdict(GOOD) | {"new_field": 90, "no_field": False, "sounds": ("a", "b")}, 4.0))
+    assert (found["new field"], found["sounds"]) == ("90", "a, b")
+    assert "no field" not in found

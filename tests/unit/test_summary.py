@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipeline.cli.output import Column, fitted, plain, share
+from pipeline.cli.output import ScreenColumn, fitted, plain, share
 from pipeline.cli.summary import StreamSummary, advice, report
 from pipeline.core.budget import Rate
 from pipeline.core.context import Context, ContextRules
@@ -17,8 +17,8 @@ from pipeline.core.hops import HopRules
 from pipeline.core.judge import WatchState
 from pipeline.core.state import Counts, StreamRun, StreamState
 from pipeline.core.tally import Tallies, Tally
+from pipeline.testing import START
 from pipeline.types import Answer, Event, WatchQuery
-from tests.pictures import START
 
 WATCH = WatchQuery("car", "is there a car?", open_at=0.7, clear_at=0.3)
 COUNTS = Counts(hops=60, frames=120, native=6720, allocated=6720, spent=6720, answers=60)
@@ -101,7 +101,7 @@ def test_scores_have_two_digits_and_costs_are_shares_with_units() -> None:
     st.integers(30, 120),
 )
 def test_columns_that_do_not_fit_are_dropped_whole_the_lowest_first(columns: list[tuple[str, int]], width: int) -> None:
-    made = [Column(header, rank) for header, rank in columns]
+    made = [ScreenColumn(header, rank) for header, rank in columns]
     table = fitted(made, [["x"] * len(made)], width)
     headers = [str(column.header) for column in table.columns]
     assert headers[0] == made[0].header
