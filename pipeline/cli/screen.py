@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.cli.ending import Unread
-from pipeline.cli.output import ScreenColumn, Output, fitted, share, shown
+from pipeline.cli.output import Output, ScreenColumn, fitted, share, shown
 from pipeline.clock import Clock
 from pipeline.service.attachment import Attachment
 from pipeline.service.service import Service

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipeline.build import YARD, allocator_name, build_allocator, build_mllm
 from pipeline.cli.demo_misses import HopLog, HopSeen, explained
-from pipeline.cli.output import ScreenColumn, Output, fitted, notices, plain, print_line, shown
+from pipeline.cli.output import Output, ScreenColumn, fitted, notices, plain, print_line, shown
 from pipeline.cli.play import Played, play
 from pipeline.cli.screen import Screen
 from pipeline.clock import Clock, SystemClock
