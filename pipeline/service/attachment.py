@@ -14,6 +14,7 @@ from pipeline.core.state import StreamRun
 from pipeline.errors import ConfigError, NotOwner, SourceStalled, SourceUnavailable, StoreDamaged, StoreUnavailable
 from pipeline.loop import Runtime, watch_stream
 from pipeline.redact import redact_url, scrub
+from pipeline.service.logged import log_watch_events
 from pipeline.sources.base import Notice, Notify, Sampler, Source, SourceCounts, ignore
 from pipeline.types import Frame, Json
 from pipeline.waiting import back_off_s
@@ -129,7 +130,8 @@ class Attachment:
         state = run.state.keeping(watches)
         await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), tuple(events), run.decided_s))
         for event in events:
-            self._runtime.metrics.events.labels(event.type).inc()
+            self._runtime.metrics.event(event)
+        log_watch_events(events)
         run.state, run.counts = state, run.counts.add(events=len(events))
 
     async def _up(self) -> None:
@@ -141,9 +143,10 @@ class Attachment:
 
     async def _lost(self, error: SourceUnavailable) -> None:
         self._failures += 1
-        self._runtime.metrics.losses.labels(self.run.stream_id).inc()
+        self._runtime.metrics.attempts_failed.labels(self.run.stream_id).inc()
         if self.phase == "lost":
             return
+        self._runtime.metrics.losses.labels(self.run.stream_id, type(error).__name__).inc()
         reason = scrub(str(error))
         log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
         self._lost_at_s, self._lost_reason = self._runtime.clock.monotonic_s(), reason
@@ -163,7 +166,7 @@ class Attachment:
         data = {"stream_s": run.decided_s, **data}
         state, event = run.state.stream_event(run.stream_id, kind, self._runtime.clock.now(), data)
         await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), (event,), run.decided_s))
-        self._runtime.metrics.events.labels(kind).inc()
+        self._runtime.metrics.event(event)
         log.info(kind, stream=run.stream_id, stream_s=run.decided_s)
         run.state, run.counts = state, run.counts.add(events=1)
 

@@ -241,7 +241,7 @@ def test_check_says_of_each_part_whether_it_is_sound(own):
     result = CliRunner().invoke(app, ["check", str(own)])
     assert result.exit_code == 0
     assert [line.split()[1] for line in result.output.splitlines()] == [
-        "spec", "checkpoint", "onnx", "versions", "parity",
+        "spec", "checkpoint", "onnx", "encoder", "versions", "parity", "query",
     ]  # fmt: skip
     (own / "engine.onnx").unlink()
     assert CliRunner().invoke(app, ["check", str(own)]).exit_code == 3
