@@ -13,16 +13,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pipeline.config.faults import UniqueKeys, explain, fault_of, key_names
+from pipeline.config.faults import explain, fault_of, key_names
+from pipeline.config.loader import SiteLoader
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
 from pipeline.errors import ConfigError
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Slug = Annotated[
+    str,
+    # A number that is a name: as it was typed, for SiteLoader takes only such texts for whole numbers.
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"),
+]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 _STRICT = ConfigDict(extra="forbid", strict=False)
@@ -213,7 +219,7 @@ def load_site(path: Path) -> SiteConfig:
 def read_yaml(path: Path) -> dict[str, object]:
     """A site file as plain mappings, not validated yet. Raises ConfigError if it is unreadable or no mapping."""
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
+        raw = yaml.load(path.read_text(encoding="utf-8"), SiteLoader) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the site file {path}: {error}") from error
     except ConfigError as error:
