@@ -1,4 +1,4 @@
-"""What an engine costs on a machine: milliseconds per frame by backend and batch, and operations against an MLLM's."""
+"""Cost of an engine on a machine: milliseconds per frame by backend and batch, and operations against an MLLM's."""
 
 import platform
 import statistics
@@ -13,20 +13,20 @@ from allocator_engine.errors import EngineError, EngineMissing
 from allocator_engine.export import OPSET
 from allocator_engine.manifest import read, verified, versions
 from allocator_engine.operations import PICTURES, QWEN3_VL_8B, network_operations, tokens_shown
-from allocator_engine.runtime import Engine, LoadedEngine, Tensors, gpu, load, torch_engine
+from allocator_engine.runtime import Engine, LoadedEngine, Tensors, gpu, load, load_checkpoint, torch_engine
 from allocator_engine.spec import STREAM
 
 if TYPE_CHECKING:
     from torch import nn
 
 FRAMES, QUERIES = 2, 6
-"""Of every hop that is measured."""
+"""Frames and queries of every measured hop."""
 
 WARM_UP = 5
 """Calls of each kind before the measured ones."""
 
 EAGER = "torch"
-"""What the others are compared with: the network as it was trained."""
+"""The backend that the others are compared with: the network as it was trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class CallTiming:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """What was measured on `device`, of `rounds` calls each. `without` says why a backend is not in the rows;
+    """Measurements on `device`, of `rounds` calls each. `without` is the reason why a backend is not in the rows;
     `operations` are those of the network on one hop."""
 
     device: str
@@ -61,7 +61,7 @@ class EngineReport:
 
     @property
     def remarks(self) -> list[str]:
-        """What the rows do not say, in lines for a person."""
+        """Remarks beside the rows, in lines for a person."""
         shares = ", ".join(f"{100 * share:.2g} % at {size} px" for size, share in self.shares.items())
         return [
             *(f"without {backend}: {reason}" for backend, reason in self.without.items()),
@@ -96,13 +96,11 @@ def measure(
 
     Raises EngineMissing if there is no such engine or device, EngineMismatch for one that does not fit this version.
     """
+    network = load_checkpoint(verified(engine, read(engine).checkpoint)).network
     import torch
-
-    from allocator_engine.model.checkpoint import load as load_checkpoint
 
     if device == "cuda" and gpu() is None:
         raise EngineMissing("there is no GPU that torch can use; measure with --device cpu")
-    network = load_checkpoint(verified(engine, read(engine).checkpoint)).network
     operations = network_operations(network, FRAMES, QUERIES)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

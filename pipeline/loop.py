@@ -14,7 +14,7 @@ What may go wrong here, and what happens then:
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -24,7 +24,7 @@ from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import fixed_scale
 from pipeline.clock import Clock
 from pipeline.core.budget import Ledger
-from pipeline.core.context import Context
+from pipeline.core.context import Context, Room
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
@@ -34,6 +34,7 @@ from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
 from pipeline.core.watches import NEVER_KNOWN, mark
 from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.logs import Seldom
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.sources.base import Source
@@ -45,7 +46,7 @@ _OVERLOADED = {MLLMOverloaded.__name__, MLLMTimeout.__name__}
 
 
 class Committer(Protocol):
-    """Where decisions become durable."""
+    """Makes decisions durable."""
 
     async def commit(self, decision: Decision) -> None:
         """Return when the decision's state and events are durable together. Waits while the store cannot take them."""
@@ -62,7 +63,7 @@ class Watches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What all streams of the process share."""
+    """The parts that all streams of a process share."""
 
     clock: Clock
     watches: Watches
@@ -72,6 +73,13 @@ class Runtime:
     mllm: MLLM
     outbox: Committer
     metrics: Metrics
+    seldom: Seldom = field(default_factory=Seldom)
+
+    def warn(self, trouble: str, stream_id: str, error: Exception, **more: Json) -> None:
+        """Log a trouble that may last: one line a minute of each kind for all streams, and how often it was met."""
+        kind = type(error).__name__
+        if times := self.seldom.times(f"{trouble} {kind}", self.clock.monotonic_s()):
+            log.warning(trouble, stream=stream_id, error=kind, reason=str(error), times=times, **more)
 
 
 async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None:
@@ -83,11 +91,12 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             run.warming = run.warming.join(queries, hop)
             grant = grant_tokens(run, hop, queries, runtime)
             allocation, fell_back = await allocate(hop, queries, grant, runtime)
+            allocation = newest(allocation, runtime.mllm.room(run.context))
             run.ring = run.ring.push(hop, allocation)
             grown = await grow(run.context, hop, allocation, runtime.mllm)
             asked = due(queries, hop, run.ladder)
             run.context, paid = pay(grown, hop, asked, allocation, runtime)
-            reply = await ask(run, asked, paid, runtime.mllm)
+            reply = await ask(run, asked, paid, runtime)
             reply = await re_ask(run, hop, asked, reply, runtime)
             runtime.budget.settle(hop.stream_id, reply.spent)
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
@@ -125,10 +134,15 @@ async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, runtime:
             raise AllocationFailed(f"{runtime.allocator.name} spent {allocation.tokens} tokens of a grant of {grant}")
         return allocation, False
     except AllocationFailed as error:
-        log.warning("allocation_failed", stream=hop.stream_id, hop_start_s=hop.start_s, reason=str(error))
+        runtime.warn("allocation_failed", hop.stream_id, error, hop_start_s=hop.start_s)
         return fixed_scale(hop, grant, runtime.fit_rules), True
     finally:
         runtime.metrics.allocation_seconds.observe(runtime.clock.monotonic_s() - began_s)
+
+
+def newest(allocation: Allocation, room: Room) -> Allocation:
+    """The allocation without its oldest segments, where the MLLM takes fewer in one prompt than a hop has."""
+    return replace(allocation, segments=allocation.segments[-room.segments :])
 
 
 async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -> Context:
@@ -159,18 +173,18 @@ def pay(
     return context, runtime.mllm.pending(context)
 
 
-async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> HopReply:
+async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, runtime: Runtime) -> HopReply:
     """Ask for at most what was paid, each question once. Unless it is certain that nothing was sent, all is spent."""
     context = run.context
     if not queries or not context.segments:
         return HopReply(Answers(), 0, "nothing_due" if not queries else "empty_context")
     once = distinct(queries)
     try:
-        said = await mllm.ask(context, once, paid)
+        said = await runtime.mllm.ask(context, once, paid)
         answers = mark(spread(queries, once, said.answers), run.warming.unsettled(queries, context))
         return HopReply(Answers(answers, said.usage), paid)
     except MLLMUnavailable as error:
-        log.warning("questions_skipped", stream=context.stream_id, error=type(error).__name__, reason=str(error))
+        runtime.warn("questions_skipped", context.stream_id, error)
         return HopReply(Answers(), paid if error.sent else 0, type(error).__name__)
 
 
@@ -192,7 +206,7 @@ async def re_ask(
     try:
         said = await runtime.mllm.ask(run.context, once, allocation.tokens, aside)
     except MLLMUnavailable as error:
-        log.warning("second_look_failed", stream=hop.stream_id, error=type(error).__name__, reason=str(error))
+        runtime.warn("second_look_failed", hop.stream_id, error)
         return replace(reply, spent=reply.spent + (allocation.tokens if error.sent else 0))
     second = {one.watch_id: one for one in spread(unsure, once, said.answers)}
     merged = tuple(

@@ -25,15 +25,18 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 class Metrics:
     """The process's metrics. The labels `stream` and `watch` hold slugs of what is configured now: the series of a
-    stream that is detached, or of a watch that is removed, go with it."""
+    stream that is detached, or of a watch that is removed, go with it. `labels` are those of each metric by its name.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.labels: dict[str, tuple[str, ...]] = {_Troubles.NAME: ("what",)}
         self._watches: dict[str, frozenset[str]] = {}
         self._of_streams: list[Counter | Gauge | Histogram] = []
         stream = ["stream"]
 
         def noted(metric: M, labels: list[str]) -> M:
+            self.labels[next(iter(metric.describe())).name] = tuple(labels)
             if "stream" in labels:
                 self._of_streams.append(metric)
             return metric
@@ -54,7 +57,11 @@ class Metrics:
         self.frames = counter("frames", "sampled frames that reached the loop", stream)
         self.frames_lost = counter("frames_lost", "sampled frames overwritten unread because the loop was late", stream)
         self.frames_decoded = gauge("frames_decoded", "frames decoded since the stream was attached", stream)
-        self.frames_corrupt = gauge("frames_corrupt", "damaged frames since the stream was attached", stream)
+        self.frames_corrupt = gauge("frames_corrupt", "frames damaged or built on one, since attachment", stream)
+        self.frames_restamped = gauge(
+            "frames_restamped", "frames whose time stamp was not believed since attachment", stream
+        )
+        self.gaps = gauge("stream_gaps", "places where data were lost on the way since attachment", stream)
         self.decode_errors = gauge("decode_errors", "packets that could not be decoded since attachment", stream)
         self.discontinuities = gauge("discontinuities", "jumps of the time stamps since attachment", stream)
         self.hwaccel_fallbacks = gauge("hwaccel_fallbacks", "times decoding fell back to the CPU", stream)
@@ -117,6 +124,8 @@ class Metrics:
             (self.ladder_step, run.ladder.step),
             (self.frames_decoded, decoded.decoded),
             (self.frames_corrupt, decoded.corrupt),
+            (self.frames_restamped, decoded.restamped),
+            (self.gaps, decoded.gaps),
             (self.decode_errors, decoded.decode_errors),
             (self.discontinuities, decoded.discontinuities),
             (self.hwaccel_fallbacks, decoded.hwaccel_fallbacks),
@@ -175,21 +184,24 @@ class Metrics:
             self.watch_warming.remove(stream, watch_id)
         self._watches[stream] = stand
 
+    def value(self, name: str, **labels: str) -> float:
+        """The current value of a sample, such as `hops_total`; 0 where nothing was counted yet."""
+        return self.registry.get_sample_value(f"resadapt_{name}", labels) or 0.0
+
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""
-        took, waited = (
-            self.registry.get_sample_value(f"resadapt_mllm_{name}_sum") or 0.0 for name in ("seconds", "queue_seconds")
-        )
-        return took - waited
+        return self.value("mllm_seconds_sum") - self.value("mllm_queue_seconds_sum")
 
 
 class _Troubles(Collector):
+    NAME = "resadapt_mllm_trouble"
+
     def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
         self._counts = counts
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         meaning = "asks refused or late, requests sent again, prefixes and engines lost, by kind"
-        troubles = CounterMetricFamily("resadapt_mllm_trouble", meaning, labels=["what"])
+        troubles = CounterMetricFamily(self.NAME, meaning, labels=["what"])
         for what, count in self._counts().items():
             troubles.add_metric([what], count)
         yield troubles

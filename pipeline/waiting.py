@@ -1,8 +1,11 @@
 """Waiting: for several things at once, and for how long after failures."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import structlog
@@ -38,6 +41,22 @@ def back_off_s(failures: int, first_s: float, longest_s: float) -> float:
     """Seconds to wait after this many failures in a row, at least 1."""
     whole_s = min(first_s * 2.0 ** min(failures - 1, 30), longest_s)
     return whole_s * random.uniform(0.5, 1.0)
+
+
+def retry_after_s(value: str | None, now: datetime) -> float | None:
+    """Seconds to wait by a Retry-After header, given as seconds or as a date, at least 0; None for none that can be
+    read. Source: RFC 9110 section 10.2.3."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(value)
+            seconds = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 async def supervise(

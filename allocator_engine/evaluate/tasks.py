@@ -1,13 +1,15 @@
-"""What allocators are compared on: questions with their answers, watches with the times at which they hold.
+"""The tasks that allocators are compared on: questions with their answers, watches with the times at which they hold.
 
 Nothing here depends on what was shown: every allocator is asked the same, also about what it let pass.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
 
+from allocator_engine.errors import ConfigError
 from allocator_engine.train.reward import Form, grade, interval, overlap
 from allocator_engine.train.rollout import ClipHop
 
@@ -19,17 +21,26 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 ONSET_S = 1.0
 """An event is found if its onset lies within so many seconds of the true one."""
 
+
 _SLACK_S = 1e-6
 _SECONDS = re.compile(r"\d+\.\d")
 
 
+def parse_seeds(text: str) -> range:
+    """The seeds of episodes that `A:B` names, from A up to B without B. Raises ConfigError."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
+    return range(int(first), int(last))
+
+
 @dataclass(frozen=True, slots=True)
 class TaskQuestion:
-    """Asked once hop `hop` of the clip has been shown; the Allocator is told of it from hop `known_hop` on. `split` is
-    a part of its family that is counted apart as well.
+    """A question that is asked once hop `hop` of the clip has been shown; the Allocator gets it from hop `known_hop`
+    on. `split` is a part of its family that is counted apart as well.
 
     With `timed`, the decimals in its text are seconds of the clip. `hint` tells the MLLM what an answer looks like; the
-    Allocator is not told of it.
+    Allocator does not get that.
     """
 
     text: str
@@ -41,7 +52,7 @@ class TaskQuestion:
     hint: str = ""
     known_hop: int = 0
 
-    def told(self, anchor_s: float) -> str:
+    def at(self, anchor_s: float) -> str:
         """The text on a context whose time text counts from `anchor_s` seconds of the clip. What was before the
         context began is asked of its first frame."""
         text = self.text
@@ -50,7 +61,7 @@ class TaskQuestion:
         return f"{text} {self.hint}" if self.hint else text
 
     def grade(self, said: str, anchor_s: float) -> float:
-        """How right the answer is on that context, 0 to 1; for an interval its temporal IoU with the true one."""
+        """The grade of an answer on that context, 0 to 1; for an interval its temporal IoU with the true one."""
         if self.form != "interval":
             return grade(self.form, self.truth, said)
         wanted, found = interval(self.truth), interval(said)
@@ -85,7 +96,7 @@ class TaskWatch:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What decides something, as the oracle knows it: hop `hop`, at the linear scale `scale` or more."""
+    """Evidence of an answer, as the oracle knows it: hop `hop`, at the linear scale `scale` or more."""
 
     hop: int
     scale: float
@@ -96,8 +107,8 @@ class Evidence:
 class Task:
     """One clip, what stands while it is shown, and what is asked.
 
-    `episode` is what is drawn again for intervals: tasks of one episode are not independent. The Allocator is told of
-    the watches, or else of the questions; `reworded` are the watches in words that no training used, where there are
+    `episode` is what is drawn again for intervals: tasks of one episode are not independent. The Allocator gets
+    the watches, or else the questions; `reworded` are the watches in words that no training used, where there are
     any.
     """
 
@@ -112,7 +123,7 @@ class Task:
 
     @property
     def standing(self) -> tuple[str, ...]:
-        """The queries that the Allocator is told of, each once."""
+        """The queries that the Allocator gets, each once."""
         return self.standing_in(max((one.known_hop for one in self.questions), default=0))
 
     def standing_in(self, hop: int) -> tuple[str, ...]:
@@ -141,7 +152,8 @@ class TaskSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What became of a watch's events: found, missed and false ones; seconds from the true onset of each found one."""
+    """A watch's events against the truth: found, missed and false ones; seconds from the true onset of each found
+    one."""
 
     found: int
     missed: int
@@ -151,7 +163,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """Of one task under one allocation: how right each question was answered (0 to 1), what became of each watch, and
+    """The outcome of one task under one allocation: the grade of each question (0 to 1), the events of each watch, and
     wall seconds of the MLLM."""
 
     grades: tuple[float, ...]
@@ -191,14 +203,38 @@ class Parts:
     def __add__(self, other: "Parts") -> "Parts":
         return Parts(self.top + other.top, self.bottom + other.bottom, self.count + other.count)
 
+    @property
+    def value(self) -> float:
+        """The quotient; NaN where there is nothing to divide by."""
+        return self.top / self.bottom if self.bottom else math.nan
+
+
+class Matched(Protocol):
+    """Events against the truth, counted."""
+
+    @property
+    def found(self) -> int: ...
+
+    @property
+    def missed(self) -> int: ...
+
+    @property
+    def false(self) -> int: ...
+
+
+def f1(matched: Iterable[Matched]) -> Parts:
+    """F1 = 2 found / (2 found + missed + false) of all these events together."""
+    total = Parts()
+    for one in matched:
+        wrong = one.missed + one.false
+        total += Parts(2 * one.found, 2 * one.found + wrong, one.found + one.missed)
+    return total
+
 
 def parts(task: Task, outcome: TaskOutcome, split: str | None = None) -> Parts:
-    """Of a task, or of a split of it: the mean grade, and of watches F1 = 2 found / (2 found + missed + false)."""
-    total = Parts()
-    for watch, events in zip(task.watches, outcome.events, strict=True):
-        if split in (None, watch.split):
-            wrong = events.missed + events.false
-            total += Parts(2 * events.found, 2 * events.found + wrong, events.found + events.missed)
+    """The figure of a task, or of a split of it: the mean grade, and of watches the F1 of their events."""
+    watched = zip(task.watches, outcome.events, strict=True)
+    total = f1(events for watch, events in watched if split in (None, watch.split))
     for question, right in zip(task.questions, outcome.grades, strict=True):
         if split in (None, question.split):
             total += Parts(right, 1, 1)

@@ -1,14 +1,14 @@
 """A sentence encoder of others in the place of the QueryEncoder: a BERT-like model, pooled and projected."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from allocator_engine.digests import of_weights
 from allocator_engine.errors import EngineMismatch
 from allocator_engine.model import pretrained
 from allocator_engine.spec import QUERY_FEATURES
@@ -16,7 +16,8 @@ from allocator_engine.spec import QUERY_FEATURES
 MAX_TOKENS = 128
 """Tokens of a question that are read; what follows is ignored."""
 
-_KEPT = 65_536  # embeddings
+KEPT = 65_536
+"""Embeddings that are kept."""
 
 
 class PretrainedEncoder:
@@ -33,7 +34,7 @@ class PretrainedEncoder:
     def __init__(self, name: str, projection: Tensor | None = None, weights: str | None = None, seed: int = 0) -> None:
         self.name = pretrained.full_name(name)
         self._words, self._model = pretrained.tokenizer(self.name), pretrained.model(self.name)
-        self.weights = _hash_of(self._model)
+        self.weights = of_weights(self._model)
         if weights is not None and weights != self.weights:
             raise EngineMismatch(
                 f"{self.name} has the weights {self.weights}; expected {weights}, of which the checkpoint was trained"
@@ -63,7 +64,7 @@ class PretrainedEncoder:
         """Several threads may ask at once, and one may clear what another has just looked for."""
         vector = self._kept.get(text)
         if vector is None:
-            if len(self._kept) >= _KEPT:
+            if len(self._kept) >= KEPT:
                 self._kept.clear()
             vector = self._kept[text] = self._embedded(text)
         return vector
@@ -81,11 +82,3 @@ def _drawn(hidden: int, seed: int, name: str) -> Tensor:
         raise EngineMismatch(f"{name} has {hidden} features; expected at least {QUERY_FEATURES}")
     normal = np.random.default_rng(seed).standard_normal((hidden, QUERY_FEATURES))
     return torch.from_numpy(np.linalg.qr(normal)[0]).float().contiguous()
-
-
-def _hash_of(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -16,7 +16,7 @@ from pipeline.waiting import first
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How long the first asker waits for others, in seconds, and how many hops one call takes at most."""
+    """Bounds of a shared call: seconds that the first hop waits for others, and the most hops of one call."""
 
     wait_s: float = 0.002
     most: int = LIMITS["batch"]
@@ -28,7 +28,7 @@ OnEngineCall = Callable[[int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What an engine says of one hop: `mean` float32 `[frames]` of the policy, and from now on `memory` float32
+    """An engine's output for one hop: `mean` float32 `[frames]` of the policy, and from now on `memory` float32
     `[112, 64]` and `readings` float32 `[queries, 64]`."""
 
     mean: NDArray[np.float32]
@@ -51,12 +51,17 @@ class Batcher:
         engine: Engine,
         clock: Clock,
         rules: Batching = Batching(),
-        told: OnEngineCall = lambda hops, seconds: None,
+        on_call: OnEngineCall = lambda hops, seconds: None,
     ) -> None:
-        self._engine, self._clock, self._rules, self._told = engine, clock, rules, told
+        self._engine, self._clock, self._rules, self._on_call = engine, clock, rules, on_call
         self._waiting: list[_Ask] = []
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Asks that no call has taken yet."""
+        return len(self._waiting)
 
     async def ask(self, view: HopView) -> Proposal:
         """The engine's proposal for one hop of at least one frame. Raises EngineFailed."""
@@ -94,7 +99,7 @@ class Batcher:
         await asyncio.wait([call])
         error = call.exception()
         if error is None:
-            self._told(len(asks), self._clock.monotonic_s() - began_s)
+            self._on_call(len(asks), self._clock.monotonic_s() - began_s)
         if isinstance(error, EngineFailed) and len(asks) > 1:
             for one in asks:
                 await self._answer([one])

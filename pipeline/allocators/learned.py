@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,20 +22,17 @@ from allocator_engine.encode import (
     scales,
     thumbnails,
 )
-from allocator_engine.errors import EngineError, EngineFailed, EngineMissing
+from allocator_engine.errors import EngineFailed
 from allocator_engine.fit import Allocation, FitRules, fit
-from allocator_engine.manifest import read, verified
+from allocator_engine.query import Embed, load_encoder
 from allocator_engine.runtime import AUTO, LIMITS, Engine, LoadedEngine, load
 from allocator_engine.spec import QUERY_FEATURES, STREAM
 from pipeline.allocators.batcher import Batcher, Batching, OnEngineCall
 from pipeline.clock import Clock, SystemClock
-from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
+from pipeline.errors import AllocationFailed, EngineMismatch
 from pipeline.types import Frame, Hop, WatchQuery
 
 Floats = NDArray[np.float32]
-
-Embed = Callable[[Sequence[str]], Floats]
-"""Questions to vectors: float32 `[questions, 128]`, each of length 1. Called in a thread."""
 
 MAX_QUESTIONS = 4096
 """Embeddings that are kept, of all streams together; the one unused for longest goes first."""
@@ -45,7 +42,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _StreamMemory:
-    """What is remembered of a stream, and what each of the last hop's questions has read of it."""
+    """The engine's memory of a stream, and what each of the last hop's questions has read of it."""
 
     memory: Floats = field(default_factory=empty_memory)
     readings: dict[str, Floats] = field(default_factory=dict)
@@ -79,12 +76,12 @@ class LearnedAllocator:
         embed: Embed,
         clock: Clock = SystemClock(),
         batching: Batching = Batching(),
-        told: OnEngineCall = lambda hops, seconds: None,
+        on_call: OnEngineCall = lambda hops, seconds: None,
     ) -> None:
         if engine.spec != STREAM:
             raise EngineMismatch("the engine has another spec than this version's; export its checkpoint again")
         self._rules = rules
-        self._batcher = Batcher(engine, clock, batching, told)
+        self.batcher = Batcher(engine, clock, batching, on_call)
         self._questions = _Questions(embed)
         self._pasts: dict[str, _StreamMemory] = {}
 
@@ -106,7 +103,7 @@ class LearnedAllocator:
         self._pasts.pop(stream_id, None)
 
     async def close(self) -> None:
-        await self._batcher.close()
+        await self.batcher.close()
 
     async def _propose(self, hop: Hop, queries: Sequence[WatchQuery], level: float) -> list[float]:
         """A scale for every frame of the hop."""
@@ -123,7 +120,7 @@ class LearnedAllocator:
             times_s = [frame.pts_s for frame in frames]
             readings = past.read_by(questions)
             view = HopView(seen, elapsed_s(times_s, past.last_s), vectors, level, past.memory, readings)
-            proposal = await self._batcher.ask(view)
+            proposal = await self.batcher.ask(view)
             past.memory, past.last_s = proposal.memory, times_s[-1]
             past.readings = dict(zip(questions, proposal.readings, strict=True))
             proposed += scales(proposal.mean).tolist()
@@ -167,21 +164,13 @@ def open_learned(engine: Path, rules: FitRules, clock: Clock, backend: str = AUT
 
 
 def open_engine(engine: Path, backend: str = AUTO) -> tuple[LoadedEngine, Embed]:
-    """An engine by its folder or manifest, and the query encoder of its checkpoint.
+    """An engine by its folder or manifest, and its query encoder, which is called in a thread.
 
-    Raises ConfigError if there is no such engine, EngineMismatch if it does not fit this version or this machine.
+    Raises EngineMissing if there is no such engine, EngineMismatch if it does not fit this version or this machine.
     """
-    from allocator_engine.model.checkpoint import load as load_checkpoint  # loads torch
-
-    try:
-        loaded = load(engine, backend)
-        encoder = load_checkpoint(verified(engine, read(engine).checkpoint)).encoder
-    except EngineMissing as error:
-        raise ConfigError(str(error)) from error
-    except EngineError as error:
-        raise EngineMismatch(str(error)) from error
+    loaded, embed = load(engine, backend), load_encoder(engine)
     log.info("engine_loaded", backend=loaded.backend, passed_over=list(loaded.passed_over))
-    return loaded, encoder.embed
+    return loaded, embed
 
 
 def _look(frames: Sequence[Frame]) -> NDArray[np.uint8]:

@@ -19,13 +19,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.build import MLLM_CHOICES, build_mllm
+from allocator_engine.errors import not_installed
+from pipeline.build import build_mllm
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Signals, Unread, end_unread, run_to_end, started
 from pipeline.cli.play import play
 from pipeline.cli.screen import Screen
 from pipeline.clock import SystemClock
+from pipeline.config.mllm import MLLM_CHOICES, patient
 from pipeline.config.one_stream import given, named_sinks, site_of_one
-from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml, resolve
+from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml
+from pipeline.config.values import resolve
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
 from pipeline.redact import redact_mllm, redact_url, scrub
@@ -87,6 +90,12 @@ def run(
     rate: Annotated[float | None, typer.Option(help="Vision tokens per second of stream.")] = None,
     burst: Annotated[int | None, typer.Option(help="Vision tokens that may be saved up.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at the pace of a live camera.")] = False,
+    stall_s: Annotated[
+        float | None, typer.Option(help="Seconds without a packet after which a live stream is lost (5).")
+    ] = None,
+    first_picture_s: Annotated[
+        float | None, typer.Option(help="Seconds in which its packets must show a first picture (30).")
+    ] = None,
     store: Annotated[str | None, typer.Option(help="Keep state here, and go on where it ended.")] = None,
     name: Annotated[str | None, typer.Option(help="Slug of the stream; by default made from SOURCE.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Events as CloudEvents JSON lines on stdout.")] = False,
@@ -96,7 +105,12 @@ def run(
     set_up_logs(log_level)
     _require_one(context)
     raw = read_yaml(config) if config else {}
-    own = given(allocator=allocator, budget=given(rate_tokens_per_s=rate, burst_tokens=burst))
+    own = given(
+        allocator=allocator,
+        budget=given(rate_tokens_per_s=rate, burst_tokens=burst),
+        stall_s=stall_s,
+        first_picture_s=first_picture_s,
+    )
     named = given(mllm=mllm, engine=engine, store=store, sinks=named_sinks(sink or []))
     site = parse_site(site_of_one(raw, source, name, watch or [], realtime, own) | named)
     scratch = None if "store" in raw or store else _make_scratch()
@@ -125,7 +139,10 @@ def demo(
 ) -> None:
     """Two generated cameras play live, six watches stand on them, and the events are compared with the truth."""
     set_up_logs(log_level)
-    from pipeline.cli.demo import Demo, show  # the yard's renderer, which nothing else needs
+    try:
+        from pipeline.cli.demo import Demo, show  # the yard's renderer, which nothing else needs
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"for the demo {not_installed(str(error.name), 'embedded')}") from error
 
     run_to_end(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))
 
@@ -156,8 +173,7 @@ def bench_mllm(
     site = load_site(config) if config else parse_site({})
     asked = parse_site({"mllm": mllm}).mllm if mllm else site.mllm
     clock = SystemClock()
-    patient = replace(asked, timeout_s=max(asked.timeout_s, PATIENCE_S))
-    report = asyncio.run(measure(build_mllm(patient, clock), clock, plan))
+    report = asyncio.run(measure(build_mllm(patient(asked, PATIENCE_S), clock), clock, plan))
     Console(stderr=json_line, width=110).print(table(report))
     ratios = {**report.ratios(SHARES[0]), "sliding_saved": report.saving.saved}
     if json_line:

@@ -25,10 +25,12 @@ _HORIZONS_S = {"qwen3_5": (60.0, 15.0)}
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What an MLLM can keep of one stream's context beside those of all other streams: vision tokens, and segments."""
+    """The part of one stream's context that an MLLM can keep beside those of all other streams: vision tokens, and
+    segments. `too_long`: the context as it stands is longer than a prompt may be, and would be refused."""
 
     tokens: int = sys.maxsize
     segments: int = sys.maxsize
+    too_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,9 @@ class Context:
 
         The newest segments are kept whatever they cost: the grant has already bounded them. Without new ones nothing
         changes, for want of room either: sending a context again takes budget, of which there was none for new frames.
+        But one that is too long to be asked about restarts all the same.
         """
-        if not segments:
+        if not segments and not (room.too_long and self.segments):
             return self
         if not self.segments:
             return replace(self, segments=tuple(segments), anchor_s=segments[0].pts_s[0])
@@ -102,18 +105,18 @@ class Context:
         # Half of each bound, so that a context that reaches it does not restart at every hop.
         most = min(self.rules.max_tokens, room.tokens) // 2 - sum(segment.tokens for segment in segments)
         count = min(len(self.segments), max(0, room.segments // 2 - len(segments)))
-        keep_from_s = segments[-1].pts_s[-1] - self.rules.keep_s
+        keep_from_s = (*self.segments, *segments)[-1].pts_s[-1] - self.rules.keep_s
         kept = _newest(self.segments[len(self.segments) - count :], most, keep_from_s)
         return self._restart((*kept, *segments), reason)
 
     def _outgrown(self, segments: Sequence[Segment], room: Room) -> Reason | None:
-        """Which bound the context would break with these segments, if any."""
+        """The bound that the context would break with these segments, or None."""
         tokens = self.tokens + sum(segment.tokens for segment in segments)
-        if segments[-1].pts_s[-1] - self.anchor_s > self.max_s:
+        if (*self.segments, *segments)[-1].pts_s[-1] - self.anchor_s > self.max_s:
             return "age"
         if tokens > self.rules.max_tokens:
             return "tokens"
-        if tokens > room.tokens or len(self.segments) + len(segments) > room.segments:
+        if tokens > room.tokens or len(self.segments) + len(segments) > room.segments or room.too_long:
             return "pressure"
         return None
 
@@ -132,7 +135,7 @@ class Context:
         return replace(self, segments=(*self.segments[:sent], *_newest(self.segments[sent:], tokens)))
 
     def owed(self, hop_end_s: float, room: Room = Room()) -> tuple[int, bool]:
-        """What the next restart will send again: tokens of the present segments that will survive it, and whether
+        """The cost of the next restart: tokens of the present segments that will survive it, and whether
         segments of the hop ending at `hop_end_s` will survive it too. Of a restart for want of tokens or room the
         newest half survives, of one by age the last `keep_s` seconds; whichever is more is owed."""
         if not self.segments:

@@ -204,7 +204,7 @@ class _Courier:
                 await first(self._woken.wait(), self._clock.sleep(self._poll_s))
 
     async def _deliver(self, waiting: Sequence[StoredEvent]) -> bool:
-        """Whether the sink took them; if not, return when it is time for another try."""
+        """True if the sink took them; if not, return when it is time for another try."""
         events = [item.event for item in waiting]
         began_s = self._clock.monotonic_s()
         if isinstance(failure := await self._publish(events), SinkGone):

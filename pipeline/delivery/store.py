@@ -98,10 +98,10 @@ class Store:
         self._keep_events = keep_events
         self._sinks: tuple[str, ...] = ()
         self._unpruned = 0
-        self._database = Database(url, max_bytes, exclusive)
-        self._save_state = _upsert_state(self._database)
-        self._save_event = self._database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
-        self._save_owed = self._database.insert(DELIVERY).on_conflict_do_nothing()
+        self.database = Database(url, max_bytes, exclusive)
+        self._save_state = _upsert_state(self.database)
+        self._save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
+        self._save_owed = self.database.insert(DELIVERY).on_conflict_do_nothing()
 
     def register_sinks(self, names: Sequence[str]) -> None:
         """From now on, every new event is to be delivered to these sinks. Earlier events are not."""
@@ -110,13 +110,13 @@ class Store:
     def load(self, stream_id: str) -> StoredStream | None:
         """Where a stream stood after its newest committed decision, or None for one never seen."""
         query = sa.select(STREAM_STATE).where(STREAM_STATE.c.stream_id == stream_id)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at))
 
     def streams(self) -> list[tuple[str, StoredStream]]:
         """All streams ever seen, by slug."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(sa.select(STREAM_STATE).order_by(STREAM_STATE.c.stream_id))
             return [
                 (row.stream_id, StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at)))
@@ -154,7 +154,7 @@ class Store:
     def _write(self, rows: Sequence[Rows]) -> int:
         states = {row.state["stream_id"]: row.state for row in rows}
         events = dict(event for row in rows for event in row.events)
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             if states:
                 connection.execute(self._save_state, list(states.values()))
             for known in _known(connection, list(events)):
@@ -165,31 +165,31 @@ class Store:
 
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]:
         """The oldest `limit` events that `sink` still has to get, in the order of commits."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(_OWED.limit(limit), {"sink": sink})
             return [_event_of(*row) for row in rows]
 
     def pending(self, sink: str) -> int:
-        """How many events `sink` still has to get."""
+        """The number of events `sink` still has to get."""
         query = sa.select(sa.func.count()).select_from(DELIVERY).where(DELIVERY.c.sink == sink)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return connection.scalars(query).one()
 
     def delivered(self, sink: str, seqs: Sequence[int]) -> None:
         """Note that `sink` has these events."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             for part in _portions(seqs):
                 connection.execute(_DELIVERED, {"sink": sink, "seqs": part})
             self._prune_now_and_then(connection, len(seqs))
 
     def sinks_owed(self) -> tuple[str, ...]:
         """Names under which events still wait, registered or not."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return tuple(connection.scalars(sa.select(DELIVERY.c.sink).distinct().order_by(DELIVERY.c.sink)))
 
     def forget_sink(self, sink: str) -> int:
         """Drop what waits for a sink that no configuration names any more. Returns how many events it will not get."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             return connection.execute(sa.delete(DELIVERY).where(DELIVERY.c.sink == sink)).rowcount
 
     def recent(self, limit: int, before_seq: int | None = None, stream_id: str | None = None) -> list[StoredEvent]:
@@ -199,17 +199,17 @@ class Store:
             query = query.where(OUTBOX.c.seq < before_seq)
         if stream_id is not None:
             query = query.where(OUTBOX.c.stream_id == stream_id)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [_event_of(*row) for row in connection.execute(query)]
 
     def prune(self, keep_events: int) -> int:
         """Remove events delivered everywhere, beyond the newest `keep_events` of all. Returns how many went."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             return _prune(connection, keep_events)
 
     def close(self) -> None:
         """Close the database, and let another exclusive process in."""
-        self._database.close()
+        self.database.close()
 
     def _write_events(self, connection: sa.Connection, events: dict[str, _EventRow]) -> None:
         connection.execute(self._save_event, list(events.values()))

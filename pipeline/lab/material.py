@@ -1,4 +1,4 @@
-"""What a training works with: clips, answers and buckets, and what its outcome hangs on."""
+"""The material of a training: clips, answers and buckets, and notes of what its outcome depends on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from pipeline.core.budget import Bucket, Rate
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a training works with; `notes` say what was learned from, `remarks` are for people. Of every cell of its
-    episodes `slots` things are known."""
+    """The material of a training; `notes` name what was learned from, `remarks` are for people. `slots` things are
+    known of every cell of its episodes."""
 
     outside: Outside
     notes: Mapping[str, str]

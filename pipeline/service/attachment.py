@@ -14,7 +14,7 @@ from pipeline.core.state import StreamRun
 from pipeline.errors import ConfigError, NotOwner, SourceStalled, SourceUnavailable, StoreDamaged, StoreUnavailable
 from pipeline.loop import Runtime, watch_stream
 from pipeline.redact import redact_url, scrub
-from pipeline.sources.base import Sampler, Source, SourceCounts
+from pipeline.sources.base import Notice, Notify, Sampler, Source, SourceCounts, ignore
 from pipeline.types import Frame, Json
 from pipeline.waiting import back_off_s
 
@@ -87,10 +87,10 @@ class Attachment:
         await self.source.close()
 
     async def _watch(self) -> None:
-        noticed = _FirstFrameNoticed(self.source, self._up)
+        attended = _Attended(self.source, self._up, self._found)
         while not self._stopping:
             try:
-                await watch_stream(self.run, noticed, self._runtime)
+                await watch_stream(self.run, attended, self._runtime)
                 return
             except SourceUnavailable as error:
                 if self._stopping:
@@ -150,6 +150,14 @@ class Attachment:
         self._enter("lost")
         await self._announce("stream.lost", {"reason": reason, "stalled": isinstance(error, SourceStalled)})
 
+    async def _found(self, notice: Notice) -> None:
+        """Send out what the source found out; between two hops, or the loop would decide on an older state."""
+        told: dict[str, Json] = {"reason": notice.reason}
+        if notice.advice:
+            told["advice"] = notice.advice
+        log.warning(notice.kind, stream=self.run.stream_id, **told)
+        await self._announce(notice.kind, {**told, **notice.data})
+
     async def _announce(self, kind: str, data: dict[str, Json]) -> None:
         run = self.run
         data = {"stream_s": run.decided_s, **data}
@@ -164,12 +172,13 @@ class Attachment:
         self._runtime.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
 
 
-class _FirstFrameNoticed:
-    """A source that says when each connection gives its first frame."""
+class _Attended:
+    """A source whose notices are attended to, and the first frame of each connection too."""
 
-    def __init__(self, source: Source, notice: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, source: Source, up: Callable[[], Awaitable[None]], found: Notify) -> None:
         self._source = source
-        self._notice = notice
+        self._up = up
+        self._found = found
 
     @property
     def live(self) -> bool:
@@ -179,12 +188,16 @@ class _FirstFrameNoticed:
     def counts(self) -> SourceCounts:
         return self._source.counts
 
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+    async def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
+        async def found(notice: Notice) -> None:
+            await self._found(notice)
+            await notify(notice)
+
         first = True
-        async with aclosing(self._source.frames(sampler)) as frames:
+        async with aclosing(self._source.frames(sampler, found)) as frames:
             async for frame in frames:
                 if first:
-                    await self._notice()
+                    await self._up()
                 first = False
                 yield frame
 

@@ -28,7 +28,7 @@ class Port:
         self._health = health
         self._metrics = make_wsgi_app(registry)
         try:
-            self._server = _Server((address.host, address.port), _Quiet)
+            self._server = _PortServer((address.host, address.port), _Quiet)
         except OSError as error:
             why = error.strerror or str(error)
             raise ConfigError(f"metrics cannot be offered on {address.host}:{address.port}: {why}") from error
@@ -50,7 +50,8 @@ class Port:
     def _answer(self, request: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         path = request.get("PATH_INFO", "")
         if not path.startswith("/health"):
-            return self._metrics(request, respond)
+            pages: Iterable[bytes] = self._metrics(request, respond)
+            return pages
         health = self._health()
         good = {"/health/live": health.live, "/health/ready": health.ready, "/health": health.ready}.get(path)
         status = "404 Not Found" if good is None else "200 OK" if good else "503 Service Unavailable"
@@ -58,7 +59,7 @@ class Port:
         return [json.dumps(health.as_json()).encode()]
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _PortServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 

@@ -19,7 +19,9 @@ from pipeline.build import (
     check_names,
 )
 from pipeline.clock import Clock
-from pipeline.config.site import BudgetConfig, MLLMConfig, SiteConfig, resolve
+from pipeline.config.mllm import MLLMConfig
+from pipeline.config.site import BudgetConfig, SiteConfig
+from pipeline.config.values import resolve
 from pipeline.core.budget import Ledger, Rate
 from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay
@@ -102,6 +104,11 @@ class Service:
         """The streams that have been attached, by slug, ended ones included."""
         return {slug: keeper.attachment for slug, keeper in self._keepers.items() if keeper.attachment}
 
+    @property
+    def supervisors(self) -> dict[str, StreamSupervisor]:
+        """The streams that run, or have ended by themselves, by slug."""
+        return self._keepers
+
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opened:
             await self._open(opened)
@@ -143,6 +150,11 @@ class Service:
             troubles.append(Trouble("process", f"its event loop has been stuck for {silent_s:.0f} s"))
         live = self._lost is None and silent_s <= STUCK_S
         return Health(live, live and self._phase == "serving" and not outage, self._phase, tuple(troubles))
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the streams share; once it has been entered."""
+        return self._runtime
 
     async def reconcile(self, site: SiteConfig) -> None:
         """Make the running streams those of `site`: start the new, stop the gone, restart the changed.

@@ -25,11 +25,11 @@ from kafka.errors import (
 from kafka.producer.future import FutureRecordMetadata
 
 from pipeline.clock import Clock, SystemClock
+from pipeline.config.sinks import KafkaSecurity
 from pipeline.errors import SinkUnavailable
 from pipeline.redact import scrub
 from pipeline.sinks.cloudevents import KafkaMessage, reduced, to_kafka
-from pipeline.sinks.kafka_address import KafkaSecurity as KafkaSecurity
-from pipeline.sinks.kafka_address import parse_kafka_url as parse_kafka_url
+from pipeline.sinks.kafka_address import client_options
 from pipeline.sinks.kafka_connect import Connected, connect
 from pipeline.types import Event
 
@@ -95,7 +95,7 @@ class KafkaSink:
         self._connected: Connected | None = None
         self._topic_id: UUID | None = None
         self._thread = ThreadPoolExecutor(1, "kafka")
-        self._options = security.options() | {
+        self._options = client_options(security) | {
             "bootstrap_servers": bootstrap.split(","),
             "client_id": "resadapt",
             "acks": "all",

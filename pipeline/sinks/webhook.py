@@ -1,17 +1,15 @@
 """Events to an HTTP endpoint: batches of structured CloudEvents, signed with a shared secret.
 
-Sources: CloudEvents HTTP protocol binding 1.0.2 (batched content mode), RFC 9110 section 10.2.3 (Retry-After).
+Sources: CloudEvents HTTP protocol binding 1.0.2 (batched content mode).
 """
 
 import asyncio
 import hashlib
 import hmac
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,6 +18,7 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.sinks.cloudevents import BATCH_TYPE, encode_batch
 from pipeline.types import Event
+from pipeline.waiting import retry_after_s
 
 SIGNATURE_HEADER = "X-Resadapt-Signature"
 TIMEOUT_S = 10.0
@@ -45,7 +44,7 @@ def sign(secret: str, body: bytes, now: datetime) -> str:
 
 
 def verify_signature(secret: str, header: str, body: bytes, now: datetime, tolerance_s: float = 300.0) -> bool:
-    """Whether `header` signs `body` with `secret`, at most `tolerance_s` seconds away from `now`: for receivers.
+    """True if `header` signs `body` with `secret`, at most `tolerance_s` seconds away from `now`: for receivers.
 
     Check before parsing the body, on its raw bytes. Several `v1` may stand in a header; one right one is enough. A
     request that was recorded can be repeated within the tolerance: drop events whose id is known.
@@ -112,12 +111,12 @@ class WebhookSink:
             return
         if 300 <= status < 400:
             raise SinkUnavailable(f"{self._where} answers {status}, a redirect; give the address it leads to")
-        retry_after_s = _retry_after_s(reply.get("Retry-After"), self._clock.now())
+        pause_s = retry_after_s(reply.get("Retry-After"), self._clock.now())
         if 400 <= status < 500 and status not in _TRY_LATER:
             raise SinkUnavailable(
-                f"{self._where} refuses the events with {status}; they wait until it takes them", retry_after_s
+                f"{self._where} refuses the events with {status}; they wait until it takes them", pause_s
             )
-        raise SinkUnavailable(f"{self._where} cannot take events now: {status}", retry_after_s)
+        raise SinkUnavailable(f"{self._where} cannot take events now: {status}", pause_s)
 
     async def _request(self, method: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
         try:
@@ -162,18 +161,3 @@ def _host_of(url: str) -> str:
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}"
-
-
-def _retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait by a Retry-After header, given as seconds or as a date; None for none that can be read."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -20,27 +20,28 @@ from allocator_engine.spec import STREAM, EngineSpec
 from pipeline.allocators.batcher import Batcher, Batching, groups
 from pipeline.allocators.fixed import fixed_scale
 from pipeline.allocators.learned import LearnedAllocator, open_learned
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
 from pipeline.loop import allocate
 from pipeline.metrics import Metrics
+from pipeline.testing import ArrayPicture, ManualClock
 from pipeline.types import WatchQuery
 from tests.engines import Bright, directions, engine, untrained
-from tests.pictures import Painted, hop, yard
+from tests.pictures import hop, yard
 
 RULES = FitRules(GRIDS["qwen3_vl"])
 QUERIES = (WatchQuery("car", "is there a car?"), WatchQuery("dog", "is there a dog or a cat?"))
 
 
-def plain(level: int) -> Painted:
-    return Painted(np.full((256, 448, 3), level, np.uint8))
+def plain(level: int) -> ArrayPicture:
+    return ArrayPicture(np.full((256, 448, 3), level, np.uint8))
 
 
 def learned(engine_=None, **options) -> LearnedAllocator:
     return LearnedAllocator(engine_ or Bright(), RULES, directions, **options)
 
 
-async def begin(allocator: LearnedAllocator, *pictures: Painted, **of) -> None:
+async def begin(allocator: LearnedAllocator, *pictures: ArrayPicture, **of) -> None:
     """Show the hops that are shown whatever the engine says."""
     for second in range(FIRST_HOPS):
         assert (await allocator.allocate(hop(float(second), *pictures, **of), QUERIES, 10_000)).segments
@@ -242,7 +243,7 @@ async def test_streams_that_ask_within_the_deadline_share_a_call():
             asyncio.create_task(together.allocate(hop(float(second), plain(60 * i), stream_id=str(i)), QUERIES, 1000))
             for i in range(5)
         ]
-        await waiting(together._batcher, 5)
+        await waiting(together.batcher, 5)
         assert engine_.calls == [5] * second
         clock.advance(0.002)
         allocations = await asyncio.gather(*asks)
@@ -288,7 +289,7 @@ async def test_an_asker_that_leaves_takes_nobody_along():
     asks = [
         asyncio.create_task(allocator.allocate(hop(0.0, plain(1), stream_id=str(i)), QUERIES, 100)) for i in range(3)
     ]
-    await waiting(allocator._batcher, 3)
+    await waiting(allocator.batcher, 3)
     asks[0].cancel()
     await asyncio.sleep(0)
     clock.advance(0.002)
@@ -299,7 +300,7 @@ async def test_an_asker_that_leaves_takes_nobody_along():
 
 async def test_every_call_is_told_with_its_hops():
     heard: list[tuple[int, float]] = []
-    allocator = learned(clock=ManualClock(), batching=Batching(most=3), told=lambda *call: heard.append(call))
+    allocator = learned(clock=ManualClock(), batching=Batching(most=3), on_call=lambda *call: heard.append(call))
     hops = [hop(0.0, plain(1), stream_id=str(i)) for i in range(3)]
     await asyncio.gather(*(allocator.allocate(one, QUERIES, 100) for one in hops))
     assert heard == [(3, 0.0)]
@@ -382,7 +383,7 @@ def test_opening_an_engine_that_does_not_fit_refuses_to_start():
 
 async def waiting(batcher: Batcher, count: int) -> None:
     """Return when so many asks wait: looking and embedding happen in threads."""
-    while len(batcher._waiting) < count:
+    while batcher.waiting < count:
         await asyncio.sleep(0.001)
     for _ in range(10):  # turns of the loop, in which the batcher begins to wait for its deadline
         await asyncio.sleep(0)

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.core.outcome import Decision
 from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, NotOwner, SinkGone, StoreDamaged, StoreUnavailable
 from pipeline.sinks.cloudevents import decode
-from pipeline.sinks.memory import MemorySink
+from pipeline.testing import ManualClock, MemorySink
 from pipeline.types import Event
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,7 +8,8 @@ from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.service.service import Service
-from pipeline.sinks.memory import MemorySink
+from pipeline.sources.base import Notice
+from pipeline.testing import MemorySink, ScriptedSource, frame_at
 from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.clips import steady, write
@@ -111,7 +112,7 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
     sink = MemorySink("memory")
     live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
     async with Service(site_of(tmp_path, {"a": live, "b": live}), SystemClock(), [sink]) as service:
-        allocate, failures = service._runtime.allocator.allocate, []
+        allocate, failures = service.runtime.allocator.allocate, []
 
         async def failing_once(hop, queries, grant):
             if hop.stream_id == "a" and not failures:
@@ -119,9 +120,9 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
                 raise RuntimeError("a defect")
             return await allocate(hop, queries, grant)
 
-        monkeypatch.setattr(service._runtime.allocator, "allocate", failing_once)
+        monkeypatch.setattr(service.runtime.allocator, "allocate", failing_once)
         await until(lambda: "watch.opened" in types(sink, "a") and "watch.opened" in types(sink, "b"))
-        assert service.metrics.crashes.labels("a")._value.get() == 1
+        assert service.metrics.value("stream_crashes_total", stream="a") == 1
         assert types(sink, "b").count("stream.attached") == 1
 
 
@@ -138,7 +139,7 @@ async def test_reconciling_twice_at_once_ends_with_the_later_site(tmp_path):
     async with Service(site_of(tmp_path, {"a": live}), SystemClock()) as service:
         sites = [site_of(tmp_path, streams) for streams in ({"b": live}, {"c": live}, {"a": live, "c": live})]
         await asyncio.gather(*(service.reconcile(site) for site in sites))
-        assert sorted(service._keepers) == ["a", "c"]
+        assert sorted(service.supervisors) == ["a", "c"]
 
 
 async def test_a_stream_that_had_failed_is_tried_again_when_the_site_is_read_again(tmp_path):
@@ -174,7 +175,7 @@ async def test_a_service_keeps_trying_and_tells_once(tmp_path):
     sink = MemorySink("memory")
     site = site_of(tmp_path, {"gate": "rtsp://u:s3cret@127.0.0.1:1/yard?token=s3cret"})
     async with Service(site, SystemClock(), [sink]) as service:
-        await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 3)
+        await until(lambda: service.metrics.value("stream_losses_total", stream="gate") >= 3)
     assert types(sink, "gate") == ["stream.attached", "mllm.meaningless", "stream.lost", "stream.ended"]
 
 
@@ -200,7 +201,7 @@ async def test_credentials_stay_out_of_events_store_and_logs(tmp_path, caplog, u
     sink = MemorySink("memory")
     site = site_of(tmp_path, {"gate": url})
     async with Service(site, SystemClock(), [sink]) as service:
-        await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 1)
+        await until(lambda: service.metrics.value("stream_losses_total", stream="gate") >= 1)
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"s3cret" not in written
     assert "s3cret" not in caplog.text + repr(sink.events)
@@ -242,7 +243,7 @@ async def test_what_goes_wrong_with_the_mllm_is_seen_in_a_scrape(tmp_path, unuse
         site = site_of(tmp_path, {}, mllm=mllm, metrics={"port": unused_tcp_port})
         async with Service(site, SystemClock()) as service:
             server.habits.next.append(Turn(429, headers={"Retry-After": "0"}))
-            await service._runtime.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
+            await service.runtime.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
             url = f"http://127.0.0.1:{unused_tcp_port}/metrics"
             text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
     assert "# TYPE resadapt_mllm_trouble_total counter" in text
@@ -258,7 +259,39 @@ async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_t
         async def hang(context, queries, limit=None):
             await asyncio.sleep(3600)
 
-        monkeypatch.setattr(service._runtime.mllm, "ask", hang)
+        monkeypatch.setattr(service.runtime.mllm, "ask", hang)
         await until(lambda: "mllm.meaningless" in types(sink, "gate"))
     assert "watch.opened" not in types(sink, "gate")
     assert "watch.opened" in types(await run_to_the_end(site), "gate")
+
+
+async def test_what_a_source_finds_out_is_sent_out_among_the_decisions_of_its_stream(tmp_path, monkeypatch):
+    told = Notice("stream.damaged", "half of its pictures were damaged", "set rtsp_transport to tcp", {"share": 0.5})
+    script = [
+        frame_at(0.0),
+        frame_at(0.5),
+        told,
+        frame_at(1.0),
+        frame_at(1.5),
+        Notice("stream.mended", "whole again"),
+        frame_at(2.0),
+    ]
+    monkeypatch.setattr("pipeline.service.supervisor.build_source", lambda *_: ScriptedSource(script))
+    sink = await run_to_the_end(site_of(tmp_path, {"gate": "synthetic:"}))
+    assert types(sink, "gate") == [
+        "stream.attached", "mllm.meaningless", "watch.opened", "stream.damaged", "stream.mended", "stream.ended"
+    ]  # fmt: skip
+    damaged, mended = (event for event in sink.events if event.type in ("stream.damaged", "stream.mended"))
+    assert damaged.data == {
+        "n": 3, "stream_s": 1.0, "reason": told.reason, "advice": told.advice, "share": 0.5,
+    }  # fmt: skip
+    assert mended.data == {"n": 4, "stream_s": 2.0, "reason": "whole again"}
+    assert len({event.id for event in sink.events}) == len(sink.events)
+
+
+async def test_the_bounds_of_a_stream_reach_its_source(tmp_path):
+    path = write(tmp_path / "clip.mp4", steady(1))
+    with pytest.raises(ConfigError, match="max_pixels 100"):
+        await run_to_the_end(site_of(tmp_path, {"gate": {"url": str(path), "max_pixels": 100}}))
+    with pytest.raises(ConfigError, match="no video track 1"):
+        await run_to_the_end(site_of(tmp_path, {"gate": {"url": str(path), "video_track": 1}}))

@@ -15,13 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.sinks.cloudevents import BATCH_TYPE, decode, decode_batch, encode
 from pipeline.sinks.jsonl import JsonlSink, TextSink
 from pipeline.sinks.kafka import KafkaSink
-from pipeline.sinks.memory import MemorySink
 from pipeline.sinks.webhook import SIGNATURE_HEADER, WebhookSink, sign, verify_signature
+from pipeline.testing import ManualClock, MemorySink
 from pipeline.types import Event
 from tests.live import broker
 

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from pipeline.config.mllm import TinyConfig, VllmConfig
 from pipeline.core.context import Context, ContextRules
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.transformers.backend import TransformersMLLM
@@ -44,7 +45,7 @@ FAR_S = 86_400.05
 @asynccontextmanager
 async def started(checkpoint: Path) -> AsyncIterator[VllmMLLM]:
     require(importlib.util.find_spec("vllm") is not None, "the package vllm")
-    mllm = VllmMLLM(checkpoint, name="vllm", kv_cache_gib=0.25, max_prompt_tokens=MAX_PROMPT_TOKENS)
+    mllm = VllmMLLM(checkpoint, VllmConfig(use="vllm", kv_cache_gib=0.25, max_prompt_tokens=MAX_PROMPT_TOKENS))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OMP_NUM_THREADS", "1")
         environment.setenv("HF_HUB_OFFLINE", "1")
@@ -63,7 +64,7 @@ async def mllm() -> AsyncIterator[VllmMLLM]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def embedded() -> AsyncIterator[TransformersMLLM]:
-    backend = TransformersMLLM(tiny(), name="embedded", device="cpu")
+    backend = TransformersMLLM(tiny(), TinyConfig(use="embedded", device="cpu"))
     await backend.start()
     yield backend
     await backend.close()
@@ -71,7 +72,7 @@ async def embedded() -> AsyncIterator[TransformersMLLM]:
 
 @pytest.fixture
 def engine(mllm: VllmMLLM) -> "VllmEngine":
-    return mllm._running.now()
+    return mllm.supervisor.now()
 
 
 def mixed(mllm: VllmMLLM | TransformersMLLM, seconds: int, start_s: float = 0.0) -> list[Segment]:
@@ -129,7 +130,7 @@ async def test_pictures_that_the_engine_has_lost_are_sent_again(
     shown = context(*mixed(mllm, 4), stream_id=stream_id)
     before = scores(await mllm.ask(shown, QUERIES[:2]))
     resent = mllm.counters.resent
-    await engine._llm.engine_core.reset_mm_cache_async()
+    await engine.llm.engine_core.reset_mm_cache_async()
     assert scores(await mllm.ask(shown, QUERIES[:2])) == pytest.approx(before, abs=1e-3)
     assert mllm.counters.resent == resent + 1, "pixels travel once: without them vLLM could not answer"
 
@@ -140,7 +141,7 @@ async def test_a_prefix_gone_behind_our_back_is_counted_and_read_again(
     shown = context(*mixed(mllm, 6), stream_id=stream_id)
     before = scores(await mllm.ask(shown, QUERIES[:2]))
     evicted = mllm.counters.evicted
-    assert await engine._llm.reset_prefix_cache()
+    assert await engine.llm.reset_prefix_cache()
     assert mllm.pending(shown) == 0
     answers = await mllm.ask(shown, QUERIES[:2])
     assert mllm.counters.evicted == evicted + 1
@@ -153,14 +154,14 @@ async def test_an_ask_that_takes_too_long_is_aborted(
 ) -> None:
     shown = context(*mixed(mllm, 6), stream_id=stream_id)
     with monkeypatch.context() as impatient, pytest.raises(MLLMTimeout, match=r"timeout_s = 0\.001"):
-        impatient.setattr(mllm, "_timeout_s", 0.001)
+        impatient.setattr(mllm, "settings", replace(mllm.settings, timeout_s=0.001))
         await mllm.ask(shown, QUERIES)
     assert engine.unfinished == 0
     assert mllm.pending(shown) == shown.tokens
-    assert mllm._running._check is not None, "it is seen to whether the engine answers at all"
+    assert mllm.supervisor.doubted, "it is seen to whether the engine answers at all"
     assert len(scores(await mllm.ask(shown, QUERIES))) == len(QUERIES), "and meanwhile it is asked by others"
-    await until(lambda: mllm._running._check is None, "the engine is no longer doubted")
-    assert mllm._running.now() is engine
+    await until(lambda: not mllm.supervisor.doubted, "the engine is no longer doubted")
+    assert mllm.supervisor.now() is engine
 
 
 async def test_an_engine_that_pauses_is_asked_on_and_not_replaced(
@@ -169,13 +170,13 @@ async def test_an_engine_that_pauses_is_asked_on_and_not_replaced(
     shown = context(*mixed(mllm, 5), stream_id=stream_id)
     with stopped(core()):
         with monkeypatch.context() as impatient, pytest.raises(MLLMTimeout):
-            impatient.setattr(mllm, "_timeout_s", 1.0)
+            impatient.setattr(mllm, "settings", replace(mllm.settings, timeout_s=1.0))
             await mllm.ask(shown, QUERIES)
         assert engine.unfinished == 0
         asking = await under_way(mllm, engine, shown, QUERIES)
     answers = await asking
-    await until(lambda: mllm._running._check is None, "the engine is no longer doubted")
-    assert mllm._running.now() is engine
+    await until(lambda: not mllm.supervisor.doubted, "the engine is no longer doubted")
+    assert mllm.supervisor.now() is engine
     assert scores(await mllm.ask(shown, QUERIES)) == pytest.approx(scores(answers), abs=1e-3)
 
 
@@ -190,7 +191,7 @@ async def test_a_cancelled_ask_leaves_no_request_behind(mllm: VllmMLLM, engine: 
 async def test_more_asks_than_the_queue_holds_are_refused(
     mllm: VllmMLLM, stream_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mllm, "_max_queue", 2)
+    monkeypatch.setattr(mllm, "settings", replace(mllm.settings, max_queue=2))
     contexts = [context(*mixed(mllm, 2), stream_id=f"{stream_id} {number}") for number in range(3)]
     asked = await asyncio.gather(*(mllm.ask(one, QUERIES) for one in contexts), return_exceptions=True)
     assert [type(one) for one in asked] == [Answers, Answers, MLLMOverloaded]
@@ -245,9 +246,9 @@ async def test_an_engine_that_hangs_is_named_and_replaced(
     before = scores(await mllm.ask(shown, QUERIES))
     hanging = core()
     with stopped(hanging), monkeypatch.context() as impatient:
-        impatient.setattr(mllm._running, "_care", replace(mllm._running._care, patience_s=2.0))
+        impatient.setattr(mllm.supervisor, "hooks", replace(mllm.supervisor.hooks, patience_s=2.0))
         with monkeypatch.context() as hasty, pytest.raises(MLLMTimeout):
-            hasty.setattr(mllm, "_timeout_s", 2.0)
+            hasty.setattr(mllm, "settings", replace(mllm.settings, timeout_s=2.0))
             await mllm.ask(shown, QUERIES)
         with pytest.raises(EngineGone, match="answers nobody and is being started again"):
             await mllm.ask(shown, QUERIES)
@@ -282,7 +283,7 @@ async def under_way(
 ) -> asyncio.Task[Answers]:
     """An ask that has reached the engine, or has ended before it could."""
     asking = asyncio.create_task(mllm.ask(shown, queries))
-    await until(lambda: (mllm._unfinished and engine.unfinished) or asking.done(), "the ask reaches the engine")
+    await until(lambda: (mllm.unfinished and engine.unfinished) or asking.done(), "the ask reaches the engine")
     return asking
 
 
@@ -298,7 +299,7 @@ async def asked_until_answered(mllm: VllmMLLM, shown: Context, queries: Sequence
 @pytest.mark.parametrize("checkpoint", ["qwen2_5_vl", "yard"])
 async def test_other_checkpoints_answer_alike_and_leave_no_process(checkpoint: str) -> None:
     folder = untrained_yard() if checkpoint == "yard" else tiny(checkpoint)
-    embedded = TransformersMLLM(folder, name="embedded", device="cpu")
+    embedded = TransformersMLLM(folder, TinyConfig(use="embedded", device="cpu"))
     await embedded.start()
     before = set(processes())
     async with started(folder) as mllm:
@@ -312,7 +313,7 @@ async def test_other_checkpoints_answer_alike_and_leave_no_process(checkpoint: s
 
 
 async def test_a_family_with_a_running_state_answers_alike_or_says_what_this_cpu_lacks() -> None:
-    embedded, lacking = TransformersMLLM(tiny("qwen3_5"), name="embedded", device="cpu"), ""
+    embedded, lacking = TransformersMLLM(tiny("qwen3_5"), TinyConfig(use="embedded", device="cpu")), ""
     await embedded.start()
     try:
         async with started(tiny("qwen3_5")) as mllm:

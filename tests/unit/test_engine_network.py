@@ -12,9 +12,10 @@ from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.model.checkpoint import Checkpoint, load, save
 from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.policy import entropy, log_prob, sample
-from allocator_engine.model.query import QueryEncoder, hashed
-from allocator_engine.model.worth import best_share, worth_of_turns
+from allocator_engine.model.query import QueryEncoder
+from allocator_engine.model.worth import best_share, worth_of_transitions
 from allocator_engine.spec import STREAM
+from allocator_engine.words import features
 
 
 def decisive(**options: bool) -> StreamNetwork:
@@ -161,7 +162,7 @@ def test_a_new_network_spends_what_its_foresight_is_worth_with_a_healthy_gradien
     shown = view(grant=0.0, queries=2)
     mean, concentration, *_ = fresh(*(torch.from_numpy(batch([shown])[spec.name]) for spec in STREAM.inputs))
     likely = torch.sigmoid(torch.tensor(turning))
-    best = best_share(2 * worth_of_turns(likely, likely), torch.tensor(0.0)).sqrt()
+    best = best_share(2 * worth_of_transitions(likely, likely), torch.tensor(0.0)).sqrt()
     assert torch.allclose(mean, best.expand_as(mean), atol=5e-3)
     log_prob(mean, concentration, torch.full_like(mean, 0.6)).sum().backward()
     gradient = fresh.head[-1].bias.grad
@@ -200,7 +201,7 @@ def test_what_nobody_asks_for_is_worth_what_any_query_would_be():
     with torch.no_grad():
         cells, _ = NETWORK.perceive(shown[0], shown[1], shown[2], shown[6])
         meaning, foreseen, _ = NETWORK.read(cells, shown[1], shown[2], shown[3], shown[4], shown[7])
-    expected = worth_of_turns(torch.sigmoid(foreseen[:, :, 0, 1]), torch.tensor(0.5))
+    expected = worth_of_transitions(torch.sigmoid(foreseen[:, :, 0, 1]), torch.tensor(0.5))
     assert torch.allclose(meaning[:, :, -1], expected)
 
 
@@ -253,15 +254,15 @@ def test_the_query_encoder_gives_unit_vectors_that_depend_on_the_text_alone():
 
 
 def test_hashes_are_the_same_in_every_process():
-    assert hashed("gate open", 8192)[0][:2] == (7029, 69)
+    assert features("gate open")[0][:2] == (3575348085, 3376439365)
 
 
 @settings(max_examples=30)
 @given(st.text(max_size=80))
 def test_every_text_has_features(text):
-    ids, weights = hashed(text, 64)
-    assert len(ids) == len(weights) > 0
-    assert all(0 <= id_ < 64 for id_ in ids)
+    hashes, weights = features(text)
+    assert len(hashes) == len(weights) > 0
+    assert all(0 <= value < 2**32 for value in hashes)
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.clock import ManualClock
 from pipeline.core.outcome import Decision
 from pipeline.delivery.store import Store, StoredStream
 from pipeline.errors import ConfigError, StoreUnavailable
+from pipeline.testing import ManualClock
 from pipeline.types import Event
 from tests.services import require
 
@@ -36,11 +36,9 @@ def postgresql_url():
     return url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'store.db'}"
-        return
+@pytest.fixture
+def server():
+    """The URL of a PostgreSQL database, which is empty again afterwards."""
     yield (url := postgresql_url())
     import sqlalchemy as sa
 
@@ -49,6 +47,13 @@ def url(request, tmp_path):
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
     tables.drop_all(engine)
     engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return request.getfixturevalue("server")
 
 
 @pytest.fixture
@@ -186,7 +191,7 @@ def test_a_file_held_by_another_program_is_unavailable_not_broken(tmp_path, monk
 
 def test_commits_are_durable_before_they_return(tmp_path):
     store = Store(str(tmp_path / "store.db"), ManualClock())
-    with store._database.reading() as connection:
+    with store.database.reading() as connection:
         modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert modes == ["wal", 2]
     store.close()
@@ -272,7 +277,7 @@ def test_no_address_of_a_stream_or_server_is_stored(tmp_path):
     store = Store(str(tmp_path / "store.db"), ManualClock())
     store.register_sinks(["a"])
     store.commit([decision("1")])
-    with store._database.reading() as connection:
+    with store.database.reading() as connection:
         rows = [
             [str(value) for value in row]
             for table in ("meta", "stream_state", "outbox", "delivery")

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer, DynamicCache
 
 from pipeline.mllm.transformers.cache import continuing
 from samples.yard.questions.grammar import Question, watch_questions
+from samples.yard.shape import HIDDEN
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import truths
 from samples.yard.train.packing import Packer, PlacedQuestion
@@ -21,7 +22,6 @@ from samples.yard.train.pointing import (
     log_share,
     points,
 )
-from samples.yard.train.shape import HIDDEN
 from samples.yard.train.text import read
 from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts, Thing
 from samples.yard.world.segments import told
@@ -150,7 +150,7 @@ def test_points_find_their_tokens_in_what_is_packed(packer):
         ],
     )
     assert [GLANCES[glance] for glance in packed.glances] == ["now", "among", "now", "glyph", "glyph", "glyph"]
-    texts = [packer._words.decode([token]).strip() for token in packed.ids[packed.pointing]]
+    texts = [packer.words.decode([token]).strip() for token in packed.ids[packed.pointing]]
     assert texts == ["", "", "", "A", "7", "K"], "the first three stand at the end of the prompt, behind a line break"
     assert packed.wanted.any(1).tolist() == [False, True, True, True, True, True]
     assert bool(packed.is_vision[packed.wanted.any(0)].all())

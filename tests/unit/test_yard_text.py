@@ -14,11 +14,11 @@ from pipeline.mllm.prompt import looks, opening, suffix
 from pipeline.mllm.transformers.loading import load
 from pipeline.types import Segment
 from samples.yard.questions.grammar import Question
+from samples.yard.shape import FAMILY
 from samples.yard.train.__main__ import StageSteps, begin_text, train
 from samples.yard.train.checkpoint import save, tokenizer, untrained, vision_weights
 from samples.yard.train.episodes import Looked, Viewing, encode, keep, recall, sizes
 from samples.yard.train.packing import IGNORED, Packer, PlacedQuestion
-from samples.yard.train.shape import FAMILY
 from samples.yard.train.text import read
 from samples.yard.world.facts import FrameFacts, Thing
 
@@ -70,7 +70,7 @@ def test_training_and_serving_read_the_same(tmp_path: Path, model, words, frames
             for pts_s, pixels in zip(seen.pts_s, seen.pixels, strict=True)
         ]
         reader.extend(prefix, [opening(FAMILY), *looks(segments, segments[0].pts_s[0])])
-        served = reader._last_logits(prefix, [reader.tokens(suffix(q.text, FAMILY).text) for q in (GATE, PLATE, ODD)])
+        served = reader.last_logits(prefix, [reader.tokens(suffix(q.text, FAMILY).text) for q in (GATE, PLATE, ODD)])
     owner = packed.owner[packed.targets != IGNORED]
     first = [int((owner == question).nonzero()[0]) for question in range(3)]
     # The vision tokens are kept in half precision between the stages.

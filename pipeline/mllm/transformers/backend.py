@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import EmbeddedConfig
 from pipeline.core.context import Context, Room
 from pipeline.errors import MLLMOverloaded, MLLMUnavailable, ResadaptError
 from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
@@ -33,50 +34,39 @@ MAX_PREFILL_TOKENS = 4096
 class TransformersMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen.
 
-    `device` and `dtype` are torch's names or "auto" (see `loading`), `threads` the CPU threads of the model. Bounds:
-    caches are kept for `max_streams` streams and `max_cache_tokens` prompt tokens together, the least recently used go
-    first; a prompt with its answer has at most `max_prompt_tokens`, or what the checkpoint was made for; with
-    `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask that has no answer after `timeout_s`
-    seconds ends in MLLMTimeout.
+    Bounds, all in `settings`: caches are kept for `max_streams` streams and `max_cache_tokens` prompt tokens together,
+    the least recently used go first; a prompt with its answer has at most `max_prompt_tokens`, or what the checkpoint
+    was made for; with `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask that has no answer
+    after `timeout_s` seconds ends in MLLMTimeout.
     """
 
-    def __init__(
-        self,
-        checkpoint: str | Path,
-        *,
-        name: str,
-        device: str = "auto",
-        dtype: str = "auto",
-        threads: int = 1,
-        max_streams: int = 64,
-        max_cache_tokens: int = 131_072,
-        max_prompt_tokens: int = 32_768,
-        max_queue: int = 64,
-        timeout_s: float = 60.0,
-        clock: Clock = SystemClock(),
-    ) -> None:
-        self._checkpoint, self._name = str(checkpoint), name
-        self._device, self._dtype, self._threads = device, dtype, threads
-        self._clock, self._turns = clock, ModelWorker(name, max_queue, timeout_s, clock)
-        self._max_prompt_tokens = max_prompt_tokens
-        self._kept: KeptPrefixes[Prefix] = KeptPrefixes(max_streams, max_cache_tokens)
+    def __init__(self, checkpoint: str | Path, settings: EmbeddedConfig, clock: Clock = SystemClock()) -> None:
+        self._checkpoint, self.settings, self._clock = str(checkpoint), settings, clock
+        self._turns = ModelWorker(settings.use, settings.max_queue, settings.timeout_s, clock)
+        self._kept: KeptPrefixes[Prefix] = KeptPrefixes(settings.max_streams, settings.max_cache_tokens)
         self._card: Card | None = None
-        self._reader: PromptReader | None = None
+        self._loaded: PromptReader | None = None
 
     @property
     def info(self) -> MLLMInfo:
         """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
         card = self._read_card()
-        return MLLMInfo(self._name, card.family, card.grid, card.meaningful)
+        return MLLMInfo(self.settings.use, card.family, card.grid, card.meaningful)
 
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt."""
-        return min(self._max_prompt_tokens, self._read_card().longest_prompt)
+        return min(self.settings.max_prompt_tokens, self._read_card().longest_prompt)
+
+    @property
+    def reader(self) -> "PromptReader":
+        """What reads prompts with the loaded model; after `start` only."""
+        assert self._loaded is not None, "ask before start"
+        return self._loaded
 
     @property
     def counters(self) -> Counters:
-        """What the bounds did."""
+        """Counts of what the bounds did."""
         return self._turns.counters
 
     @property
@@ -87,7 +77,7 @@ class TransformersMLLM:
     async def start(self) -> None:
         """Load the weights and warm up. Raises ConfigError and EngineMismatch as `loading.load` does,
         EngineMismatch also when the kept prefix does not answer as one pass over the whole prompt would."""
-        if self._reader is None:
+        if self._loaded is None:
             await self._turns.run(self._load)
 
     def counts(self) -> Mapping[str, int]:
@@ -127,7 +117,7 @@ class TransformersMLLM:
     async def close(self) -> None:
         await self._turns.close()
         self._kept.clear()
-        self._reader = None
+        self._loaded = None
 
     def _read_card(self) -> Card:
         if self._card is None:
@@ -141,17 +131,17 @@ class TransformersMLLM:
 
         from pipeline.mllm.transformers.loading import load
 
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self.settings.threads)
         self._card = read_card(self._checkpoint)
-        reader = load(self._checkpoint, self._card, self._device, self._dtype)
+        reader = load(self._checkpoint, self._card, self.settings.device, self.settings.dtype)
         with torch.inference_mode():
             reader.check()
-        self._reader = reader
+        self._loaded = reader
 
     def _answer(self, turn: Turn, questions: Sequence[str]) -> "tuple[list[LogOdds], Usage]":
         import torch
 
-        reader = self._ready()
+        reader = self.reader
         asked = [reader.tokens(question) for question in questions]
         with torch.inference_mode():
             found, fresh = self._find(turn, reader, max(map(len, asked), default=0))
@@ -181,7 +171,7 @@ class TransformersMLLM:
 
         from pipeline.mllm.transformers.saying import say
 
-        reader = self._ready()
+        reader = self.reader
         asked = [reader.tokens(question) for question in questions]
         with torch.inference_mode():
             found, _ = self._find(turn, reader, max(map(len, asked), default=0) + most)
@@ -190,15 +180,11 @@ class TransformersMLLM:
             with self._dropped_on_failure(turn):
                 return say(reader, kept.prefix, asked, most, schema, lambda: self._turns.in_time(turn))
 
-    def _ready(self) -> "PromptReader":
-        assert self._reader is not None, "ask before start"
-        return self._reader
-
     def _find(
         self, turn: Turn, reader: "PromptReader", more_tokens: int
     ) -> "tuple[Kept[Prefix] | None, Sequence[Segment]]":
-        """What is kept for this turn, and the segments that have to be read. Raises MLLMUnavailable over its limit, and
-        where the prompt, with `more_tokens` behind the pictures, would be longer than the longest."""
+        """The prefix kept for this ask, and the segments that have to be read. Raises MLLMUnavailable over its limit,
+        and where the prompt, with `more_tokens` behind the pictures, would be longer than the longest."""
         found = self._kept.find(turn.context)
         fresh = self._fresh(turn)
         before = [] if found else [opening(self.info.family)]
@@ -281,7 +267,7 @@ class TransformersMLLM:
             if is_out_of_memory(error):
                 self.counters.out_of_memory += 1
                 raise MLLMOverloaded(
-                    f"{self._name} ran out of memory reading {stream_id}; lower max_cache_tokens or max_streams"
+                    f"{self.settings.use} ran out of memory reading {stream_id}; lower max_cache_tokens or max_streams"
                 ) from error
             raise
 

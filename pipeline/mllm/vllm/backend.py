@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import VllmConfig
 from pipeline.core.context import Context, Room
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within, sent
@@ -40,8 +41,6 @@ CANARY_S = 300.0
 CANARY_TOLERANCE = 0.02
 """How far the scores of the same question may lie apart that are computed in different batches."""
 
-_GIB = 2**30
-
 
 class VllmMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen, through vLLM.
@@ -61,29 +60,11 @@ class VllmMLLM:
     needs the usual `if __name__ == "__main__":`.
     """
 
-    def __init__(
-        self,
-        checkpoint: str | Path,
-        *,
-        name: str,
-        dtype: str = "auto",
-        timeout_s: float = 60.0,
-        max_queue: int = 64,
-        max_streams: int = 64,
-        kv_cache_gib: float | None = None,
-        picture_cache_gib: float = 1.0,
-        gpu_memory: float = 0.85,
-        max_prompt_tokens: int = 32_768,
-        clock: Clock = SystemClock(),
-    ) -> None:
-        self._checkpoint, self._name, self._dtype = str(checkpoint), name, dtype
-        self._timeout_s, self._max_queue, self._max_streams = timeout_s, max_queue, max_streams
-        self._kv_cache_gib, self._gpu_memory, self._picture_cache_gib = kv_cache_gib, gpu_memory, picture_cache_gib
-        self._max_prompt_tokens, self._clock = max_prompt_tokens, clock
-        self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_prompt_tokens)
-        self._running: EngineSupervisor[VllmEngine] = EngineSupervisor(
-            name, clock, EngineHooks(self._begin, self._canary, timeout_s, self._on_death, self._end_asks)
-        )
+    def __init__(self, checkpoint: str | Path, settings: VllmConfig, clock: Clock = SystemClock()) -> None:
+        self._checkpoint, self.settings, self._clock = str(checkpoint), settings, clock
+        self._kept: KeptPrefixes[None] = KeptPrefixes(settings.max_streams, settings.max_prompt_tokens)
+        hooks = EngineHooks(self._begin, self._canary, settings.timeout_s, self._on_death, self._end_asks)
+        self.supervisor: EngineSupervisor[VllmEngine] = EngineSupervisor(settings.use, clock, hooks)
         self._unfinished: dict[asyncio.Task[list[VllmReply]], str] = {}
         self._forgotten: set[str] = set()
         self._reading: Reading | None = None
@@ -92,17 +73,22 @@ class VllmMLLM:
     @property
     def info(self) -> MLLMInfo:
         """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
-        return MLLMInfo(self._name, self._card.family, self._card.grid, self._card.meaningful)
+        return MLLMInfo(self.settings.use, self._card.family, self._card.grid, self._card.meaningful)
 
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt, with its answer."""
-        return min(self._max_prompt_tokens, self._card.longest_prompt)
+        return min(self.settings.max_prompt_tokens, self._card.longest_prompt)
 
     @property
     def kept(self) -> KeptPrefixes[None]:
         """The prefixes that the engine should have, and what their bounds did."""
         return self._kept
+
+    @property
+    def unfinished(self) -> int:
+        """Asks that have no answer yet."""
+        return len(self._unfinished)
 
     async def start(self) -> None:
         """Start the engine, which takes as long as its weights and its compilation do, and prove it.
@@ -111,7 +97,7 @@ class VllmMLLM:
         installed, and for values that vLLM refuses; EngineMismatch if the engine does not start, if it does not see
         the prompt that was meant, or if a kept prefix is not answered as a fresh one.
         """
-        await self._running.start()
+        await self.supervisor.start()
 
     def counts(self) -> Mapping[str, int]:
         return self.counters.with_kept(self._kept)
@@ -152,7 +138,7 @@ class VllmMLLM:
 
     async def close(self) -> None:
         await self._end_asks()
-        await self._running.close()
+        await self.supervisor.close()
         self._kept.clear()
 
     @cached_property
@@ -160,16 +146,19 @@ class VllmMLLM:
         return read_card(self._checkpoint)
 
     def _ready(self) -> Reading:
-        """What writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full queue."""
-        self._running.now()
-        if len(self._unfinished) >= self._max_queue:
+        """The part that writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full
+        queue."""
+        self.supervisor.now()
+        if self.unfinished >= self.settings.max_queue:
             self.counters.refused += 1
-            raise MLLMOverloaded(f"{self._name} has {self._max_queue} asks unfinished, which is max_queue", sent=False)
+            raise MLLMOverloaded(
+                f"{self.settings.use} has {self.settings.max_queue} asks unfinished, which is max_queue", sent=False
+            )
         assert self._reading is not None
         return self._reading
 
     async def _do(self, work: Work, limit: int | None) -> tuple[list[VllmReply], Usage]:
-        engine, began_s, stream_id = self._running.now(), self._clock.monotonic_s(), work.context.stream_id
+        engine, began_s, stream_id = self.supervisor.now(), self._clock.monotonic_s(), work.context.stream_id
         self._forgotten.discard(stream_id)
         found = self._kept.find(work.context)
         known = len(found.content_ids) if found else 0
@@ -189,19 +178,21 @@ class VllmMLLM:
         task = asyncio.create_task(self._replies(engine, work))
         self._unfinished[task] = work.context.stream_id
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.settings.timeout_s):
                 return await task
         except TimeoutError as error:
             self.counters.timed_out += 1
-            self._running.doubt(engine, began_s)
-            raise MLLMTimeout(f"{self._name} has no answer after timeout_s = {self._timeout_s:g} seconds") from error
+            self.supervisor.doubt(engine, began_s)
+            raise MLLMTimeout(
+                f"{self.settings.use} has no answer after timeout_s = {self.settings.timeout_s:g} seconds"
+            ) from error
         except EngineGone:
-            self._running.died(engine)
+            self.supervisor.died(engine)
             raise
         except asyncio.CancelledError as error:
             if (asking := asyncio.current_task()) and asking.cancelling():
                 raise
-            raise self._running.ended(engine) from error
+            raise self.supervisor.ended(engine) from error
         finally:
             del self._unfinished[task]
 
@@ -217,7 +208,7 @@ class VllmMLLM:
         return replies
 
     async def _tried(self, engine: "VllmEngine", work: Work) -> list[VllmReply]:
-        heard = partial(self._running.answered, engine)
+        heard = partial(self.supervisor.answered, engine)
         with refusals(work):
             return await engine.reply(await engine.read(work.prompt), work.questions, work.how, heard)
 
@@ -242,7 +233,7 @@ class VllmMLLM:
     async def _begin(self) -> "VllmEngine":
         """A started and proven engine."""
         reading = self._reading = await asyncio.to_thread(Reading, read_card(self._checkpoint))
-        engine = await begin_in_thread(self._open)
+        engine = await begin_in_thread(self.open_engine)
         try:
             async with asyncio.timeout(CANARY_S):
                 await self._prove(engine, reading)
@@ -253,7 +244,7 @@ class VllmMLLM:
         except BaseException:
             await asyncio.to_thread(engine.close)
             raise
-        self._kept = KeptPrefixes(self._max_streams, int(MIRRORED_SHARE * engine.cache_tokens))
+        self._kept = KeptPrefixes(self.settings.max_streams, int(MIRRORED_SHARE * engine.cache_tokens))
         return engine
 
     async def _prove(self, engine: "VllmEngine", reading: Reading) -> None:
@@ -269,7 +260,8 @@ class VllmMLLM:
                     f" {before.score:.3f} and {after.score:.3f}; use a version of vllm that the package names"
                 )
 
-    def _open(self) -> "VllmEngine":
+    def open_engine(self) -> "VllmEngine":
+        """The engine of the settings, started in the calling thread. Raises as `start`, but for its proof."""
         prepare_environment()
         try:
             from pipeline.mllm.vllm.engine import open_engine
@@ -277,16 +269,9 @@ class VllmMLLM:
             if error.name != "vllm":
                 raise
             raise ConfigError("the package vllm is not installed; pip install 'resadapt-stream[vllm]'") from error
-        settings = Settings(
-            folder=str(_weights(self._checkpoint)),
-            grid=self.info.grid,
-            dtype=self._dtype,
-            kv_cache_bytes=None if self._kv_cache_gib is None else int(self._kv_cache_gib * _GIB),
-            gpu_memory=self._gpu_memory,
-            picture_cache_gib=self._picture_cache_gib,
-            max_prompt_tokens=self.longest_prompt,
+        return open_engine(
+            Settings(str(_weights(self._checkpoint)), self.info.grid, self.longest_prompt, self.settings)
         )
-        return open_engine(settings)
 
 
 def _weights(checkpoint: str) -> Path:

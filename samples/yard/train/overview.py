@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.mllm.patches import patch_grid, patches
+from samples.yard.episodes.vision import embed_patches_by_product, tokens
 from samples.yard.questions.grammar import only_answer
+from samples.yard.shape import HIDDEN, NORMALISATION, SEEING_LAYERS, grid, vision_fields
 from samples.yard.train import episodes
 from samples.yard.train.crowds import crowded_sheet
 from samples.yard.train.notes import CONDITIONS, truths
 from samples.yard.train.pictures import turns
-from samples.yard.train.shape import HIDDEN, NORMALISATION, SEEING_LAYERS, grid, vision_fields
 from samples.yard.train.sheets import sheet
 from samples.yard.train.start import widen
 from samples.yard.train.tapping import tapped
-from samples.yard.train.targets import BLANK, PLATE_CHARACTERS, READABLE_CELLS, Pixels, spell
 from samples.yard.train.telling import TOLD, told_loss
-from samples.yard.train.vision import TaughtVision, balanced, embed_patches_by_product, even_loss, tokens
+from samples.yard.train.vision import TaughtVision, balanced, even_loss
 from samples.yard.world.facts import COLOURS, VEHICLES, FrameFacts
+from samples.yard.world.targets import BLANK, PLATE_CHARACTERS, READABLE_CELLS, Pixels, spell
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "colour_near_now": COLOURS,
@@ -63,7 +64,7 @@ class Overview:
 
     @property
     def cells(self) -> Tensor:
-        """How many cells each picture has: int64 `[P]`."""
+        """The number of cells each picture has: int64 `[P]`."""
         return self.grid_thw.prod(1) // grid().merge ** 2
 
     def to(self, device: torch.device) -> "Overview":
@@ -147,7 +148,7 @@ def overview_loss(model: TaughtOverview, batch: Overview) -> tuple[Tensor, Mappi
 
 
 @lru_cache(maxsize=EPISODES_PER_STEP + 1)
-def _viewed(seed: int) -> tuple[episodes.Viewing, tuple[tuple[NDArray[np.int8], ...], ...]]:
+def viewed(seed: int) -> tuple[episodes.Viewing, tuple[tuple[NDArray[np.int8], ...], ...]]:
     """An episode, and what each of its pictures shows."""
     viewing = episodes.view(seed, 0)
     return viewing, tuple(_shown(pixels, facts) for pixels, facts in zip(viewing.pixels, viewing.facts, strict=True))
@@ -166,7 +167,7 @@ def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) ->
     """Pictures of episodes that change in turn, as to render one costs as much as to learn from it for some steps; and
     sheets, of which nothing is asked but what their cells know."""
     changed = turns(step, EPISODES_PER_STEP, STEPS_PER_EPISODE)
-    chosen = [_viewed(seeds[(turn * EPISODES_PER_STEP + place) % len(seeds)]) for place, turn in enumerate(changed)]
+    chosen = [viewed(seeds[(turn * EPISODES_PER_STEP + place) % len(seeds)]) for place, turn in enumerate(changed)]
     pixels: list[Pixels] = []
     shown: list[tuple[NDArray[np.int8], ...]] = []
     for viewing, known in chosen:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from pipeline.mllm.patches import patch_grid, patches
-from samples.yard.train.shape import NORMALISATION, grid
-from samples.yard.train.targets import HEADS, Pixels, Targets
+from samples.yard.shape import NORMALISATION, grid
+from samples.yard.world.targets import HEADS, Pixels, Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class VisionBatch:
 
 
 def turns(step: int, places: int, steps: int) -> list[int]:
-    """What stands in each of `places` at a step, counted from 0, where each stays for `steps` and they change one after
+    """The item in each of `places` at a step, counted from 0, where each stays for `steps` and they change one after
     the other."""
     return [(step + steps // places * place) // steps for place in range(places)]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from samples.yard.shape import grid
 from samples.yard.train.episodes import Viewing
-from samples.yard.train.shape import grid
 from samples.yard.train.sheets import camera, painted, random_plate
-from samples.yard.train.targets import READABLE_CELLS, Box, Pixels
 from samples.yard.world.facts import GLYPH_PX, HEIGHT, FrameFacts, Thing
+from samples.yard.world.targets import READABLE_CELLS, Box, Pixels
 
 PICTURES_PER_EPISODE = 6
 
@@ -69,7 +69,7 @@ def _stuck(
 
 
 def _boxes(plate: Pixels, frames: int, taken: NDArray[np.bool_], rng: np.random.Generator) -> list[Box]:
-    """Where a plate is in each frame, in px of the picture: nowhere where none was; none if no such place was found."""
+    """The box of a plate in each frame, in px of the picture: empty where none was; None if no place was found."""
     height, width = plate.shape[:2]
     for _ in range(_TRIES):
         moved = np.zeros(2) if rng.random() < _STANDS else rng.uniform(-1, 1, 2) * _MOVES_PX
@@ -88,5 +88,5 @@ def _thing(id_: int, box: Box, plate: str, glyph_px: float) -> Thing:
 
 
 def plates_of(file: Path) -> Path:
-    """Where the pictures with plates are kept beside an episode's file."""
+    """The file of the pictures with plates, beside an episode's."""
     return file.with_name(f"{file.stem}-plates.npz")
