@@ -63,3 +63,7 @@ class SinkUnavailable(ResadaptError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class SinkGone(SinkUnavailable):
+    """A sink will never take events again: nobody reads a pipe any more. The relay gives it up."""

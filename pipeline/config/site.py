@@ -10,7 +10,8 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pipeline.config.faults import UniqueKeys, explain, fault_of, key_names
+from pipeline.config.faults import explain, fault_of, key_names
+from pipeline.config.loader import SiteLoader
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
 from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
 from pipeline.config.values import STRICT, Count, NotNegative, Positive, Share, Slug
@@ -171,7 +172,7 @@ def load_site(path: Path) -> SiteConfig:
 def read_yaml(path: Path) -> dict[str, object]:
     """A site file as plain mappings, not validated yet. Raises ConfigError if it is unreadable or no mapping."""
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
+        raw = yaml.load(path.read_text(encoding="utf-8"), SiteLoader) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the site file {path}: {error}") from error
     except ConfigError as error:
