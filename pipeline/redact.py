@@ -11,7 +11,7 @@ import threading
 import traceback
 from urllib.parse import quote, quote_plus
 
-from pipeline.urls import REFERENCE, Reading, choose, is_sure, readings
+from pipeline.urls import REFERENCE, UrlReading, choose, is_sure, readings
 
 HIDDEN = "***"
 
@@ -158,13 +158,13 @@ def _shown(scheme: str, behind: str) -> str:
     return f"{scheme}://{_tail(behind, found)}"
 
 
-def _rest_shown(reading: Reading) -> str:
+def _rest_shown(reading: UrlReading) -> str:
     """Path and query behind a host. What stands before another @ may be the rest of a password."""
     path = _without_query(reading.rest)
     return f"/{HIDDEN}" if "@" in path else path
 
 
-def _tail(behind: str, found: list[Reading]) -> str:
+def _tail(behind: str, found: list[UrlReading]) -> str:
     """What no reading takes for a part of a password or a query: what stands behind the last @, if anything."""
     first = min((len(behind) - len(one.authority) - len(one.rest) for one in found), default=0)
     head, _, tail = behind.rpartition("@")
