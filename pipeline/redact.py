@@ -30,7 +30,7 @@ _NAMED = re.compile(r"(?P<name>(?:pass(?:word|wd|phrase)?|pwd|token|secret|api_?
 _NO_SCHEME = re.compile(r"^(?://)?[^/\s:]*:.*@", re.DOTALL)
 
 
-class _Known:
+class KnownSecrets:
     """The secrets of this process, in every form in which they are written. Used from any thread."""
 
     def __init__(self) -> None:
@@ -56,24 +56,25 @@ class _Known:
         return text
 
 
-_known = _Known()
+known = KnownSecrets()
+"""What this process was given as secrets."""
 
 
 def remember(secret: str) -> None:
     """From now on `scrub` hides `secret` wherever it stands, encoded and escaped too, and of a URL also its parts."""
     for line in {secret, *secret.splitlines()}:
-        _known.add(line.strip())
+        known.add(line.strip())
     _, mark, behind = secret.strip().partition("://")
     reading = choose(readings(behind)) if mark else None
     if reading is not None:
         for part in (reading.userinfo or "", *(reading.userinfo or "").split(":", 1), reading.authority, reading.rest):
-            _known.add(part)
+            known.add(part)
 
 
 def scrub(text: str) -> str:
     """`text` without the secrets that are known, with user, password, query and fragment of every URL in it replaced
     by `***`, and what is named as a secret (`password=...`)."""
-    text = _known.hide(text)
+    text = known.hide(text)
     shown, done = [], 0
     mark = text.find("://")
     while mark >= 0:
@@ -92,7 +93,7 @@ def redact_url(url: str) -> str:
     """
     if REFERENCE.fullmatch(url):
         return url
-    url = re.sub(r"\s", "%20", _known.hide(REFERENCE.sub(HIDDEN, url)))
+    url = re.sub(r"\s", "%20", known.hide(REFERENCE.sub(HIDDEN, url)))
     if lacks_scheme(url):
         url = f"{HIDDEN}@{url.rpartition('@')[2]}"
     scheme, mark, rest = url.partition("://")

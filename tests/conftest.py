@@ -12,4 +12,4 @@ settings.load_profile("without deadlines")
 @pytest.fixture(autouse=True)
 def no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords that one test has shown are hidden from then on, words that others look for among them."""
-    monkeypatch.setattr(redact, "_known", redact._Known())
+    monkeypatch.setattr(redact, "known", redact.KnownSecrets())

@@ -462,7 +462,7 @@ async def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
 async def test_standard_input_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = clip(tmp_path, "a.ts").read_bytes()
     reading, writing = os.pipe()
-    monkeypatch.setattr("pipeline.sources.pipe_file._STDIN", reading)
+    monkeypatch.setattr("pipeline.sources.pipe_file.STDIN_FD", reading)
 
     def write() -> None:
         with os.fdopen(writing, "wb") as file:
@@ -482,5 +482,5 @@ async def test_a_pipe_that_nobody_writes_is_let_go(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="did not answer"):
         await read(source)
     await source.close()
-    assert source._thread is not None
-    assert not source._thread.running
+    name = f"source {tmp_path / 'pipe'}"
+    assert not any(thread.name == name for thread in threading.enumerate() if thread.is_alive())
