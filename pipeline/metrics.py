@@ -192,8 +192,14 @@ class Metrics:
         self._watches[stream] = stand
 
     def value(self, name: str, **labels: str) -> float:
-        """The current value of a sample, such as `hops_total`; 0 where nothing was counted yet."""
-        return self.registry.get_sample_value(f"resadapt_{name}", labels) or 0.0
+        """The current value of a sample, such as `hops_total`, summed over the labels that are not named; 0 where
+        nothing was counted yet."""
+        samples = (sample for metric in self.registry.collect() for sample in metric.samples)
+        return sum(
+            sample.value
+            for sample in samples
+            if sample.name == f"resadapt_{name}" and labels.items() <= sample.labels.items()
+        )
 
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""
