@@ -11,7 +11,7 @@ import threading
 import traceback
 from urllib.parse import quote, quote_plus
 
-from pipeline.urls import REFERENCE, Reading, choose, is_sure, readings
+from pipeline.urls import REFERENCE, UrlReading, choose, is_sure, readings
 
 HIDDEN = "***"
 
@@ -49,6 +49,11 @@ class _Known:
                 forms = {form for one in self._secrets for form in _forms(one)}
             self._forms = tuple(sorted(forms, key=len, reverse=True))
 
+    def clear(self) -> None:
+        with self._lock:
+            self._secrets.clear()
+            self._forms = ()
+
     def hide(self, text: str) -> str:
         for form in self._forms:
             if form in text:
@@ -68,6 +73,11 @@ def remember(secret: str) -> None:
     if reading is not None:
         for part in (reading.userinfo or "", *(reading.userinfo or "").split(":", 1), reading.authority, reading.rest):
             _known.add(part)
+
+
+def forget_secrets() -> None:
+    """Know no secret any more: for tests, each of which has its own."""
+    _known.clear()
 
 
 def scrub(text: str) -> str:
@@ -158,13 +168,13 @@ def _shown(scheme: str, behind: str) -> str:
     return f"{scheme}://{_tail(behind, found)}"
 
 
-def _rest_shown(reading: Reading) -> str:
+def _rest_shown(reading: UrlReading) -> str:
     """Path and query behind a host. What stands before another @ may be the rest of a password."""
     path = _without_query(reading.rest)
     return f"/{HIDDEN}" if "@" in path else path
 
 
-def _tail(behind: str, found: list[Reading]) -> str:
+def _tail(behind: str, found: list[UrlReading]) -> str:
     """What no reading takes for a part of a password or a query: what stands behind the last @, if anything."""
     first = min((len(behind) - len(one.authority) - len(one.rest) for one in found), default=0)
     head, _, tail = behind.rpartition("@")

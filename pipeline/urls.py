@@ -27,7 +27,7 @@ _FILE_NAMES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class UrlReading:
     """One way to read what stands behind `scheme://`: all parts as written. `userinfo` is None where there is none."""
 
     userinfo: str | None
@@ -112,7 +112,7 @@ def parse_url(text: str) -> Url:
     return Url(scheme.lower(), _plain(user), _plain(password) if colon else None, reading.authority, reading.rest)
 
 
-def readings(behind: str) -> list[Reading]:
+def readings(behind: str) -> list[UrlReading]:
     """Every way to read what stands behind `scheme://`; the one by the standard comes first, if it is one."""
     found = []
     ends = _ENDS.search(behind)
@@ -120,18 +120,18 @@ def readings(behind: str) -> list[Reading]:
     colon = behind.find(":")
     without = _AUTHORITY.match(behind)
     if without:
-        found.append(Reading(None, without.group(), behind[without.end() :]))
+        found.append(UrlReading(None, without.group(), behind[without.end() :]))
     at = behind.find("@")
     while at >= 0:
         host = _AUTHORITY.match(behind, at + 1)
         # Behind the first / ? or # an @ ends a password only where a colon came before it.
         if host and (at < end or 0 <= colon < at) and not _is_file_name(behind, host, bool(found)):
-            found.append(Reading(behind[:at], host.group(), behind[host.end() :]))
+            found.append(UrlReading(behind[:at], host.group(), behind[host.end() :]))
         at = behind.find("@", at + 1)
     return found
 
 
-def choose(found: list[Reading]) -> Reading | None:
+def choose(found: list[UrlReading]) -> UrlReading | None:
     """The reading that is meant, None where none is or nothing tells them apart."""
     if len(found) < 2:
         return found[0] if found else None
@@ -150,7 +150,7 @@ def choose(found: list[Reading]) -> Reading | None:
     return rest[0] if len(rest) == 1 and not sure else None
 
 
-def is_sure(reading: Reading) -> bool:
+def is_sure(reading: UrlReading) -> bool:
     """Whether its host is one, and not a piece of a password: an address, `localhost`, or a dotted name with a port."""
     host, port = split_port(reading.authority.split(",")[0])
     try:

@@ -18,7 +18,7 @@ from pipeline.sources.hls import FFMPEG_OPTIONS, MAX_PLAYLIST_BYTES, Body, Playl
 from pipeline.sources.jpegs import START, PictureFile, first_pictures
 from pipeline.sources.pipe_file import PipeFile
 from pipeline.sources.policy import AddressPolicy, Reach, wider
-from pipeline.sources.web import Reply, Web
+from pipeline.sources.web import Web, WebReply
 from pipeline.sources.web_file import WebFile
 
 HEAD_BYTES = 512
@@ -96,7 +96,7 @@ class WebInput:
         live = False if file.length is not None else None
         return Input(file, self.cut, self.close, options=NO_PROTOCOLS, live=live, ended=file.begins_again)
 
-    def _open_playlist(self, file: WebFile, reply: Reply) -> Input:
+    def _open_playlist(self, file: WebFile, reply: WebReply) -> Input:
         whole = bytearray()
         while piece := file.read(65_536):
             whole += piece
@@ -107,7 +107,7 @@ class WebInput:
         self._playlist = playlist = Playlist(reply.url, text, fetcher, self._clock)
         return _hls(playlist, self.cut, self.close)
 
-    def _open_pictures(self, file: WebFile, reply: Reply, every_s: float) -> Input | None:
+    def _open_pictures(self, file: WebFile, reply: WebReply, every_s: float) -> Input | None:
         """The pictures of a camera; None for a file of many on the web, which FFmpeg plays."""
         whole = file.length is not None and not reply.kind.startswith("multipart/")
         cutter, found = first_pictures(file, 2 if whole else 1)
@@ -139,7 +139,7 @@ class _WebFetcher:
     def part(self, url: str, span: tuple[int, int | None] | None = None) -> Body:
         return _Owned(self._get(url, span), self._web)
 
-    def _get(self, url: str, span: tuple[int, int | None] | None) -> Reply:
+    def _get(self, url: str, span: tuple[int, int | None] | None) -> WebReply:
         reply = self._web.get(url, self._origin, span)
         if span is not None and span[0] and reply.status != 206:
             self._web.forget(reply)
@@ -150,7 +150,7 @@ class _WebFetcher:
 class _Owned:
     """A reply that is closed where it came from."""
 
-    def __init__(self, reply: Reply, web: Web) -> None:
+    def __init__(self, reply: WebReply, web: Web) -> None:
         self._reply, self._web = reply, web
 
     def read(self, size: int) -> bytes:
@@ -182,12 +182,12 @@ class _FileFetcher:
             if span is None:
                 return file
             file.seek(span[0])
-            return _Part(file, None if span[1] is None else span[1] - span[0])
+            return _FilePart(file, None if span[1] is None else span[1] - span[0])
         except OSError as error:
             raise SourceUnavailable(f"a file that it names cannot be read: {error.strerror}") from None
 
 
-class _Part:
+class _FilePart:
     """The next `left` bytes of a file."""
 
     def __init__(self, file: BinaryIO, left: int | None) -> None:

@@ -57,7 +57,7 @@ def look_up(host: str) -> tuple[Address, ...]:
     return tuple(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
 
 
-class Reply:
+class WebReply:
     """An answer whose body is read as it comes. `url` is where it was found, `reach` whom that host is for."""
 
     def __init__(self, response: httpx.Response, url: str, reach: Reach) -> None:
@@ -139,10 +139,10 @@ class Web:
         self._resolve = resolve
         self._login = _Login(home.user, home.password or "") if home is not None and home.user is not None else None
         self._clients: dict[tuple[str, bool], httpx.Client] = {}
-        self._open: set[Reply] = set()
+        self._open: set[WebReply] = set()
         self._closed = False
 
-    def get(self, url: str, origin: Reach | None, span: tuple[int, int | None] | None = None) -> Reply:
+    def get(self, url: str, origin: Reach | None, span: tuple[int, int | None] | None = None) -> WebReply:
         """What `url` leads to, redirects followed; `origin` is whom the one who named it is for, None for a person.
 
         `span` asks for bytes `[first, end)`. Raises SourceUnavailable, of it SourceRefused for a login that does not
@@ -162,7 +162,7 @@ class Web:
         self.forget(reply)
         raise _refusal(reply)
 
-    def forget(self, reply: Reply) -> None:
+    def forget(self, reply: WebReply) -> None:
         """Close a reply."""
         self._open.discard(reply)
         reply.close()
@@ -182,7 +182,7 @@ class Web:
             client.close()
         self._clients.clear()
 
-    def _ask(self, url: str, origin: Reach | None, span: tuple[int, int | None] | None) -> Reply:
+    def _ask(self, url: str, origin: Reach | None, span: tuple[int, int | None] | None) -> WebReply:
         try:
             target = parse_url(url)
         except ConfigError:
@@ -211,7 +211,7 @@ class Web:
             raise SourceUnavailable(refusal(found, origin))
         return permitted
 
-    def _send(self, target: Url, address: Address, span: tuple[int, int | None] | None) -> Reply:
+    def _send(self, target: Url, address: Address, span: tuple[int, int | None] | None) -> WebReply:
         host = f"[{address}]" if address.version == 6 else str(address)
         port = "" if target.port is None else f":{target.port}"
         path = target.rest.partition("#")[0]
@@ -227,7 +227,7 @@ class Web:
             extensions={"sni_hostname": name},
         )
         response = client.send(request, auth=self._login_for(target), stream=True)
-        reply = Reply(response, target.anonymous.text, reach_of(address))
+        reply = WebReply(response, target.anonymous.text, reach_of(address))
         self._open.add(reply)
         return reply
 
@@ -278,7 +278,7 @@ def refusal(found: tuple[Address, ...], origin: Reach | None) -> str:
     return f"a {origin} server leads to a {reaches} address, which is not followed; allow it with allow_addresses"
 
 
-def _refusal(reply: Reply) -> SourceUnavailable:
+def _refusal(reply: WebReply) -> SourceUnavailable:
     status = reply.status
     if status in _REFUSED:
         return SourceRefused(_REFUSED[status])

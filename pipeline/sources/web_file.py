@@ -5,7 +5,7 @@ import io
 
 from pipeline.errors import SourceUnavailable
 from pipeline.sources.policy import Reach
-from pipeline.sources.web import Reply, Web
+from pipeline.sources.web import Web, WebReply
 
 SKIP_BYTES = 262_144
 """A jump forward that is not longer is read through; a longer one asks the server anew."""
@@ -23,11 +23,11 @@ LONGEST_BYTES = 1 << 44
 class WebFile(io.RawIOBase):
     """The body of `reply`, and of further ones from `web` for other parts of it."""
 
-    def __init__(self, web: Web, reply: Reply, origin: Reach | None, asked: str) -> None:
+    def __init__(self, web: Web, reply: WebReply, origin: Reach | None, asked: str) -> None:
         self.name = reply.url
         self.length = reply.length if reply.length is not None and reply.length < LONGEST_BYTES else None
         self._web = web
-        self._reply: Reply | None = reply
+        self._reply: WebReply | None = reply
         self._origin = origin
         self._asked = asked
         self._ranges = reply.ranges and self.length is not None

@@ -256,7 +256,7 @@ async def test_no_part_of_any_password_in_any_place_is_shown_by_a_run(tmp_path, 
     streams = {slug: place.format(secret) for slug, place in PLACES.items()}
     site = site_of(tmp_path, streams)
     async with Service(site, SystemClock(), [sink]) as service:
-        await until(lambda: all(service.metrics.losses.labels(slug)._value.get() >= 1 for slug in streams))
+        await until(lambda: all(service.metrics.value("stream_losses_total", stream=slug) >= 1 for slug in streams))
     found = await examine(site, SystemClock())
     said = "".join(scrub(finding.detail) for finding in found if finding.what.startswith("stream "))
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir()).decode(errors="replace")
