@@ -74,7 +74,7 @@ class Database:
     """
 
     def __init__(self, url: str, max_bytes: int | None = None, exclusive: bool = False) -> None:
-        parsed = _parse(url)
+        parsed = parse_store(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.name = str(parsed.database) if self.is_sqlite else redact_url(parsed.render_as_string())
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
@@ -178,7 +178,8 @@ class Database:
         self._token = token
 
 
-def _parse(url: str) -> sa.URL:
+def parse_store(url: str) -> sa.URL:
+    """The database in a store's URL. Raises ConfigError, for a slip with what was meant."""
     scheme, mark, _ = url.partition("://")
     backend = _backend(scheme if mark else "sqlite")
     if not mark and (slip := _SLIP.match(url)):
