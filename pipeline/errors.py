@@ -17,6 +17,10 @@ class SourceStalled(SourceUnavailable):
     """A stream is connected but has sent no picture for longer than its stall time. Handled as SourceUnavailable."""
 
 
+class SourceRefused(SourceUnavailable):
+    """A camera refuses the user name or password. It is asked again after minutes: cameras lock accounts."""
+
+
 class AllocationFailed(ResadaptError):
     """An allocator could not propose. The loop falls back to one fixed scale inside the same grant, counted."""
 
@@ -59,3 +63,7 @@ class SinkUnavailable(ResadaptError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class SinkGone(SinkUnavailable):
+    """A sink will never take events again: nobody reads a pipe any more. The relay gives it up."""

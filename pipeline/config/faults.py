@@ -9,7 +9,6 @@ import yaml
 from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.errors import ConfigError
 from pipeline.redact import scrub
 
 _BOUNDS = {
@@ -42,20 +41,6 @@ _KINDS = {
 """Faults, by the beginnings of their types, and what is wanted there."""
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key written twice instead of silently keeping the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                mark = key_node.start_mark
-                raise ConfigError(f"line {mark.line + 1}: {key!r} is written twice; expected each key once")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def fault_of(error: Exception) -> str:
     """Where a file is no YAML, and why. Nothing of what the parser quotes of the file, which may be a password."""
     mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
@@ -86,7 +71,8 @@ def explain(error: ValidationError, root: type) -> Iterator[str]:
             named = f"{'.'.join(path[:-2])}: {scrub(repr(fault['input']))}"
             yield f"{named} is no slug; expected lower-case letters, digits, - and _, at most 63"
         elif expected := _expected(fault):
-            yield f"{where} is {_shown(fault)}; expected {expected}"
+            number = expected == "text" and isinstance(fault["input"], int | float)
+            yield f"{where} is {_shown(fault)}; expected {expected}{', in quotes' if number else ''}"
         else:
             yield f"{where}: {fault['msg']}"
 

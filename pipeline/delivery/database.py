@@ -1,6 +1,7 @@
 """The database under the store: its tables, how it is opened, and what its errors mean."""
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,8 @@ from pipeline.delivery import ownership
 from pipeline.delivery.database_faults import is_refused, named
 from pipeline.delivery.lockfile import LockFile
 from pipeline.errors import ConfigError, StoreDamaged, StoreUnavailable
-from pipeline.redact import scrub
+from pipeline.redact import redact_url, remember
+from pipeline.urls import parse_url
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
@@ -27,6 +29,7 @@ STATEMENT_TIMEOUT_S = 10.0
 _PAGE_BYTES = 4096
 _CREATION_LOCK = 7_275_116
 _EXCLUSIVE_LOCK = 7_275_117
+_SLIP = re.compile(r"(sqlite|postgres(?:ql)?(?:\+\w+)?):", re.IGNORECASE)
 
 tables = sa.MetaData()
 META = sa.Table(
@@ -73,7 +76,7 @@ class Database:
     def __init__(self, url: str, max_bytes: int | None = None, exclusive: bool = False) -> None:
         parsed = _parse(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self.name = str(parsed.database) if self.is_sqlite else scrub(parsed.render_as_string())
+        self.name = str(parsed.database) if self.is_sqlite else redact_url(parsed.render_as_string())
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
         if max_bytes is not None and not self.is_sqlite:
             raise ConfigError(f"max_bytes bounds a SQLite file; {self.name} is not one")
@@ -176,17 +179,60 @@ class Database:
 
 
 def _parse(url: str) -> sa.URL:
+    scheme, mark, _ = url.partition("://")
+    backend = _backend(scheme if mark else "sqlite")
+    if not mark and (slip := _SLIP.match(url)):
+        raise ConfigError(f"the store {redact_url(url)!r} lacks its slashes; expected {_expected(slip[1], url)}")
+    if not mark:
+        return _parse_file(f"sqlite:///{url}")
+    if backend == "sqlite":
+        return _parse_file(url)
     try:
-        parsed = sa.make_url(url if "://" in url else f"sqlite:///{url}")
-    except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"{scrub(url)!r} is no database URL; expected sqlite:///FILE or postgresql://...") from error
-    backend = parsed.get_backend_name()
-    if backend == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
+        parts = parse_url(url)
+        database, _, query = parts.rest.removeprefix("/").partition("?")
+        bare = sa.make_url(f"{_driver(scheme)}://{parts.authority}/{database}{'?' if query else ''}{query}")
+    except (ArgumentError, ConfigError, ValueError) as error:
+        raise ConfigError(
+            f"{redact_url(url)!r} is no database URL; expected postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
+    if not database:
+        raise ConfigError(f"the store {redact_url(url)!r} names no database; expected postgresql://HOST/NAME")
+    if parts.password:
+        remember(parts.password)
+    return bare.set(username=parts.user, password=parts.password)
+
+
+def _parse_file(url: str) -> sa.URL:
+    host, slash, path = url.partition("://")[2].partition("/")
+    if host:
+        meant = redact_url(f"sqlite:///{host}{slash}{path}")
+        raise ConfigError(
+            f"the store {redact_url(url)!r} has two slashes, behind which a host stands; expected {meant}"
+        )
+    if not path or path == ":memory:":
         raise ConfigError("the store would be in memory and lost with the process; expected sqlite:///FILE")
+    return sa.make_url(f"sqlite:///{path}")
+
+
+def _backend(scheme: str) -> str:
+    backend = scheme.lower().partition("+")[0]
+    backend = "postgresql" if backend == "postgres" else backend
     if backend not in ("sqlite", "postgresql"):
         raise ConfigError(f"the store's database is {backend!r}; expected sqlite or postgresql")
-    # SQLAlchemy 2.0 would take psycopg2 for the bare name.
-    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+    return backend
+
+
+def _driver(scheme: str) -> str:
+    driver = scheme.lower().partition("+")[2]
+    return f"postgresql+{driver or 'psycopg'}"  # SQLAlchemy 2.0 would take psycopg2 for the bare name
+
+
+def _expected(scheme: str, url: str) -> str:
+    """What somebody meant who wrote too few slashes."""
+    behind = url[len(scheme) + 1 :].lstrip("/")
+    if scheme.lower() == "sqlite":
+        return f"sqlite:////{behind}" if url.startswith(f"{scheme}:/") else f"sqlite:///{behind}"
+    return redact_url(f"{scheme.lower()}://{behind}")
 
 
 def _claim(path: Path, exclusive: bool) -> LockFile | None:

@@ -12,7 +12,7 @@ import structlog
 from pipeline.clock import Clock
 from pipeline.delivery.outbox import FATAL
 from pipeline.delivery.store import StoredEvent
-from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable, StoreUnavailable
+from pipeline.errors import ConfigError, ResadaptError, SinkGone, SinkUnavailable, StoreUnavailable
 from pipeline.redact import plain_traceback
 from pipeline.sinks.base import Sink
 from pipeline.types import Event
@@ -72,7 +72,8 @@ class Relay:
     """Delivers the store's events to `sinks`: in the order of commits, at least once, across restarts.
 
     Building it registers the sinks with the store, so that commits from then on are owed to them. Call `start`, then
-    `wake` after each commit that brought events. A sink that fails holds up nobody but itself: its events wait.
+    `wake` after each commit that brought events. A sink that fails holds up nobody but itself: its events wait,
+    unless it is gone (SinkGone).
     `on_fatal` is called with the error when the store can never be read again.
     """
 
@@ -162,6 +163,7 @@ class _Courier:
         self._batch = self._limit = batch
         self._poll_s = poll_s
         self._failed = 0
+        self._gone = False
         self._logged_at_s = -REMIND_S
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -172,7 +174,9 @@ class _Courier:
         self._woken.set()
 
     async def empty(self) -> None:
-        """Return when nothing is left; until then a wait after a failure is cut short."""
+        """Return when nothing is left, or the sink is gone; until then a wait after a failure is cut short."""
+        if self._gone:
+            return
         self._failed = 0
         self._empty.clear()
         self._hurried.set()
@@ -188,7 +192,7 @@ class _Courier:
 
     async def run(self) -> None:
         self.counts.pending = await self._ask_store(self._store.pending, self.name)
-        while True:
+        while not self._gone:
             self._woken.clear()
             limit = self._limit
             waiting = await self._ask_store(self._store.pending_events, self.name, limit)
@@ -203,7 +207,12 @@ class _Courier:
         """True if the sink took them; if not, return when it is time for another try."""
         events = [item.event for item in waiting]
         began_s = self._clock.monotonic_s()
-        if (failure := await self._publish(events)) is not None:
+        if isinstance(failure := await self._publish(events), SinkGone):
+            self.counts.last_error = str(failure)
+            self._gone = True
+            self._empty.set()
+            return False
+        if failure is not None:
             self._limit = max(len(events) // 2, 1)
             await self._wait_after(failure)
             return False

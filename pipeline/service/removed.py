@@ -11,6 +11,7 @@ from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamState
 from pipeline.delivery.store import Store
 from pipeline.loop import Committer
+from pipeline.service.logged import log_watch_events
 
 log = structlog.get_logger()
 
@@ -27,5 +28,5 @@ async def clear_removed(store: Store, outbox: Committer, clock: Clock, kept: Con
             continue
         after, events = retire(state.lineage, slug, state.watches, (), stored.resume_s, clock.now(), "stream removed")
         if events:
-            log.info("watches_of_removed_stream_cleared", stream=slug, watches=len(events))
             await outbox.commit(Decision(slug, state.keeping(after).to_json(), tuple(events), stored.resume_s))
+            log_watch_events(events)

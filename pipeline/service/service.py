@@ -21,12 +21,12 @@ from pipeline.build import (
 from pipeline.clock import Clock
 from pipeline.config.mllm import MLLMConfig
 from pipeline.config.site import BudgetConfig, SiteConfig
-from pipeline.config.values import resolve
+from pipeline.config.values import resolve_url
 from pipeline.core.budget import Ledger, Rate
 from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
-from pipeline.loop import Runtime
+from pipeline.loop import Observe, Runtime, unobserved
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
 from pipeline.service.attachment import Attachment, EndReason
@@ -76,15 +76,23 @@ class Service:
 
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
     cannot be opened at first is given up instead of being tried for ever, and so is a store or MLLM that is away at the
-    start. `left` says after draining how many events wait in the store, by sink.
+    start. `observe` is called after every hop. `left` says after draining how many events wait in the store, by sink.
     """
 
-    def __init__(self, site: SiteConfig, clock: Clock, extra_sinks: Sequence[Sink] = (), insist: bool = True) -> None:
+    def __init__(
+        self,
+        site: SiteConfig,
+        clock: Clock,
+        extra_sinks: Sequence[Sink] = (),
+        insist: bool = True,
+        observe: Observe = unobserved,
+    ) -> None:
         self.site = site
         self.left: dict[str, int] = {}
         self.metrics = Metrics()
         self._clock = clock
         self._insist = insist
+        self._observe = observe
         self._extra_sinks = list(extra_sinks)
         self._keepers: dict[str, StreamSupervisor] = {}
         self._reconciling = asyncio.Lock()
@@ -197,7 +205,9 @@ class Service:
         opened.push_async_callback(stop, [beating])
         if self._insist and site.metrics.port:
             opened.callback(Port(site.metrics, self.metrics.registry, self.health).open().close)
-        self._store = await self._patiently("store", partial(open_store, resolve(site.store), self._clock))
+        self._store = await self._patiently(
+            "store", partial(open_store, resolve_url(site.store, whole_path=True), self._clock)
+        )
         opened.callback(self._store.close)
         self._relay = relay = Relay(self._store, sinks, self._clock, self._delivered, self._lose)
         opened.push_async_callback(relay.close)
@@ -247,6 +257,7 @@ class Service:
             mllm=mllm,
             outbox=outbox,
             metrics=self.metrics,
+            observe=self._observe,
         )
 
     async def _detach(self, slug: str, reason: EndReason) -> None:

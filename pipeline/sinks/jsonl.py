@@ -11,7 +11,7 @@ from typing import TextIO
 
 import structlog
 
-from pipeline.errors import ConfigError, SinkUnavailable
+from pipeline.errors import ConfigError, SinkGone, SinkUnavailable
 from pipeline.sinks.cloudevents import encode
 from pipeline.types import Event
 
@@ -129,7 +129,7 @@ class TextSink:
     async def publish(self, events: Sequence[Event]) -> None:
         try:
             await asyncio.to_thread(self._write, "".join(encode(event).decode() + "\n" for event in events))
-        except SinkUnavailable:
+        except SinkGone:
             self.broken.set()
             raise
 
@@ -144,7 +144,7 @@ class TextSink:
             self._stream.write(lines)
             self._stream.flush()
         except (OSError, ValueError) as error:  # ValueError: the stream was closed
-            raise SinkUnavailable(f"nobody reads {self.name} any more: {error}") from error
+            raise SinkGone(f"nobody reads {self.name} any more: {error}") from error
 
 
 def _write_all(fd: int, content: bytes) -> None:

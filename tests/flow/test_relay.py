@@ -14,7 +14,7 @@ from pipeline.core.outcome import Decision
 from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.delivery.store import Store
-from pipeline.errors import ConfigError, NotOwner, StoreDamaged, StoreUnavailable
+from pipeline.errors import ConfigError, NotOwner, SinkGone, StoreDamaged, StoreUnavailable
 from pipeline.sinks.cloudevents import decode
 from pipeline.testing import ManualClock, MemorySink
 from pipeline.types import Event
@@ -81,12 +81,20 @@ async def test_a_commit_wakes_the_relay_at_once(store):
     await relay.close()
 
 
-async def test_without_a_wake_up_the_store_is_still_looked_at_now_and_then(store):
+async def test_without_a_wake_up_the_store_is_still_looked_at_now_and_then(store, monkeypatch):
+    looks, look = [], store.pending_events
+
+    def counted(*arguments):
+        found = look(*arguments)
+        looks.append(found)
+        return found
+
+    monkeypatch.setattr(store, "pending_events", counted)
     clock = ManualClock()
     sink = MemorySink("a")
     relay = Relay(store, [sink], clock, poll_s=5.0)
     await relay.start()
-    await asyncio.sleep(0.05)
+    await until(lambda: looks == [[]])
     store.commit([decision(1)])
     await asyncio.sleep(0.05)
     assert sink.events == []
@@ -367,4 +375,19 @@ async def test_a_sink_that_asks_for_no_patience_at_all_is_left_alone_for_longer_
     await until(lambda: relay.counts["a"].failures == 1)
     await asyncio.sleep(0.05)
     assert relay.counts["a"].failures == 1
+    await relay.close()
+
+
+async def test_a_sink_that_is_gone_for_good_is_given_up_and_holds_up_no_drain(store):
+    class Gone(MemorySink):
+        async def publish(self, events):
+            raise SinkGone("nobody reads it any more")
+
+    good = MemorySink("good")
+    relay = Relay(store, [Gone("gone"), good], SystemClock())
+    store.commit([decision(1)])
+    await relay.start()
+    async with asyncio.timeout(20):
+        assert (await relay.drain(3600))["gone"] == 1
+    assert ids(good) == ["gate-1"]
     await relay.close()

@@ -14,10 +14,11 @@ FLOORS = [
     # 0 the allocator's engine, which knows nothing of what stands above it
     "allocator_engine",
     # 1 values
-    "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.waiting",
+    "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.urls pipeline.waiting",
     # 2 base contracts and pure decisions
     "pipeline.core pipeline.metrics pipeline.logs pipeline.sources.base pipeline.sources.address"
-    " pipeline.sources.timeline pipeline.sources.pace pipeline.allocators.base pipeline.mllm.base pipeline.mllm.prompt"
+    " pipeline.sources.timeline pipeline.sources.pace"
+    " pipeline.sources.policy pipeline.allocators.base pipeline.mllm.base pipeline.mllm.prompt"
     " pipeline.sinks.base pipeline.sinks.cloudevents",
     # 3 the configuration: what the edges are told
     "pipeline.config",
@@ -39,6 +40,7 @@ ROOT_FILES = {
         "errors",
         "clock",
         "redact",
+        "urls",
         "logs",
         "metrics",
         "loop",
@@ -50,7 +52,7 @@ ROOT_FILES = {
 }
 """What stands at the root of a package because every room needs it. Anything else has a room."""
 
-YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.demo"}
+YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.yard_demo"}
 """The product's two doors to the demo world."""
 
 DOORS = {
@@ -68,6 +70,8 @@ DOORS = {
     "tokenizers": {"pipeline.mllm.transformers", "samples.yard.train"},
     "kafka": {"pipeline.sinks.kafka", "pipeline.sinks.kafka_connect"},
     "httpx": {"pipeline.sinks.webhook", "pipeline.mllm.openai", "pipeline.sources"},
+    "m3u8": {"pipeline.sources.hls"},
+    "cryptography": {"pipeline.sources.hls"},
     "xgrammar": {"pipeline.mllm.transformers.grammar_mask"},
     "vllm": {"pipeline.mllm.vllm.engine"},
     "sqlalchemy": {"pipeline.delivery"},

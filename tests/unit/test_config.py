@@ -125,7 +125,7 @@ def test_a_password_without_a_space_before_it_is_not_repeated(tmp_path: Path, te
 
 
 def test_a_number_where_a_password_belongs_is_not_repeated():
-    with pytest.raises(ConfigError, match=r"mllm\.api_key is a number; expected text$"):
+    with pytest.raises(ConfigError, match=r"mllm\.api_key is a number; expected text, in quotes$"):
         parse_site({"mllm": {"use": "openai:http://h/v1#m", "api_key": 90071992}})
 
 

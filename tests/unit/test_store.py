@@ -36,11 +36,9 @@ def postgresql_url():
     return url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'store.db'}"
-        return
+@pytest.fixture
+def server():
+    """The URL of a PostgreSQL database, which is empty again afterwards."""
     yield (url := postgresql_url())
     import sqlalchemy as sa
 
@@ -49,6 +47,13 @@ def url(request, tmp_path):
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
     tables.drop_all(engine)
     engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return request.getfixturevalue("server")
 
 
 @pytest.fixture

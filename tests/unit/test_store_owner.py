@@ -2,7 +2,7 @@
 
 import os
 import stat
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, NotOwner, StoreDamaged, StoreUnavailable
 from pipeline.testing import ManualClock
-from tests.services import require
 from tests.unit.test_store import decision, ids
+from tests.unit.test_store import server as server
 from tests.unit.test_store import url as url
 
 
@@ -52,16 +52,14 @@ def test_an_owner_that_was_overtaken_writes_nothing_more(url, tmp_path):
     second.close()
 
 
-def test_a_lost_connection_costs_one_try_and_the_lock_is_taken_again(tmp_path):
-    require("TEST_POSTGRESQL_URL" in os.environ, "TEST_POSTGRESQL_URL names an empty PostgreSQL database")
-    store = opened(os.environ["TEST_POSTGRESQL_URL"])
+def test_a_lost_connection_costs_one_try_and_the_lock_is_taken_again(server):
+    store = opened(server)
     cut_off(store)
     with pytest.raises(StoreUnavailable):
         store.commit([decision("a")])
     assert store.commit([decision("a")]) == 1
     with pytest.raises(ConfigError, match="held by"):
-        opened(os.environ["TEST_POSTGRESQL_URL"])
-    store.prune(0)
+        opened(server)
     store.close()
 
 
@@ -139,43 +137,38 @@ def test_an_event_of_a_known_id_that_says_something_else_is_an_error_that_is_see
     store.close()
 
 
-@contextmanager
-def postgresql(monkeypatch, **bounds):
-    require("TEST_POSTGRESQL_URL" in os.environ, "TEST_POSTGRESQL_URL names an empty PostgreSQL database")
-    for name, seconds in bounds.items():
-        monkeypatch.setattr(f"pipeline.delivery.database.{name}", seconds)
-    address = sa.make_url(os.environ["TEST_POSTGRESQL_URL"])
-    admin = sa.create_engine(address.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with closing(opened(os.environ["TEST_POSTGRESQL_URL"])) as store, admin.connect() as other:
-        yield store, other
-    admin.dispose()
+@pytest.fixture
+def admin(server):
+    engine = sa.create_engine(sa.make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
 
 
-def test_a_table_that_others_lock_is_unavailable_after_a_while_not_for_ever(monkeypatch):
-    with postgresql(monkeypatch, BUSY_TIMEOUT_S=0.2) as (store, other):
-        other.execution_options(isolation_level="READ COMMITTED")
-        other.execute(sa.text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
+def test_a_table_that_others_lock_is_unavailable_after_a_while_not_for_ever(server, admin, monkeypatch):
+    monkeypatch.setattr("pipeline.delivery.database.BUSY_TIMEOUT_S", 0.2)
+    with closing(opened(server)) as store:
+        admin.execution_options(isolation_level="READ COMMITTED")
+        admin.execute(sa.text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(StoreUnavailable, match="lock timeout"):
             store.commit([decision("1")])
-        other.rollback()
+        admin.rollback()
         assert store.commit([decision("1")]) == 1
-        store.prune(0)
 
 
-def test_a_server_that_has_become_read_only_is_unavailable(monkeypatch):
-    with postgresql(monkeypatch) as (store, other):
-        database = sa.make_url(os.environ["TEST_POSTGRESQL_URL"]).database
-        other.exec_driver_sql(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+def test_a_server_that_has_become_read_only_is_unavailable(server, admin):
+    database = sa.make_url(server).database
+    with closing(opened(server)) as store:
+        admin.exec_driver_sql(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
         try:
             cut_off(store)
             for _ in range(2):
                 with pytest.raises(StoreUnavailable):
                     store.commit([decision("1")])
         finally:
-            other.exec_driver_sql("SET default_transaction_read_only = off")
-            other.exec_driver_sql(f'ALTER DATABASE "{database}" RESET default_transaction_read_only')
+            admin.exec_driver_sql("SET default_transaction_read_only = off")
+            admin.exec_driver_sql(f'ALTER DATABASE "{database}" RESET default_transaction_read_only')
         cut_off(store)
         with pytest.raises(StoreUnavailable):
             store.commit([decision("1")])
         assert store.commit([decision("1")]) == 1
-        store.prune(0)
