@@ -9,6 +9,7 @@ from pipeline.core.context import Context
 from pipeline.core.hops import HopRules
 from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
+from pipeline.core.outcome import HopRecord
 from pipeline.core.relook import PictureRing
 from pipeline.core.watches import Understanding, Warming
 from pipeline.types import Event, Json
@@ -82,7 +83,8 @@ _STATE = TypeAdapter(StreamState)
 
 @dataclass(slots=True)
 class StreamRun:
-    """One stream under way; the loop is the only writer. `ring` keeps the pictures for a second look."""
+    """One stream under way; the loop is the only writer. `ring` keeps the pictures for a second look, `record` tells of
+    the newest hop."""
 
     stream_id: str
     hop_rules: HopRules
@@ -94,6 +96,7 @@ class StreamRun:
     understanding: Understanding = Understanding()
     warming: Warming = Warming()
     ladder: Ladder = Ladder()
+    record: HopRecord | None = None
 
     @property
     def stretch(self) -> int:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from pipeline.clock import Clock
-from pipeline.delivery.store import StoredEvent
+from pipeline.delivery.history import StoredEvent
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable, StoreUnavailable
 from pipeline.redact import plain_traceback
 from pipeline.sinks.base import Sink
