@@ -16,6 +16,7 @@ import yaml
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from pipeline.config.api import ApiConfig, KeepConfig
 from pipeline.config.faults import UniqueKeys, explain, fault_of, key_names
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
@@ -23,6 +24,8 @@ from pipeline.core.questions import clean_question
 from pipeline.errors import ConfigError
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Selector = Annotated[str, StringConstraints(pattern=r"^(tag:)?[a-z0-9][a-z0-9_-]{0,62}$")]
+Title = Annotated[str, StringConstraints(max_length=200)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 _STRICT = ConfigDict(extra="forbid", strict=False)
@@ -88,23 +91,31 @@ class Defaults(StreamPolicy):
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class StreamConfig(StreamPolicy):
-    """One camera: where it is, and where its policy differs from the defaults."""
+    """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
+    `display_name` and `site` are for people; one that is `paused` is not looked at."""
 
     url: str = field(kw_only=True)
+    display_name: Title = ""
+    site: Title = ""
+    tags: tuple[Slug, ...] = ()
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class WatchConfig:
-    """One standing question. `streams` are slugs, empty for all; the rest is explained in `types.WatchQuery`."""
+    """One standing question. `streams` are slugs or `tag:TAG`, empty for all; one that is `paused` is not asked; the
+    rest is explained in `types.WatchQuery`."""
 
     question: str
-    streams: tuple[Slug, ...] = ()
+    streams: tuple[Selector, ...] = ()
     open_at: Share = 0.7
     clear_at: Share = 0.3
     confirm: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1, le=1000)]] = (1, 1)
     cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     every_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     priority: Annotated[int, Field(ge=1, le=100)] = 1
+    display_name: Title = ""
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -194,6 +205,8 @@ class SiteConfig:
     )
     store: str = "sqlite:///resadapt.db"
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
+    keep: KeepConfig = field(default_factory=KeepConfig)
     gpu_budget: BudgetConfig | None = None
     drain_s: Positive = 20.0
 
@@ -285,7 +298,7 @@ def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, 
 def _check(site: SiteConfig) -> None:
     """What spans several values."""
     for slug, watch in site.watches.items():
-        unknown = set(watch.streams) - set(site.streams)
+        unknown = {name for name in watch.streams if not name.startswith("tag:")} - set(site.streams)
         if unknown:
             raise ConfigError(f"watches.{slug}.streams names {sorted(unknown)}; the streams are {sorted(site.streams)}")
         if watch.clear_at >= watch.open_at:
