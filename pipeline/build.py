@@ -72,7 +72,7 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
 
 
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
-"""The checkpoint that comes along: in a checkout and installed it lies in the same place beside this package."""
+"""The shipped checkpoint: in a checkout and installed it lies in the same place beside this package."""
 
 MakeAllocator = Callable[[FitRules, OnEngineCall], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
@@ -98,7 +98,7 @@ def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
 
 
 def allocator_name(site: SiteConfig) -> str:
-    """The allocator that a site names; else `learned` if it names an engine, or if the one that comes along was trained
+    """The allocator that a site names; else `learned` if it names an engine, or if the shipped one was trained
     for its MLLM; else `motion`."""
     if site.defaults.allocator or site.engine.path:
         return site.defaults.allocator or "learned"
@@ -107,17 +107,17 @@ def allocator_name(site: SiteConfig) -> str:
 
 
 def engine_of(site: SiteConfig) -> Path:
-    """Folder or manifest of a site's engine. Raises ConfigError where it names none and none comes along."""
+    """Folder or manifest of a site's engine. Raises ConfigError where it names none and none is shipped."""
     if site.engine.path is None and not (SHIPPED / FILE_NAME).exists():
         raise ConfigError(
-            "no engine comes along with this version; name one with `engine: PATH` or --engine PATH, or choose the"
+            "no engine is shipped with this version; name one with `engine: PATH` or --engine PATH, or choose the"
             " allocator motion"
         )
     return site.engine.path or SHIPPED
 
 
 def engine_knows(site: SiteConfig) -> bool:
-    """Whether a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
+    """True if a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
     name."""
     try:
         manifest = read(engine_of(site))

@@ -45,7 +45,7 @@ _OVERLOADED = {MLLMOverloaded.__name__, MLLMTimeout.__name__}
 
 
 class Committer(Protocol):
-    """Where decisions become durable."""
+    """Makes decisions durable."""
 
     async def commit(self, decision: Decision) -> None:
         """Return when the decision's state and events are durable together. Waits while the store cannot take them."""
@@ -62,7 +62,7 @@ class Watches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What all streams of the process share."""
+    """The parts that all streams of a process share."""
 
     clock: Clock
     watches: Watches

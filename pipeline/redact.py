@@ -44,12 +44,12 @@ def redact_mllm(use: str) -> str:
 
 
 def splits_a_password(model: str) -> bool:
-    """Whether what stands behind the first # of `openai:URL#MODEL` is no model: the password holds a # itself."""
+    """True if what stands behind the first # of `openai:URL#MODEL` is no model: the password holds a # itself."""
     return "/" in model.rpartition("@")[2] and "@" in model
 
 
 def lacks_scheme(url: str) -> bool:
-    """Whether it reads as a URL with credentials of which the scheme was forgotten: `u:p@cam/1`."""
+    """True if it reads as a URL with credentials of which the scheme was forgotten: `u:p@cam/1`."""
     return "://" not in url and _NO_SCHEME.match(url) is not None
 
 

@@ -143,7 +143,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one asking cost: vision tokens encoded, prompt tokens prefilled and found in a cache, and wall seconds: in
+    """The cost of one ask: vision tokens encoded, prompt tokens prefilled and found in a cache, and wall seconds: in
     all, waiting before the model came to it, and from then to the first answer."""
 
     encoded_tokens: int = 0

@@ -16,7 +16,7 @@ from pipeline.waiting import first
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How long the first asker waits for others, in seconds, and how many hops one call takes at most."""
+    """Bounds of a shared call: seconds that the first hop waits for others, and the most hops of one call."""
 
     wait_s: float = 0.002
     most: int = LIMITS["batch"]
@@ -28,7 +28,7 @@ OnEngineCall = Callable[[int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What an engine says of one hop: `mean` float32 `[frames]` of the policy, and from now on `memory` float32
+    """An engine's output for one hop: `mean` float32 `[frames]` of the policy, and from now on `memory` float32
     `[112, 64]` and `readings` float32 `[queries, 64]`."""
 
     mean: NDArray[np.float32]

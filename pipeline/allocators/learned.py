@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _StreamMemory:
-    """What is remembered of a stream, and what each of the last hop's questions has read of it."""
+    """The engine's memory of a stream, and what each of the last hop's questions has read of it."""
 
     memory: Floats = field(default_factory=empty_memory)
     readings: dict[str, Floats] = field(default_factory=dict)

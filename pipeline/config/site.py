@@ -120,7 +120,7 @@ class WatchConfig:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class MLLMConfig:
-    """The multimodal LLM: `use` is `yard` (the small one that comes along and knows its own demo world only),
+    """The multimodal LLM: `use` is `yard` (the small one that is shipped and knows its own demo world only),
     `transformers:PATH_OR_NAME`, `vllm:PATH_OR_NAME` (an engine beside this process),
     `openai:http://HOST:PORT/v1#MODEL` (a server), `tiny` (random, meaningless) or `null` (benchmarks).
 

@@ -25,7 +25,8 @@ _HORIZONS_S = {"qwen3_5": (60.0, 15.0)}
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What an MLLM can keep of one stream's context beside those of all other streams: vision tokens, and segments."""
+    """The part of one stream's context that an MLLM can keep beside those of all other streams: vision tokens, and
+    segments."""
 
     tokens: int = sys.maxsize
     segments: int = sys.maxsize
@@ -107,7 +108,7 @@ class Context:
         return self._restart((*kept, *segments), reason)
 
     def _outgrown(self, segments: Sequence[Segment], room: Room) -> Reason | None:
-        """Which bound the context would break with these segments, if any."""
+        """The bound that the context would break with these segments, or None."""
         tokens = self.tokens + sum(segment.tokens for segment in segments)
         if segments[-1].pts_s[-1] - self.anchor_s > self.max_s:
             return "age"
@@ -132,7 +133,7 @@ class Context:
         return replace(self, segments=(*self.segments[:sent], *_newest(self.segments[sent:], tokens)))
 
     def owed(self, hop_end_s: float, room: Room = Room()) -> tuple[int, bool]:
-        """What the next restart will send again: tokens of the present segments that will survive it, and whether
+        """The cost of the next restart: tokens of the present segments that will survive it, and whether
         segments of the hop ending at `hop_end_s` will survive it too. Of a restart for want of tokens or room the
         newest half survives, of one by age the last `keep_s` seconds; whichever is more is owed."""
         if not self.segments:

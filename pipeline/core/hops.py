@@ -12,7 +12,7 @@ from pipeline.types import Frame, Hop
 
 @dataclass(frozen=True, slots=True)
 class HopRules:
-    """How a stream is cut: frames sampled per second of stream time, and the length of a hop in seconds.
+    """The cut of a stream: frames sampled per second of stream time, and the length of a hop in seconds.
 
     A hop holds a whole number of samples, so that its last one is known when it comes and no hop waits for the next.
     """
@@ -37,7 +37,7 @@ class HopRules:
 
 
 class Stretch(Protocol):
-    """How many hops' lengths the next hop spans: 1, or more under load."""
+    """The number of hop lengths that the next hop spans: 1, or more under load."""
 
     @property
     def stretch(self) -> int: ...

@@ -30,7 +30,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class WatchState:
-    """Where a watch stands on a stream. `transitions` counts its events ever; `shut_until_s` ends the cooldown."""
+    """The state of a watch on a stream. `transitions` counts its events ever; `shut_until_s` ends the cooldown."""
 
     is_open: bool = False
     votes: tuple[Vote, ...] = ()
@@ -41,7 +41,7 @@ class WatchState:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What one answer changed: the event's type, and the start of the first hop that confirmed it."""
+    """A change of a watch's state: the event's type, and the start of the first hop that confirmed it."""
 
     kind: str
     since_s: float
@@ -116,7 +116,7 @@ def retire(
 
 
 def standing(states: Mapping[str, WatchState]) -> dict[str, bool]:
-    """Whether each watch is open, by its id, whatever revisions it had."""
+    """True if each watch is open, by its id, whatever revisions it had."""
     found: dict[str, bool] = {}
     for key, state in states.items():
         watch_id = key.partition("@")[0]

@@ -29,7 +29,7 @@ class LadderRules:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Where a stream stands on the ladder. `since_down` counts the hops since its last step down."""
+    """A stream's step on the ladder. `since_down` counts the hops since its last step down."""
 
     step: int = 0
     pressed: int = 0
@@ -39,16 +39,16 @@ class Ladder:
 
     @property
     def name(self) -> str:
-        """What the step is called in events."""
+        """The step's name in events."""
         return STEPS[self.step]
 
     @property
     def stretch(self) -> int:
-        """How many hops' lengths the next hop spans."""
+        """The number of hops' lengths the next hop spans."""
         return 2 if self.step >= LONGER_HOPS else 1
 
     def grant(self, tokens: int) -> int:
-        """What is left of a grant."""
+        """The part of a grant that this step leaves."""
         return tokens // 2 if self.step >= SMALLER_GRANTS else tokens
 
     def update(self, pressed: bool, spare: bool, rules: LadderRules = LadderRules()) -> "Ladder":

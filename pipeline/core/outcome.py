@@ -9,7 +9,7 @@ from pipeline.types import Answer, Answers, Event, Hop, Json
 
 @dataclass(frozen=True, slots=True)
 class HopReply:
-    """What came of asking: the answers, or why there are none; and the vision tokens that are gone with it.
+    """The result of asking: the answers, or why there are none, and the vision tokens it spent.
 
     `relooked` watches were asked a second time.
     """

@@ -68,7 +68,7 @@ def due(queries: Sequence[WatchQuery], hop: Hop, ladder: Ladder) -> tuple[WatchQ
 
 
 def is_due(query: WatchQuery, hop: Hop) -> bool:
-    """Whether a multiple of the watch's `every_s` lies in `(start_s, end_s]`; a stream's first hop is always due."""
+    """True if a multiple of the watch's `every_s` lies in `(start_s, end_s]`; a stream's first hop is always due."""
     if query.every_s <= hop.end_s - hop.start_s or hop.start_s == 0:
         return True
     return _passed(hop.end_s, query.every_s) > _passed(hop.start_s, query.every_s)

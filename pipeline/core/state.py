@@ -51,7 +51,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Where a stream stands: its watches by `WatchQuery.key`, and how many stream events it has sent ever.
+    """The durable state of a stream: its watches by `WatchQuery.key`, and how many stream events it has sent ever.
 
     `lineage` is given once, when a store first meets the stream, and goes into the ids of its events.
     """
@@ -100,5 +100,5 @@ class StreamRun:
 
     @property
     def stretch(self) -> int:
-        """How many hops' lengths the next hop spans."""
+        """The number of hops' lengths the next hop spans."""
         return self.ladder.stretch

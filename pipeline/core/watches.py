@@ -41,8 +41,8 @@ NEVER_KNOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Understanding:
-    """How often each watch of a stream was answered `unknown` before anything else, by `WatchQuery.key`; None for one
-    that was understood once, or was already said not to be."""
+    """Counts of the answers `unknown` that each watch of a stream got before anything else, by `WatchQuery.key`; None
+    for one that was understood once, or was already said not to be."""
 
     unknown: Mapping[str, int | None] = field(default_factory=dict)
 

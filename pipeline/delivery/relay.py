@@ -173,7 +173,7 @@ class _Courier:
                 await first(self._woken.wait(), self._clock.sleep(self._poll_s))
 
     async def _deliver(self, waiting: Sequence[StoredEvent]) -> bool:
-        """Whether the sink took them; if not, return when it is time for another try."""
+        """True if the sink took them; if not, return when it is time for another try."""
         events = [item.event for item in waiting]
         began_s = self._clock.monotonic_s()
         # As a value: whatever a sink fails with, the events wait and are tried again.

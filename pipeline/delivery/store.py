@@ -155,7 +155,7 @@ class Store:
             return [event_of(*row) for row in rows]
 
     def pending(self, sink: str) -> int:
-        """How many events `sink` still has to get."""
+        """The number of events `sink` still has to get."""
         query = sa.select(sa.func.count()).select_from(DELIVERY).where(DELIVERY.c.sink == sink)
         with self._database.reading() as connection:
             return connection.scalars(query).one()

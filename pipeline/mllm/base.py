@@ -24,7 +24,7 @@ _TIME_TOKENS = 12
 
 @dataclass(frozen=True, slots=True)
 class MLLMInfo:
-    """Who answers: `name` as configured, the `family` (`model_type`), the token grid, whether its answers mean
+    """A started MLLM: `name` as configured, the `family` (`model_type`), the token grid, whether its answers mean
     anything at all (the tiny random checkpoint's do not, and says so), and how many frames a segment may hold (1 where
     only images can be sent)."""
 
@@ -57,7 +57,7 @@ class MLLM(Protocol):
         ...
 
     def room(self, context: Context) -> Room:
-        """How far `context` may grow: what fits the longest prompt, and what can be kept of it without another
+        """Bounds to which `context` may grow: what fits the longest prompt, and what can be kept of it without another
         stream's prefix having to go. It shrinks as more streams ask."""
         ...
 
@@ -98,7 +98,7 @@ class Counting(Protocol):
     """A backend that counts its troubles."""
 
     def counts(self) -> Mapping[str, int]:
-        """How often each kind of trouble was met since the start, by name, as `pipeline.mllm.counters` explains. May be
+        """Counts of each kind of trouble since the start, by name, as `pipeline.mllm.counters` explains. May be
         called from any thread."""
         ...
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Bounded(Protocol):
-    """What keeps prefixes within bounds, as `pipeline.mllm.kept.KeptPrefixes` does."""
+    """Something that keeps prefixes within bounds, as `pipeline.mllm.kept.KeptPrefixes` does."""
 
     evicted: int
     stale: int
@@ -14,7 +14,7 @@ class Bounded(Protocol):
 
 @dataclass(slots=True)
 class Counters:
-    """What the bounds did and what went wrong since the start. A backend counts what can happen to it.
+    """Counts of what the bounds did and what went wrong since the start. A backend counts what can happen to it.
 
     refused        asks refused because the queue was full or memory was out
     timed_out      asks that came too late

@@ -16,7 +16,7 @@ them is asked again for its room, and for text that is only estimated."""
 
 @dataclass(frozen=True, slots=True)
 class Kept(Generic[P]):
-    """What was made of the first segments of a context; `tokens` are prompt tokens, text included."""
+    """The prefix computed for the first segments of a context; `tokens` are prompt tokens, text included."""
 
     epoch: int
     anchor_s: float
@@ -25,7 +25,7 @@ class Kept(Generic[P]):
     prefix: P
 
     def begins(self, context: Context) -> bool:
-        """Whether `context` only appends to this: same epoch and anchor, same pictures in the same order."""
+        """True if `context` only appends to this: same epoch and anchor, same pictures in the same order."""
         if (self.epoch, self.anchor_s) != (context.epoch, context.anchor_s):
             return False
         first = context.segments[: len(self.content_ids)]
@@ -62,7 +62,7 @@ class KeptPrefixes(Generic[P]):
         return len(kept.content_ids) if kept and kept.begins(context) else 0
 
     def find(self, context: Context) -> Kept[P] | None:
-        """What is kept of `context`. A prefix that does not fit it is dropped, so that it cannot answer for others."""
+        """The prefix kept for `context`. One that does not fit it is dropped: it cannot answer for others."""
         with self._lock:
             kept = self._kept.pop(context.stream_id, None)
             if kept is None:

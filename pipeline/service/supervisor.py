@@ -39,7 +39,7 @@ class StreamSupervisor:
 
     @property
     def failed(self) -> bool:
-        """Whether it has given up."""
+        """True if it has given up."""
         return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
 
     async def stop(self, deadline_s: float) -> None:

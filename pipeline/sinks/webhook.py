@@ -39,7 +39,7 @@ def sign(secret: str, body: bytes, now: datetime) -> str:
 
 
 def verify_signature(secret: str, header: str, body: bytes, now: datetime, tolerance_s: float = 300.0) -> bool:
-    """Whether `header` signs `body` with `secret`, at most `tolerance_s` seconds away from `now`: for receivers.
+    """True if `header` signs `body` with `secret`, at most `tolerance_s` seconds away from `now`: for receivers.
 
     Check before parsing the body, on its raw bytes. Several `v1` may stand in a header; one right one is enough. A
     request that was recorded can be repeated within the tolerance: drop events whose id is known.

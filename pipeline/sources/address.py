@@ -36,7 +36,7 @@ class Address:
 
     @property
     def is_playlist(self) -> bool:
-        """Whether the path is that of an HLS playlist."""
+        """True if the path is that of an HLS playlist."""
         return urlsplit(self.target).path.lower().endswith((".m3u8", ".m3u"))
 
 

@@ -61,7 +61,7 @@ class AvSource:
 
     @property
     def live(self) -> bool:
-        """Whether frames come at their own pace. For a URL on the web this is a guess until it has been opened."""
+        """True if frames come at their own pace. For a URL on the web this is a guess until it has been opened."""
         if self._state.realtime:
             return True
         return self._thread.live if self._thread is not None else self._state.address.likely_live

@@ -82,7 +82,7 @@ class DecodeThread:
 
     @property
     def running(self) -> bool:
-        """Whether the thread is still there: it may be blocked inside FFmpeg after its ring was closed."""
+        """True if the thread is still there: it may be blocked inside FFmpeg after its ring was closed."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
@@ -202,7 +202,7 @@ class DecodeThread:
             counts.lost += self.ring.put(taken, drop_oldest=self._drop_oldest)
 
     def _is_past(self, pts_s: float) -> bool:
-        """Whether a frame of a recording lies before the wanted start, or was consumed before."""
+        """True if a frame of a recording lies before the wanted start, or was consumed before."""
         consumed = self._after_s is not None and pts_s <= self._after_s + SAME_TIME_S
         return consumed or pts_s < self._to.options.start_s - SAME_TIME_S
 

@@ -104,7 +104,7 @@ class Connection:
 
     @property
     def has_clock(self) -> bool:
-        """Whether PTS mean anything: FFmpeg invents 25 fps for MJPEG over HTTP and for bare JPEG streams."""
+        """True if PTS mean anything: FFmpeg invents 25 fps for MJPEG over HTTP and for bare JPEG streams."""
         return not (self.live and self.container.format.name in ("mpjpeg", "mjpeg", "image2pipe", "jpeg_pipe"))
 
     def seek(self, stream_s: float) -> None:

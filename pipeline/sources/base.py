@@ -53,7 +53,7 @@ class Source(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether frames come at their own pace: then a slow reader loses the oldest, and an end is a loss.
+        """True if frames come at their own pace: then a slow reader loses the oldest, and an end is a loss.
 
         A recording that plays in real time is live but for its end. For a URL on the web it is a guess until opened.
         """

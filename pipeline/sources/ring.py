@@ -31,7 +31,7 @@ class Ring(Generic[T]):
 
     @property
     def closed(self) -> bool:
-        """Whether the reader is gone."""
+        """True if the reader is gone."""
         return self._closed
 
     def put(self, item: T, *, drop_oldest: bool) -> int:

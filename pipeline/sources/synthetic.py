@@ -45,7 +45,7 @@ class Box:
 
 @dataclass(frozen=True)
 class SyntheticScene:
-    """What `synthetic:?width=640&height=360&fps=25&seconds=30&seed=0` shows. A function of these numbers alone."""
+    """The scene of `synthetic:?width=640&height=360&fps=25&seconds=30&seed=0`. A function of these numbers alone."""
 
     width: int = 640
     height: int = 360
@@ -161,7 +161,7 @@ class SyntheticSource:
 
     @property
     def live(self) -> bool:
-        """Whether it plays at its own pace."""
+        """True if it plays at its own pace."""
         return self._realtime
 
     @property

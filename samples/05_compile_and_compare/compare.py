@@ -21,7 +21,7 @@ from allocator_engine.runtime import load
 
 
 def make(checkpoint: Path | None, folder: Path) -> None:
-    """An engine in `folder` of a checkpoint: the one given, else the one that comes along, else random weights."""
+    """An engine in `folder` of a checkpoint: the one given, else the shipped one, else random weights."""
     file = folder / "allocator.safetensors"
     if checkpoint is None and (SHIPPED / "engine.json").exists():
         checkpoint = SHIPPED / read(SHIPPED).checkpoint.file

@@ -1,4 +1,4 @@
-"""`resadapt demo`, and the MLLM that comes along, through the command."""
+"""`resadapt demo`, and the shipped MLLM, through the command."""
 
 import json
 import os

@@ -152,7 +152,7 @@ async def test_the_doctor_names_backend_parity_and_versions(tmp_path):
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
-    """An engine that comes along, trained for a yard's MLLM that comes along too."""
+    """A shipped engine, trained for a shipped yard MLLM."""
     folder = shutil.copytree(engine(), tmp_path / "shipped")
     monkeypatch.setattr(build, "SHIPPED", folder)
     monkeypatch.setattr(build, "YARD", untrained_yard())
@@ -204,7 +204,7 @@ def test_without_an_engine_the_default_is_motion_and_learned_is_refused_with_wha
     monkeypatch.setattr(build, "SHIPPED", tmp_path)
     assert allocator_name(parse_site({})) == "motion"
     site = parse_site({"defaults": {"allocator": "learned"}})
-    with pytest.raises(ConfigError, match=r"no engine comes along .* --engine PATH, or choose the allocator motion"):
+    with pytest.raises(ConfigError, match=r"no engine is shipped .* --engine PATH, or choose the allocator motion"):
         build.build_allocator(site, SystemClock())
 
 

@@ -100,9 +100,9 @@ def _allocators(text: str | None, engine: Path | None, console: Console) -> tupl
     chosen = _some("--allocators", text, ALLOCATORS)
     unable = [name for name in chosen if name.startswith("learned") and engine is None]
     if unable and text is not None:
-        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none comes along; name one with --engine")
+        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none is shipped; name one with --engine")
     if unable:
-        console.print(f"without {' and '.join(unable)}: no engine comes along; name one with --engine", highlight=False)
+        console.print(f"without {' and '.join(unable)}: no engine is shipped; name one with --engine", highlight=False)
     return tuple(name for name in chosen if name not in unable)
 
 

@@ -101,7 +101,7 @@ class Server:
 
     @property
     def doubted(self) -> bool:
-        """Whether a connection was opened or lost since the model was last seen behind it."""
+        """True if a connection was opened or lost since the model was last seen behind it."""
         return self._opened != self._confirmed
 
     @property

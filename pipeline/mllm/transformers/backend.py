@@ -76,7 +76,7 @@ class TransformersMLLM:
 
     @property
     def counters(self) -> Counters:
-        """What the bounds did."""
+        """Counts of what the bounds did."""
         return self._turns.counters
 
     @property
@@ -197,8 +197,8 @@ class TransformersMLLM:
     def _find(
         self, turn: Turn, reader: "PromptReader", more_tokens: int
     ) -> "tuple[Kept[Prefix] | None, Sequence[Segment]]":
-        """What is kept for this turn, and the segments that have to be read. Raises MLLMUnavailable over its limit, and
-        where the prompt, with `more_tokens` behind the pictures, would be longer than the longest."""
+        """The prefix kept for this ask, and the segments that have to be read. Raises MLLMUnavailable over its limit,
+        and where the prompt, with `more_tokens` behind the pictures, would be longer than the longest."""
         found = self._kept.find(turn.context)
         fresh = self._fresh(turn)
         before = [] if found else [opening(self.info.family)]

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 
 def continuing(model: torch.nn.Module, cache: DynamicCache) -> dict[str, object]:
-    """What to give a transformers model beside its input, so that it goes on from `cache` and adds to it: the name of
+    """Arguments for a transformers model beside its input, so that it goes on from `cache` and adds to it: the name of
     that argument depends on the installed version."""
     return {_name(type(model).forward): cache, "use_cache": True}
 

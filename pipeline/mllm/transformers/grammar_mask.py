@@ -21,7 +21,7 @@ _CONTROLS = frozenset(map(chr, range(0x100, 0x120)))
 
 
 class GrammarMask:
-    """Where a schema's answers stand, and which tokens may come next in each."""
+    """The state of a schema's answers, and the tokens that may come next in each."""
 
     def __init__(self, grammar: "CompiledGrammar", vocabulary: int, answers: int) -> None:
         import xgrammar

@@ -160,7 +160,7 @@ class PromptReader:
         return logits[0, -1]
 
     def answer(self, prefix: Prefix, questions: Sequence[Sequence[int]]) -> list[LogOdds]:
-        """What the model would answer to each question (token ids) after `prefix`, which stays as it is."""
+        """The model's answer to each question (token ids) after `prefix`, which stays as it is."""
         return [odds for group in self.answers(prefix, questions) for odds in group]
 
     def answers(self, prefix: Prefix, questions: Sequence[Sequence[int]]) -> Iterator[list[LogOdds]]:

@@ -29,7 +29,7 @@ class Encoded:
 
 @dataclass
 class EncoderOutput(BaseModelOutputWithPooling):
-    """What transformers takes in place of pixels, and hands back as an output of its own: per picture, and per level
+    """The encoder's output, which transformers takes in place of pixels: per picture, and per level
     and picture, its vision tokens."""
 
     # Declared as one tensor, the encoders of these families put a sequence of them there.

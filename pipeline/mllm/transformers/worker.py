@@ -122,6 +122,6 @@ class ModelWorker:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the model failed for want of memory: on the CPU torch raises a plain RuntimeError, and its text tells."""
+    """True if the model failed for want of memory: on the CPU torch raises a plain RuntimeError, and its text tells."""
     said = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
     return said or isinstance(error, MemoryError)

@@ -21,7 +21,7 @@ _CANARY_QUESTIONS = ("Is it day?", "Is anybody there?")
 
 @dataclass(frozen=True, slots=True)
 class VllmReply:
-    """What came of one question.
+    """The engine's reply to one question.
 
     `shares` are log-probabilities of the watched tokens to come first, not renormalised. Seconds: waiting in the
     engine's queue, and from then to the first token. `lost` says that the engine lacks pictures that it was thought to
@@ -64,7 +64,7 @@ class Work:
 
 @contextmanager
 def refusals(work: Work) -> Iterator[None]:
-    """What an engine does not take of one asking is that asking's trouble: MLLMUnavailable, in the same words. Only a
+    """Turns an engine's refusal of one ask into that ask's error: MLLMUnavailable, in the same words. Only a
     schema that cannot be followed stays the ConfigError of the person who gave it."""
     try:
         yield
@@ -125,7 +125,7 @@ def _log_sum(shares: Mapping[int, float], tokens: frozenset[int]) -> float:
 
 
 def usage(work: Work, known: int, replies: Sequence[VllmReply], seconds: float) -> Usage:
-    """What the replies cost, of whose context the first `known` segments had not to be read again."""
+    """The cost of the replies, of whose context the first `known` segments had not to be read again."""
     queued_s = min(reply.queued_s for reply in replies)
     return Usage(
         encoded_tokens=work.fresh_tokens(known),

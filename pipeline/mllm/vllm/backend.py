@@ -160,7 +160,8 @@ class VllmMLLM:
         return read_card(self._checkpoint)
 
     def _ready(self) -> Reading:
-        """What writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full queue."""
+        """The part that writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full
+        queue."""
         self._running.now()
         if len(self._unfinished) >= self._max_queue:
             self.counters.refused += 1

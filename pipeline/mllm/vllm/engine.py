@@ -51,7 +51,7 @@ class VllmEngine:
 
     @property
     def dead(self) -> bool:
-        """Whether its processes have died."""
+        """True if its processes have died."""
         return bool(self._llm.errored)
 
     @property

@@ -92,8 +92,8 @@ def _picture(segment: Segment, anchor_s: float) -> Picture:
 
 
 def _metadata(segment: Segment, anchor_s: float) -> dict[str, object]:
-    """Of a video whose frames are not sampled again. Both get the mean time, which is all that is written of them, as
-    a whole number of tenths: two times would be rounded once more, and not always as `stamp` rounds."""
+    """Metadata of a video whose frames are not sampled again. Both get the mean time, which is all that is written of
+    them, as a whole number of tenths: two times would be rounded once more, and not always as `stamp` rounds."""
     tenths = round(_TENTHS_PER_S * round(segment.time_s - anchor_s, 1))
     return {
         "fps": float(_TENTHS_PER_S),

@@ -26,8 +26,8 @@ _LEAST_ITEM_TOKENS = 4
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an engine is started. `folder` holds the checkpoint, `dtype` is vLLM's name or "auto"; `kv_cache_bytes`
-    bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU (on a CPU: 2 GiB);
+    """Settings with which an engine is started. `folder` holds the checkpoint, `dtype` is vLLM's name or "auto";
+    `kv_cache_bytes` bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU (on a CPU: 2 GiB);
     `picture_cache_gib` bounds the host memory of pictures that were sent, `max_prompt_tokens` a prompt with its answer.
     """
 
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """How a question is to be answered: by the likeliest tokens, at most `most`; with a JSON schema, in JSON that
+    """The form of an answer: by the likeliest tokens, at most `most`; with a JSON schema, in JSON that
     follows it. Of the `watched` tokens the log-probabilities to come first are told."""
 
     most: int = 1
@@ -60,7 +60,7 @@ def prepare_environment() -> None:
 
 
 def advice(family: str, on_cpu: bool) -> str:
-    """What to do about an engine that starts and then does not answer, if something is known of it."""
+    """Advice on an engine that starts and then does not answer; empty where nothing is known."""
     if on_cpu and family in _STATEFUL:
         return (
             f"; on a CPU vLLM has no linear attention in float32, which {family} needs to answer as it should: use a"

@@ -37,9 +37,9 @@ E = TypeVar("E", bound=Closable)
 
 @dataclass(frozen=True, slots=True)
 class EngineHooks(Generic[E]):
-    """How an engine is cared for: `begin` starts one and proves it, `canary` asks one whether it answers at all; one in
-    doubt has `patience_s` seconds to answer anybody. When one was lost, `on_death` is called at once, and before it is
-    closed `end_asks` ends what is still asked of it."""
+    """The calls that keep an engine alive: `begin` starts one and proves it, `canary` asks one whether it answers at
+    all; one in doubt has `patience_s` seconds to answer anybody. When one was lost, `on_death` is called at once, and
+    before it is closed `end_asks` ends what is still asked of it."""
 
     begin: Callable[[], Awaitable[E]]
     canary: Callable[[E], Coroutine[object, None, object]]
@@ -87,7 +87,7 @@ class EngineSupervisor(Generic[E]):
             self._heard.set()
 
     def doubt(self, engine: E, asked_s: float) -> None:
-        """What was asked of this engine at `asked_s` (monotonic seconds) was not answered in time. Unless it has
+        """Report that an ask of `asked_s` (monotonic seconds) was not answered in time. Unless it has
         answered anybody since, see whether it answers at all, and replace one that does not: a process that hangs does
         not die by itself. Until that is known others go on asking it, and any answer clears it of the doubt."""
         if engine is self._engine and self._check is None and self._heard_s <= asked_s:
@@ -160,7 +160,7 @@ class EngineSupervisor(Generic[E]):
 
 
 async def begin_in_thread(begin: Callable[[], E]) -> E:
-    """What `begin` starts, in a thread. A thread cannot be cancelled: when this is, what comes of it is closed."""
+    """Run `begin` in a thread. A thread cannot be cancelled: when this is, what comes of it is closed."""
     starting = asyncio.ensure_future(asyncio.to_thread(begin))
     try:
         return await asyncio.shield(starting)

@@ -31,8 +31,8 @@ _PARTS: tuple[Subject, ...] = ("world", "grammar", "truth", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one setting: figures by family, the calibration of its watch scores (see `score`), realised share of native
-    tokens, and seconds of the MLLM per episode."""
+    """The figures of one setting: by family, the calibration of its watch scores (see `score`), realised share of
+    native tokens, and seconds of the MLLM per episode."""
 
     setting: str
     families: dict[str, ScoredShare]
@@ -43,7 +43,7 @@ class Measured:
 
 
 def hashes(checkpoint: Path) -> dict[str, str]:
-    """What the figures were measured on."""
+    """The versions and weights that the figures were measured on."""
     return {part: version(part) for part in _PARTS} | {"weights": of_file(checkpoint / "model.safetensors")}
 
 

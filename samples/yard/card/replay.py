@@ -46,7 +46,7 @@ _LATER = ("ever_", "at_", "times_", "never", "nobody", "before", "first")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How an episode is shown: every frame at one linear scale, or what an allocator makes of a part of the native
+    """The way an episode is shown: every frame at one linear scale, or what an allocator makes of a part of the native
     tokens (`budget`, 0 to 1), `frames_per_segment` at a time."""
 
     name: str
@@ -88,7 +88,7 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What came of one episode: vision tokens spent and at native size, wall seconds of the MLLM, and all answers."""
+    """The record of one episode: vision tokens spent and at native size, wall seconds of the MLLM, and all answers."""
 
     seed: int
     setting: str

@@ -50,7 +50,7 @@ def contact_sheet(file: Path) -> None:
 
 
 def reliability_plot(file: Path, setting: Measured) -> None:
-    """How often a watch's condition held, by the score it was given."""
+    """Plot the share of times that a watch's condition held, by the score it was given."""
     from matplotlib.figure import Figure as Canvas  # type: ignore[import-not-found,unused-ignore] # an extra
 
     canvas = Canvas(figsize=(4.2, 4), layout="constrained")

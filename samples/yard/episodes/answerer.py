@@ -135,7 +135,7 @@ class YardAnswerer:
         )
 
     def _grades(self, prompt: _EpisodePrompt, probes: Sequence[GradedQuestion]) -> list[float]:
-        """How right each probe is answered; wrong if nothing had been shown."""
+        """The grade of each question, 0 to 1; 0 if nothing had been shown."""
         grades = [0.0] * len(probes)
         asked = [i for i, probe in enumerate(probes) if prompt.ends[probe.asked_hop][2]]
         if asked:

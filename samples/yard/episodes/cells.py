@@ -17,7 +17,7 @@ _WHOLE = ShownPart((0, 0, WIDTH, HEIGHT), (ROWS, COLUMNS), whole=True)
 
 
 def cells(scene: Scene, looks: Sequence[Look]) -> NDArray[np.int8]:
-    """Of looks at a scene: int8 `[frames, 112, SLOTS]`, 1 yes, 0 no, -1 unknown."""
+    """The cells of looks at a scene: int8 `[frames, 112, SLOTS]`, 1 yes, 0 no, -1 unknown."""
     ways = scene.gate_box, scene.barrier_box
     found = [targets(look.ids, look.facts, scene.plate_boxes(look.facts.time_s), ways, _WHOLE) for look in looks]
     return np.stack([_slots(one) for one in found])

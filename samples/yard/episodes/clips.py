@@ -163,7 +163,7 @@ def _question_rows(
 
 
 def _question_row(shown: Film, question: Question, hop: int, since: int) -> _QueryRow:
-    """Of a question about the past it is known which hops decide it: they show what it asks about."""
+    """The row of a question about the past; the hops that decide it show what it asks about."""
     known = np.full(len(shown.hops), -1, np.int8)
     form = "interval" if question.family == "grounding" else _FORMS.get(question.answer, "word")
     probes = [GradedQuestion(question.text, question.answer, form, hop, since)]

@@ -38,7 +38,7 @@ def distracted_watches(facts: Sequence[FrameFacts]) -> tuple[YardWatch, ...]:
 
 
 def is_distracted(watch: YardWatch, facts: Sequence[FrameFacts]) -> bool:
-    """Whether the watch has an onset that counts, and at each of those something moves, of which what decides the watch
+    """True if the watch has an onset that counts, and at each of those something moves, of which what decides the watch
     is the lesser part."""
     onsets = [span for span in spans(watch, facts) if span.certain_s is not None and span.certain_s >= FIRST_S]
     return bool(onsets) and all(_aside(watch, span, facts) for span in onsets)

@@ -73,8 +73,8 @@ def needed(condition: Condition, frame: FrameFacts) -> float | None:
 
 
 def of_watch(spans: Sequence[Span], hops: int) -> tuple[Evidence, ...]:
-    """What a watch turns on: the hops in which its condition certainly begins and in which it ends, and the next ones,
-    in which that is seen whole. Each is worth being shown as large as can be."""
+    """The hops that decide a watch: the hops in which its condition certainly begins and in which it ends, and the next
+    ones, in which that is seen whole. Each is worth being shown as large as can be."""
     turns = {_hop(s) for span in spans if span.certain_s is not None for s in (span.certain_s, span.until_s)}
     return tuple(Evidence(hop, 1.0) for hop in sorted(turns | {turn + 1 for turn in turns}) if hop < hops)
 
@@ -89,7 +89,7 @@ def of_present(question: Question, hop: int) -> Evidence:
 
 
 def of_past(question: Question, hops: Hops) -> tuple[Evidence, ...]:
-    """What a question about all that was shown hangs on: a moment, the clearest sight, beginnings, or both ends."""
+    """The hops that decide a question about all frames: a moment, the clearest sight, beginnings or both ends."""
     kind, text = question.kind, question.text.casefold()
     if kind in ("before", "first") or kind.startswith("times_"):
         return _all(found for condition in _happening(text) for found in _beginnings(condition, hops))

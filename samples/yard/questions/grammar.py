@@ -180,7 +180,7 @@ def _vary(text: str, rng: np.random.Generator) -> str:
 
 
 def ask_if(condition: Condition, frames: Sequence[FrameFacts], rng: np.random.Generator) -> Question | None:
-    """Whether a condition holds in the newest second, in one of the wordings of training; None where it is undecided.
+    """True if a condition holds in the newest second, in one of the wordings of training; None where it is undecided.
 
     Never in the words in which watches stand: what those may expect is another matter (see `Watch.text`).
     """
@@ -193,7 +193,7 @@ def ask_if(condition: Condition, frames: Sequence[FrameFacts], rng: np.random.Ge
 
 
 def only_answer(kind: str, frames: Sequence[FrameFacts]) -> str | None:
-    """What a kind is answered on these frames; None if it cannot be asked, or has several answers.
+    """The one answer of a kind of question on these frames; None if it cannot be asked, or has several answers.
 
     Raises KeyError for an unknown kind and for "unknown".
     """
@@ -233,7 +233,7 @@ _INTERVAL = re.compile(r"(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)")
 
 
 def grade(question: Question, said: str) -> float:
-    """How right `said` is, 0 to 1: for grounding the overlap of the intervals over their union, else 1 if it is the
+    """The grade of `said`, 0 to 1: for grounding the overlap of the intervals over their union, else 1 if it is the
     answer, but for case, outer spaces and a final stop."""
     plain = " ".join(said.casefold().split()).removesuffix(".")
     if question.family != "grounding":

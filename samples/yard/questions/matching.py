@@ -16,7 +16,8 @@ temperature is fitted to."""
 
 @dataclass(frozen=True, slots=True)
 class WatchScore:
-    """Of one watch in one episode: events found, missed and false; seconds from the true onset of each found one."""
+    """The score of one watch in one episode: events found, missed and false; seconds from the true onset of each found
+    one."""
 
     watch: str
     fine: bool

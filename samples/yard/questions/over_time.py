@@ -46,7 +46,7 @@ def stamp(frame: FrameFacts) -> str:
 
 
 def _at(condition: Condition) -> Drafts:
-    """Of each decided frame, whether the condition held in it."""
+    """For each decided frame, True if the condition held in it."""
 
     def drafts(frames: Frames, rng: np.random.Generator) -> Iterable[Draft]:
         if len(frames) < 2:
@@ -134,7 +134,7 @@ def _happening(name: str) -> Slots:
 
 
 def _when(frames: Frames, rng: np.random.Generator) -> Iterable[Draft]:
-    """Of each condition that holds in exactly one interval, the times of its first and last frame."""
+    """For each condition that holds in exactly one interval, the times of its first and last frame."""
     for condition in _LASTING:
         if run := only_run(condition, frames):
             part = frames[run.first : run.last + 1]

@@ -52,7 +52,7 @@ def plates(frames: Frames, rng: np.random.Generator) -> list[Condition]:
 
 
 def watched(frames: Frames, rng: np.random.Generator) -> list[Condition]:
-    """What watches stand for, in the frames and elsewhere."""
+    """The conditions of the watches, in the frames and elsewhere."""
     drawn = painted_watch(_colour(rng), _vehicle(rng)).condition
     return [*(watch.condition for watch in watch_questions()), drawn, *painted(frames, rng), *plates(frames, rng)]
 

@@ -61,12 +61,12 @@ def all_of(values: Iterable[Truth]) -> Truth:
 
 
 def reaches(value: float, limit: float) -> Truth:
-    """Whether `value` is at least `limit`; None within 15 % of it."""
+    """True if `value` is at least `limit`; None within 15 % of it."""
     return False if value < limit * _SIZE[0] else True if value >= limit * _SIZE[1] else None
 
 
 def seen(thing: Thing) -> Truth:
-    """Whether the object can be recognised; None at the border of size, cover or contrast."""
+    """True if the object can be recognised; None at the border of size, cover or contrast."""
     size = thing.height_px / VISIBLE_PX[thing.kind]
     if thing.fraction < _FRACTION[0] or thing.contrast < _CONTRAST[0] or size < _SIZE[0]:
         return False
@@ -74,13 +74,13 @@ def seen(thing: Thing) -> Truth:
 
 
 def far(thing: Thing) -> Truth:
-    """Whether a person is far away."""
+    """True if a person is far away."""
     near = reaches(thing.height_px, FAR_PERSON_PX)
     return None if near is None else not near
 
 
 def legible(thing: Thing) -> Truth:
-    """Whether the plate of an object that is seen can be read."""
+    """True if the plate of an object that is seen can be read."""
     return False if thing.plate is None else reaches(thing.plate_px, GLYPH_PX)
 
 
@@ -92,7 +92,7 @@ def _head(thing: Thing, helmet: bool) -> Truth:
 
 
 def _near(thing: Thing, has: bool | None) -> Truth:
-    """What is worn or carried is certain on people who are near; the far ones leave it open."""
+    """Worn and carried things are certain on people who are near; on far ones they stay undecided."""
     return False if has is not None and not has else all_of((has, far(thing) is False or None))
 
 
@@ -166,7 +166,7 @@ class Seen:
         return max((height(thing) for thing in frame.things if self.of(thing)), default=0.0)
 
     def of(self, thing: Thing) -> Truth:
-        """Whether `thing` is such an object."""
+        """True if `thing` is such an object."""
         if (
             thing.kind not in self.kinds
             or self.colour not in (None, thing.colour)
@@ -193,12 +193,12 @@ def newest(frames: Sequence[FrameFacts]) -> Sequence[FrameFacts]:
 
 
 def ever(condition: Condition, frames: Sequence[FrameFacts]) -> Truth:
-    """Whether the condition holds in any of the frames."""
+    """True if the condition holds in any of the frames."""
     return any_of(map(condition.truth, frames))
 
 
 def now(condition: Condition, frames: Sequence[FrameFacts]) -> Truth:
-    """Whether the condition holds in any frame of the newest second."""
+    """True if the condition holds in any frame of the newest second."""
     return ever(condition, newest(frames))
 
 
@@ -253,7 +253,7 @@ def onset(condition: Condition, frames: Sequence[FrameFacts]) -> Onset | None:
 
 
 def beginnings(condition: Condition, frames: Sequence[FrameFacts]) -> int | None:
-    """How many times the condition began to hold; None where undecided frames may hide one."""
+    """The number of times the condition began to hold; None where undecided frames may hide one."""
     count, before, last_known_s = 0, None, frames[0].time_s
     for frame in frames:
         value = condition.truth(frame)

@@ -98,7 +98,7 @@ def painted_watch(colour: Colour, kind: Vehicle) -> YardWatch:
 
 
 def holds(watch: YardWatch, frames: Sequence[FrameFacts]) -> Truth:
-    """Whether the watch's condition holds in any frame of the newest second; None where that is undecided."""
+    """True if the watch's condition holds in any frame of the newest second; None where that is undecided."""
     return now(watch.condition, frames)
 
 

@@ -75,7 +75,7 @@ _AS_LEARNED = Lesson(64, _LONG_THINNED)
 
 @lru_cache(maxsize=_CACHED_FILES)
 def remembered(file: Path) -> Remembered:
-    """What a file holds, read once."""
+    """The contents of a file, read once."""
     looked = tuple(recall(file))
     frames = [frame for one in looked for frame in one.facts]
     watches = watches_for(frames, np.random.default_rng(len(looked)), WATCHES)
@@ -83,8 +83,8 @@ def remembered(file: Path) -> Remembered:
 
 
 def _thinned(looked: Sequence[Looked], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which vision tokens are shown: those with something in them and some others, any of which knows what all of the
-    picture shows."""
+    """The vision tokens that are shown: those with something in them and some others, any of which knows what all of
+    the picture shows."""
     shown = []
     for one in looked:
         kept = rng.permutation(len(one.vision)) < _CELLS_SHOWN
@@ -96,7 +96,7 @@ def _thinned(looked: Sequence[Looked], rng: np.random.Generator) -> NDArray[np.b
 
 
 def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator, thin: bool = False) -> list[int]:
-    """Which segments a context holds: a run of at most `most`, of which some may be dropped. Half of the contexts are
+    """The segments of a context: a run of at most `most`, of which some may be dropped. Half of the contexts are
     as long as they may be."""
     count = len(looked)
     most = min(most, count)
@@ -114,7 +114,7 @@ def cut(looked: Sequence[Looked], most: int, rng: np.random.Generator, thin: boo
 
 
 def work(packed: Packed) -> float:
-    """What it costs to learn from a context: attention takes more than all else as soon as it is long."""
+    """The cost of learning from a context: attention takes more than all else as soon as it is long."""
     shown, asked = len(packed.context_ids), len(packed.ids)
     return shown + asked + shown * (shown / 2 + asked) / _PAIRS_PER_TOKEN
 
@@ -247,7 +247,7 @@ def _evenly(
     counts: tuple[int, int],
     rng: np.random.Generator,
 ) -> list[Question]:
-    """Of what holds and of what does not, at most `counts`: the less usual that is, the more likely it is asked."""
+    """At most `counts` of what holds and of what does not: the less usual that is, the more likely it is asked."""
     questions: list[Question] = []
     for state, usual, count in ((1, shares, counts[0]), (0, 1 - shares, counts[1])):
         chance = np.where(held == state, 1 / usual, 0.0)

@@ -183,7 +183,7 @@ def crowded_sheet(rng: np.random.Generator) -> Example:
 
 
 def _left_of(thing: Thing, head: Box, size: int, ids: Pixels) -> Thing | None:
-    """What of somebody is left when all have been drawn; a head counts while half of its box shows him."""
+    """The part of somebody that is left when all have been drawn; a head counts while half of its box shows him."""
     own = ids == thing.id
     if not own.any():
         return None

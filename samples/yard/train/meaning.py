@@ -35,7 +35,7 @@ class Meaning:
 
 @lru_cache(maxsize=1)
 def _meanings() -> dict[str, Meaning]:
-    """Of each wording of training, without the times and plates in it."""
+    """The meaning of each wording of training, without the times and plates in it."""
     found: dict[str, Meaning] = {}
     plated = Seen(VEHICLES, trait="plate", plate=_ANY_PLATE)
     tenses: tuple[tuple[Tense, Wordings, Wordings], ...] = (
@@ -62,7 +62,7 @@ def _plain(text: str) -> str:
 
 
 def meaning(text: str) -> Meaning | None:
-    """What a question asks for, where that is whether or when one condition holds."""
+    """The meaning of a question that asks whether or when one condition holds; None for others."""
     known = _meanings().get(_plain(text))
     if known is None:
         return None
@@ -76,7 +76,7 @@ UNKNOWN = -1
 
 
 def classes(question: Question) -> tuple[int, int]:
-    """Which of CONDITIONS a question asks for, and what sort of question it is; UNKNOWN where it is of no class."""
+    """The one of CONDITIONS that a question asks for, and the sort of question; UNKNOWN where it is of no class."""
     if (meant := meaning(question.text)) is not None:
         return PLACES.get(meant.condition, UNKNOWN), _SORTS.index(meant.tense)
     return UNKNOWN, _SORTS.index(question.kind) if question.kind in KINDS else UNKNOWN

@@ -76,9 +76,9 @@ _MOST_WEIGHT = 8.0  # of a note that is rarely true
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """Of a context's segments: `now` `[S, CONDITIONS]`; `past` `[S, 2 * LASTING + ever]`: begun, ended, ever so far;
-    `time_s` float32 `[S]` as the context states it, and `before_s` of the segment before: what has just ended lasted
-    until then."""
+    """Notes on a context's segments: `now` `[S, CONDITIONS]`; `past` `[S, 2 * LASTING + ever]`: begun, ended, ever so
+    far; `time_s` float32 `[S]` as the context states it, and `before_s` of the segment before: what has just ended
+    lasted until then."""
 
     now: Truths
     past: Truths
@@ -87,7 +87,7 @@ class Notes:
 
 
 def truths(facts: Sequence[FrameFacts]) -> Truths:
-    """Which conditions hold in any frame of one segment: int8 `[CONDITIONS]`."""
+    """The conditions that hold in any frame of one segment: int8 `[CONDITIONS]`."""
     found = [[condition.truth(frame) for condition in CONDITIONS] for frame in facts]
     return any_of(np.array([[-1 if value is None else int(value) for value in row] for row in found], np.int8))
 
@@ -110,7 +110,7 @@ def notes(held: Truths, times_s: Sequence[float]) -> Notes:
 
 
 def _turned(lasting: Truths, to: int) -> Truths:
-    """Whether each condition became true (`to` 1) or false (0) between a segment and the one before it."""
+    """True if each condition became true (`to` 1) or false (0) between a segment and the one before it."""
     before, after = lasting[:-1], lasting[1:]
     known = (before != -1) & (after != -1)
     turned = np.where(known, (before != to) & (after == to), -1)

@@ -63,7 +63,7 @@ class Overview:
 
     @property
     def cells(self) -> Tensor:
-        """How many cells each picture has: int64 `[P]`."""
+        """The number of cells each picture has: int64 `[P]`."""
         return self.grid_thw.prod(1) // grid().merge ** 2
 
     def to(self, device: torch.device) -> "Overview":

@@ -164,7 +164,7 @@ class Packer:
         firsts: Sequence[int],
         ends: Sequence[int],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of all points the tokens, the glances, and the context tokens that are wanted. `moved` is where each token of
+        """The tokens, glances and wanted context tokens of all pointers. `moved` is where each token of
         the whole context is now, or _LEFT_OUT; `firsts` are the segments' first vision tokens in it."""
         tokens: list[int] = []
         glances: list[int] = []

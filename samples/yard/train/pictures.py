@@ -35,7 +35,7 @@ class VisionBatch:
 
 
 def turns(step: int, places: int, steps: int) -> list[int]:
-    """What stands in each of `places` at a step, counted from 0, where each stays for `steps` and they change one after
+    """The item in each of `places` at a step, counted from 0, where each stays for `steps` and they change one after
     the other."""
     return [(step + steps // places * place) // steps for place in range(places)]
 

@@ -69,7 +69,7 @@ def _stuck(
 
 
 def _boxes(plate: Pixels, frames: int, taken: NDArray[np.bool_], rng: np.random.Generator) -> list[Box]:
-    """Where a plate is in each frame, in px of the picture: nowhere where none was; none if no such place was found."""
+    """The box of a plate in each frame, in px of the picture: empty where none was; None if no place was found."""
     height, width = plate.shape[:2]
     for _ in range(_TRIES):
         moved = np.zeros(2) if rng.random() < _STANDS else rng.uniform(-1, 1, 2) * _MOVES_PX
@@ -88,5 +88,5 @@ def _thing(id_: int, box: Box, plate: str, glyph_px: float) -> Thing:
 
 
 def plates_of(file: Path) -> Path:
-    """Where the pictures with plates are kept beside an episode's file."""
+    """The file of the pictures with plates, beside an episode's."""
     return file.with_name(f"{file.stem}-plates.npz")

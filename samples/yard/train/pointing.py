@@ -79,7 +79,7 @@ class AskedContext:
 
 
 def points(question: Question, past: AskedContext) -> list[Pointer]:
-    """Where the tokens of a question and its answer should look, as far as that is certain."""
+    """Pointers: where the tokens of a question and its answer should look, as far as that is certain."""
     meant = meaning(question.text)
     if meant is None:
         return _named(question, past)
@@ -109,7 +109,7 @@ def _named(question: Question, past: AskedContext) -> list[Pointer]:
 
 
 def _among(past: AskedContext, condition: Seen, words: int = 1) -> list[Pointer]:
-    """Where all are that the answer's first `words` may be about, whatever else is asked of them: of vehicles whose
+    """The cells of all that the answer's first `words` may be about, whatever else is asked of them: of vehicles whose
     plate matters, those that show one."""
     kind = PLATE if condition.trait == "plate" else Seen(condition.kinds)
     cells = tuple(_showing(past, lambda thing: kind.of(thing) is not False, condition.trait))
@@ -117,7 +117,7 @@ def _among(past: AskedContext, condition: Seen, words: int = 1) -> list[Pointer]
 
 
 def _now(past: AskedContext, condition: Seen, holds: bool, words: int = 1) -> list[Pointer]:
-    """Where the answer's first `words` come from."""
+    """The cells that the answer's first `words` come from."""
     cells = tuple(_showing(past, lambda thing: condition.of(thing) is not False, condition.trait)) if holds else ()
     return [Pointer("now", place, cells) for place in range(words)] if bool(cells) == holds else []
 
@@ -197,7 +197,7 @@ def _overlap(start: float, length: float, count: int, step: float) -> NDArray[np
 
 @dataclass(frozen=True, slots=True)
 class AttentionInput:
-    """What attention is given: the hidden states `[rows, tokens, width]` and the (cos, sin) of their places."""
+    """The input of an attention layer: the hidden states `[rows, tokens, width]` and the (cos, sin) of their places."""
 
     hidden: Tensor
     places: tuple[Tensor, Tensor]
@@ -205,7 +205,7 @@ class AttentionInput:
 
 @contextmanager
 def asking(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, AttentionInput]]:
-    """What the attention of these layers is given, as it passes."""
+    """Collect the attention inputs of these layers, as they pass."""
     found: dict[int, AttentionInput] = {}
 
     def keep(layer: int) -> Callable[[nn.Module, tuple[object, ...], dict[str, Any]], None]:

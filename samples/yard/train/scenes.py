@@ -47,7 +47,7 @@ def sight(seed: int, frames: int, rng: np.random.Generator, eventful: float = 0.
 
 
 def moment(scene: Scene, start_s: float, frames: int) -> Sight:
-    """What a scene shows from `start_s` on: one frame, or two that follow each other."""
+    """The pictures of a scene from `start_s` on: one frame, or two that follow each other."""
     times = [start_s + _NEXT_S * index for index in range(frames)]
     looks = tuple(scene.look(time_s) for time_s in times)
     return Sight(looks, tuple(scene.plate_boxes(time_s) for time_s in times), (scene.gate_box, scene.barrier_box))
@@ -126,6 +126,6 @@ def _example(
 
 
 def _camera(pixels: Pixels, quality: int) -> Pixels:
-    """What a codec leaves of a picture; JPEG stands in for it, as moments have no neighbours to be predicted from."""
+    """A picture as a codec leaves it; JPEG stands in for it, as moments have no neighbours to be predicted from."""
     _, coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)

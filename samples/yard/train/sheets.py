@@ -55,7 +55,7 @@ def _rows(rng: np.random.Generator, hardness: float) -> list[tuple[float, float]
 
 
 def _box(middle: tuple[float, float], plate: Pixels) -> Box:
-    """Where a plate lies, kept inside the sheet."""
+    """The box of a plate, kept inside the sheet."""
     height, width = plate.shape[:2]
     left = int(np.clip(middle[0] - width / 2, 0, COLUMNS * CELL - width))
     top = int(np.clip(middle[1] - height / 2, 0, ROWS * CELL - height))

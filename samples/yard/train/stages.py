@@ -143,7 +143,7 @@ def _moments(seen: Sequence[Sight], step: int, rng: np.random.Generator) -> Visi
 
 
 def moments(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
-    """What is rare: in `scenes`, smoke, dogs and bags were a few of a hundred pictures."""
+    """Rare things: in `scenes`, smoke, dogs and bags were a few of a hundred pictures."""
     recipe = f"seed {SEED}, {steps} steps, world {version('world', 'truth')}"
     return TrainingStage("moments", recipe, steps, 1.5e-3, model, moment_batch, lambda batch: dense_loss(model, batch))
 
@@ -178,7 +178,7 @@ def crowd_batch(step: int) -> VisionBatch:
 
 
 def crowds(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
-    """What people wear and carry."""
+    """Things that people wear and carry."""
     recipe = f"seed {SEED}, {steps} steps, {CROWD_STRESS}, world {version('world', 'truth')}"
     return TrainingStage(
         "crowds", recipe, steps, 1.5e-3, model, crowd_batch, lambda batch: dense_loss(model, batch, CROWD_STRESS)
@@ -186,7 +186,7 @@ def crowds(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
 
 
 def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> TrainingStage[Overview]:
-    """What the whole picture shows, in each of its cells."""
+    """The whole picture's contents, in each of its cells."""
     recipe = f"seed {SEED}, {steps} steps, {len(seeds)} episodes, world {version('world', 'truth')}"
 
     def batch(step: int) -> Overview:

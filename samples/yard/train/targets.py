@@ -158,7 +158,7 @@ def targets(
 
 
 def _presence(thing: Thing, pixels: float, ids: Pixels) -> bool | None:
-    """Whether a crop that holds so many of its pixels shows it; None on the border."""
+    """True if a crop that holds so many of its pixels shows it; None on the border."""
     inside = pixels / max(float((ids == thing.id).sum()), 1.0)
     if inside <= _OUTSIDE:
         return False

@@ -27,8 +27,8 @@ TOLD = sum(HEADS[name].outputs for name in _SAID_OF)
 
 
 def told_loss(repeated: Tensor, lower: Tensor) -> Tensor:
-    """How far `repeated` `[cells, TOLD]` is from what the lower part's heads say, `lower` `[cells, outputs]`, both
-    logits: the mean over heads of the cross entropy to what each says, where that matters."""
+    """The distance of `repeated` `[cells, TOLD]` from the output of the lower part's heads, `lower` `[cells, outputs]`,
+    both logits: the mean over heads of the cross entropy to what each says, where that matters."""
     said = dict(zip(HEADS, torch.split(lower.detach(), [head.outputs for head in HEADS.values()], 1), strict=True))
     parts = torch.split(repeated, [HEADS[name].outputs for name in _SAID_OF], 1)
     losses = []

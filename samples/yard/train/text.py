@@ -35,7 +35,7 @@ class TaughtText(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TextOutput:
-    """What the text part says after each question token that an answer token follows, float32 `[answers, vocabulary]`;
+    """The text part's output after each question token that an answer token follows, float32 `[answers, vocabulary]`;
     what it knows behind each picture, `[segments, HIDDEN]`, after each of LAYERS; what it knows of the question at the
     tokens that answers follow, `[answers, HIDDEN]`, after the first of them; and by glance how far off it looks, and
     the share of points at which it looks rightly."""
@@ -86,7 +86,7 @@ def _looks(
     may_see: Tensor,
     valid: Tensor,
 ) -> dict[Glance, tuple[Tensor, float]]:
-    """How the heads of POINTERS look from tokens that are told where to. `may_see` bool `[rows, most, C + most]`."""
+    """The attention of POINTERS from tokens that have pointers. `may_see` bool `[rows, most, C + most]`."""
     row, column = (place[packed.pointing] for place in valid.nonzero(as_tuple=True))
     most = may_see.shape[1]
     shown = functional.pad(packed.is_vision.index_fill(0, packed.ends, True), (0, most))
@@ -126,7 +126,7 @@ def _rows(owner: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_of_each(owner: Tensor) -> Tensor:
-    """Where a run of equal numbers begins: bool, of the argument's shape `[n]`."""
+    """Marks where a run of equal numbers begins: bool, of the argument's shape `[n]`."""
     return torch.cat([torch.ones(1, dtype=torch.bool, device=owner.device), owner[1:] != owner[:-1]])
 
 

@@ -15,7 +15,7 @@ def join() -> None:
 
 
 def place() -> tuple[int, int]:
-    """Which process this is, from 0, and how many train together."""
+    """The number of this process, from 0, and of those that train together."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 

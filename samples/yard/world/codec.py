@@ -25,7 +25,7 @@ def pick_crf(seed: int) -> int:
 
 
 def surveillance(frames: Iterable[Pixels], fps: float, *, seed: int = 0, crf: int | None = None) -> list[Pixels]:
-    """What a camera's H.264 leaves of pictures [height, width, 3] RGB: as many, of the same size, in order.
+    """Pictures as a camera's H.264 leaves them, [height, width, 3] RGB: as many, of the same size, in order.
 
     `fps` only tells the rate control how far pictures lie apart. `crf` is drawn from the seed unless given.
     """

@@ -24,12 +24,12 @@ def shade(colour: Rgb, factor: float) -> Rgb:
 
 
 def as_bytes(pixels: object) -> Bytes:
-    """What OpenCV returned, known to be uint8; nothing is copied."""
+    """An array from OpenCV, known to be uint8; nothing is copied."""
     return np.asarray(pixels, np.uint8)
 
 
 def overlap(one: Box, two: Box) -> Box | None:
-    """What two boxes share; None where they share nothing."""
+    """The overlap of two boxes; None where they share nothing."""
     left, top = max(one[0], two[0]), max(one[1], two[1])
     right, bottom = min(one[0] + one[2], two[0] + two[2]), min(one[1] + one[3], two[1] + two[3])
     return (left, top, right - left, bottom - top) if right > left and bottom > top else None
@@ -139,7 +139,7 @@ class Sprite:
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """What painting a sprite changed: `box` inside the picture, `change` = |after - before| there, RGB."""
+    """The change made by painting a sprite: `box` inside the picture, `change` = |after - before| there, RGB."""
 
     box: Box
     change: Bytes

@@ -72,7 +72,7 @@ class Thing:
 
     @property
     def visible(self) -> bool:
-        """Whether it can be recognised in the native picture."""
+        """True if it can be recognised in the native picture."""
         return (
             self.fraction >= VISIBLE_FRACTION
             and self.contrast >= VISIBLE_CONTRAST
@@ -81,12 +81,12 @@ class Thing:
 
     @property
     def far(self) -> bool:
-        """Whether it is a person so far away that only the native picture shows it."""
+        """True if it is a person so far away that only the native picture shows it."""
         return self.kind == "person" and self.height_px < FAR_PERSON_PX
 
     @property
     def bare(self) -> bool | None:
-        """Whether a visible person wears no helmet; None where that cannot be told."""
+        """True if a visible person wears no helmet; None where that cannot be told."""
         return None if self.helmet is None or not self.visible or self.head_px < HEAD_PX else not self.helmet
 
     @property

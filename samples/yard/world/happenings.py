@@ -274,7 +274,7 @@ class _ScriptWriter:
         return gone if fetched else keys[-1][0] + self.cast.some(8, 20)
 
     def _drop_x(self) -> float:
-        """Where to put a bag: never behind the booth, seldom behind the boom."""
+        """A place for a bag: never behind the booth, seldom behind the boom."""
         booth = next(prop for prop in self.layout.props if prop.kind == "booth")
         pivot = self.layout.barrier_pivot[0]
         while True:

@@ -103,14 +103,14 @@ class Layout:
 
     @property
     def barrier_pivot(self) -> Point:
-        """Where the boom turns; it lies down towards larger x."""
+        """The pivot of the boom; it lies down towards larger x."""
         return (
             self.road_x(self.barrier_y) - 0.53 * self.barrier_length,
             self.barrier_y - 0.36 * below_horizon(self.barrier_y),
         )
 
     def place(self, x: float, y: float) -> Place:
-        """Where a thing on the ground is."""
+        """The place of a thing on the ground."""
         if self.gate_x - 14 < x < self.gate_x + self.gate_width + 14 and y < 113:
             return "gate"
         if y < FENCE_Y + 18:

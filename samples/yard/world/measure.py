@@ -17,7 +17,7 @@ _KIND_OF: dict[type, Kind] = {PersonRole: "person", DogRole: "dog", BagRole: "ba
 
 
 def facts_of(shown: DrawnMoment, layout: Layout, gate_box: Box) -> FrameFacts:
-    """What a native picture shows. Contrast is the mean over a thing's visible pixels and over R, G and B."""
+    """The facts of a native picture. Contrast is the mean over a thing's visible pixels and over R, G and B."""
     things = [thing for cast in shown.cast if (thing := _thing(cast, shown, layout)) is not None]
     left, top, wide, high = gate_box
     hidden = np.count_nonzero(shown.ids[top : top + high, left : left + wide]) > 0.5 * wide * high
@@ -81,7 +81,7 @@ def _clear(detail: Box | None, least: float, cast: Cast, shown: DrawnMoment) -> 
 
 
 def _boom_share(shown: DrawnMoment) -> float:
-    """How much of the barrier's boom is in the picture and uncovered."""
+    """The share of the barrier's boom that is in the picture and uncovered."""
     box = overlap(shown.boom.box, _WHOLE)
     if box is None:
         return 0.0

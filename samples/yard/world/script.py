@@ -70,7 +70,7 @@ class Track:
         return self.keys[-1], self.keys[-1]
 
     def _rests(self, key_s: float) -> bool:
-        """Whether it stands still on one side of this key."""
+        """True if it stands still on one side of this key."""
         return any(
             key_s in (before[0], after[0]) and abs(before[1] - after[1]) + abs(before[2] - after[2]) < 0.5
             for before, after in zip(self.keys, self.keys[1:], strict=False)
@@ -184,7 +184,7 @@ BARRIER_S = 0.7
 
 
 def opened(spans: tuple[Interval, ...], time_s: float, travel_s: float) -> float:
-    """How far something is open, 0 to 1."""
+    """The opening of something, 0 to 1."""
     share = 0.0
     for start, end in spans:
         part = min((time_s - start) / travel_s, 1 - (time_s - end) / travel_s)

@@ -21,7 +21,7 @@ _LENS_PX = 0.45
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """What the camera's picture goes through in one episode.
+    """The light and air of one episode.
 
     `light` is the fixed light, [64, 112, 3] (1.0 leaves colours as they are); `sun` the direction and strength of
     shadows; `noise` tiles hold sensor noise in levels; `streaks` rain.
