@@ -137,6 +137,11 @@ class Metrics:
         for metric in self._of_streams:
             metric.remove_by_labels({"stream": stream})
 
+    def forget_sink(self, sink: str) -> None:
+        """Drop every series of a sink that is gone."""
+        for metric in (self.sink_pending, self.sink_published, self.sink_failures, self.event_seconds):
+            metric.remove_by_labels({"sink": sink})
+
     def _tokens(self, stream: str, granted: int, usage: Usage) -> None:
         for what, count, tokens in (
             ("granted", self.tokens_granted, granted),

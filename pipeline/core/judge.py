@@ -1,13 +1,17 @@
 """Answers become watch states and events: k-of-n confirmation, hysteresis, cooldown. Pure functions of values."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pipeline.types import Answer, Event, Hop, Json, WatchQuery
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/resadapt/resadapt-stream/events")
+
+
+REMOVED = "watch removed or changed"
+"""Why a watch that no longer stands is cleared."""
 
 
 def event_id(lineage: str, stream_id: str, watch_id: str, revision: str, kind: str, n: int) -> str:
@@ -91,11 +95,16 @@ def transition_data(
 
 
 def retire(
-    lineage: str, states: Mapping[str, WatchState], queries: Sequence[WatchQuery], hop: Hop, decided_at: datetime
+    lineage: str,
+    stream_id: str,
+    states: Mapping[str, WatchState],
+    standing_keys: Collection[str],
+    at_s: float,
+    decided_at: datetime,
+    reason: str,
 ) -> tuple[dict[str, WatchState], list[Event]]:
-    """Clear the open watches that no longer stand. Of each there stays how many events it has sent, so that its ids
-    never repeat if it comes back."""
-    standing_keys = {query.key for query in queries}
+    """Clear the open watches that do not stand (any more) at a stream second. Of each there stays how many events it
+    has sent, so that its ids never repeat if it comes back."""
     after, events = dict(states), []
     for key, state in states.items():
         if key in standing_keys:
@@ -104,14 +113,9 @@ def retire(
         after[key] = WatchState(transitions=n)
         if state.is_open:
             watch_id, _, revision = key.partition("@")
-            identity = event_id(lineage, hop.stream_id, watch_id, revision, "watch.cleared", n)
-            data: dict[str, Json] = {
-                "revision": revision,
-                "n": n,
-                "cleared_s": hop.start_s,
-                "reason": "watch removed or changed",
-            }
-            events.append(Event(identity, "watch.cleared", hop.stream_id, decided_at, data, watch_id))
+            identity = event_id(lineage, stream_id, watch_id, revision, "watch.cleared", n)
+            data: dict[str, Json] = {"revision": revision, "n": n, "cleared_s": at_s, "reason": reason}
+            events.append(Event(identity, "watch.cleared", stream_id, decided_at, data, watch_id))
     return after, events
 
 
@@ -139,7 +143,8 @@ def judge(
     changed) is cleared. Returns the new states (those of watches without an answer unchanged) and the events: first of
     the watches that are gone, then in the order of the answers.
     """
-    after, events = retire(lineage, states, queries, hop, decided_at)
+    keys = {query.key for query in queries}
+    after, events = retire(lineage, hop.stream_id, states, keys, hop.start_s, decided_at, REMOVED)
     by_id = {query.id: query for query in queries}
     for answer in answers:
         query = by_id[answer.watch_id]

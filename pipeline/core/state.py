@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from pipeline.core.context import Context
 from pipeline.core.hops import HopRules
-from pipeline.core.judge import WatchState, event_id
+from pipeline.core.judge import WatchState, event_id, retire
 from pipeline.core.ladder import Ladder
 from pipeline.core.outcome import HopRecord
 from pipeline.core.relook import PictureRing
@@ -67,6 +67,13 @@ class StreamState:
         n = self.transitions + 1
         event = Event(event_id(self.lineage, stream_id, "", "", kind, n), kind, stream_id, at, {"n": n} | data)
         return replace(self, transitions=n), event
+
+    def clear_watches(
+        self, stream_id: str, at_s: float, at: datetime, reason: str
+    ) -> tuple["StreamState", tuple[Event, ...]]:
+        """The state without an open watch, and the events that say so."""
+        watches, events = retire(self.lineage, stream_id, self.watches, (), at_s, at, reason)
+        return replace(self, watches=watches), tuple(events)
 
     def to_json(self) -> str:
         """As text for the store."""

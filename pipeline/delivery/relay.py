@@ -79,9 +79,11 @@ class Relay:
         if len(set(names)) < len(names):
             raise ConfigError(f"sinks need names of their own; got {', '.join(sorted(names))}")
         store.register_sinks(names)
+        self._store = store
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "relay")
-        self._couriers = [_Courier(sink, store, clock, self._thread, on_delivered, batch, poll_s) for sink in sinks]
+        self._make = lambda sink: _Courier(sink, store, clock, self._thread, on_delivered, batch, poll_s)
+        self._couriers = [self._make(sink) for sink in sinks]
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -91,9 +93,26 @@ class Relay:
 
     async def start(self) -> None:
         """Begin to deliver, first of all what waited from before."""
-        self._tasks = [asyncio.create_task(courier.run(), name=f"relay {courier.name}") for courier in self._couriers]
-        for task in self._tasks:
-            task.add_done_callback(_report)
+        self._tasks = [self._begin(courier) for courier in self._couriers]
+
+    def _begin(self, courier: "_Courier") -> asyncio.Task[None]:
+        task = asyncio.create_task(courier.run(), name=f"relay {courier.name}")
+        task.add_done_callback(_report)
+        return task
+
+    async def exchange(self, sinks: Sequence[Sink]) -> None:
+        """Deliver to these from now on. Those that were served before go on undisturbed; of one that is gone, what
+        waits stays in the store."""
+        served = {id(courier.sink): courier for courier in self._couriers}
+        gone = [courier for courier in self._couriers if courier.sink not in sinks]
+        self._store.register_sinks([sink.name for sink in sinks])
+        await stop([task for task in self._tasks if task.get_name() in {f"relay {courier.name}" for courier in gone}])
+        await asyncio.gather(*(courier.close() for courier in gone))
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._couriers = [served.get(id(sink)) or self._make(sink) for sink in sinks]
+        for courier in self._couriers:
+            if id(courier.sink) not in served:
+                self._tasks.append(self._begin(courier))
 
     def wake(self, new_events: int = 0) -> None:
         """There is something to deliver: `new_events` were committed."""
@@ -132,8 +151,8 @@ class _Courier:
         poll_s: float,
     ) -> None:
         self.name = sink.name
+        self.sink = sink
         self.counts = SinkCounts()
-        self._sink = sink
         self._store = store
         self._clock = clock
         self._thread = thread
@@ -158,7 +177,7 @@ class _Courier:
         await self._empty.wait()
 
     async def close(self) -> None:
-        await self._sink.close()
+        await self.sink.close()
 
     async def run(self) -> None:
         self.counts.pending = await self._ask_store(self._store.pending, self.name)
@@ -177,7 +196,7 @@ class _Courier:
         events = [item.event for item in waiting]
         began_s = self._clock.monotonic_s()
         # As a value: whatever a sink fails with, the events wait and are tried again.
-        (failure,) = await asyncio.gather(self._sink.publish(events), return_exceptions=True)
+        (failure,) = await asyncio.gather(self.sink.publish(events), return_exceptions=True)
         if failure is not None:
             await self._wait_after(failure)
             return False

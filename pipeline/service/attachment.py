@@ -20,10 +20,13 @@ from pipeline.waiting import back_off_s
 log = structlog.get_logger()
 
 Phase = Literal["connecting", "up", "lost", "ended"]
+StopReason = Literal["drained", "detached", "paused"]
+"""Why a stream is stopped: to go on with the next start, for good, or until it is resumed."""
 
 
 class Attachment:
-    """Keeps one stream attached until it ends or is told to stop.
+    """Keeps one stream attached until it ends or is told to stop. `phase` is where it stands, `since` when (UTC), for
+    what `reason` if there is one.
 
     A live stream that breaks is reattached for ever. With `insist` False a stream that never gave a frame is given up
     with SourceUnavailable instead, which is what a person who has just typed its URL wants.
@@ -41,13 +44,15 @@ class Attachment:
         self.run = run
         self.source = source
         self.phase: Phase = "connecting"
+        self.since = runtime.clock.now()
+        self.reason = ""
         self._url = redact_url(url)
         self._runtime = runtime
         self._reconnect = reconnect
         self._insist = insist
         self._failures = 0
         self._lost_at_s = 0.0
-        self._stopping = False
+        self._stopping: StopReason | None = None
 
     async def live(self) -> None:
         """Watch until the end. Raises ConfigError for a recording that cannot be read, however long one waits."""
@@ -55,7 +60,7 @@ class Attachment:
         try:
             await self._attached()
             await self._watch()
-            reason = "drained" if self._stopping else "end of stream"
+            reason = self._stopping or "end of stream"
         except (ConfigError, SourceUnavailable) as error:
             reason = scrub(str(error))
             raise
@@ -65,14 +70,14 @@ class Attachment:
         finally:
             if reason:
                 await self._ended(reason)
-            self._enter("ended")
+            self._enter("ended", reason)
             await self.source.close()
             self._runtime.mllm.forget(self.run.stream_id)
             self._runtime.allocator.forget(self.run.stream_id)
 
-    async def stop(self) -> None:
+    async def stop(self, reason: StopReason) -> None:
         """Take no new frames; `live` returns once the hop under way is decided."""
-        self._stopping = True
+        self._stopping = reason
         await self.source.close()
 
     async def _watch(self) -> None:
@@ -105,6 +110,8 @@ class Attachment:
             await self._announce("mllm.meaningless", {"mllm": mllm, "warning": warning})
 
     async def _ended(self, reason: str) -> None:
+        if reason in ("detached", "paused"):
+            await self._clear_watches(f"stream {reason}")
         await self._announce("stream.ended", {"reason": reason, "counts": self.run.counts.as_json()})
 
     async def _up(self) -> None:
@@ -117,13 +124,24 @@ class Attachment:
     async def _lost(self, error: SourceUnavailable) -> None:
         self._failures += 1
         self._runtime.metrics.losses.labels(self.run.stream_id).inc()
-        if self.phase == "lost":
-            return
         reason = scrub(str(error))
+        if self.phase == "lost":
+            self.reason = reason  # the newest is what a person can act on
+            return
         log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
         self._lost_at_s = self._runtime.clock.monotonic_s()
-        self._enter("lost")
+        self._enter("lost", reason)
         await self._announce("stream.lost", {"reason": reason, "stalled": isinstance(error, SourceStalled)})
+
+    async def _clear_watches(self, reason: str) -> None:
+        """Nobody looks any more: what is open would stay open for ever."""
+        run = self.run
+        state, events = run.state.clear_watches(run.stream_id, run.decided_s, self._runtime.clock.now(), reason)
+        if not events:
+            return
+        await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), events, run.decided_s))
+        self._runtime.metrics.events.labels("watch.cleared").inc(len(events))
+        run.state, run.counts = state, run.counts.add(events=len(events))
 
     async def _announce(self, kind: str, data: dict[str, Json]) -> None:
         run = self.run
@@ -134,8 +152,8 @@ class Attachment:
         log.info(kind, stream=run.stream_id, stream_s=run.decided_s)
         run.state, run.counts = state, run.counts.add(events=1)
 
-    def _enter(self, phase: Phase) -> None:
-        self.phase = phase
+    def _enter(self, phase: Phase, reason: str = "") -> None:
+        self.phase, self.reason, self.since = phase, reason, self._runtime.clock.now()
         self._runtime.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
 
 

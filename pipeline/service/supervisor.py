@@ -15,7 +15,7 @@ from pipeline.delivery.store import Store
 from pipeline.errors import ResadaptError, StoreUnavailable
 from pipeline.loop import Runtime
 from pipeline.redact import plain_traceback, scrub
-from pipeline.service.attachment import Attachment
+from pipeline.service.attachment import Attachment, StopReason
 from pipeline.waiting import back_off_s, first
 
 log = structlog.get_logger()
@@ -42,12 +42,12 @@ class StreamSupervisor:
         """True if it has given up."""
         return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
 
-    async def stop(self, deadline_s: float) -> None:
+    async def stop(self, deadline_s: float, reason: StopReason = "drained") -> None:
         """Let the hop under way be decided, for at most `deadline_s` seconds; then cut it. A cut stream, like one
         whose process was killed, has no `stream.ended`: the next start goes on from what was committed."""
         self._stopping.set()
         if self.attachment:
-            await self.attachment.stop()
+            await self.attachment.stop(reason)
         done, _ = await asyncio.wait([self.task], timeout=deadline_s)
         if not done:
             log.warning("stream_cut", stream=self._slug, waited_s=deadline_s)

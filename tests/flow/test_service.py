@@ -97,10 +97,11 @@ async def test_a_watch_is_added_without_restarting_its_stream(tmp_path):
     assert types(sink, "a").count("stream.attached") == 1
 
 
-async def test_what_all_streams_share_cannot_change_under_them(tmp_path):
+async def test_the_mllm_and_the_store_cannot_change_under_running_streams(tmp_path):
     async with Service(site_of(tmp_path, {}), SystemClock()) as service:
-        with pytest.raises(ConfigError, match=r"mllm, gpu_budget changed; that needs a restart"):
-            await service.reconcile(site_of(tmp_path, {}, mllm="tiny", gpu_budget={"rate_tokens_per_s": 5}))
+        with pytest.raises(ConfigError, match=r"mllm, store changed; that needs a restart"):
+            await service.reconcile(site_of(tmp_path, {"a": "synthetic:"}, mllm="tiny", store="sqlite:///other.db"))
+        assert service.attachments == {}
 
 
 async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobody_along(tmp_path, monkeypatch):
@@ -135,7 +136,7 @@ async def test_reconciling_twice_at_once_ends_with_the_later_site(tmp_path):
     async with Service(site_of(tmp_path, {"a": live}), SystemClock()) as service:
         sites = [site_of(tmp_path, streams) for streams in ({"b": live}, {"c": live}, {"a": live, "c": live})]
         await asyncio.gather(*(service.reconcile(site) for site in sites))
-        assert sorted(service._keepers) == ["a", "c"]
+        assert sorted(service.supervisors) == ["a", "c"]
 
 
 async def test_a_stream_that_had_failed_is_tried_again_when_the_site_is_read_again(tmp_path):
