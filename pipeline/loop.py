@@ -96,7 +96,8 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             run.ladder, stepped = climb(run, outcome, source)
             decision, state, counts = decide(run, queries, outcome, stepped, runtime)
             await runtime.outbox.commit(decision)
-            run.state, run.counts, run.decided_s, run.record = state, counts, hop.end_s, decision.record
+            run.state, run.counts, run.decided_s = state, counts, hop.end_s
+            run.remember(reply.answers.answers)
             doubt(run, queries, reply.answers)
             runtime.metrics.hop(outcome, run, source.counts, decision.events, runtime.clock.monotonic_s() - began_s)
 

@@ -1,6 +1,7 @@
 """One stream, watch or sink by itself, read as a site file is: what is wrong with it is said in the same words."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from pipeline.config.site import SinkConfig, StreamConfig, WatchConfig, parse_site
@@ -36,6 +37,12 @@ def require_slug(slug: str) -> str:
     if not SLUG.fullmatch(slug):
         raise ConfigError(f"slug: {slug[:80]!r} is none; expected lower-case letters, digits, - and _, at most 63")
     return slug
+
+
+def slug_of(text: str, otherwise: str) -> str:
+    """`text` in lower-case letters, digits and hyphens; `otherwise` where nothing is left of it."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or otherwise
 
 
 def named_streams(watch: WatchConfig) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """The state of a stream: what it remembers across hops, connections and restarts, and what one run carries along."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
@@ -9,10 +10,9 @@ from pipeline.core.context import Context
 from pipeline.core.hops import HopRules
 from pipeline.core.judge import WatchState, event_id, retire
 from pipeline.core.ladder import Ladder
-from pipeline.core.outcome import HopRecord
 from pipeline.core.relook import PictureRing
 from pipeline.core.watches import Understanding, Warming
-from pipeline.types import Event, Json
+from pipeline.types import Answer, Event, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ _STATE = TypeAdapter(StreamState)
 
 @dataclass(slots=True)
 class StreamRun:
-    """One stream under way; the loop is the only writer. `ring` keeps the pictures for a second look, `record` tells of
-    the newest hop."""
+    """One stream under way; the loop is the only writer. `ring` keeps the pictures for a second look, `answers` are the
+    newest of the watches that stand."""
 
     stream_id: str
     hop_rules: HopRules
@@ -103,7 +103,13 @@ class StreamRun:
     understanding: Understanding = Understanding()
     warming: Warming = Warming()
     ladder: Ladder = Ladder()
-    record: HopRecord | None = None
+    answers: tuple[Answer, ...] = ()
+
+    def remember(self, answers: Sequence[Answer]) -> None:
+        """Keep these as the newest answers of their watches; those of watches that stand no more go."""
+        stand = self.warming.watch_ids
+        newest = {one.watch_id: one for one in (*self.answers, *answers) if one.watch_id in stand}
+        self.answers = tuple(newest.values())
 
     @property
     def stretch(self) -> int:

@@ -91,6 +91,11 @@ class Relay:
         """Totals by sink name."""
         return {courier.name: courier.counts for courier in self._couriers}
 
+    @property
+    def sinks(self) -> dict[str, Sink]:
+        """Those that are served, by name."""
+        return {courier.name: courier.sink for courier in self._couriers}
+
     async def start(self) -> None:
         """Begin to deliver, first of all what waited from before."""
         self._tasks = [self._begin(courier) for courier in self._couriers]

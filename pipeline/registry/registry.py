@@ -62,7 +62,7 @@ class Registry:
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
+        self.database = database
         self._clock = clock
         self._refreshing = threading.Lock()
         self._snapshot = Snapshot()
@@ -70,7 +70,7 @@ class Registry:
 
     def snapshot(self) -> Snapshot:
         """The entries as they are now. Only what changed since the last call is read."""
-        with self._refreshing, self._database.reading() as connection:
+        with self._refreshing, self.database.reading() as connection:
             known = self._snapshot
             oldest, newest = connection.execute(sa.select(sa.func.min(EDIT.c.seq), sa.func.max(EDIT.c.seq))).one()
             if newest is None or newest == known.generation:
@@ -97,7 +97,7 @@ class Registry:
         ConfigError where a bound is exceeded.
         """
         now = self._clock.now()
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_EDITING_LOCK)))
             after = [self._change(connection, change, actor, now) for change in changes]
@@ -114,7 +114,7 @@ class Registry:
             query = query if value is None else query.where(column == value)
         if before_seq is not None:
             query = query.where(EDIT.c.seq < before_seq)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [_edit(row) for row in connection.execute(query)]
 
     def _change(self, connection: sa.Connection, change: Change, actor: str, now: datetime) -> Entry | None:

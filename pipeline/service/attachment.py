@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import Literal
 
 import structlog
@@ -13,6 +14,7 @@ from pipeline.core.state import StreamRun
 from pipeline.errors import ConfigError, SourceStalled, SourceUnavailable
 from pipeline.loop import Runtime, watch_stream
 from pipeline.redact import redact_url, scrub
+from pipeline.service.tap import FrameTap
 from pipeline.sources.base import Sampler, Source, SourceCounts
 from pipeline.types import Frame, Json
 from pipeline.waiting import back_off_s
@@ -26,7 +28,7 @@ StopReason = Literal["drained", "detached", "paused"]
 
 class Attachment:
     """Keeps one stream attached until it ends or is told to stop. `phase` is where it stands, `since` when (UTC), for
-    what `reason` if there is one.
+    what `reason` if there is one; `tap` gives its frames to who looks, `seen_at` is when the newest was taken (UTC).
 
     A live stream that breaks is reattached for ever. With `insist` False a stream that never gave a frame is given up
     with SourceUnavailable instead, which is what a person who has just typed its URL wants.
@@ -46,6 +48,8 @@ class Attachment:
         self.phase: Phase = "connecting"
         self.since = runtime.clock.now()
         self.reason = ""
+        self.tap = FrameTap()
+        self.seen_at: datetime | None = None
         self._url = redact_url(url)
         self._runtime = runtime
         self._reconnect = reconnect
@@ -81,7 +85,7 @@ class Attachment:
         await self.source.close()
 
     async def _watch(self) -> None:
-        noticed = _FirstFrameNoticed(self.source, self._up)
+        noticed = _Noticed(self.source, self._up, self._seen)
         while not self._stopping:
             try:
                 await watch_stream(self.run, noticed, self._runtime)
@@ -121,6 +125,10 @@ class Attachment:
         self._failures = 0
         self._enter("up")
 
+    def _seen(self, frame: Frame) -> None:
+        self.seen_at = frame.captured_at
+        self.tap.offer(frame)
+
     async def _lost(self, error: SourceUnavailable) -> None:
         self._failures += 1
         self._runtime.metrics.losses.labels(self.run.stream_id).inc()
@@ -157,12 +165,13 @@ class Attachment:
         self._runtime.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
 
 
-class _FirstFrameNoticed:
-    """A source that says when each connection gives its first frame."""
+class _Noticed:
+    """A source that says when each connection gives its first frame, and shows every frame."""
 
-    def __init__(self, source: Source, notice: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, source: Source, notice: Callable[[], Awaitable[None]], show: Callable[[Frame], None]) -> None:
         self._source = source
         self._notice = notice
+        self._show = show
 
     @property
     def live(self) -> bool:
@@ -179,6 +188,7 @@ class _FirstFrameNoticed:
                 if first:
                     await self._notice()
                 first = False
+                self._show(frame)
                 yield frame
 
     async def close(self) -> None:

@@ -39,17 +39,26 @@ class Service:
     """Everything one process runs. Use as `async with Service(...) as service`; leaving drains.
 
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
-    cannot be opened at first is given up instead of being tried for ever. `left` says after draining how many events
-    wait in the store, by sink. `on_commit` is called when decisions have become durable.
+    cannot be opened at first is given up instead of being tried for ever. `compose` gives the site to begin with once
+    the store is open. `left` says after draining how many events wait in the store, by sink; `on_commit` is called when
+    decisions have become durable.
     """
 
-    def __init__(self, site: SiteConfig, clock: Clock, extra_sinks: Sequence[Sink] = (), insist: bool = True) -> None:
+    def __init__(
+        self,
+        site: SiteConfig,
+        clock: Clock,
+        extra_sinks: Sequence[Sink] = (),
+        insist: bool = True,
+        compose: Callable[[Store], Awaitable[SiteConfig]] | None = None,
+    ) -> None:
         self.site = site
         self.left: dict[str, int] = {}
         self.metrics = Metrics()
         self.on_commit: Callable[[], None] = lambda: None
         self._clock = clock
         self._insist = insist
+        self._compose = compose
         self._sinks = SinkSet(clock, extra_sinks)
         self._metrics_port = MetricsPort(self.metrics)
         self._streams = RunningStreams(self._start, self._stopped, lambda: self.site.drain_s)
@@ -76,6 +85,15 @@ class Service:
     def sink_counts(self) -> dict[str, SinkCounts]:
         """Totals by sink name."""
         return self._relay.counts
+
+    @property
+    def allocator(self) -> str:
+        """Name of the allocator that serves all streams."""
+        return self._allocator.name
+
+    def sink(self, name: str) -> Sink | None:
+        """A sink that is served, by its name."""
+        return self._relay.sinks.get(name)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opened:
@@ -128,6 +146,8 @@ class Service:
             Store, resolve(site.store), self._clock, keep=build_keep(site.keep), exclusive=True
         )
         opened.callback(self._store.close)
+        if self._compose:
+            self.site = site = await self._compose(self._store)
         sinks = self._sinks.build(site.sinks)
         self._relay = relay = Relay(self._store, sinks, self._clock, self._delivered)
         opened.push_async_callback(relay.close)
