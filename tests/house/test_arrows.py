@@ -61,7 +61,7 @@ DOORS = {
     "fastapi": {"pipeline.api"},
     "uvicorn": {"pipeline.api"},
     "argon2": {"pipeline.registry"},
-    "prometheus_client": {"pipeline.metrics", "pipeline.service"},
+    "prometheus_client": {"pipeline.metrics", "pipeline.service", "pipeline.api.system"},
     "yaml": {"pipeline.config"},
     "typer": {"pipeline.cli", "pipeline.lab.cli"},
     "rich": {"pipeline.cli", "pipeline.lab.cli", "samples.yard.card"},
