@@ -13,7 +13,7 @@ from allocator_engine.errors import EngineError, EngineMissing
 from allocator_engine.export import OPSET
 from allocator_engine.manifest import read, verified, versions
 from allocator_engine.operations import PICTURES, QWEN3_VL_8B, network_operations, tokens_shown
-from allocator_engine.runtime import Engine, LoadedEngine, Tensors, gpu, load, torch_engine
+from allocator_engine.runtime import Engine, LoadedEngine, Tensors, gpu, load, load_checkpoint, torch_engine
 from allocator_engine.spec import STREAM
 
 if TYPE_CHECKING:
@@ -96,13 +96,11 @@ def measure(
 
     Raises EngineMissing if there is no such engine or device, EngineMismatch for one that does not fit this version.
     """
+    network = load_checkpoint(verified(engine, read(engine).checkpoint)).network
     import torch
-
-    from allocator_engine.model.checkpoint import load as load_checkpoint
 
     if device == "cuda" and gpu() is None:
         raise EngineMissing("there is no GPU that torch can use; measure with --device cpu")
-    network = load_checkpoint(verified(engine, read(engine).checkpoint)).network
     operations = network_operations(network, FRAMES, QUERIES)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

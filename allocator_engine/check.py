@@ -1,4 +1,4 @@
-"""Is an engine what it claims to be, and does it fit this machine? Parity with the network, hashes, versions, GPU."""
+"""Checks of an engine on this machine: parity with its network, hashes, versions, GPU."""
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from allocator_engine.encode import HopView, batch, empty_memory, nothing_read
 from allocator_engine.errors import EngineError, ParityError
-from allocator_engine.manifest import Artifact, Manifest, Parity, manifest_path, read, require_spec, verified
-from allocator_engine.runtime import AUTO, Engine, load, plan_fault
+from allocator_engine.manifest import Artifact, Manifest, Parity, manifest_path, read, rebuild, require_spec, verified
+from allocator_engine.query import Embed, load_encoder
+from allocator_engine.runtime import AUTO, Engine, load, load_checkpoint, plan_fault, torch_fault
 from allocator_engine.spec import CELL_COLUMNS, CELL_ROWS, GRANT_RANGE, QUERY_FEATURES, STREAM, THUMBNAIL
 
-TOLERANCES = {"onnxruntime": 5e-4, "tensorrt": 2e-2, "half": 2e-2}
-"""How far each way of computing may be from the network: in single precision half of what `fit` counts scales in, in
-half precision 2 % of native."""
+TOLERANCES = {"onnxruntime": 5e-4, "tensorrt": 2e-2, "half": 2e-2, "encoder": 1e-5}
+"""Largest distance from the network by way of computing: in single precision half of what `fit` counts scales in, in
+half precision 2 % of native. The query encoder's vectors differ by rounding alone."""
 
 _WEIGHTS = {"concentration": 0.25}
 """Of the outputs in a comparison. How sure the policy is matters to training only; serving takes the mean."""
@@ -24,12 +25,18 @@ _WEIGHTS = {"concentration": 0.25}
 HOPS = 6
 """Golden hops, one after the other, each of a batch of streams."""
 
+QUESTIONS = (
+    "is there a car?", "has the gate been open for more than a minute?", "a", "", "?!", "ist der Hof leer?",
+    "车门开着吗", "IS A PERSON IN RED NEAR THE VAN", "dog " * 80,
+)  # fmt: skip
+"""Golden questions: short, long, without words, of other scripts."""
+
 _SHAPES = ((1, 0), (2, 1), (3, 6), (1, 9), (4, 3))  # frames and queries of the streams in a golden batch
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One property of an engine: what it is, whether it is as it should be, and the reason or a description."""
+    """What a check found: what was looked at, whether it is as it should be, and the reason or a description."""
 
     what: str
     healthy: bool
@@ -76,6 +83,12 @@ def parity(reference: Engine, candidate: Engine, tolerance: float, hops: int = H
     return Parity(largest, tolerance, hops)
 
 
+def encoder_parity(reference: Embed, candidate: Embed, tolerance: float) -> Parity:
+    """Distance of the vectors of `candidate` from those of `reference` on golden questions."""
+    apart = np.abs(candidate(QUESTIONS) - reference(QUESTIONS))
+    return Parity(float(np.max(apart)), tolerance, len(QUESTIONS))
+
+
 def require_parity(found: Parity, what: str) -> None:
     """Raise ParityError if it is beyond its tolerance."""
     if not found.largest <= found.tolerance:
@@ -91,27 +104,27 @@ def examine(engine: Path) -> list[Finding]:
     Raises EngineMissing if there is no engine, EngineMismatch if its manifest cannot be read.
     """
     manifest = read(engine)
-    findings = [_trial("spec", lambda: _spec(engine, manifest))]
-    files = {"checkpoint": manifest.checkpoint, "onnx": manifest.onnx, "plan": manifest.plan and manifest.plan.artifact}
-    findings += [_file(engine, kind, artifact) for kind, artifact in files.items() if artifact]
+    findings = [_trial("spec", lambda: _spec(engine, manifest)), *_files(engine, manifest)]
+    whole = all(finding.healthy for finding in findings)
     findings.append(Finding("versions", True, f"made with {_versions(manifest)}"))
     compiled = ["onnxruntime"] if manifest.onnx else []
     if manifest.plan:
         fault = plan_fault(manifest.plan)
         findings.append(Finding("GPU", fault is None, f"the plan {fault or 'fits this machine'}"))
         compiled += [] if fault else ["tensorrt"]
-    if all(finding.healthy for finding in findings if finding.what in ("spec", *files)):
-        findings += [_trial(f"parity {backend}", _parity(engine, backend)) for backend in compiled]
+    if whole:
+        findings += [_trial(f"parity {backend}", _parity(engine, manifest, backend)) for backend in compiled]
+        findings.append(_trial("query encoder", lambda: _encoder_parity(engine, manifest)))
     return findings
 
 
 def condition_of(engine: Path, backend: str = AUTO) -> str:
-    """In a line: which backend computes an engine here, how far from the network, and what it was made with.
+    """In a line: which backend computes an engine here, its distance from the network, and what it was made with.
 
     Raises EngineError as `load`, and if the answers differ.
     """
-    loaded = load(engine, backend)
-    return f"{loaded.backend} {_parity(engine, loaded.backend)()}; made with {_versions(read(engine))}"
+    loaded, manifest = load(engine, backend), read(engine)
+    return f"{loaded.backend} {_parity(engine, manifest, loaded.backend)()}; made with {_versions(manifest)}"
 
 
 def crowd(hops: int, frames: int = 2, queries: int = 6) -> dict[str, NDArray[np.generic]]:
@@ -132,9 +145,18 @@ def _spec(engine: Path, manifest: Manifest) -> str:
     return "that of this version"
 
 
-def _file(engine: Path, kind: str, artifact: Artifact) -> Finding:
-    command = "compile" if kind == "plan" else "export"
+def _files(engine: Path, manifest: Manifest) -> list[Finding]:
+    """Findings on the files that a manifest names, each with the command that makes it again."""
+    files = {
+        "checkpoint": (manifest.checkpoint, "export"),
+        "onnx": (manifest.onnx, "export"),
+        "encoder": (manifest.encoder, "export --only-encoder"),
+        "plan": (manifest.plan and manifest.plan.artifact, "compile"),
+    }
+    return [_file(engine, kind, artifact, command) for kind, (artifact, command) in files.items() if artifact]
 
+
+def _file(engine: Path, kind: str, artifact: Artifact, command: str) -> Finding:
     def attempt() -> str:
         return f"{verified(engine, artifact, command).name}, SHA-256 {artifact.sha256[:12]}..."
 
@@ -154,12 +176,34 @@ def _versions(manifest: Manifest) -> str:
     return ", ".join(others) or "the versions here"
 
 
-def _parity(engine: Path, backend: str) -> Callable[[], str]:
+def _parity(engine: Path, manifest: Manifest, backend: str) -> Callable[[], str]:
     def attempt() -> str:
         if backend == "torch":
             return "is the network itself"
+        if fault := torch_fault():
+            return _kept(manifest.parity.get(backend), fault)
         found = parity(load(engine, "torch"), load(engine, backend), TOLERANCES[backend])
         require_parity(found, f"{manifest_path(engine).parent.name} by {backend}")
         return f"within {found.largest:.2g} of the network on {found.hops} golden hops"
 
     return attempt
+
+
+def _encoder_parity(engine: Path, manifest: Manifest) -> str:
+    fault = torch_fault()
+    if manifest.encoder is None and fault:
+        load_encoder(engine)  # raises, naming what provides one
+    if manifest.encoder is None:
+        return f"the checkpoint's own, by torch; to do without torch {rebuild(engine, 'export --only-encoder')}"
+    if fault:
+        return _kept(manifest.parity.get("encoder"), fault)
+    reference = load_checkpoint(verified(engine, manifest.checkpoint)).encoder.embed
+    found = encoder_parity(reference, load_encoder(engine), TOLERANCES["encoder"])
+    require_parity(found, f"the query encoder of {manifest_path(engine).parent.name}")
+    return f"within {found.largest:.2g} of the checkpoint's on {found.hops} golden questions"
+
+
+def _kept(proof: Parity | None, fault: str) -> str:
+    """The parity that was measured when the engine was made, for a machine that cannot measure it."""
+    measured = f"within {proof.largest:.2g} of the network when it was made" if proof else "never compared"
+    return f"{measured}; to compare here: {fault}"

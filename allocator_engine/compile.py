@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from allocator_engine.check import TOLERANCES, parity, require_parity
-from allocator_engine.errors import EngineMismatch, EngineMissing
+from allocator_engine.errors import EngineMismatch, EngineMissing, not_installed
 from allocator_engine.manifest import (
     Manifest,
     Parity,
@@ -66,7 +66,7 @@ def compile_plan(engine: Path, precision: Precision = "fp16", portable: bool = F
     if manifest.onnx is None:
         raise EngineMissing(f"{manifest_path(engine)} names no ONNX file; make one with resadapt-allocator export")
     model = verified(engine, manifest.onnx).read_bytes()
-    proofs = {backend: proof for backend, proof in manifest.parity.items() if backend == "onnxruntime"}
+    proofs = {backend: proof for backend, proof in manifest.parity.items() if backend in ("onnxruntime", "encoder")}
     here = None if portable else gpu()
     library, trt = find_library(for_this_gpu=here is not None)
     if precision == "fp16":
@@ -78,7 +78,7 @@ def compile_plan(engine: Path, precision: Precision = "fp16", portable: bool = F
     path = manifest_path(engine).parent / PLAN_NAME
     write_file(path, content)
     plan = TensorRTPlan(artifact_of(path), library, str(trt.__version__), *(here or ("", "")), precision, LIMITS)
-    manifest = replace(manifest, plan=plan, parity=proofs)
+    manifest = replace(manifest, plan=plan, parity=proofs, mark="")
     write(manifest, manifest_path(engine))
     return manifest
 
@@ -105,7 +105,7 @@ def to_half(model: bytes) -> bytes:
         import onnx
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     except ImportError as error:
-        raise EngineMissing(f"half precision needs {error.name}; pip install 'resadapt-stream[train]'") from error
+        raise EngineMissing(f"for half precision {not_installed(error.name or 'onnx', 'train')}") from error
     whole = onnx.load_from_string(model)
     times = _nodes_of_times(whole)
     half: ModelProto = convert_float_to_float16(

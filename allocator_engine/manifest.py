@@ -4,7 +4,6 @@ The manifest lies beside its files and is written last. A file whose hash is not
 folder that was left half written is refused, and the command that makes it whole is named.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import tempfile
@@ -14,17 +13,17 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from allocator_engine.digests import SHORT, sha256_of
 from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.spec import EngineSpec, TensorSpec
 
 FILE_NAME = "engine.json"
 SHIPPED = Path(__file__).parent / "shipped"
-"""The folder of the engine that comes along: in a checkout and installed it lies in the same place."""
+"""The folder of the shipped engine: the same place in a checkout and in an installation."""
 
 FORMAT = "resadapt-allocator engine"
 
 _CLOSED = ConfigDict(extra="forbid")
-_LEAST_DIGITS = 12
 _PACKAGES = ("resadapt-stream", "torch", "onnx", "onnxruntime")
 
 
@@ -66,10 +65,10 @@ class TensorRTPlan:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far a backend's outputs were from the network's on golden hops.
+    """Distance of a backend's outputs from the network's on golden hops; of the query encoder's, on golden questions.
 
-    `largest` is the greatest |difference| / max(1, |value|) over all outputs of `hops` hops; `tolerance` what is
-    allowed of it.
+    `largest` is the greatest |difference| / max(1, |value|) over all outputs of `hops` hops (or questions);
+    `tolerance` the most that is allowed.
     """
 
     __pydantic_config__ = _CLOSED
@@ -81,8 +80,10 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One engine. `versions` of packages and of the opset; `parity` by backend; `trained_on` whatever the training
-    noted, such as the hashes of the world and, as `mllm`, of the weights of the MLLM whose answers it learned from."""
+    """One engine. `encoder` is the query encoder as ONNX; `versions` of packages and of the opset; `parity` by backend;
+    `trained_on` whatever the training noted, such as the versions of the world and, as `mllm`, the hash of the weights
+    of the MLLM whose answers it learned from. `mark` is the name under which figures of the engine are kept, for a
+    manifest that has grown since; empty otherwise (see `mark_of`)."""
 
     __pydantic_config__ = _CLOSED
 
@@ -93,6 +94,8 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Parity] = field(default_factory=dict)
     trained_on: Mapping[str, str] = field(default_factory=dict)
+    encoder: Artifact | None = None
+    mark: str = ""
     format: str = FORMAT
 
 
@@ -147,10 +150,12 @@ def artifact_of(path: Path) -> Artifact:
     return Artifact(path.name, sha256_of(path))
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def mark_of(engine: Path) -> str:
+    """Name under which figures of an engine are kept: its manifest's `mark`, or 12 digits of the manifest's SHA-256.
+
+    Raises EngineMissing and EngineMismatch as `read`.
+    """
+    return read(engine).mark or sha256_of(manifest_path(engine))[:SHORT]
 
 
 def verified(engine: Path, artifact: Artifact, command: str = "export") -> Path:
@@ -183,7 +188,7 @@ def rebuild(engine: Path, command: str = "export") -> str:
     path = manifest_path(engine)
     beside = sorted(path.parent.glob("*.safetensors"))
     checkpoint = beside[0] if len(beside) == 1 else path.parent / "CHECKPOINT.safetensors"
-    what = checkpoint if command == "export" else path
+    what = checkpoint if command.startswith("export") else path
     return f"make it again with: resadapt-allocator {command} {what}"
 
 
@@ -191,7 +196,7 @@ def trained_for(manifest: Manifest, weights: Path) -> bool:
     """Whether an engine learned from the answers of the MLLM with these weights: it notes their SHA-256, or the first
     12 digits or more of it."""
     noted = manifest.trained_on.get("mllm", "")
-    return len(noted) >= _LEAST_DIGITS and weights.is_file() and sha256_of(weights).startswith(noted)
+    return len(noted) >= SHORT and weights.is_file() and sha256_of(weights).startswith(noted)
 
 
 def versions(opset: int) -> dict[str, str]:

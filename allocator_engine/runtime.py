@@ -5,7 +5,7 @@ TensorRT where a plan fits this machine's GPU, ONNX Runtime on one CPU thread ot
 
 import importlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from allocator_engine.errors import EngineFailed, EngineMismatch
+from allocator_engine.errors import EngineFailed, EngineMismatch, EngineMissing, not_installed
 from allocator_engine.manifest import Manifest, TensorRTPlan, read, rebuild, require_spec, verified
 from allocator_engine.spec import STREAM, EngineSpec, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from allocator_engine.model.checkpoint import Checkpoint
 
 Array = NDArray[np.generic]
 Tensors = Mapping[str, Array]
@@ -126,8 +128,19 @@ def shape_of(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(sizes[named[axis]] if size is None else size for axis, size in enumerate(tensor.shape))
 
 
+def torch_fault(extra: str = "embedded") -> str | None:
+    """None where torch can be imported; else a line that names the extra which installs it."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return not_installed("torch", extra)
+    return None
+
+
 def gpu() -> tuple[str, str] | None:
-    """Name and compute capability (as "9.0") of this machine's first GPU, or None."""
+    """Name and compute capability (as "9.0") of the first GPU that torch can use here, or None."""
+    if torch_fault():
+        return None
     import torch
 
     if not torch.cuda.is_available():
@@ -160,9 +173,16 @@ def torch_engine(network: "nn.Module", spec: EngineSpec, device: str = "cpu") ->
 
 
 def onnx_engine(model: bytes, spec: EngineSpec) -> LoadedEngine:
-    """An ONNX file's content on one CPU thread that never spins, so that it takes nothing from the decoders.
+    """The engine of an ONNX file's content. Raises EngineMismatch as `onnx_calls`."""
+    call, names = onnx_calls(model), [tensor.name for tensor in spec.outputs]
+    return LoadedEngine(spec, "onnxruntime", lambda tensors: dict(zip(names, call(names, tensors), strict=True)))
 
-    Raises EngineMismatch where ONNX Runtime is not installed, or does not take the model.
+
+def onnx_calls(model: bytes) -> Callable[[Sequence[str], Tensors], list[Array]]:
+    """The function of an ONNX file's content, from names of outputs and inputs to outputs; it raises EngineFailed.
+
+    It computes on one CPU thread that never spins, so that it takes nothing from the decoders. Raises EngineMismatch
+    where ONNX Runtime is not installed, or does not take the model.
     """
     try:
         import onnxruntime
@@ -176,19 +196,19 @@ def onnx_engine(model: bytes, spec: EngineSpec) -> LoadedEngine:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    names = [tensor.name for tensor in spec.outputs]
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except faults as error:
         raise EngineMismatch(f"ONNX Runtime does not take the model: {_first_line(error)}") from error
 
-    def compute(tensors: Tensors) -> dict[str, Array]:
+    def call(names: Sequence[str], tensors: Tensors) -> list[Array]:
         try:
-            return dict(zip(names, session.run(names, dict(tensors)), strict=True))
+            outputs: list[Array] = session.run(list(names), dict(tensors))
         except faults as error:
             raise EngineFailed(f"ONNX Runtime: {_first_line(error)}") from error
+        return outputs
 
-    return LoadedEngine(spec, "onnxruntime", compute)
+    return call
 
 
 def plan_engine(plan: bytes, spec: EngineSpec, library: str) -> LoadedEngine:
@@ -260,6 +280,8 @@ def _open_plan(path: Path, manifest: Manifest) -> LoadedEngine:
 
 def plan_fault(plan: TensorRTPlan) -> str | None:
     """Why a plan cannot run on this machine, or None where nothing is known against it."""
+    if missing := torch_fault("tensorrt"):
+        return f"has its tensors in torch's memory: {missing}"
     here = gpu()
     if here is None:
         return "needs a GPU, and there is none here"
@@ -283,9 +305,19 @@ def _open_onnx(path: Path, manifest: Manifest) -> LoadedEngine:
 
 
 def _open_torch(path: Path, manifest: Manifest, device: str) -> LoadedEngine:
-    from allocator_engine.model.checkpoint import load as load_checkpoint
-
+    if missing := torch_fault():
+        raise _NotHere(missing)
     return torch_engine(load_checkpoint(verified(path, manifest.checkpoint)).network, manifest.spec, device)
+
+
+def load_checkpoint(file: Path) -> "Checkpoint":
+    """The network and the query encoder of a checkpoint. Raises EngineMissing where torch is not installed, and as
+    `allocator_engine.model.checkpoint.load`."""
+    try:
+        from allocator_engine.model.checkpoint import load
+    except ImportError as error:
+        raise EngineMissing(not_installed(error.name or "torch", "embedded")) from error
+    return load(file)
 
 
 def _sizes(spec: EngineSpec, tensors: Tensors) -> dict[str, int]:

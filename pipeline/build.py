@@ -4,13 +4,14 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import structlog
 
-from allocator_engine.errors import EngineError
+from allocator_engine.errors import not_installed
 from allocator_engine.fit import FitRules
 from allocator_engine.manifest import FILE_NAME, SHIPPED, read, trained_for
 from pipeline.allocators.base import Allocator
@@ -20,16 +21,29 @@ from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import Clock
 from pipeline.config.api import KeepConfig
-from pipeline.config.site import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, WatchConfig, resolve
+from pipeline.config.mllm import (
+    EmbeddedConfig,
+    MLLMConfig,
+    NullConfig,
+    OpenAIConfig,
+    TinyConfig,
+    TransformersConfig,
+    VllmConfig,
+    YardConfig,
+)
+from pipeline.config.sinks import JsonlConfig, KafkaConfig, SinkConfig, WebhookConfig
+from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
+from pipeline.config.values import resolve
 from pipeline.delivery.history import Keep
-from pipeline.errors import ConfigError, EngineMismatch
+from pipeline.errors import ConfigError
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
-from pipeline.redact import redact_mllm, redact_url, splits_a_password
+from pipeline.redact import redact_mllm, splits_a_password
 from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
-from pipeline.sinks.kafka_address import KafkaSecurity, parse_kafka_url
+from pipeline.sinks.kafka_address import parse_kafka_url
+from pipeline.sinks.renewed import RenewedSink
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
@@ -56,6 +70,9 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
         on_corrupt=stream.on_corrupt,
         rtsp_transport=stream.rtsp_transport,
         start_s=start_s,
+        first_picture_s=stream.first_picture_s,
+        max_pixels=stream.max_pixels,
+        video_track=stream.video_track,
     )
 
 
@@ -83,6 +100,8 @@ def build_keep(keep: KeepConfig) -> Keep:
 YARD = Path(__file__).parents[1] / "samples" / "yard" / "mllm"
 """The shipped checkpoint: in a checkout and installed it lies in the same place beside this package."""
 
+ALLOCATORS = ("fixed", "motion", "learned")
+
 MakeAllocator = Callable[[FitRules, OnEngineCall], Allocator]
 """Makes an allocator once the MLLM's token grid is known; it tells of its engine calls, if it has an engine."""
 
@@ -98,12 +117,29 @@ def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
         "motion": lambda _site, _clock: lambda rules, _told: MotionAllocator(rules),
         "learned": _learned,
     }
-    name = allocator_name(site)
-    if name not in allocators:
-        raise ConfigError(f"defaults.allocator is {name!r}; expected one of {', '.join(allocators)}")
+    assert tuple(allocators) == ALLOCATORS
+    name = _known_allocator(site)
     if site.engine.path and name != "learned":
         log.warning("engine_not_used", engine=str(site.engine.path), allocator=name)
     return allocators[name](site, clock)
+
+
+def check_names(site: SiteConfig, clock: Clock) -> None:
+    """Refuse what can be told from its name alone, before anything is loaded. Raises ConfigError for an unknown
+    allocator and for a stream's URL that cannot be read."""
+    _known_allocator(site)
+    for slug, stream in site.streams.items():
+        try:
+            build_source(slug, stream, clock, 0.0)
+        except ConfigError as error:
+            raise ConfigError(f"streams.{slug}: {error}") from error
+
+
+def _known_allocator(site: SiteConfig) -> str:
+    name = allocator_name(site)
+    if name not in ALLOCATORS:
+        raise ConfigError(f"defaults.allocator is {name!r}; expected one of {', '.join(ALLOCATORS)}")
+    return name
 
 
 def allocator_name(site: SiteConfig) -> str:
@@ -128,10 +164,7 @@ def engine_of(site: SiteConfig) -> Path:
 def engine_knows(site: SiteConfig) -> bool:
     """True if a site's engine was trained for its MLLM, as far as can be known: the yard's by its weights, others by
     name."""
-    try:
-        manifest = read(engine_of(site))
-    except EngineError as error:
-        raise EngineMismatch(str(error)) from error
+    manifest = read(engine_of(site))
     if site.mllm.use == "yard":
         return trained_for(manifest, YARD / "model.safetensors")
     return manifest.trained_on.get("mllm_name") == site.mllm.use
@@ -144,109 +177,91 @@ def _learned(site: SiteConfig, clock: Clock) -> MakeAllocator:
     return lambda rules, told: LearnedAllocator(engine, rules, embed, clock, told=told)
 
 
-MLLM_CHOICES = "yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:URL#MODEL, tiny or null"
-
-
 def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
-    """The backend that `mllm.use` names, not started yet. Raises ConfigError listing the known ones."""
-    backends: dict[str, Callable[[str, MLLMConfig, Clock], MLLM]] = {
-        "yard": _yard,
-        "transformers": _transformers,
-        "vllm": _vllm,
-        "openai": _openai,
-        "tiny": _tiny,
-        "null": lambda _model, _config, _clock: NullMLLM(),
-    }
+    """The backend of a kind, not started yet. Raises ConfigError for one that lacks something."""
+    match config:
+        case YardConfig():
+            return _yard(config, clock)
+        case TransformersConfig():
+            return _embedded(_named(config), config, clock)
+        case VllmConfig():
+            return _vllm(config, clock)
+        case OpenAIConfig():
+            return _openai(config, clock)
+        case TinyConfig():
+            return _tiny(config, clock)
+        case NullConfig():
+            return NullMLLM()
+
+
+def _named(config: TransformersConfig | VllmConfig) -> str:
     kind, _, model = config.use.partition(":")
-    if kind not in backends:
-        raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected {MLLM_CHOICES}")
-    return backends[kind](model, config, clock)
-
-
-def _transformers(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
     if not model:
-        raise ConfigError("mllm.use is 'transformers:'; expected a folder or a hub name behind the colon")
+        raise ConfigError(f"mllm.use is '{kind}:'; expected a folder or a hub name behind the colon")
+    return model
+
+
+def _require_embedded(use: str) -> None:
+    """Raise ConfigError where a package in which the MLLM `use` computes is not installed."""
+    for package in ("torch", "transformers"):
+        try:
+            found = find_spec(package)
+        except ImportError:
+            found = None
+        if found is None:
+            raise ConfigError(
+                f"mllm.use is {redact_mllm(use)!r}, which computes in this process, and"
+                f" {not_installed(package, 'embedded')}; or name a server: openai:URL#MODEL"
+            )
+
+
+def _embedded(checkpoint: str, config: EmbeddedConfig, clock: Clock) -> MLLM:
+    _require_embedded(config.use)
     from pipeline.mllm.transformers.backend import TransformersMLLM  # loads torch, which the others do not need
 
-    return TransformersMLLM(
-        model,
-        name=config.use,
-        device=config.device,
-        dtype=config.dtype,
-        threads=config.threads,
-        timeout_s=config.timeout_s,
-        max_queue=config.max_queue,
-        max_streams=config.max_streams,
-        max_cache_tokens=config.max_cache_tokens,
-        max_prompt_tokens=config.max_prompt_tokens,
-        clock=clock,
-    )
+    return TransformersMLLM(checkpoint, config, clock)
 
 
-def _vllm(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
-    if not model:
-        raise ConfigError("mllm.use is 'vllm:'; expected a folder or a hub name behind the colon")
+def _vllm(config: VllmConfig, clock: Clock) -> MLLM:
     from pipeline.mllm.vllm.backend import VllmMLLM
 
-    return VllmMLLM(
-        model,
-        name=config.use,
-        dtype=config.dtype,
-        timeout_s=config.timeout_s,
-        max_queue=config.max_queue,
-        max_streams=config.max_streams,
-        kv_cache_gib=config.kv_cache_gib,
-        picture_cache_gib=config.picture_cache_gib,
-        gpu_memory=config.gpu_memory,
-        max_prompt_tokens=config.max_prompt_tokens,
-        clock=clock,
-    )
+    return VllmMLLM(_named(config), config, clock)
 
 
-def _openai(address: str, config: MLLMConfig, clock: Clock) -> MLLM:
-    url, _, model = address.partition("#")
+def _openai(config: OpenAIConfig, clock: Clock) -> MLLM:
+    url, _, model = config.use.removeprefix("openai:").partition("#")
     if splits_a_password(model):
         raise ConfigError("mllm.use has a # in its user name or password; write it as %23")
     if not url.startswith(("http://", "https://")) or not model:
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected openai:URL#MODEL")
     from pipeline.mllm.openai.backend import OpenAIMLLM
 
-    return OpenAIMLLM(
-        url,
-        model,
-        name=f"openai:{redact_url(url)}#{model}",
-        family=config.family,
-        api_key=resolve(config.api_key) if config.api_key else None,
-        timeout_s=config.timeout_s,
-        max_queue=config.max_queue,
-        max_streams=config.max_streams,
-        max_cache_tokens=config.max_cache_tokens,
-        max_prompt_tokens=config.max_prompt_tokens,
-        clock=clock,
-    )
+    api_key = resolve(config.api_key) if config.api_key else None
+    return OpenAIMLLM(url, model, replace(config, api_key=api_key), clock)
 
 
-def _yard(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
-    if model:
+def _yard(config: YardConfig, clock: Clock) -> MLLM:
+    if config.use != "yard":
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected yard alone, or transformers:PATH_OR_NAME")
     if not any(YARD.glob("*.safetensors")):
         raise ConfigError(
-            f"the MLLM yard has no weights in {YARD}; make them with python -m samples.yard.train --work DIR --out"
-            f" {YARD}, or name another: transformers:PATH_OR_NAME"
+            f"the MLLM yard has no weights in {YARD}; make them in a checkout with python -m samples.yard.train"
+            f" --work DIR --out {YARD}, or name another: transformers:PATH_OR_NAME"
         )
-    return _transformers(str(YARD), config, clock)
+    return _embedded(str(YARD), config, clock)
 
 
-def _tiny(model: str, config: MLLMConfig, clock: Clock) -> MLLM:
+def _tiny(config: TinyConfig, clock: Clock) -> MLLM:
+    _require_embedded(config.use)
     from pipeline.mllm.transformers.tiny import make_tiny
 
     folder = Path(tempfile.mkdtemp(prefix="resadapt-tiny-"))
     try:
-        make_tiny(folder, family=model or "qwen3_vl")
+        make_tiny(folder, family=config.use.partition(":")[2] or "qwen3_vl")
     except ConfigError:
         shutil.rmtree(folder)
         raise
-    mllm = _transformers(str(folder), replace(config, use="tiny"), clock)
+    mllm = _embedded(str(folder), config, clock)
     weakref.finalize(mllm, shutil.rmtree, folder, ignore_errors=True)
     return mllm
 
@@ -263,38 +278,34 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
 
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
-    """The sink of a URL. Raises ConfigError naming the known schemes."""
-    url = resolve(config.url)
-    expected = "expected jsonl:PATH, kafka://host:port/topic or http(s)://..."
-    try:
-        scheme = urlsplit(url).scheme
-    except ValueError:
-        raise ConfigError(f"sinks.{slug}.url is not a URL; {expected}") from None
-    if scheme == "jsonl":
-        return JsonlSink(Path(url.removeprefix("jsonl:")), name=slug)
-    if scheme == "kafka":
-        bootstrap, topic = parse_kafka_url(url)
-        return KafkaSink(bootstrap, topic, name=slug, security=_kafka_security(config))
-    if scheme in ("http", "https"):
-        if config.secret is None:
+    """The sink of a kind, its secrets read again when it fails. Raises ConfigError for a URL that cannot be read, or
+    credentials that cannot work."""
+    if "${" not in repr(astuple(config)):
+        return _sink(slug, clock, config)
+    return RenewedSink(partial(_resolved, config), partial(_sink, slug, clock))
+
+
+def _resolved(config: SinkConfig) -> SinkConfig:
+    config = replace(config, url=resolve(config.url))
+    if isinstance(config, WebhookConfig) and config.secret:
+        return replace(config, secret=resolve(config.secret))
+    if isinstance(config, KafkaConfig):
+        security = config.security
+        user, password = (resolve(text) if text else None for text in (security.username, security.password))
+        return replace(config, security=replace(security, username=user, password=password))
+    return config
+
+
+def _sink(slug: str, clock: Clock, config: SinkConfig) -> Sink:
+    match config:
+        case JsonlConfig():
+            return JsonlSink(config.url.partition(":")[2], name=slug)
+        case KafkaConfig():
+            bootstrap, topic = parse_kafka_url(config.url)
+            return KafkaSink(bootstrap, topic, name=slug, security=config.security, clock=clock)
+        case WebhookConfig(secret=None):
             raise ConfigError(
                 f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"
             )
-        return WebhookSink(url, clock, secret=resolve(config.secret), name=slug)
-    # The rest of it may hold a token; without //, what is read as the scheme may be a user's name.
-    named = f"has the scheme {scheme!r}" if "://" in url else "has no scheme that is known"
-    raise ConfigError(f"sinks.{slug}.url {named}; {expected}")
-
-
-def _kafka_security(config: SinkConfig) -> KafkaSecurity:
-    security = config.security
-    return KafkaSecurity(
-        protocol=security.protocol,
-        mechanism=security.mechanism,
-        username=resolve(security.username) if security.username else None,
-        password=resolve(security.password) if security.password else None,
-        ca_file=security.ca_file,
-        cert_file=security.cert_file,
-        key_file=security.key_file,
-        check_hostname=security.check_hostname,
-    )
+        case WebhookConfig():
+            return WebhookSink(config.url, clock, secret=config.secret, name=slug)

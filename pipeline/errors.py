@@ -1,12 +1,12 @@
-"""The errors of the pipeline. Each names who recovers, and how."""
+"""The errors of the pipeline, in one tree with those of engines. Each names who recovers, and how."""
 
-
-class ResadaptError(Exception):
-    """Base of everything raised on purpose. Messages are for people and never hold a credential."""
-
-
-class ConfigError(ResadaptError, ValueError):
-    """A value given by a person is wrong. The process refuses it and says what is allowed."""
+from allocator_engine.errors import ConfigError as ConfigError
+from allocator_engine.errors import EngineError as EngineError
+from allocator_engine.errors import EngineFailed as EngineFailed
+from allocator_engine.errors import EngineMismatch as EngineMismatch
+from allocator_engine.errors import EngineMissing as EngineMissing
+from allocator_engine.errors import ParityError as ParityError
+from allocator_engine.errors import ResadaptError as ResadaptError
 
 
 class SourceUnavailable(ResadaptError):
@@ -15,10 +15,6 @@ class SourceUnavailable(ResadaptError):
 
 class SourceStalled(SourceUnavailable):
     """A stream is connected but has sent no picture for longer than its stall time. Handled as SourceUnavailable."""
-
-
-class EngineMismatch(ResadaptError):
-    """An engine or checkpoint does not fit what it is used for. The process refuses to start."""
 
 
 class AllocationFailed(ResadaptError):
@@ -46,6 +42,15 @@ class MLLMTimeout(MLLMUnavailable):
 
 class StoreUnavailable(ResadaptError):
     """The database cannot take a commit (full disk, lost server). The stream waits and commits it again."""
+
+
+class StoreDamaged(ResadaptError):
+    """The database is damaged, or its file was taken away. Nothing can be decided any more: the process ends with a
+    code, so that its supervisor restarts it."""
+
+
+class NotOwner(ResadaptError):
+    """Another process owns the store now. What this one decided is not written; it stops without an event."""
 
 
 class SinkUnavailable(ResadaptError):

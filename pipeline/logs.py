@@ -1,6 +1,7 @@
 """Structured logs on stderr: lines for people on a terminal, JSON for machines. Credentials are scrubbed last."""
 
 import logging
+import math
 import sys
 
 import structlog
@@ -8,7 +9,26 @@ import structlog
 from pipeline.errors import ConfigError
 from pipeline.redact import scrub
 
+SELDOM_S = 60.0
+"""Between two lines about the same trouble."""
+
 LEVELS = ("debug", "info", "warning", "error")
+
+
+class Seldom:
+    """Decides which lines about a lasting trouble are written: the first at once, then one a minute, each with the
+    number of times since the last."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[float, int]] = {}
+
+    def times(self, trouble: str, now_s: float) -> int | None:
+        """Note the trouble once more, at monotonic seconds. How often it was met since its last line, this time
+        included, if it is to have a line now; else None."""
+        last_s, count = self._since.get(trouble, (-math.inf, 0))
+        due = now_s - last_s >= SELDOM_S
+        self._since[trouble] = (now_s, 0) if due else (last_s, count + 1)
+        return count + 1 if due else None
 
 
 def set_up_logs(level: str) -> None:

@@ -14,7 +14,7 @@ What may go wrong here, and what happens then:
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -34,6 +34,7 @@ from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
 from pipeline.core.watches import NEVER_KNOWN, mark
 from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.logs import Seldom
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.sources.base import Source
@@ -72,6 +73,13 @@ class Runtime:
     mllm: MLLM
     outbox: Committer
     metrics: Metrics
+    seldom: Seldom = field(default_factory=Seldom)
+
+    def warn(self, trouble: str, stream_id: str, error: Exception, **more: Json) -> None:
+        """Log a trouble that may last: one line a minute of each kind for all streams, and how often it was met."""
+        kind = type(error).__name__
+        if times := self.seldom.times(f"{trouble} {kind}", self.clock.monotonic_s()):
+            log.warning(trouble, stream=stream_id, error=kind, reason=str(error), times=times, **more)
 
 
 async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None:
@@ -87,7 +95,7 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             grown = await grow(run.context, hop, allocation, runtime.mllm)
             asked = due(queries, hop, run.ladder)
             run.context, paid = pay(grown, hop, asked, allocation, runtime)
-            reply = await ask(run, asked, paid, runtime.mllm)
+            reply = await ask(run, asked, paid, runtime)
             reply = await re_ask(run, hop, asked, reply, runtime)
             runtime.budget.settle(hop.stream_id, reply.spent)
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
@@ -126,7 +134,7 @@ async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, runtime:
             raise AllocationFailed(f"{runtime.allocator.name} spent {allocation.tokens} tokens of a grant of {grant}")
         return allocation, False
     except AllocationFailed as error:
-        log.warning("allocation_failed", stream=hop.stream_id, hop_start_s=hop.start_s, reason=str(error))
+        runtime.warn("allocation_failed", hop.stream_id, error, hop_start_s=hop.start_s)
         return fixed_scale(hop, grant, runtime.fit_rules), True
     finally:
         runtime.metrics.allocation_seconds.observe(runtime.clock.monotonic_s() - began_s)
@@ -160,18 +168,18 @@ def pay(
     return context, runtime.mllm.pending(context)
 
 
-async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, mllm: MLLM) -> HopReply:
+async def ask(run: StreamRun, queries: Sequence[WatchQuery], paid: int, runtime: Runtime) -> HopReply:
     """Ask for at most what was paid, each question once. Unless it is certain that nothing was sent, all is spent."""
     context = run.context
     if not queries or not context.segments:
         return HopReply(Answers(), 0, "nothing_due" if not queries else "empty_context")
     once = distinct(queries)
     try:
-        said = await mllm.ask(context, once, paid)
+        said = await runtime.mllm.ask(context, once, paid)
         answers = mark(spread(queries, once, said.answers), run.warming.unsettled(queries, context))
         return HopReply(Answers(answers, said.usage), paid)
     except MLLMUnavailable as error:
-        log.warning("questions_skipped", stream=context.stream_id, error=type(error).__name__, reason=str(error))
+        runtime.warn("questions_skipped", context.stream_id, error)
         return HopReply(Answers(), paid if error.sent else 0, type(error).__name__)
 
 
@@ -193,7 +201,7 @@ async def re_ask(
     try:
         said = await runtime.mllm.ask(run.context, once, allocation.tokens, aside)
     except MLLMUnavailable as error:
-        log.warning("second_look_failed", stream=hop.stream_id, error=type(error).__name__, reason=str(error))
+        runtime.warn("second_look_failed", hop.stream_id, error)
         return replace(reply, spent=reply.spent + (allocation.tokens if error.sent else 0))
     second = {one.watch_id: one for one in spread(unsure, once, said.answers)}
     merged = tuple(
@@ -228,8 +236,9 @@ def decide(
         "context_tokens": run.context.tokens,
     }
     answers = reply.answers.answers
-    watches, events = judge(run.state.lineage, run.state.watches, queries, answers, hop, runtime.clock.now(), evidence)
-    state = replace(run.state, watches=watches)
+    known = run.state.meeting(queries)
+    watches, events = judge(run.state.lineage, known, queries, answers, hop, runtime.clock.now(), evidence)
+    state = run.state.keeping(watches, queries)
     if stepped:
         data: dict[str, Json] = {"step": run.ladder.step, "name": run.ladder.name, "stream_s": hop.end_s}
         state, event = state.stream_event(hop.stream_id, stepped, runtime.clock.now(), data)

@@ -54,7 +54,11 @@ class Metrics:
         self.frames = counter("frames", "sampled frames that reached the loop", stream)
         self.frames_lost = counter("frames_lost", "sampled frames overwritten unread because the loop was late", stream)
         self.frames_decoded = gauge("frames_decoded", "frames decoded since the stream was attached", stream)
-        self.frames_corrupt = gauge("frames_corrupt", "damaged frames since the stream was attached", stream)
+        self.frames_corrupt = gauge("frames_corrupt", "frames damaged or built on one, since attachment", stream)
+        self.frames_restamped = gauge(
+            "frames_restamped", "frames whose time stamp was not believed since attachment", stream
+        )
+        self.gaps = gauge("stream_gaps", "places where data were lost on the way since attachment", stream)
         self.decode_errors = gauge("decode_errors", "packets that could not be decoded since attachment", stream)
         self.discontinuities = gauge("discontinuities", "jumps of the time stamps since attachment", stream)
         self.hwaccel_fallbacks = gauge("hwaccel_fallbacks", "times decoding fell back to the CPU", stream)
@@ -88,6 +92,8 @@ class Metrics:
         self.watch_open = gauge("watch_open", "1 while the watch is open", [*stream, "watch"])
         self.events = counter("events", "events decided", ["type"])
         self.commit_retries = gauge("commit_retries", "commits tried again because the store could not take them", [])
+        self.event_conflicts = gauge("event_conflicts", "events dropped because another one had their id", [])
+        self.task_crashes = gauge("task_crashes", "unforeseen ends of background work, which began again", ["task"])
         self.sink_pending = gauge("sink_pending", "events waiting for a sink", ["sink"])
         self.sink_published = counter("sink_published", "events a sink acknowledged", ["sink"])
         self.sink_failures = gauge("sink_failures", "batches a sink could not take", ["sink"])
@@ -115,6 +121,8 @@ class Metrics:
             (self.ladder_step, run.ladder.step),
             (self.frames_decoded, decoded.decoded),
             (self.frames_corrupt, decoded.corrupt),
+            (self.frames_restamped, decoded.restamped),
+            (self.gaps, decoded.gaps),
             (self.decode_errors, decoded.decode_errors),
             (self.discontinuities, decoded.discontinuities),
             (self.hwaccel_fallbacks, decoded.hwaccel_fallbacks),

@@ -11,7 +11,7 @@ import math
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +30,11 @@ SPELLED_NO = {"no": 0.7, " No": 0.2, "NO": 0.1}
 class Habits:
     """How the server behaves until told otherwise. `share` is that of yes, by the hash if None. `meanwhile` runs before
     each answer; `next` answers instead, once each: a status with headers and a body, or a function that is given the
-    handler."""
+    handler. `refuse` answers instead wherever it returns something for what was asked.
+
+    `lead` are tokens before each answer, `thinks` those before it for requests that let the model think; `most_top` is
+    the most of the likeliest tokens that it shows, and `forbids` are parameters that it does not take.
+    """
 
     models: Mapping[str, str] = field(default_factory=lambda: {MODEL: "/weights/a"})
     answers_as: str | None = None
@@ -46,6 +50,13 @@ class Habits:
     cell_px: int = CELL_PX
     max_model_len: int | None = None
     max_images: int = 1000
+    refuse: "Callable[[Prompt], Turn | None]" = lambda prompt: None
+    spelled: Mapping[str, float] = field(default_factory=lambda: SPELLED)
+    spelled_no: Mapping[str, float] = field(default_factory=lambda: SPELLED_NO)
+    lead: Sequence[str] = ()
+    thinks: Callable[[dict], Sequence[str]] = lambda request: ()
+    most_top: int = 20
+    forbids: Collection[str] = ()
     meanwhile: Callable[[], None] = lambda: None
     next: deque["Turn | Callable[[Handler], None]"] = field(default_factory=deque)
 
@@ -57,6 +68,15 @@ class Turn:
     status: int
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a chat completion holds: the request, its pictures, and the prompt tokens of all."""
+
+    request: dict
+    pictures: Sequence[np.ndarray]
+    tokens: int
 
 
 @dataclass
@@ -74,11 +94,11 @@ class Asked:
 
 
 class Refusal(Exception):
-    """An error reply."""
+    """An error reply; `turn` is all of it where that is not usual."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, turn: Turn | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.turn = status, turn
 
 
 class MLLMServer(ThreadingHTTPServer):
@@ -93,6 +113,8 @@ class MLLMServer(ThreadingHTTPServer):
         self.habits, self.lock = Habits(), threading.Lock()
         self.asked: list[Asked] = []
         self.listed = 0
+        self.listing: bytes | None = None  # what is listed instead of the models
+        self.stopping = threading.Event()
         self.pictures: dict[str, np.ndarray] = {}
         self.prefixes: set[tuple[str, ...]] = set()
         self.sockets: set[socket.socket] = set()
@@ -124,8 +146,11 @@ class MLLMServer(ThreadingHTTPServer):
         habits = self.habits
         if request["model"] not in habits.models:
             raise Refusal(404, f"The model `{request['model']}` does not exist.")
-        parts, tokens = self._read(request, headers)
-        self._check_size(sum(part.startswith("picture") for part in parts), sum(tokens))
+        self._check_parameters(request)
+        parts, tokens, pictures = self._read(request, headers)
+        if turn := habits.refuse(Prompt(request, pictures, sum(tokens))):
+            raise Refusal(turn.status, "", turn)
+        self._check_size(len(pictures), sum(tokens))
         with self.lock:
             keys = [tuple(parts[: count + 1]) for count in range(len(parts))]
             cached = sum(count for key, count in zip(keys, tokens, strict=True) if key in self.prefixes)
@@ -145,22 +170,36 @@ class MLLMServer(ThreadingHTTPServer):
         if form and self.habits.schemas:
             text = json.dumps(made(form["json_schema"]["schema"], number))
         else:
-            text = "yes" if share > 0.5 else "no"
-        text = text[: 4 * request["max_tokens"]]
-        choice: dict = {"message": {"role": "assistant", "content": text}, "finish_reason": "length"}
+            text = max((self.habits.spelled if share > 0.5 else self.habits.spelled_no).items(), key=lambda x: x[1])[0]
+        most = request.get("max_tokens", request.get("max_completion_tokens"))
+        text = text[: 4 * most]
+        lead = [*self.habits.thinks(request), *([] if form else self.habits.lead)]
+        shown = "".join([*lead, text][:most])
+        choice: dict = {"message": {"role": "assistant", "content": shown}, "finish_reason": "length"}
         if request.get("logprobs") and self.habits.logprobs:
-            choice["logprobs"] = {"content": [{"token": text, "logprob": -0.1, "top_logprobs": self._top(share)}]}
+            top = self._top(share)[: min(request["top_logprobs"], self.habits.most_top)]
+            content = [{"token": one, "logprob": -0.01, "top_logprobs": certain(one)} for one in lead]
+            content.append({"token": text, "logprob": -0.1, "top_logprobs": top})
+            choice["logprobs"] = {"content": content[:most]}
         return choice
 
     def _top(self, share: float) -> list[dict]:
-        mass = self.habits.mass
-        found = {spelled: part * share * mass for spelled, part in SPELLED.items()}
-        found |= {spelled: part * (1 - share) * mass for spelled, part in SPELLED_NO.items()}
+        mass, habits = self.habits.mass, self.habits
+        found = {spelled: part * share * mass for spelled, part in habits.spelled.items()}
+        found |= {spelled: part * (1 - share) * mass for spelled, part in habits.spelled_no.items()}
         found["Perhaps"] = 1 - mass
-        return [{"token": token, "logprob": math.log(part), "bytes": None} for token, part in found.items() if part > 0]
+        likeliest = sorted(found.items(), key=lambda one: -one[1])
+        return [{"token": token, "logprob": math.log(part), "bytes": None} for token, part in likeliest if part > 0]
 
-    def _read(self, request: dict, headers: Mapping[str, str]) -> tuple[list[str], list[int]]:
-        """The prompt's parts, a picture by the hash of its pixels, and the tokens of each."""
+    def _check_parameters(self, request: dict) -> None:
+        for name in self.habits.forbids:
+            if name in request:
+                raise Refusal(400, f"Unknown field: {name}")
+        if request.get("top_logprobs", 0) > self.habits.most_top:
+            raise Refusal(400, "The value is out of range.")
+
+    def _read(self, request: dict, headers: Mapping[str, str]) -> tuple[list[str], list[int], list[np.ndarray]]:
+        """The prompt's parts, a picture by the hash of its pixels, the tokens of each, and the pictures."""
         parts, tokens, pixels, shown, named = [], [], [], 0, 0
         with self.lock:
             for message in request["messages"]:
@@ -178,11 +217,11 @@ class MLLMServer(ThreadingHTTPServer):
                     tokens.append(0)
             self.asked.append(Asked(request, dict(headers), shown, named))
             places = [place for place, part in enumerate(parts) if part == "picture"]
-            for index, (place, part) in enumerate(zip(places, pixels, strict=True)):
-                picture = self._picture(part, index)
+            pictures = [self._picture(part, index) for index, part in enumerate(pixels)]
+            for place, picture in zip(places, pictures, strict=True):
                 parts[place] = f"picture {picture.shape} {hashlib.blake2b(picture.tobytes()).hexdigest()}"
                 tokens[place] = self._cells(picture)
-        return parts, tokens
+        return parts, tokens, pictures
 
     def _picture(self, part: dict, index: int) -> np.ndarray:
         uuid = part.get("uuid")
@@ -229,6 +268,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/models":
             self.reply(404, {"detail": "Not Found"})
             return
+        if self.server.listing is not None:
+            self.reply(200, self.server.listing)
+            return
         found = [{"id": name, "object": "model", "root": root} for name, root in self.server.habits.models.items()]
         self.reply(200, {"object": "list", "data": found})
 
@@ -248,6 +290,9 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.reply(200, self.server.complete(json.loads(body), self.headers))
         except Refusal as error:
+            if error.turn:
+                self.reply(error.turn.status, error.turn.body, error.turn.headers)
+                return
             self.reply(error.status, {"error": {"message": str(error), "code": error.status}})
 
     def reply(self, status: int, body: object, headers: Mapping[str, str] = {}) -> None:
@@ -278,6 +323,11 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def certain(token: str) -> list[dict]:
+    """What is shown of a token that nothing else competes with."""
+    return [{"token": token, "logprob": -0.01, "bytes": None}]
+
+
 def shut_down(one: socket.socket) -> None:
     """Shut a connection down in both directions."""
     with suppress(OSError):  # it is closed already
@@ -303,6 +353,7 @@ def serving(port: int = 0) -> Iterator[MLLMServer]:
     try:
         yield server
     finally:
+        server.stopping.set()
         server.shutdown()
         server.hang_up()
         server.server_close()

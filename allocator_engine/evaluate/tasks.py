@@ -3,11 +3,13 @@
 Nothing here depends on what was shown: every allocator is asked the same, also about what it let pass.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
 
+from allocator_engine.errors import ConfigError
 from allocator_engine.train.reward import Form, grade, interval, overlap
 from allocator_engine.train.rollout import ClipHop
 
@@ -19,8 +21,17 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 ONSET_S = 1.0
 """An event is found if its onset lies within so many seconds of the true one."""
 
+
 _SLACK_S = 1e-6
 _SECONDS = re.compile(r"\d+\.\d")
+
+
+def parse_seeds(text: str) -> range:
+    """The seeds of episodes that `A:B` names, from A up to B without B. Raises ConfigError."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
+    return range(int(first), int(last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +202,38 @@ class Parts:
     def __add__(self, other: "Parts") -> "Parts":
         return Parts(self.top + other.top, self.bottom + other.bottom, self.count + other.count)
 
+    @property
+    def value(self) -> float:
+        """The quotient; NaN where there is nothing to divide by."""
+        return self.top / self.bottom if self.bottom else math.nan
+
+
+class Matched(Protocol):
+    """Events against the truth, counted."""
+
+    @property
+    def found(self) -> int: ...
+
+    @property
+    def missed(self) -> int: ...
+
+    @property
+    def false(self) -> int: ...
+
+
+def f1(matched: Iterable[Matched]) -> Parts:
+    """F1 = 2 found / (2 found + missed + false) of all these events together."""
+    total = Parts()
+    for one in matched:
+        wrong = one.missed + one.false
+        total += Parts(2 * one.found, 2 * one.found + wrong, one.found + one.missed)
+    return total
+
 
 def parts(task: Task, outcome: TaskOutcome, split: str | None = None) -> Parts:
-    """Of a task, or of a split of it: the mean grade, and of watches F1 = 2 found / (2 found + missed + false)."""
-    total = Parts()
-    for watch, events in zip(task.watches, outcome.events, strict=True):
-        if split in (None, watch.split):
-            wrong = events.missed + events.false
-            total += Parts(2 * events.found, 2 * events.found + wrong, events.found + events.missed)
+    """The figure of a task, or of a split of it: the mean grade, and of watches the F1 of their events."""
+    watched = zip(task.watches, outcome.events, strict=True)
+    total = f1(events for watch, events in watched if split in (None, watch.split))
     for question, right in zip(task.questions, outcome.grades, strict=True):
         if split in (None, question.split):
             total += Parts(right, 1, 1)

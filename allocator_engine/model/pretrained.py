@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-from allocator_engine.errors import EngineMismatch, EngineMissing
+from allocator_engine.errors import EngineMismatch, EngineMissing, not_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,11 +24,16 @@ class _PretrainedClass(Protocol):
 def model(name: str) -> "PreTrainedModel":
     """The bare model of a checkpoint (without a head), frozen, in float32 on the CPU.
 
-    Raises EngineMissing if there is none, EngineMismatch if its weights are damaged, incomplete or of other shapes.
+    Raises EngineMissing if there is none or transformers is not installed, EngineMismatch if its weights are damaged,
+    incomplete or of other shapes.
     """
     import torch
-    from transformers import AutoModel
-    from transformers.utils import logging
+
+    try:
+        from transformers import AutoModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise EngineMissing(not_installed("transformers", "embedded")) from error
 
     _check(name)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call] # it would draw into the training's own
@@ -49,8 +54,11 @@ def model(name: str) -> "PreTrainedModel":
 
 
 def tokenizer(name: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a checkpoint. Raises EngineMissing if there is none."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+    """The tokenizer of a checkpoint. Raises EngineMissing if there is none or transformers is not installed."""
+    try:
+        from transformers import AutoTokenizer, PreTrainedTokenizerBase
+    except ImportError as error:
+        raise EngineMissing(not_installed("transformers", "embedded")) from error
 
     _check(name)
     try:

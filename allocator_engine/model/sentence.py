@@ -1,14 +1,14 @@
 """A sentence encoder of others in the place of the QueryEncoder: a BERT-like model, pooled and projected."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from allocator_engine.digests import of_weights
 from allocator_engine.errors import EngineMismatch
 from allocator_engine.model import pretrained
 from allocator_engine.spec import QUERY_FEATURES
@@ -33,7 +33,7 @@ class PretrainedEncoder:
     def __init__(self, name: str, projection: Tensor | None = None, weights: str | None = None, seed: int = 0) -> None:
         self.name = pretrained.full_name(name)
         self._words, self._model = pretrained.tokenizer(self.name), pretrained.model(self.name)
-        self.weights = _hash_of(self._model)
+        self.weights = of_weights(self._model)
         if weights is not None and weights != self.weights:
             raise EngineMismatch(
                 f"{self.name} has the weights {self.weights}; expected {weights}, of which the checkpoint was trained"
@@ -81,11 +81,3 @@ def _drawn(hidden: int, seed: int, name: str) -> Tensor:
         raise EngineMismatch(f"{name} has {hidden} features; expected at least {QUERY_FEATURES}")
     normal = np.random.default_rng(seed).standard_normal((hidden, QUERY_FEATURES))
     return torch.from_numpy(np.linalg.qr(normal)[0]).float().contiguous()
-
-
-def _hash_of(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from allocator_engine.errors import EngineMissing
+from allocator_engine.errors import ConfigError, EngineMissing
 from allocator_engine.train.reward import Form, check, interval, is_number
 from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion
 
@@ -53,7 +53,7 @@ class QaRow:
 def read_rows(file: Path) -> list[QaRow]:
     """The rows of a file; videos are paths relative to it, with or without a suffix.
 
-    Nothing is left out: raises EngineMissing for a file, a video or a parquet reader that is not there, and ValueError
+    Nothing is left out: raises EngineMissing for a file, a video or a parquet reader that is not there, and ConfigError
     for a row that cannot be read or an answer that cannot be graded, each naming the file and the line.
     """
     if not file.is_file():
@@ -65,9 +65,9 @@ def read_rows(file: Path) -> list[QaRow]:
         except EngineMissing as error:
             raise EngineMissing(f"line {number} of {file}: {error}") from error
         except ValueError as error:
-            raise ValueError(f"line {number} of {file}: {error}") from error
+            raise ConfigError(f"line {number} of {file}: {error}") from error
     if not rows:
-        raise ValueError(f"{file} holds no rows; expected at least one")
+        raise ConfigError(f"{file} holds no rows; expected at least one")
     return rows
 
 
@@ -75,7 +75,7 @@ def read_rows(file: Path) -> list[QaRow]:
 class QaClips:
     """Rows as Clips: each once per epoch, in an order of its own, asked when the video is over.
 
-    `episode` raises what `watch` raises for a video that cannot be decoded, and ValueError for one without pictures.
+    `episode` raises what `watch` raises for a video that cannot be decoded, and ConfigError for one without pictures.
     """
 
     rows: Sequence[QaRow]
@@ -87,7 +87,7 @@ class QaClips:
         row = self.rows[turn(len(self.rows), step * self.prompts_per_step + index)]
         hops = tuple(self.watch(row.video))
         if not hops:
-            raise ValueError(f"{row.video} of line {row.number} holds no picture; leave its rows out")
+            raise ConfigError(f"{row.video} of line {row.number} holds no picture; leave its rows out")
         starts_s = [hop.start_s for hop in hops]
         since = 0 if row.evidence_s is None else max(0, int(np.searchsorted(starts_s, row.evidence_s[0], "right")) - 1)
         probe = GradedQuestion(row.question, row.truth, row.form, len(hops) - 1, since)
@@ -107,16 +107,16 @@ def _records(file: Path) -> Iterator[tuple[int, Mapping[str, Value]]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8 ({error}); expected JSON, one object per line") from error
+        raise ConfigError(f"{file} is not text in UTF-8 ({error}); expected JSON, one object per line") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} of {file} is not JSON ({error}); expected one object per line") from error
+            raise ConfigError(f"line {number} of {file} is not JSON ({error}); expected one object per line") from error
         if not isinstance(record, dict):
-            raise ValueError(f"line {number} of {file} is {type(record).__name__}; expected an object")
+            raise ConfigError(f"line {number} of {file} is {type(record).__name__}; expected an object")
         yield number, record
 
 
@@ -128,14 +128,14 @@ def _parquet(file: Path) -> Iterator[Mapping[str, Value]]:
     try:
         rows = parquet.read_table(file).to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        raise ValueError(f"{file} cannot be read as parquet ({error}); fetch it again, or use .jsonl") from error
+        raise ConfigError(f"{file} cannot be read as parquet ({error}); fetch it again, or use .jsonl") from error
     yield from rows
 
 
 def _row(number: int, fields: Mapping[str, Value], folder: Path) -> QaRow:
     video, question = _text(fields, "video"), _text(fields, "question")
     if not video or not question:
-        raise ValueError(f"it has no {'question' if video else 'video'} among {', '.join(map(str, fields))}")
+        raise ConfigError(f"it has no {'question' if video else 'video'} among {', '.join(map(str, fields))}")
     options = _options(fields)
     answer, evidence_s = _text(fields, "answer"), _interval(fields)
     if answer:
@@ -143,7 +143,7 @@ def _row(number: int, fields: Mapping[str, Value], folder: Path) -> QaRow:
     elif evidence_s is not None:
         truth, form = f"{evidence_s[0]:.1f} to {evidence_s[1]:.1f}", "interval"
     else:
-        raise ValueError("it has neither an answer nor an interval")
+        raise ConfigError("it has neither an answer nor an interval")
     check(form, truth)
     return QaRow(number, _found(folder, video), _worded(question, form, options), truth, form, evidence_s)
 
@@ -179,9 +179,9 @@ def _options(fields: Mapping[str, Value]) -> list[str]:
     if value is None:
         value = [fields[f"a{i}"] for i in range(len(_LETTERS)) if fields.get(f"a{i}") is not None]
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ValueError(f"its options are {value!r}; expected a list")
+        raise ConfigError(f"its options are {value!r}; expected a list")
     if len(value) > len(_LETTERS):
-        raise ValueError(f"it has {len(value)} options; expected at most {len(_LETTERS)}")
+        raise ConfigError(f"it has {len(value)} options; expected at most {len(_LETTERS)}")
     texts = [str(option).strip() for option in value]
     lettered = all(text[:2] in (f"{_LETTERS[i]}.", f"{_LETTERS[i]})") for i, text in enumerate(texts))
     return [text[2:].strip() for text in texts] if lettered else texts
@@ -197,7 +197,7 @@ def _truth(answer: str, options: Sequence[str]) -> str:
         return _LETTERS[int(answer)]
     letter = answer.strip("(). ").upper()
     if len(letter) != 1 or letter not in _LETTERS[: len(options)]:
-        raise ValueError(f"its answer {answer!r} is none of its {len(options)} options")
+        raise ConfigError(f"its answer {answer!r} is none of its {len(options)} options")
     return letter
 
 
@@ -212,7 +212,7 @@ def _interval(fields: Mapping[str, Value]) -> tuple[float, float] | None:
     text = value if isinstance(value, str) else " to ".join(map(str, value)) if isinstance(value, Sequence) else ""
     found = interval(text)
     if found is None:
-        raise ValueError(f"its interval is {value!r}; expected two numbers of seconds")
+        raise ConfigError(f"its interval is {value!r}; expected two numbers of seconds")
     return found
 
 
@@ -231,4 +231,4 @@ def _known(form: str) -> Form:
     for known in forms:
         if form == known:
             return known
-    raise ValueError(f"its form is {form!r}; expected one of {', '.join(forms)}")
+    raise ConfigError(f"its form is {form!r}; expected one of {', '.join(forms)}")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,20 +22,17 @@ from allocator_engine.encode import (
     scales,
     thumbnails,
 )
-from allocator_engine.errors import EngineError, EngineFailed, EngineMissing
+from allocator_engine.errors import EngineFailed
 from allocator_engine.fit import Allocation, FitRules, fit
-from allocator_engine.manifest import read, verified
+from allocator_engine.query import Embed, load_encoder
 from allocator_engine.runtime import AUTO, LIMITS, Engine, LoadedEngine, load
 from allocator_engine.spec import QUERY_FEATURES, STREAM
 from pipeline.allocators.batcher import Batcher, Batching, OnEngineCall
 from pipeline.clock import Clock, SystemClock
-from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
+from pipeline.errors import AllocationFailed, EngineMismatch
 from pipeline.types import Frame, Hop, WatchQuery
 
 Floats = NDArray[np.float32]
-
-Embed = Callable[[Sequence[str]], Floats]
-"""Questions to vectors: float32 `[questions, 128]`, each of length 1. Called in a thread."""
 
 MAX_QUESTIONS = 4096
 """Embeddings that are kept, of all streams together; the one unused for longest goes first."""
@@ -167,21 +164,13 @@ def open_learned(engine: Path, rules: FitRules, clock: Clock, backend: str = AUT
 
 
 def open_engine(engine: Path, backend: str = AUTO) -> tuple[LoadedEngine, Embed]:
-    """An engine by its folder or manifest, and the query encoder of its checkpoint.
+    """An engine by its folder or manifest, and its query encoder, which is called in a thread.
 
-    Raises ConfigError if there is no such engine, EngineMismatch if it does not fit this version or this machine.
+    Raises EngineMissing if there is no such engine, EngineMismatch if it does not fit this version or this machine.
     """
-    from allocator_engine.model.checkpoint import load as load_checkpoint  # loads torch
-
-    try:
-        loaded = load(engine, backend)
-        encoder = load_checkpoint(verified(engine, read(engine).checkpoint)).encoder
-    except EngineMissing as error:
-        raise ConfigError(str(error)) from error
-    except EngineError as error:
-        raise EngineMismatch(str(error)) from error
+    loaded, embed = load(engine, backend), load_encoder(engine)
     log.info("engine_loaded", backend=loaded.backend, passed_over=list(loaded.passed_over))
-    return loaded, encoder.embed
+    return loaded, embed
 
 
 def _look(frames: Sequence[Frame]) -> NDArray[np.uint8]:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,13 +79,31 @@ class MotionAllocator:
         return float(max(rules.least_scale, min(1.0, (changed / rules.moving) ** 0.5)))
 
 
+_LUMA = np.array([9798, 19235, 3735], np.int32)
+_BINOMIAL = (1, 4, 6, 4, 1)
+
+
 def thumbnail(frame: Frame, longer_px: int) -> Thumbnail:
     """The frame's luma with its longer side scaled to `longer_px`, slightly blurred against sensor noise."""
     height, width = frame.size
     shrink = longer_px / max(height, width)
     rgb = frame.picture.render(max(1, round(height * shrink)), max(1, round(width * shrink)))
-    luma = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (5, 5), 0)
-    return np.asarray(luma, dtype=np.uint8)
+    return blurred(luma(rgb))
+
+
+def luma(rgb: NDArray[np.uint8]) -> Thumbnail:
+    """Luma of BT.601 in 15 bits, rounded: uint8 `[height, width]`."""
+    weighed = rgb.astype(np.int32) @ _LUMA
+    return np.asarray((weighed + (1 << 14)) >> 15, np.uint8)
+
+
+def blurred(picture: Thumbnail) -> Thumbnail:
+    """A binomial blur of 5 x 5 px, rounded; the picture is mirrored at its edges, which it has once."""
+    padded = np.pad(picture.astype(np.int32), 2, mode="reflect")
+    height, width = picture.shape
+    rows = sum(weight * padded[offset : offset + height] for offset, weight in enumerate(_BINOMIAL))
+    both = sum(weight * rows[:, offset : offset + width] for offset, weight in enumerate(_BINOMIAL))
+    return np.asarray((both + 128) >> 8, np.uint8)
 
 
 def changed_share(before: Thumbnail, after: Thumbnail, threshold: int) -> float:

@@ -16,7 +16,7 @@ from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Body, Viewer
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.sse import listening
-from pipeline.config.site import resolve
+from pipeline.config.values import resolve
 from pipeline.service.attachment import Attachment
 from pipeline.sources.probe import probe
 from pipeline.types import Frame
@@ -142,7 +142,7 @@ def _attachment(slug: str, caller: Caller, desk: Desk) -> Attachment:
 
 
 def _no_picture(slug: str, attachment: Attachment) -> Problem:
-    why = f": {attachment.reason}" if attachment.reason else ""
+    why = f": {attachment.trouble}" if attachment.trouble else ""
     detail = f"the stream {slug!r} gave no picture in {WAIT_S:g} s; it is {attachment.phase}{why}"
     return Problem(503, "not available now", detail, headers={"Retry-After": "5"})
 

@@ -6,7 +6,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
-from pipeline.config.site import SinkConfig, StreamConfig, WatchConfig
+from pipeline.config.sinks import SinkConfig
+from pipeline.config.site import StreamConfig, WatchConfig
 from pipeline.delivery.history import StoredAnswers, StoredEvent
 from pipeline.delivery.relay import SinkCounts
 from pipeline.registry.entry import Edit, Entry, Kind

@@ -16,7 +16,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from allocator_engine.fit import FitRules, SegmentSize, fit
@@ -25,6 +24,7 @@ from pipeline.cli.bench_report import CHUNK_S, SHARES, AskCost, BenchPlan, MLLMR
 from pipeline.clock import Clock
 from pipeline.core.context import Context
 from pipeline.mllm.base import MLLM
+from pipeline.sources.synthetic import ArrayPicture
 from pipeline.types import Answer, Answers, Segment, WatchQuery
 
 SAMPLE_FPS = 2
@@ -47,7 +47,7 @@ class GeneratedFrames:
         assert SAMPLE_FPS % rules.frames_per_segment == 0, rules
         height, width = plan.size
         ground = np.random.default_rng(0).integers(40, 200, (8, 14, 3), np.uint8)
-        self._ground = cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC)
+        self._ground = ArrayPicture(ground).render(height, width)
         self._rules = rules
         self._native = rules.grid.tokens(*rules.grid.native(height, width))
 
@@ -68,8 +68,7 @@ class GeneratedFrames:
         height, width = self._ground.shape[:2]
         pixels = self._ground.copy()
         pixels[height // 3 : height // 2, index * 9 % width :][:, : width // 8] = (220, 30, 40)
-        small = cv2.resize(pixels, (size.width, size.height), interpolation=cv2.INTER_AREA)
-        return np.asarray(small, np.uint8)
+        return ArrayPicture(pixels).render(size.height, size.width)
 
 
 class MLLMBench:

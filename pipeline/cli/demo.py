@@ -31,7 +31,7 @@ from pipeline.types import Event
 from samples.yard.demo import UNDERSTOOD, Camera, Totals, choose_watches, film, score, totals
 from samples.yard.questions.grammar import YardWatch
 from samples.yard.questions.matching import CLEAR_AT, CONFIRM, OPEN_AT, WatchScore
-from samples.yard.train.shape import grid
+from samples.yard.shape import grid
 from samples.yard.world.facts import HEIGHT, WIDTH
 
 SECONDS = (4.0, 600.0)

@@ -5,10 +5,11 @@ import importlib.metadata
 import json
 import re
 import shutil
-import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +19,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.build import MLLM_CHOICES, build_mllm
-from pipeline.cli.play import play, stop_signal
+from allocator_engine.errors import not_installed
+from pipeline.build import build_mllm
+from pipeline.cli.ending import UNREAD_BY_OTHERS, Signals, Unread, end_unread, run_to_end, started
+from pipeline.cli.play import play
 from pipeline.cli.screen import Screen
 from pipeline.clock import SystemClock
+from pipeline.config.mllm import MLLM_CHOICES, patient
 from pipeline.config.one_stream import given, named_sinks, site_of_one
-from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml, resolve
+from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml
+from pipeline.config.values import resolve
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
 from pipeline.redact import redact_mllm, redact_url, scrub
@@ -31,6 +36,7 @@ from pipeline.service.doctor import examine
 from pipeline.service.service import Service
 from pipeline.sinks.jsonl import TextSink
 from pipeline.sources.probe import probe as probe_source
+from pipeline.waiting import first, stop, supervise
 
 EXIT_REFUSED = 2
 """Exit code when what was asked for is wrong: an unknown key, a missing file, an empty question."""
@@ -84,6 +90,12 @@ def run(
     rate: Annotated[float | None, typer.Option(help="Vision tokens per second of stream.")] = None,
     burst: Annotated[int | None, typer.Option(help="Vision tokens that may be saved up.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file at the pace of a live camera.")] = False,
+    stall_s: Annotated[
+        float | None, typer.Option(help="Seconds without a packet after which a live stream is lost (5).")
+    ] = None,
+    first_picture_s: Annotated[
+        float | None, typer.Option(help="Seconds in which its packets must show a first picture (30).")
+    ] = None,
     store: Annotated[str | None, typer.Option(help="Keep state here, and go on where it ended.")] = None,
     name: Annotated[str | None, typer.Option(help="Slug of the stream; by default made from SOURCE.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Events as CloudEvents JSON lines on stdout.")] = False,
@@ -93,10 +105,15 @@ def run(
     set_up_logs(log_level)
     _require_one(context)
     raw = read_yaml(config) if config else {}
-    own = given(allocator=allocator, budget=given(rate_tokens_per_s=rate, burst_tokens=burst))
+    own = given(
+        allocator=allocator,
+        budget=given(rate_tokens_per_s=rate, burst_tokens=burst),
+        stall_s=stall_s,
+        first_picture_s=first_picture_s,
+    )
     named = given(mllm=mllm, engine=engine, store=store, sinks=named_sinks(sink or []))
     site = parse_site(site_of_one(raw, source, name, watch or [], realtime, own) | named)
-    scratch = None if "store" in raw or store else Path(tempfile.mkdtemp(prefix="resadapt-"))
+    scratch = None if "store" in raw or store else _make_scratch()
     if scratch:
         site = replace(site, store=f"sqlite:///{scratch}/run.db")
     if json_lines and not sink and "sinks" not in raw:
@@ -104,7 +121,7 @@ def run(
     console = Console(stderr=True)
     if not mllm and "mllm" not in raw:
         console.print(_NONE_NAMED, highlight=False)
-    asyncio.run(_run(site, console, json_lines, scratch))
+    run_to_end(_run(site, console, json_lines, scratch))
 
 
 @app.command()
@@ -122,9 +139,12 @@ def demo(
 ) -> None:
     """Two generated cameras play live, six watches stand on them, and the events are compared with the truth."""
     set_up_logs(log_level)
-    from pipeline.cli.demo import Demo, show  # the yard's renderer, which nothing else needs
+    try:
+        from pipeline.cli.demo import Demo, show  # the yard's renderer, which nothing else needs
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"for the demo {not_installed(str(error.name), 'embedded')}") from error
 
-    asyncio.run(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))
+    run_to_end(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))
 
 
 bench = typer.Typer(no_args_is_help=True, help="Measure a part of the pipeline on this machine.")
@@ -153,8 +173,7 @@ def bench_mllm(
     site = load_site(config) if config else parse_site({})
     asked = parse_site({"mllm": mllm}).mllm if mllm else site.mllm
     clock = SystemClock()
-    patient = replace(asked, timeout_s=max(asked.timeout_s, PATIENCE_S))
-    report = asyncio.run(measure(build_mllm(patient, clock), clock, plan))
+    report = asyncio.run(measure(build_mllm(patient(asked, PATIENCE_S), clock), clock, plan))
     Console(stderr=json_line, width=110).print(table(report))
     ratios = {**report.ratios(SHARES[0]), "sliding_saved": report.saving.saved}
     if json_line:
@@ -167,7 +186,7 @@ def bench_mllm(
 def serve(config: SiteFile, log_level: LogLevel = "info") -> None:
     """Watch all streams of a site file until SIGTERM drains them. SIGHUP reads the file again."""
     set_up_logs(log_level)
-    asyncio.run(_serve(config))
+    run_to_end(_serve(config))
 
 
 @app.command(context_settings=_REST)
@@ -228,36 +247,70 @@ async def _run(site: SiteConfig, console: Console, json_lines: bool, scratch: Pa
     if service.left:
         waiting = ", ".join(f"{count} events could not be delivered to {sink}" for sink, count in service.left.items())
         raise SinkUnavailable(f"{waiting}; they are kept: run again with the same --sink and --store {store}")
+    if lines.broken.is_set():
+        raise Unread("nobody reads the standard output any more")
 
 
-def _settle(scratch: Path | None, left: dict[str, int]) -> str | None:
-    """Remove a run's own store, or bring it to the working folder and return its URL if events still wait in it."""
+def _settle(scratch: Path | None, left: Mapping[str, int]) -> str | None:
+    """Remove a run's own store, or, if events still wait in it, bring it to the working folder and return its URL. It
+    stays where it is if it cannot be brought there."""
     if scratch and left:
-        return f"sqlite:///{shutil.move(scratch, Path.cwd() / scratch.name)}/run.db"
+        kept = Path.cwd() / scratch.name
+        try:
+            shutil.move(scratch, kept)
+        except OSError:
+            shutil.rmtree(kept, ignore_errors=True)
+            kept = scratch
+        return f"sqlite:///{kept}/run.db"
     if scratch:
-        shutil.rmtree(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
     return None
 
 
+def _make_scratch() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="resadapt-"))
+    except OSError as error:
+        raise ConfigError(
+            f"no folder for the state of this run can be made: {error.strerror}; name a place with --store, or with the"
+            " environment variable TMPDIR"
+        ) from error
+
+
 async def _serve(path: Path) -> None:
-    stop = stop_signal()
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()
-    async with Service(load_site(path), SystemClock()) as service:
-        loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(_reload(service, path))))
-        log.info("serving", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
-        await stop.wait()
-        loop.remove_signal_handler(signal.SIGHUP)
-        log.info("draining", at_most_s=service.site.drain_s)
+    clock = SystemClock()
+    signals = Signals(clock, reload_on_hangup=True)
+    service = Service(load_site(path), clock)
+    reloading = None
+    try:
+        async with started(service, signals):
+            log.info("serving", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
+            reload = partial(_reload_when_asked, service, path, signals)
+            reloading = asyncio.create_task(supervise("reload", reload, clock), name="reload")
+            broken = asyncio.create_task(service.broken())
+            await first(signals.stop.wait(), asyncio.wait({broken}))
+            log.info("draining", at_most_s=service.site.drain_s)
+        if broken.done():
+            await broken
+        await stop([broken])
+    finally:
+        if reloading:
+            await stop([reloading])
     log.info("stopped")
 
 
-async def _reload(service: Service, path: Path) -> None:
-    try:
-        await service.reconcile(load_site(path))
-        log.info("reloaded", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
-    except ConfigError as error:
-        log.error("not_reloaded", reason=scrub(str(error)))
+async def _reload_when_asked(service: Service, path: Path, signals: Signals) -> None:
+    while True:
+        await signals.hangup.wait()
+        signals.hangup.clear()
+        if signals.stop.is_set():
+            log.info("not_reloaded", reason="the service is draining")
+            continue
+        try:
+            await service.reconcile(load_site(path))
+            log.info("reloaded", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
+        except ResadaptError as error:
+            log.error("not_reloaded", reason=scrub(str(error)))
 
 
 def _require_one(context: typer.Context) -> None:
@@ -273,6 +326,12 @@ def main() -> None:
     """Entry point of the command. What a person has to know is one line on stderr and an exit code."""
     try:
         app()
+    except Unread:
+        end_unread()
+    except SystemExit as end:
+        if end.code == UNREAD_BY_OTHERS:
+            end_unread()
+        raise
     except ResadaptError as error:
         Console(stderr=True).print(f"[red]resadapt:[/] {escape(scrub(str(error)))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)

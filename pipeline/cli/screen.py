@@ -13,7 +13,8 @@ from pipeline.service.service import Service
 from pipeline.types import Event
 
 REFRESH_S = 0.25
-_COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "stream.lost": "yellow", "mllm.meaningless": "yellow"}
+_COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "mllm.meaningless": "yellow"}
+_COLOURS |= dict.fromkeys(("stream.lost", "stream.damaged", "stream.restamped", "stream.misshapen"), "yellow")
 _COLUMNS = ("stream", "state", "time", "frames/s", "spent/granted", "lost", "answers", "unknown", "skipped", "events")
 
 
@@ -60,6 +61,8 @@ def _line(event: Event) -> str:
     colour = _COLOURS.get(event.type, "cyan")
     at_s = event.data.get("onset_s", event.data.get("cleared_s", event.data.get("stream_s")))
     detail = event.data.get("question") or event.data.get("reason") or event.data.get("warning") or ""
+    if advice := event.data.get("advice"):
+        detail = f"{detail}; {advice}"
     score = f" score {event.data['score']}" if "score" in event.data else ""
     where = event.stream_id if event.watch_id is None else f"{event.stream_id}/{event.watch_id}"
     return f"[{colour}]{event.type:<16}[/] {at_s:>8} s  {escape(where)}  {escape(str(detail))}{score}"

@@ -2,14 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-_STRICT = ConfigDict(extra="forbid", strict=False)
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from pipeline.config.values import STRICT, Count, Positive
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class ApiConfig:
     """Where `serve` offers its API; port 0 turns it off. `cert_file` and `key_file` make it HTTPS.
 
@@ -27,17 +26,17 @@ class ApiConfig:
     deny_addresses: tuple[str, ...] = ()
     allow_secrets: tuple[str, ...] = ("CAMERA_*", "SINK_*", "file:/run/secrets/*")
     max_body_kib: Annotated[int, Field(ge=1, le=65_536)] = 1024
-    rate_per_s: _Positive = 50.0
-    burst: Annotated[int, Field(ge=1)] = 200
+    rate_per_s: Positive = 50.0
+    burst: Count = 200
     max_connections: Annotated[int, Field(ge=1, le=65_536)] = 512
     max_listeners: Annotated[int, Field(ge=1, le=65_536)] = 256
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class KeepConfig:
     """How much of the past the store keeps, in days and MiB. Events that a sink has still to get stay in any case."""
 
-    events_days: _Positive = 30.0
+    events_days: Positive = 30.0
     events_mib: Annotated[int, Field(ge=0)] = 256
-    answers_days: _Positive = 2.0
+    answers_days: Positive = 2.0
     answers_mib: Annotated[int, Field(ge=0)] = 512

@@ -4,7 +4,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from pipeline.config.site import SinkConfig, StreamConfig, WatchConfig, parse_site
+from pipeline.config.sinks import SinkConfig
+from pipeline.config.site import StreamConfig, WatchConfig, parse_site
 from pipeline.core.selectors import TAG
 from pipeline.errors import ConfigError
 

@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import get_args, get_origin, get_type_hints
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import ConfigError
@@ -76,15 +76,10 @@ def explain(error: ValidationError, root: type) -> Iterator[str]:
     for fault in faults:
         if fault["loc"][:1] == ("streams",) and fault["loc"][2:] in shared:
             continue  # the defaults' fault, seen again through each stream
-        path = [str(part) for part in fault["loc"]]
+        path, holder, kind = _place(root, [str(part) for part in fault["loc"]])
         where = ".".join(path) or "the site file"
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = _keys_at(root, path[:-1])
-            close = difflib.get_close_matches(path[-1], known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            name, colon, _ = path[-1].partition(":")  # behind a colon without a space stands the value
-            where = ".".join([*path[:-1], name]) + ("" if not colon else ", which needs a space behind its colon")
-            yield f"{where}: unknown key{hint}; known keys: {', '.join(known)}"
+            yield _unknown_key(path, holder, kind)
         elif fault["type"] in ("missing", "missing_argument"):
             yield f"{where}: missing; it must be given"
         elif fault["type"] == "string_pattern_mismatch" and path[-1] == "[key]":
@@ -94,6 +89,16 @@ def explain(error: ValidationError, root: type) -> Iterator[str]:
             yield f"{where} is {_shown(fault)}; expected {expected}"
         else:
             yield f"{where}: {fault['msg']}"
+
+
+def _unknown_key(path: list[str], holder: object, kind: str) -> str:
+    known = [item.name for item in fields(holder)] if is_dataclass(holder) else []
+    close = difflib.get_close_matches(path[-1], known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    name, colon, _ = path[-1].partition(":")  # behind a colon without a space stands the value
+    where = ".".join([*path[:-1], name]) + ("" if not colon else ", which needs a space behind its colon")
+    of = f" of {kind}" if kind else ""
+    return f"{where}: unknown key{of}{hint}; known keys{of}: {', '.join(known)}"
 
 
 def _shown(fault: ErrorDetails) -> str:
@@ -116,16 +121,39 @@ def _expected(fault: ErrorDetails) -> str | None:
     return next((words for name, words in _KINDS.items() if kind.startswith(name)), None)
 
 
-def _keys_at(root: type, path: list[str]) -> list[str]:
-    """Names of the keys that a mapping at `path` below `root` may have."""
+def _place(root: type, loc: list[str]) -> tuple[list[str], object, str]:
+    """The keys that lead to a fault, the type of the mapping that holds the last, and its kind if it comes in kinds: in
+    pydantic's `loc` the tag of the kind stands behind the key."""
+    path: list[str] = []
     here: object = root
-    for part in path:
-        if is_dataclass(here):
-            here = get_type_hints(here).get(part)
-        elif get_origin(here) is dict:
-            here = get_args(here)[1]
-        here = next((kind for kind in get_args(here) if is_dataclass(kind) and get_origin(here) is not dict), here)
-    return [item.name for item in fields(here)] if is_dataclass(here) else []
+    holder, kind, of = here, "", ""
+    for part in loc:
+        kinds = _kinds(here)
+        if part in kinds:
+            here, kind = kinds[part], part
+            continue
+        path.append(part)
+        holder, of = _plain(here), kind
+        here, kind = _below(holder, part), ""
+    return path, holder, of
+
+
+def _kinds(here: object) -> dict[str, object]:
+    """What comes in kinds, by their tags."""
+    members = [get_args(kind) for kind in get_args(get_args(here)[0])] if get_origin(here) is Annotated else []
+    return {about.tag: kind for kind, *rest in filter(None, members) for about in rest if isinstance(about, Tag)}
+
+
+def _plain(here: object) -> object:
+    """A type without its annotations, and without None if it may be that."""
+    here = get_args(here)[0] if get_origin(here) is Annotated else here
+    return next((kind for kind in get_args(here) if is_dataclass(kind) and get_origin(here) is not dict), here)
+
+
+def _below(holder: object, key: str) -> object:
+    if isinstance(holder, type) and is_dataclass(holder):
+        return get_type_hints(holder, include_extras=True).get(key)
+    return get_args(holder)[1] if get_origin(holder) is dict else None
 
 
 def key_names(kind: type) -> str:

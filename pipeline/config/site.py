@@ -1,11 +1,5 @@
-"""The site file: frozen dataclasses read from YAML, validated once. The only reader of the environment.
+"""The site file: frozen dataclasses read from YAML, validated once."""
 
-A value may refer to a secret as `${NAME}` (environment) or `${file:/path}` (first line of a file). References are kept
-as written and only resolved where a connection is built, so a configuration can be stored and shown.
-"""
-
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import partial
@@ -13,33 +7,32 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pipeline.config.api import ApiConfig, KeepConfig
 from pipeline.config.faults import UniqueKeys, explain, fault_of, key_names
+from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
+from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
+from pipeline.config.values import STRICT, Count, NotNegative, Positive, Share, Slug
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
 from pipeline.errors import ConfigError
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Selector = Annotated[str, StringConstraints(pattern=r"^(tag:)?[a-z0-9][a-z0-9_-]{0,62}$")]
 Title = Annotated[str, StringConstraints(max_length=200)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-_STRICT = ConfigDict(extra="forbid", strict=False)
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class BudgetConfig:
     """Vision tokens per second of stream time, and how many may be saved up."""
 
     rate_tokens_per_s: Positive = 400.0
-    burst_tokens: Annotated[int, Field(ge=1)] = 4000
+    burst_tokens: Count = 4000
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class ReconnectConfig:
     """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half."""
 
@@ -47,7 +40,7 @@ class ReconnectConfig:
     cap_s: Positive = 0.75
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class StreamPolicy:
     """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
     are the MLLM family's where they are None."""
@@ -56,7 +49,7 @@ class StreamPolicy:
     hop_s: Positive = 1.0
     context_max_s: Positive | None = None
     context_keep_s: Positive | None = None
-    context_max_tokens: Annotated[int, Field(ge=1)] = 16_384
+    context_max_tokens: Count = 16_384
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     relook_tokens: Annotated[int, Field(ge=0)] = 0
     relook_frames: Annotated[int, Field(ge=1, le=256)] = 8
@@ -64,10 +57,13 @@ class StreamPolicy:
     realtime: bool = False
     hwaccel: str = "auto"
     stall_s: Positive = 5.0
+    first_picture_s: Positive = 30.0
     open_timeout_s: Positive = 5.0
     ring_frames: Annotated[int, Field(ge=1, le=256)] = 8
     on_corrupt: Literal["keep", "drop"] = "drop"
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    max_pixels: Annotated[int, Field(ge=1)] = 8192 * 4320
+    video_track: Annotated[int, Field(ge=0)] | None = None
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
 
     def hop_rules(self) -> HopRules:
@@ -82,14 +78,14 @@ class StreamPolicy:
         return ContextRules(max_s, self.context_keep_s or min(keep_s, max_s / 2), self.context_max_tokens)
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Defaults(StreamPolicy):
     """What holds for every stream, and the allocator that serves them all; None: see `build.allocator_name`."""
 
     allocator: str | None = None
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class StreamConfig(StreamPolicy):
     """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
     `display_name` and `site` are for people; one that is `paused` is not looked at."""
@@ -101,7 +97,7 @@ class StreamConfig(StreamPolicy):
     paused: bool = False
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class WatchConfig:
     """One standing question. `streams` are slugs or `tag:TAG`, empty for all; one that is `paused` is not asked; the
     rest is explained in `types.WatchQuery`."""
@@ -110,47 +106,15 @@ class WatchConfig:
     streams: tuple[Selector, ...] = ()
     open_at: Share = 0.7
     clear_at: Share = 0.3
-    confirm: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1, le=1000)]] = (1, 1)
-    cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    every_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    confirm: tuple[Count, Annotated[int, Field(ge=1, le=1000)]] = (1, 1)
+    cooldown_s: NotNegative = 0.0
+    every_s: NotNegative = 0.0
     priority: Annotated[int, Field(ge=1, le=100)] = 1
     display_name: Title = ""
     paused: bool = False
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class MLLMConfig:
-    """The multimodal LLM: `use` is `yard` (the small one that is shipped and knows its own demo world only),
-    `transformers:PATH_OR_NAME`, `vllm:PATH_OR_NAME` (an engine beside this process),
-    `openai:http://HOST:PORT/v1#MODEL` (a server), `tiny` (random, meaningless) or `null` (benchmarks).
-
-    Of transformers (and of `yard` and `tiny`, which it runs): `device` and `threads`. Of all but vLLM:
-    `max_cache_tokens`. Of all but a server: `dtype`.
-    Of the server: `api_key` should be a reference, `family` is needed where the model's name does not tell it. Of vLLM:
-    `kv_cache_gib` bounds its cache, else `gpu_memory` is the part of the GPU it may take; `picture_cache_gib` bounds
-    the host memory in which its processes keep pictures; `max_prompt_tokens` is the longest prompt.
-    """
-
-    use: str = "yard"
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    timeout_s: Positive = 60.0
-    max_queue: Annotated[int, Field(ge=1)] = 64
-    max_streams: Annotated[int, Field(ge=1)] = 64
-    max_cache_tokens: Annotated[int, Field(ge=1)] = 131_072
-    frames_per_segment: Literal[1, 2] | None = None
-    min_tokens_per_segment: Annotated[int, Field(ge=1)] = 2
-    max_tokens_per_segment: Annotated[int, Field(ge=1)] = 16_384
-    api_key: str | None = field(default=None, repr=False)
-    family: str | None = None
-    kv_cache_gib: Positive | None = None
-    picture_cache_gib: Positive = 1.0
-    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.85
-    max_prompt_tokens: Annotated[int, Field(ge=256)] = 32_768
-
-
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class EngineConfig:
     """The engine of the allocator `learned`: `path` of its engine.json or its folder, None for the one that comes
     along; `backend` computes it, `auto` is the best that works here."""
@@ -159,31 +123,7 @@ class EngineConfig:
     backend: Literal["auto", "tensorrt", "onnxruntime", "torch"] = "auto"
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class KafkaSecurityConfig:
-    """TLS and SASL of a Kafka sink. `username` and `password` should be references."""
-
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    username: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    check_hostname: bool = True
-
-
-@dataclass(frozen=True, slots=True, config=_STRICT)
-class SinkConfig:
-    """One sink: `url` is `jsonl:PATH`, `kafka://host:port[,host:port]/topic` or `http(s)://...` (a webhook, which
-    signs with `secret`)."""
-
-    url: str
-    security: KafkaSecurityConfig = field(default_factory=KafkaSecurityConfig)
-    secret: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class MetricsConfig:
     """Where `serve` offers its Prometheus metrics; port 0 turns them off."""
 
@@ -191,17 +131,17 @@ class MetricsConfig:
     port: Annotated[int, Field(ge=0, le=65535)] = 9108
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class SiteConfig:
     """Everything one process does. Streams, watches and sinks are keyed by slug."""
 
     defaults: Defaults = field(default_factory=Defaults)
     streams: dict[Slug, StreamConfig] = field(default_factory=dict)
     watches: dict[Slug, WatchConfig] = field(default_factory=dict)
-    mllm: MLLMConfig = field(default_factory=MLLMConfig)
+    mllm: MLLMConfig = field(default_factory=YardConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     sinks: dict[Slug, SinkConfig] = field(
-        default_factory=lambda: {"journal": SinkConfig("jsonl:resadapt-events.jsonl")}
+        default_factory=lambda: {"journal": JsonlConfig("jsonl:resadapt-events.jsonl")}
     )
     store: str = "sqlite:///resadapt.db"
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
@@ -244,14 +184,12 @@ def parse_site(raw: Mapping[str, object]) -> SiteConfig:
     """A SiteConfig from plain mappings; per-stream values fall back to `defaults`. Raises ConfigError."""
     raw = dict(raw)
     if raw.get("mllm", "") is None:
-        raise ConfigError(
-            "mllm is empty; expected yard, transformers:PATH_OR_NAME, vllm:..., openai:..., tiny or 'null' (in quotes)"
-        )
+        raise ConfigError(f"mllm is empty; expected {MLLM_CHOICES} (in quotes)")
     for key, only in (("mllm", "use"), ("engine", "path")):
         if isinstance(raw.get(key), str):
             raw[key] = {only: raw[key]}
     if isinstance(sinks := raw.get("sinks"), dict):
-        raw = raw | {"sinks": {slug: {"url": sink} if isinstance(sink, str) else sink for slug, sink in sinks.items()}}
+        raw["sinks"] = {slug: _sink(slug, sink) for slug, sink in sinks.items()}
     try:
         site = _SITE.validate_python(raw | {"streams": _with_defaults(raw)})
     except ValidationError as error:
@@ -260,21 +198,14 @@ def parse_site(raw: Mapping[str, object]) -> SiteConfig:
     return site
 
 
-def resolve(text: str) -> str:
-    """`text` with its `${NAME}` and `${file:PATH}` references replaced. Raises ConfigError for one that is missing."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name.startswith("file:"):
-            try:
-                return Path(name[5:]).read_text(encoding="utf-8").splitlines()[0]
-            except (OSError, IndexError) as error:
-                raise ConfigError(f"the secret file {name[5:]!r} cannot be read or is empty") from error
-        if name not in os.environ:
-            raise ConfigError(f"the environment variable {name} is not set, but the configuration refers to it")
-        return os.environ[name]
-
-    return re.sub(r"\$\{([^}]+)\}", value, text)
+def _sink(slug: str, sink: object) -> object:
+    """The mapping of a sink, which may be written as its URL alone."""
+    mapping = {"url": sink} if isinstance(sink, str) else sink
+    try:
+        sink_kind(mapping)
+    except ConfigError as error:
+        raise ConfigError(f"sinks.{slug}.url: {error}") from None
+    return mapping
 
 
 def _with_defaults(raw: Mapping[str, object]) -> object:

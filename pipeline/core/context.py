@@ -26,10 +26,11 @@ _HORIZONS_S = {"qwen3_5": (60.0, 15.0)}
 @dataclass(frozen=True, slots=True)
 class Room:
     """The part of one stream's context that an MLLM can keep beside those of all other streams: vision tokens, and
-    segments."""
+    segments. `too_long`: the context as it stands is longer than a prompt may be, and would be refused."""
 
     tokens: int = sys.maxsize
     segments: int = sys.maxsize
+    too_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,13 @@ class Context:
     def append(self, segments: Sequence[Segment], room: Room = Room()) -> "Context":
         """The context with the new segments; re-anchored first when they would not fit its bounds or the MLLM's room.
 
-        The newest segments are kept whatever they cost: the grant has already bounded them. Without new ones nothing
-        changes, for want of room either: sending a context again takes budget, of which there was none for new frames.
+        The newest segments are kept whatever they cost: the grant has already bounded them; but of more than there is
+        room for in one prompt, the newest. Without new ones nothing changes, for want of room either, unless the
+        context is too long to be asked about: sending it again takes budget, of which there was none for new frames.
         """
-        if not segments:
+        if not segments and not (room.too_long and self.segments):
             return self
+        segments = segments[-room.segments :]
         if not self.segments:
             return replace(self, segments=tuple(segments), anchor_s=segments[0].pts_s[0])
         reason = self._outgrown(segments, room)
@@ -103,18 +106,18 @@ class Context:
         # Half of each bound, so that a context that reaches it does not restart at every hop.
         most = min(self.rules.max_tokens, room.tokens) // 2 - sum(segment.tokens for segment in segments)
         count = min(len(self.segments), max(0, room.segments // 2 - len(segments)))
-        keep_from_s = segments[-1].pts_s[-1] - self.rules.keep_s
+        keep_from_s = (*self.segments, *segments)[-1].pts_s[-1] - self.rules.keep_s
         kept = _newest(self.segments[len(self.segments) - count :], most, keep_from_s)
         return self._restart((*kept, *segments), reason)
 
     def _outgrown(self, segments: Sequence[Segment], room: Room) -> Reason | None:
         """The bound that the context would break with these segments, or None."""
         tokens = self.tokens + sum(segment.tokens for segment in segments)
-        if segments[-1].pts_s[-1] - self.anchor_s > self.max_s:
+        if (*self.segments, *segments)[-1].pts_s[-1] - self.anchor_s > self.max_s:
             return "age"
         if tokens > self.rules.max_tokens:
             return "tokens"
-        if tokens > room.tokens or len(self.segments) + len(segments) > room.segments:
+        if tokens > room.tokens or len(self.segments) + len(segments) > room.segments or room.too_long:
             return "pressure"
         return None
 

@@ -1,17 +1,13 @@
 """Answers become watch states and events: k-of-n confirmation, hysteresis, cooldown. Pure functions of values."""
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pipeline.types import Answer, Event, Hop, Json, WatchQuery
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/resadapt/resadapt-stream/events")
-
-
-REMOVED = "watch removed or changed"
-"""Why a watch that no longer stands is cleared."""
 
 
 def event_id(lineage: str, stream_id: str, watch_id: str, revision: str, kind: str, n: int) -> str:
@@ -98,13 +94,14 @@ def retire(
     lineage: str,
     stream_id: str,
     states: Mapping[str, WatchState],
-    standing_keys: Collection[str],
+    queries: Sequence[WatchQuery],
     at_s: float,
     decided_at: datetime,
     reason: str,
 ) -> tuple[dict[str, WatchState], list[Event]]:
-    """Clear the open watches that do not stand (any more) at a stream second. Of each there stays how many events it
-    has sent, so that its ids never repeat if it comes back."""
+    """Clear the open watches that no longer stand at `at_s` stream seconds, for a reason. Of each there stays how many
+    events it has sent, so that its ids never repeat if it comes back."""
+    standing_keys = {query.key for query in queries}
     after, events = dict(states), []
     for key, state in states.items():
         if key in standing_keys:
@@ -143,8 +140,8 @@ def judge(
     changed) is cleared. Returns the new states (those of watches without an answer unchanged) and the events: first of
     the watches that are gone, then in the order of the answers.
     """
-    keys = {query.key for query in queries}
-    after, events = retire(lineage, hop.stream_id, states, keys, hop.start_s, decided_at, REMOVED)
+    gone = "watch removed or changed"
+    after, events = retire(lineage, hop.stream_id, states, queries, hop.start_s, decided_at, gone)
     by_id = {query.id: query for query in queries}
     for answer in answers:
         query = by_id[answer.watch_id]

@@ -1,6 +1,6 @@
 """The state of a stream: what it remembers across hops, connections and restarts, and what one run carries along."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
@@ -8,11 +8,14 @@ from pydantic import TypeAdapter
 
 from pipeline.core.context import Context
 from pipeline.core.hops import HopRules
-from pipeline.core.judge import WatchState, event_id, retire
+from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
 from pipeline.core.relook import PictureRing
 from pipeline.core.watches import Understanding, Warming
-from pipeline.types import Answer, Event, Json
+from pipeline.types import Answer, Event, Json, WatchQuery
+
+GONE_KEPT = 64
+"""Watches that no longer stand of which a stream remembers how many events they have sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,31 @@ class Counts:
 class StreamState:
     """The durable state of a stream: its watches by `WatchQuery.key`, and how many stream events it has sent ever.
 
-    `lineage` is given once, when a store first meets the stream, and goes into the ids of its events.
+    `lineage` is given once, when a store first meets the stream, and goes into the ids of its events. Of watches that
+    are gone the newest GONE_KEPT are remembered; `forgotten` is the largest count of events of any other, from which
+    the counts of watches that come new go on, so that an id never repeats.
     """
 
     watches: dict[str, WatchState] = field(default_factory=dict)
     transitions: int = 0
     lineage: str = ""
+    forgotten: int = 0
+
+    def meeting(self, queries: Sequence[WatchQuery]) -> dict[str, WatchState]:
+        """The states of the watches, those of `queries` that have none included."""
+        new = WatchState(transitions=self.forgotten)
+        return self.watches | {query.key: new for query in queries if query.key not in self.watches}
+
+    def keeping(self, watches: Mapping[str, WatchState], standing: Sequence[WatchQuery] = ()) -> "StreamState":
+        """The state with these watches, of which those that are gone, and have nothing but a count left, are bounded:
+        the ones that were met first are forgotten."""
+        stand = {query.key for query in standing}
+        bare = [key for key, state in watches.items() if state == WatchState(transitions=state.transitions)]
+        gone = [key for key in bare if key not in stand]
+        dropped = gone[: max(len(gone) - GONE_KEPT, 0)]
+        forgotten = max([self.forgotten, *(watches[key].transitions for key in dropped)])
+        kept = {key: state for key, state in watches.items() if key not in dropped}
+        return replace(self, watches=kept, forgotten=forgotten)
 
     def stream_event(
         self, stream_id: str, kind: str, at: datetime, data: dict[str, Json]
@@ -67,13 +89,6 @@ class StreamState:
         n = self.transitions + 1
         event = Event(event_id(self.lineage, stream_id, "", "", kind, n), kind, stream_id, at, {"n": n} | data)
         return replace(self, transitions=n), event
-
-    def clear_watches(
-        self, stream_id: str, at_s: float, at: datetime, reason: str
-    ) -> tuple["StreamState", tuple[Event, ...]]:
-        """The state without an open watch, and the events that say so."""
-        watches, events = retire(self.lineage, stream_id, self.watches, (), at_s, at, reason)
-        return replace(self, watches=watches), tuple(events)
 
     def to_json(self) -> str:
         """As text for the store."""

@@ -1,46 +1,46 @@
 """The database under the store: how it is opened and brought to its schema, and what its errors mean."""
 
-import sqlite3
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from pipeline.delivery import ownership
+from pipeline.delivery.database_faults import is_refused, named
 from pipeline.delivery.lockfile import LockFile
 from pipeline.delivery.migrations import migrate
 from pipeline.delivery.tables import HEAD, META, MIGRATION, SCHEMA_VERSION, tables
-from pipeline.errors import ConfigError, StoreUnavailable
+from pipeline.errors import ConfigError, StoreDamaged, StoreUnavailable
 from pipeline.redact import scrub
 
 log = structlog.get_logger()
 
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's lock before the store counts as unavailable."""
+STATEMENT_TIMEOUT_S = 10.0
+"""How long a PostgreSQL server may work on one statement; and wait for the next within a transaction."""
 
 _PAGE_BYTES = 4096
 _CREATION_LOCK = 7_275_116
 _EXCLUSIVE_LOCK = 7_275_117
-_FOREIGN = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
-_REFUSED = (*_FOREIGN, "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_ERROR")
-
-
-class StoreFull(StoreUnavailable):
-    """No room is left in the database, or on the disk under it."""
 
 
 class Database:
     """SQLite (`sqlite:///FILE` or a bare file name) or PostgreSQL (`postgresql://...`), with its tables in place.
 
+    With `exclusive` it has one owner: a lock keeps others out, and a fencing token judges every transaction that writes
+    (see ownership), which raises NotOwner once somebody else has taken the database.
+
     Raises ConfigError for a URL of neither, a path that cannot be written, a file that is no store, a newer schema, and
-    with `exclusive` for a store that another process has opened so; StoreUnavailable when it does not answer.
+    with `exclusive` for a store that another process holds; StoreUnavailable when it does not answer.
     """
 
     def __init__(self, url: str, max_bytes: int | None = None, exclusive: bool = False) -> None:
@@ -55,10 +55,10 @@ class Database:
         self._engine = _sqlite_engine(parsed, max_bytes) if self.is_sqlite else _postgresql_engine(parsed)
         self._writer = self._engine.execution_options(writes=True)
         self._claimed: sa.Connection | None = None
+        self._token: int | None = None
+        self._file: os.stat_result | None = None
         try:
-            self._prepare()
-            if exclusive and not self.is_sqlite:
-                self._claimed = _claim_server(self._engine, self.name)
+            self._prepare(exclusive)
         except (ConfigError, StoreUnavailable):
             self.close()
             raise
@@ -66,13 +66,18 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection whose statements see one state of the database."""
-        with _named(self.name), self._engine.connect() as connection:
+        with named(self.name), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction, committed at the end. One at a time: threads queue here rather than poll SQLite's lock."""
-        with self._writing, _named(self.name), self._writer.begin() as connection:
+        """A transaction, committed at the end. One at a time: threads queue here rather than poll SQLite's lock.
+
+        Raises NotOwner where another process has taken the database, and StoreDamaged where its file is gone.
+        """
+        with self._writing, named(self.name), self._transaction() as connection:
+            if self._token is not None:
+                ownership.check(connection, META, self._token, self.name)
             yield connection
 
     def close(self) -> None:
@@ -83,14 +88,64 @@ class Database:
         if self._lock:
             self._lock.release()
 
-    def _prepare(self) -> None:
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """On the connection that holds a server's lock, if there is one: if it breaks, the lock is known to be gone."""
+        if self.is_sqlite or self._token is None:
+            self._check_file()
+            with self._writer.begin() as connection:
+                yield connection
+            return
+        self._claimed = self._claimed or self._claim_again(self._token)
+        try:
+            with self._claimed.begin():
+                yield self._claimed
+        finally:
+            if self._claimed.invalidated:
+                self._claimed.close()
+                self._claimed = None
+
+    def _claim_again(self, token: int) -> sa.Connection:
+        if connection := _claim_server(self._engine):
+            return connection
+        with self._engine.begin() as connection:
+            ownership.check(connection, META, token, self.name)
+        raise StoreUnavailable(f"the lock of the store {self.name} is still held, perhaps by a connection that is lost")
+
+    def _check_file(self) -> None:
+        """SQLite writes on into a file that has lost its name, and nobody would find it again."""
+        if self._file is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self._file, os.stat(self.name)):
+                return
+        raise StoreDamaged(f"the file of the store {self.name} was removed or replaced while it was in use")
+
+    def _prepare(self, exclusive: bool) -> None:
         try:
             with self.writing() as connection:
                 _create_tables(connection, self.name)
+        except StoreDamaged as error:
+            raise ConfigError(str(error)) from error
         except StoreUnavailable as error:
-            if _code(error.__cause__).startswith(_REFUSED):
+            if is_refused(error.__cause__):
                 raise ConfigError(f"{error}; expected a file that can be created or written here") from error
             raise
+        if self.is_sqlite:
+            self._file = os.stat(self.name)
+        if exclusive:
+            self._take()
+
+    def _take(self) -> None:
+        with named(self.name):
+            if not self.is_sqlite and not (connection := _claim_server(self._engine)):
+                raise ConfigError(
+                    f"the store {self.name} is held by another process; stop that one, or give this one its own"
+                )
+            self._claimed = None if self.is_sqlite else connection
+        with self.writing() as connection:
+            token = ownership.take(connection, META)
+        self._token = token
 
 
 def _parse(url: str) -> sa.URL:
@@ -108,11 +163,22 @@ def _parse(url: str) -> sa.URL:
 
 
 def _claim(path: Path, exclusive: bool) -> LockFile | None:
+    """Make a file that nobody else may read, and lock it. A lock beside one of its other names would not be seen."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"the folder of the store {path} cannot be made: {error.strerror}") from error
-    return LockFile(path.with_name(f"{path.name}.lock")) if exclusive else None
+    with suppress(OSError):  # what cannot be made here SQLite refuses in its own words
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    if not exclusive:
+        return None
+    if path.is_file() and path.stat().st_nlink > 1:
+        raise ConfigError(
+            f"the store {path} has another name as well (a hard link), under which another process could write to it;"
+            " remove that, or give this one a file of its own"
+        )
+    path = path.resolve()
+    return LockFile(path.with_name(f"{path.name}.lock"))
 
 
 def _sqlite_engine(url: sa.URL, max_bytes: int | None) -> sa.Engine:
@@ -141,20 +207,38 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
     # A server that vanished without a word is noticed after ten seconds, not after the kernel's fifteen minutes.
     patience = {"connect_timeout": 5, "keepalives_idle": 10, "tcp_user_timeout": 10_000}
     try:
-        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args=patience)
+        engine = sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args=patience)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigError(f"no driver for {url.drivername}; pip install 'resadapt-stream[postgresql]'") from error
 
+    def configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        bounds = {
+            "statement_timeout": STATEMENT_TIMEOUT_S,
+            "lock_timeout": BUSY_TIMEOUT_S,
+            "idle_in_transaction_session_timeout": STATEMENT_TIMEOUT_S,
+        }
+        cursor = connection.cursor()
+        for name, seconds in bounds.items():
+            cursor.execute(f"SET {name} = {round(seconds * 1000)}")
+        cursor.close()
+        connection.commit()  # a rollback would take them back
 
-def _claim_server(engine: sa.Engine, name: str) -> sa.Connection:
-    """A connection that holds the database's advisory lock for as long as it is open."""
-    with _named(name):
-        connection = engine.connect()
+    sa.event.listen(engine, "connect", configure)
+    return engine
+
+
+def _claim_server(engine: sa.Engine) -> sa.Connection | None:
+    """A connection that holds the database's advisory lock for as long as it is open; None if another one does."""
+    connection = engine.connect()
+    try:
         if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_EXCLUSIVE_LOCK))):
             connection.commit()  # the lock is the session's; no transaction stays open
             return connection
+    except BaseException:
         connection.close()
-    raise ConfigError(f"the store {name} is held by another process; stop that one, or give this one its own")
+        raise
+    connection.close()
+    return None
 
 
 def _create_tables(connection: sa.Connection, name: str) -> None:
@@ -178,28 +262,3 @@ def _create_tables(connection: sa.Connection, name: str) -> None:
     elif int(version) < SCHEMA_VERSION:
         log.info("store_migrated", store=name, schema=int(version), to=SCHEMA_VERSION)
         migrate(connection)
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """The driver's errors by what they mean. Errors of our own making (a wrong statement) pass."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise StoreUnavailable(f"the store {name} has no free connection") from error
-    except DBAPIError as error:
-        code, reason = _code(error), scrub(str(error.orig)).strip()
-        if code.startswith(_FOREIGN):
-            raise ConfigError(f"the store {name} is damaged or no database: {reason}") from error
-        if code.startswith("SQLITE_FULL"):
-            raise StoreFull(f"the store {name} is full: {reason}") from error
-        if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
-            raise StoreUnavailable(f"the store {name} does not take it: {reason}") from error
-        raise
-
-
-def _code(error: BaseException | None) -> str:
-    """SQLite's name of an error, or nothing."""
-    if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
-        return getattr(error.orig, "sqlite_errorname", "")
-    return ""

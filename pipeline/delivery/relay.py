@@ -11,22 +11,30 @@ import structlog
 
 from pipeline.clock import Clock
 from pipeline.delivery.history import StoredEvent
+from pipeline.delivery.outbox import FATAL
 from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable, StoreUnavailable
 from pipeline.redact import plain_traceback
 from pipeline.sinks.base import Sink
 from pipeline.types import Event
-from pipeline.waiting import back_off_s, first, stop
+from pipeline.waiting import back_off_s, first, stop, supervise
 
 log = structlog.get_logger()
 
 BATCH = 256
-"""Events handed to a sink at a time."""
+"""Events handed to a sink at a time; half as many after each failure, down to one, so that a slow or hesitant sink gets
+on all the same."""
+PUBLISH_S = 60.0
+"""How long a sink may take over a batch, whatever it does meanwhile."""
+CLOSE_S = 5.0
+"""How long a sink may take to close."""
 POLL_S = 5.0
 """How long an idle courier trusts that it is woken by commits; another process may share the store."""
 RETRY_S = (0.25, 30.0)
 """First and longest wait after a failure; each is twice the one before, and up to half of it is left to chance."""
-MAX_RETRY_AFTER_S = 300.0
-"""Longest wait that a sink may ask for."""
+RETRY_AFTER_S = (1.0, 300.0)
+"""Shortest and longest wait that a sink may ask for. One that asks for less has its say ignored."""
+REMIND_S = 60.0
+"""How often an outage of a sink that goes on is logged."""
 
 OnDelivered = Callable[[str, Sequence[Event], datetime], None]
 """Called with a sink's name, the events it has acknowledged, and when (UTC)."""
@@ -48,11 +56,13 @@ class EventStore(Protocol):
 
 @dataclass(slots=True)
 class SinkCounts:
-    """Running totals of one sink. `pending` events wait for it, `failures` batches it could not take;
-    `last_publish_s` is how long its newest successful batch took, `last_error` why the newest try failed (or None)."""
+    """Running totals of one sink. `pending` events wait for it, `failures` batches it could not take, `crashes` are
+    unforeseen ends of its courier; `last_publish_s` is how long its newest successful batch took, `last_error` why the
+    newest try failed (or None)."""
 
     published: int = 0
     failures: int = 0
+    crashes: int = 0
     pending: int = 0
     last_publish_s: float | None = None
     last_error: str | None = None
@@ -63,6 +73,7 @@ class Relay:
 
     Building it registers the sinks with the store, so that commits from then on are owed to them. Call `start`, then
     `wake` after each commit that brought events. A sink that fails holds up nobody but itself: its events wait.
+    `on_fatal` is called with the error when the store can never be read again.
     """
 
     def __init__(
@@ -71,6 +82,7 @@ class Relay:
         sinks: Sequence[Sink],
         clock: Clock,
         on_delivered: OnDelivered = lambda sink, events, now: None,
+        on_fatal: Callable[[ResadaptError], None] = lambda error: None,
         *,
         batch: int = BATCH,
         poll_s: float = POLL_S,
@@ -81,6 +93,7 @@ class Relay:
         store.register_sinks(names)
         self._store = store
         self._clock = clock
+        self._on_fatal = on_fatal
         self._thread = ThreadPoolExecutor(1, "relay")
         self._make = lambda sink: _Courier(sink, store, clock, self._thread, on_delivered, batch, poll_s)
         self._couriers = [self._make(sink) for sink in sinks]
@@ -99,11 +112,6 @@ class Relay:
     async def start(self) -> None:
         """Begin to deliver, first of all what waited from before."""
         self._tasks = [self._begin(courier) for courier in self._couriers]
-
-    def _begin(self, courier: "_Courier") -> asyncio.Task[None]:
-        task = asyncio.create_task(courier.run(), name=f"relay {courier.name}")
-        task.add_done_callback(_report)
-        return task
 
     async def exchange(self, sinks: Sequence[Sink]) -> None:
         """Deliver to these from now on. Those that were served before go on undisturbed; of one that is gone, what
@@ -138,6 +146,16 @@ class Relay:
         await asyncio.gather(*(courier.close() for courier in self._couriers))
         self._thread.shutdown(wait=False)
 
+    def _begin(self, courier: "_Courier") -> asyncio.Task[None]:
+        return asyncio.create_task(self._keep_delivering(courier), name=f"relay {courier.name}")
+
+    async def _keep_delivering(self, courier: "_Courier") -> None:
+        try:
+            await supervise(f"relay {courier.name}", courier.run, self._clock, courier.note_crash, passing=FATAL)
+        except FATAL as error:
+            log.error("store_lost", sink=courier.name, reason=str(error), error=type(error).__name__)
+            self._on_fatal(error)
+
     async def _empty(self) -> None:
         await asyncio.gather(*(courier.empty() for courier in self._couriers))
 
@@ -156,15 +174,16 @@ class _Courier:
         poll_s: float,
     ) -> None:
         self.name = sink.name
-        self.sink = sink
         self.counts = SinkCounts()
+        self.sink = sink
         self._store = store
         self._clock = clock
         self._thread = thread
         self._on_delivered = on_delivered
-        self._batch = batch
+        self._batch = self._limit = batch
         self._poll_s = poll_s
         self._failed = 0
+        self._logged_at_s = -REMIND_S
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self._empty = asyncio.Event()
@@ -182,16 +201,21 @@ class _Courier:
         await self._empty.wait()
 
     async def close(self) -> None:
-        await self.sink.close()
+        await first(self._close_sink(), self._clock.sleep(CLOSE_S))
+
+    def note_crash(self, error: Exception) -> None:
+        self.counts.crashes += 1
+        self.counts.last_error = f"{type(error).__name__}: {error}"
 
     async def run(self) -> None:
         self.counts.pending = await self._ask_store(self._store.pending, self.name)
         while True:
             self._woken.clear()
-            waiting = await self._ask_store(self._store.pending_events, self.name, self._batch)
+            limit = self._limit
+            waiting = await self._ask_store(self._store.pending_events, self.name, limit)
             if waiting and not await self._deliver(waiting):
                 continue
-            if len(waiting) < self._batch and not self._woken.is_set():
+            if len(waiting) < limit and not self._woken.is_set():
                 self.counts.pending = 0
                 self._empty.set()
                 await first(self._woken.wait(), self._clock.sleep(self._poll_s))
@@ -200,12 +224,12 @@ class _Courier:
         """True if the sink took them; if not, return when it is time for another try."""
         events = [item.event for item in waiting]
         began_s = self._clock.monotonic_s()
-        # As a value: whatever a sink fails with, the events wait and are tried again.
-        (failure,) = await asyncio.gather(self.sink.publish(events), return_exceptions=True)
-        if failure is not None:
+        if (failure := await self._publish(events)) is not None:
+            self._limit = max(len(events) // 2, 1)
             await self._wait_after(failure)
             return False
         self._recovered()
+        self._limit = min(2 * self._limit, self._batch)
         self.counts.last_publish_s = self._clock.monotonic_s() - began_s
         self.counts.published += len(events)
         self._on_delivered(self.name, events, self._clock.now())
@@ -213,17 +237,39 @@ class _Courier:
         self.counts.pending = max(self.counts.pending - len(events), 0)
         return True
 
+    async def _publish(self, events: Sequence[Event]) -> BaseException | None:
+        """What the sink failed with, if it did. As a value: whatever that is, the events wait and are tried again."""
+        outcome: list[BaseException | None] = []
+
+        async def attempt() -> None:
+            outcome.extend(await asyncio.gather(self.sink.publish(events), return_exceptions=True))
+
+        await first(attempt(), self._clock.sleep(PUBLISH_S))
+        return outcome[0] if outcome else SinkUnavailable(f"it did not take {len(events)} events in {PUBLISH_S:g} s")
+
+    async def _close_sink(self) -> None:
+        (failure,) = await asyncio.gather(self.sink.close(), return_exceptions=True)
+        if isinstance(failure, Exception):
+            log.warning("sink_not_closed", sink=self.name, traceback=plain_traceback(failure))
+
     async def _wait_after(self, failure: BaseException) -> None:
         self._failed += 1
         self.counts.failures += 1
         reason = str(failure) if isinstance(failure, ResadaptError) else f"{type(failure).__name__}: {failure}"
-        if reason != self.counts.last_error:
+        now_s = self._clock.monotonic_s()
+        if reason != self.counts.last_error or now_s - self._logged_at_s >= REMIND_S:
+            self._logged_at_s = now_s
             defect = None if isinstance(failure, SinkUnavailable | ConfigError) else failure
             more = {"traceback": plain_traceback(defect)} if defect else {}
-            log.warning("sink_unavailable", sink=self.name, reason=reason, **more)
+            waiting = {"failures": self.counts.failures, "pending": self.counts.pending}
+            log.warning("sink_unavailable", sink=self.name, reason=reason, **waiting, **more)
         self.counts.last_error = reason
         asked_s = failure.retry_after_s if isinstance(failure, SinkUnavailable) else None
-        delay_s = back_off_s(self._failed, *RETRY_S) if asked_s is None else min(max(asked_s, 0.0), MAX_RETRY_AFTER_S)
+        shortest_s, longest_s = RETRY_AFTER_S
+        if asked_s is None or asked_s < shortest_s:
+            delay_s = back_off_s(self._failed, *RETRY_S)
+        else:
+            delay_s = min(asked_s, longest_s)
         self._hurried.clear()
         await first(self._hurried.wait(), self._clock.sleep(delay_s))
 
@@ -244,8 +290,3 @@ class _Courier:
                 if tries == 1:
                     log.warning("store_unavailable", sink=self.name, reason=str(error))
                 await self._clock.sleep(back_off_s(tries, *RETRY_S))
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.error("relay_stopped", task=task.get_name(), traceback=plain_traceback(error))

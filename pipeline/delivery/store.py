@@ -10,10 +10,12 @@ from datetime import datetime
 from typing import TypeVar
 
 import sqlalchemy as sa
+import structlog
 
 from pipeline.clock import Clock
 from pipeline.core.outcome import Decision
-from pipeline.delivery.database import Database, StoreFull
+from pipeline.delivery.database import Database
+from pipeline.delivery.database_faults import StoreFull
 from pipeline.delivery.history import (
     EVENTS,
     History,
@@ -29,12 +31,17 @@ from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, OUTBOX, STREAM_STATE
 from pipeline.sinks.cloudevents import dump_json
 from pipeline.types import Event
 
+log = structlog.get_logger()
+
 PRUNE_EVERY = 256
 """Events and answers written between two prunings of the history."""
 
 _KEYS_PER_QUERY = 500
 _OWED = EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
 _SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+_KNOWN = EVENTS.where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+_SAME = ("type", "stream_id", "watch_id", "data")
+"""What an event that is decided again has in common with the first; it may be decided at another time."""
 _DELIVERED = sa.delete(DELIVERY).where(
     DELIVERY.c.sink == sa.bindparam("sink"), DELIVERY.c.seq.in_(sa.bindparam("seqs", expanding=True))
 )
@@ -69,7 +76,8 @@ class Store:
     Events delivered to every sink, and answers, stay as `history` for as long as `keep` says. `max_bytes` bounds a
     SQLite file: when it, or the disk, is full the answers go first, then the history; after that commits raise
     StoreUnavailable until sinks have taken events. Undelivered events are never dropped. `exclusive` allows one such
-    process per database.
+    process per database: once another one has taken it, whatever writes raises NotOwner. `conflicts` counts the events
+    that were dropped because another one has their id, which must not happen.
     """
 
     def __init__(
@@ -81,6 +89,7 @@ class Store:
         max_bytes: int | None = None,
         exclusive: bool = False,
     ) -> None:
+        self.conflicts = 0
         self._clock = clock
         self.keep = keep
         self._sinks: tuple[str, ...] = ()
@@ -103,6 +112,15 @@ class Store:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at))
 
+    def streams(self) -> list[tuple[str, StoredStream]]:
+        """All streams ever seen, by slug."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(STREAM_STATE).order_by(STREAM_STATE.c.stream_id))
+            return [
+                (row.stream_id, StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at)))
+                for row in rows
+            ]
+
     def rows_of(self, decision: Decision) -> Rows:
         """What `write` takes. Raises ValueError for event data that JSON cannot hold and a time without a zone."""
         now, record = self._clock.now(), decision.record
@@ -118,8 +136,9 @@ class Store:
     def commit(self, decisions: Sequence[Decision]) -> int:
         """Make decisions durable together; later ones of a stream replace earlier ones.
 
-        An event whose id is already there is neither written nor delivered again. Returns how many events are new.
-        Raises ValueError for event data that JSON cannot hold; then nothing is written.
+        An event whose id is already there is neither written nor delivered again; where that is another event, it is
+        logged as an error. Returns how many events are new. Raises ValueError for event data that JSON cannot hold;
+        then nothing is written.
         """
         return self.write([self.rows_of(decision) for decision in decisions])
 
@@ -139,8 +158,8 @@ class Store:
         with self._database.writing() as connection:
             if states:
                 connection.execute(self._save_state, list(states.values()))
-            for known in _seqs_of(connection, list(events)):
-                del events[known]
+            for known in _known(connection, list(events)):
+                self._shout_if_changed(known, events.pop(str(known["event_id"])))
             if events:
                 self._write_events(connection, events)
             if answers:
@@ -176,11 +195,6 @@ class Store:
         with self._database.writing() as connection:
             return connection.execute(sa.delete(DELIVERY).where(DELIVERY.c.sink == sink)).rowcount
 
-    def streams(self) -> tuple[str, ...]:
-        """Ids of the streams that were ever decided on and not forgotten."""
-        with self._database.reading() as connection:
-            return tuple(connection.scalars(sa.select(STREAM_STATE.c.stream_id).order_by(STREAM_STATE.c.stream_id)))
-
     def prune(self, keep: Keep | None = None) -> int:
         """Remove what is kept beyond `keep` from the oldest part of the history. Returns how many events went."""
         with self._database.writing() as connection:
@@ -200,6 +214,13 @@ class Store:
         seqs = _seqs_of(connection, list(events)).values() if self._sinks else ()
         if owed := [{"sink": sink, "seq": seq} for sink in self._sinks for seq in seqs]:
             connection.execute(self._save_owed, owed)
+
+    def _shout_if_changed(self, known: sa.RowMapping, again: _EventRow) -> None:
+        differing = [name for name in _SAME if known[name] != again[name]]
+        if differing:
+            self.conflicts += 1
+            names = {name: again[name] for name in ("event_id", "stream_id", "watch_id", "type")}
+            log.error("event_dropped_whose_id_another_event_has", differing=differing, **names)
 
     def _prune_now_and_then(self, connection: sa.Connection, more: int) -> None:
         self._unpruned += more
@@ -252,6 +273,12 @@ def _row_of(event: Event) -> _EventRow:
         "data": data,
         "written_bytes": len(data),
     }
+
+
+def _known(connection: sa.Connection, ids: Sequence[str]) -> Iterator[sa.RowMapping]:
+    """Those events that are there."""
+    for part in _portions(ids):
+        yield from connection.execute(_KNOWN, {"ids": part}).mappings().all()
 
 
 def _seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:

@@ -1,23 +1,21 @@
 """A comparison of allocators, composed: tasks by name, examiners, what was found before, and what figures hang on."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from allocator_engine.errors import EngineError
 from allocator_engine.evaluate.frontier import Frontier, frontier
 from allocator_engine.evaluate.records import Records
 from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, OnProgress, Spending
 from allocator_engine.evaluate.tasks import Family, TaskOutcome, TaskSource
-from allocator_engine.manifest import manifest_path
+from allocator_engine.manifest import mark_of
 from allocator_engine.train.data import read_rows
 from pipeline.build import YARD
-from pipeline.config.site import MLLMConfig
+from pipeline.config.mllm import MLLMConfig
 from pipeline.errors import ConfigError
 from pipeline.lab.crew import ExaminerPool
-from pipeline.lab.digests import content
+from pipeline.lab.digests import of_parts
 from pipeline.lab.examiner import Setup
 from pipeline.lab.video_tasks import VideoTasks
 from pipeline.lab.yard import WATCHES, YARDS, tasks_version, yard_tasks
@@ -59,7 +57,7 @@ class Comparison:
     def hashes(self) -> dict[str, str]:
         """What the figures were measured on: the tasks, the MLLM, the engine, and the code that shows and allocates."""
         of_yard = self.tasks in YARDS
-        tasks = tasks_version() if of_yard else _hash(_of_file(Path(self.tasks)))
+        tasks = tasks_version() if of_yard else of_parts(_of_file(Path(self.tasks)))
         use = self.mllm.use
         folder = YARD if use == "yard" else Path(use.partition(":")[2])
         weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
@@ -67,16 +65,16 @@ class Comparison:
         engines = {"engine": self.engine, **self.against} if self.engine else self.against
         return {
             "tasks": tasks,
-            "mllm": _hash([named, *weights]),
+            "mllm": of_parts([named, *weights]),
             "answers": ANSWERS_VERSION,
             "spending": self._spending(named),
-            **{name: _hash([manifest_path(engine)]) for name, engine in engines.items()},
+            **{name: mark_of(engine) for name, engine in engines.items()},
         }
 
     def _spending(self, mllm: str) -> str:
         """Spendings hang on the MLLM's grid too; those of the yard's own bear the version alone."""
         least = self.mllm.min_tokens_per_segment
-        return SPENDING_VERSION if (mllm, least) == ("yard", 2) else _hash([mllm, str(least), SPENDING_VERSION])
+        return SPENDING_VERSION if (mllm, least) == ("yard", 2) else of_parts([mllm, str(least), SPENDING_VERSION])
 
 
 def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgress) -> tuple[Frontier, dict[str, str]]:
@@ -87,11 +85,11 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
     the same call goes on where it was.
     """
     source = comparison.source()
-    count = _count(source)
+    count = len(source())
     hashes = comparison.hashes()
-    spent, asked = (_hash([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
-    spendings = Records(Spending, kept / f"spent-{spent}.jsonl" if kept else None)
-    outcomes = Records(TaskOutcome, kept / f"asked-{asked}.jsonl" if kept else None)
+    spent, asked = kept_files(hashes)
+    spendings = Records(Spending, kept / spent if kept else None)
+    outcomes = Records(TaskOutcome, kept / asked if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
     marks |= {name: hashes[name] for name in comparison.against}
     own = {"learned": comparison.engine} if comparison.engine else {}
@@ -109,14 +107,10 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
     return frontier(cells), hashes
 
 
-def _count(source: Callable[[], TaskSource]) -> int:
-    """Episodes of the tasks. Raises ConfigError for a file of which a row cannot be read or graded."""
-    try:
-        return len(source())
-    except EngineError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+def kept_files(hashes: Mapping[str, str]) -> tuple[str, str]:
+    """Names of the files that keep what was spent, and what was answered, under these hashes."""
+    spent, asked = (of_parts([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
+    return f"spent-{spent}.jsonl", f"asked-{asked}.jsonl"
 
 
 def _of_file(file: Path) -> Iterator[str | Path]:
@@ -124,16 +118,3 @@ def _of_file(file: Path) -> Iterator[str | Path]:
     yield file
     for video in dict.fromkeys(row.video for row in read_rows(file)):
         yield f"{video.name} {video.stat().st_size}"
-
-
-def _hash(parts: Iterable[str | Path | None]) -> str:
-    """Of texts, and of what is in files. Raises ConfigError for a file that is not there."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if not isinstance(part, Path):
-            digest.update(f"{part}\0".encode())
-            continue
-        if not part.is_file():
-            raise ConfigError(f"there is no file {part}; give the path of another")
-        digest.update(content(part))
-    return digest.hexdigest()[:12]

@@ -27,10 +27,11 @@ from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.build import build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config.site import MLLMConfig
+from pipeline.config.mllm import MLLMConfig
 from pipeline.core.hops import HopRules
 from pipeline.errors import ConfigError, MLLMUnavailable
-from pipeline.lab.trial import TrialRuntime, as_hops, show, spend
+from pipeline.lab.exam import TrialRuntime, as_hops
+from pipeline.lab.trial import show, spend
 from pipeline.metrics import Metrics
 from pipeline.types import Hop, WatchQuery
 

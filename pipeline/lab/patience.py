@@ -12,6 +12,9 @@ T = TypeVar("T")
 TRIES = 5
 """How often an MLLM that has too much to do is asked; its own client has asked a server again before that."""
 
+PATIENCE_S = 600.0
+"""Least time that an answer may take in the lab, where nobody waits for it."""
+
 
 async def patiently(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
     """What `ask` gives in the end. Raises MLLMOverloaded where the last try does, and at once whatever else a try

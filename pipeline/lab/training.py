@@ -1,33 +1,32 @@
 """A training of the Allocator, composed: clips, answers and buckets by recipe, and what the outcome hangs on."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from allocator_engine.errors import EngineError
+from allocator_engine.digests import of_texts
 from allocator_engine.fit import FitRules
 from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, QaRow, read_rows
 from allocator_engine.train.rollout import Clips, RewardKind
 from pipeline.build import YARD, build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
-from pipeline.config.site import MLLMConfig, SiteConfig, overlay, parse_site, read_yaml
+from pipeline.config.mllm import MLLMConfig, patient
+from pipeline.config.one_stream import given
+from pipeline.config.site import SiteConfig, parse_site, read_yaml
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
-from pipeline.lab.digests import content
+from pipeline.lab.digests import of_file
 from pipeline.lab.footage import LONG_FRAMES, RecordingReader, SiteClips, survey
 from pipeline.lab.material import Material, bucket
 from pipeline.lab.natives import NativeAnswers
+from pipeline.lab.patience import PATIENCE_S
 from pipeline.redact import redact_mllm
 
 PROMPTS_AT_ONCE = 2
 """Prompts that are played at the same time where others answer: one is decoded and fitted while the other is asked."""
-
-PATIENCE_S = 600.0
-"""How long an answer may take at least: nobody waits for it."""
 
 
 @contextmanager
@@ -47,31 +46,30 @@ def site(recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int
         if remarks:
             remarks.append(f"{len(remarks)} recordings skipped; {len(footage.clips)} clips of the others")
         cut = [f"{clip.file.relative_to(recordings)} {clip.start_s:g} {clip.end_s:g}" for clip in footage.clips]
-        yield asked.material(clips, {"watches": _digest(questions), "clips": _digest(cut)}, remarks)
+        yield asked.material(clips, {"watches": of_texts(questions), "clips": of_texts(cut)}, remarks)
 
 
 @contextmanager
 def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Iterator[Material]:
     """A video-QA file, and the MLLM that `config` names. Raises as `site` does, ConfigError also for the first row that
     cannot be used."""
-    rows = _rows(data)
+    rows = read_rows(data)
     with _reading(config) as reader:
         _check_videos(data, rows, reader)
     with _answering(config, work, _kind(rows), LONG_FRAMES) as asked:
         clips = QaClips(rows, asked.reader.read_whole, prompts_per_step)
-        yield asked.material(clips, {"data": _file_digest(data)})
+        yield asked.material(clips, {"data": of_file(data)})
 
 
 def site_of(watches: Path | None, mllm: str | None, device: str | None) -> SiteConfig:
     """What a training takes of a site: `watches` is a site file, of which defaults and MLLM hold too, or only what
-    stands under `watches:` there. `mllm` and `device` override it. Raises ConfigError."""
+    stands under `watches:` there. `mllm` stands instead of it, and `device` overrides its own. Raises ConfigError."""
     raw = read_yaml(watches) if watches else {}
     if watches and "watches" not in raw:
         raw = {"watches": raw}
     own = raw.get("mllm", {})
-    own = {"use": own} if isinstance(own, str) else own
-    given = {key: value for key, value in (("use", mllm), ("device", device)) if value is not None}
-    raw |= {"streams": {}, "mllm": overlay(own, given) if isinstance(own, dict) else own}
+    own = {"use": mllm or own} if mllm or isinstance(own, str) else own
+    raw |= {"streams": {}, "mllm": own | given(device=device) if isinstance(own, dict) else own}
     if isinstance(known := raw.get("watches"), dict):
         # Whichever of the site's streams they stand on: a recording does not say which it is of.
         raw["watches"] = {
@@ -106,7 +104,7 @@ def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | No
     """The MLLM of a site, and the kind of its rewards; `longest` frames fit into a context, at less than native size if
     need be."""
     clock, config = SystemClock(), site.mllm
-    mllm = build_mllm(replace(config, timeout_s=max(config.timeout_s, PATIENCE_S)), clock)
+    mllm = build_mllm(patient(config, PATIENCE_S), clock)
     with _reading(site) as reader, ExitStack() as stack:
         background = reader.background
         stack.callback(lambda: background.run(mllm.close()))
@@ -137,23 +135,14 @@ def identity_of(config: MLLMConfig) -> str:
     folder = YARD if config.use == "yard" else Path(config.use.partition(":")[2])
     files = sorted(folder.glob("*.safetensors")) if config.use.startswith(("yard", "transformers:", "vllm:")) else []
     if len(files) == 1:
-        return _file_digest(files[0])
-    return _digest([redact_mllm(config.use), *map(_file_digest, files)])
+        return of_file(files[0])
+    return of_texts([redact_mllm(config.use), *map(of_file, files)])
 
 
 def _whole(rules: FitRules, frames: int, context_tokens: int) -> FitRules:
     """The rules under which so many frames fit into a context at what is native size then."""
     cap = max(rules.min_tokens_per_segment, context_tokens * rules.frames_per_segment // frames)
     return replace(rules, max_tokens_per_segment=min(cap, rules.max_tokens_per_segment))
-
-
-def _rows(data: Path) -> list[QaRow]:
-    try:
-        return read_rows(data)
-    except EngineError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _kind(rows: Sequence[QaRow]) -> RewardKind:
@@ -168,11 +157,3 @@ def _check_videos(data: Path, rows: list[QaRow], reader: RecordingReader) -> Non
             reader.length_s(video)
         except (ConfigError, SourceUnavailable) as error:
             raise ConfigError(f"line {row.number} of {data}: its video cannot be decoded ({error})") from error
-
-
-def _file_digest(file: Path) -> str:
-    return hashlib.sha256(content(file)).hexdigest()[:12]
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

@@ -11,8 +11,8 @@ from allocator_engine.train.rollout import ClipHop
 from pipeline.clock import SystemClock
 from pipeline.core.hops import HopRules
 from pipeline.lab.background import Background
+from pipeline.lab.exam import HOPS
 from pipeline.lab.footage import RecordingReader
-from pipeline.lab.trial import HOPS
 
 MOST_FRAMES = 256
 """Frames of a video, at most: a longer one is sampled more thinly."""
@@ -27,7 +27,7 @@ _HINTS: dict[Form, str] = {
 class VideoTasks:
     """A TaskSource of a video-QA file (see `allocator_engine.train.data`): an episode per video, a task per row.
 
-    Raises EngineMissing and ValueError as `read_rows` does, and ConfigError for a file that is no video.
+    Raises EngineMissing and ConfigError as `read_rows` does, ConfigError also for a file that is no video.
     """
 
     def __init__(self, file: Path, families: Collection[Family] = FAMILIES) -> None:

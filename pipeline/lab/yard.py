@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from allocator_engine.evaluate.tasks import Family, TaskSource
 from allocator_engine.fit import FitRules
-from allocator_engine.train.ahead import Ahead
-from allocator_engine.train.capo import Outside
 from pipeline.build import YARD
-from pipeline.lab.material import Material, bucket
 from samples.yard.episodes.tasks import WATCHES, YardTasks
 from samples.yard.versions import of_file, version
+
+if TYPE_CHECKING:
+    from pipeline.lab.material import Material
 
 YARDS = ("yard", "yard-distracted")
 """Tasks that are made from seeds; any other name is a file's."""
@@ -20,13 +21,16 @@ __all__ = ["WATCHES", "YARDS", "tasks_version", "yard", "yard_tasks"]
 
 
 @contextmanager
-def yard(prompts_per_step: int, threads: int, device: str) -> Iterator[Material]:
+def yard(prompts_per_step: int, threads: int, device: str) -> "Iterator[Material]":
     """The rendered yard, whose truth is known, and its own MLLM, asked in `threads` threads. Clips are rendered in a
     process of their own. Raises ConfigError where the weights of that MLLM are missing."""
-    from samples.yard.episodes.answerer import YardAnswerer  # loads torch, which a comparison need not
+    from allocator_engine.train.ahead import Ahead  # loads torch, as the others do, which a comparison need not
+    from allocator_engine.train.capo import Outside
+    from pipeline.lab.material import Material, bucket
+    from samples.yard.episodes.answerer import YardAnswerer
     from samples.yard.episodes.cells import SLOTS
     from samples.yard.episodes.clips import YardClips
-    from samples.yard.train.shape import grid
+    from samples.yard.shape import grid
 
     answerer, clips = YardAnswerer(YARD, device=device), YardClips()
     notes = {"world": version("world"), "grammar": version("grammar"), "truth": version("truth")}

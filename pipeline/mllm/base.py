@@ -25,14 +25,15 @@ _TIME_TOKENS = 12
 @dataclass(frozen=True, slots=True)
 class MLLMInfo:
     """A started MLLM: `name` as configured, the `family` (`model_type`), the token grid, whether its answers mean
-    anything at all (the tiny random checkpoint's do not, and says so), and how many frames a segment may hold (1 where
-    only images can be sent)."""
+    anything at all (the tiny random checkpoint's do not, and says so), how many frames a segment may hold (1 where
+    only images can be sent), and `notes` for people on how it answers."""
 
     name: str
     family: str
     grid: Grid
     meaningful: bool = True
     max_frames_per_segment: int = 2
+    notes: tuple[str, ...] = ()
 
 
 class MLLM(Protocol):

@@ -21,6 +21,7 @@ class Counters:
     out_of_memory  times the model's memory was out
     resent         requests sent again with their pixels because a picture was forgotten behind them
     retried        requests sent again because the server was busy
+    too_large      prompts that a server refused, after which a stream sends less at once
     evicted        prefixes that had to go for others, or were gone though they should have been kept
     stale          prefixes that no longer fitted their stream's context
     died           engines lost
@@ -31,6 +32,7 @@ class Counters:
     out_of_memory: int = 0
     resent: int = 0
     retried: int = 0
+    too_large: int = 0
     evicted: int = 0
     stale: int = 0
     died: int = 0

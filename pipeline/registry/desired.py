@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.config.entries import parse_sink, parse_stream, parse_watch
-from pipeline.config.site import SinkConfig, SiteConfig, StreamConfig, WatchConfig
+from pipeline.config.sinks import SinkConfig
+from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_url, scrub
 from pipeline.registry.entry import FILE_OWNER, Change, Entry, Kind, Spec

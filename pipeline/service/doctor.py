@@ -2,25 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
 
-from allocator_engine.check import condition_of
-from allocator_engine.errors import EngineError
+from allocator_engine.check import Finding, condition_of
 from pipeline.build import allocator_name, build_allocator, build_mllm, build_sink, engine_knows, engine_of
 from pipeline.clock import Clock
-from pipeline.config.site import MLLMConfig, SinkConfig, SiteConfig, StreamConfig, resolve
+from pipeline.config.mllm import MLLMConfig, YardConfig
+from pipeline.config.sinks import SinkConfig
+from pipeline.config.site import SiteConfig, StreamConfig
+from pipeline.config.values import resolve
 from pipeline.delivery.store import Store
-from pipeline.errors import EngineMismatch, ResadaptError
+from pipeline.errors import ResadaptError
 from pipeline.sources.probe import probe
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One part of a site: what it is, whether it works, and the reason or a description."""
-
-    what: str
-    healthy: bool
-    detail: str
 
 
 async def examine(site: SiteConfig, clock: Clock) -> list[Finding]:
@@ -48,8 +40,9 @@ def _stream(stream: StreamConfig, clock: Clock) -> str:
     if url.startswith("synthetic:"):
         return "a generated scene"
     found = probe(
-        url, clock=clock, read_s=2.0, open_timeout_s=stream.open_timeout_s, rtsp_transport=stream.rtsp_transport
-    )
+        url, clock=clock, read_s=2.0, open_timeout_s=stream.open_timeout_s, rtsp_transport=stream.rtsp_transport,
+        max_pixels=stream.max_pixels, video_track=stream.video_track,
+    )  # fmt: skip
     return f"{found.codec} {found.width}x{found.height} at {found.fps:g} fps, clock {found.clock}"
 
 
@@ -58,7 +51,8 @@ async def _mllm(config: MLLMConfig, clock: Clock) -> str:
     try:
         await mllm.start()
         note = "" if mllm.info.meaningful else ", whose answers mean nothing"
-        note += ", which knows its own demo world only" if config.use == "yard" else ""
+        note += ", which knows its own demo world only" if isinstance(config, YardConfig) else ""
+        note += "".join(f"; {one}" for one in mllm.info.notes)
         return f"{mllm.info.family}, {mllm.info.grid.cell_px} px per token{note}"
     finally:
         await mllm.close()
@@ -69,10 +63,7 @@ def _allocator(site: SiteConfig, clock: Clock) -> str:
     build_allocator(site, clock)
     if name != "learned":
         return name
-    try:
-        condition = condition_of(engine_of(site), site.engine.backend)
-    except EngineError as error:
-        raise EngineMismatch(str(error)) from error
+    condition = condition_of(engine_of(site), site.engine.backend)
     return f"learned, by {condition}" + ("" if engine_knows(site) else "; not known to be trained for this MLLM")
 
 

@@ -1,17 +1,14 @@
 """What all streams share and what can be exchanged while they run: sinks, allocator, metrics port, the GPU's budget."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
-
-from prometheus_client import start_http_server
 
 from pipeline.build import build_sink
 from pipeline.clock import Clock
-from pipeline.config.site import MetricsConfig, SinkConfig, SiteConfig
-from pipeline.errors import ConfigError
+from pipeline.config.sinks import SinkConfig
+from pipeline.config.site import MetricsConfig, SiteConfig
 from pipeline.metrics import Metrics
+from pipeline.service.health import Health
+from pipeline.service.port import Port
 from pipeline.sinks.base import Sink
 
 RESTARTING = ("mllm", "store")
@@ -61,34 +58,24 @@ class SinkSet:
 class MetricsPort:
     """The port on which Prometheus finds the metrics; moved without a gap."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, health: Callable[[], Health]) -> None:
         self._metrics = metrics
-        self._server: tuple[WSGIServer, Thread] | None = None
+        self._health = health
+        self._port: Port | None = None
 
     def move(self, address: MetricsConfig) -> Callable[[], None]:
         """Serve at an address, at none if its port is 0; the call it returns closes the place before.
 
         Raises ConfigError where that cannot be had; then nothing changes.
         """
-        before, self._server = self._server, self._open(address) if address.port else None
-        return partial(_close, before)
+        before, self._port = self._port, self._open(address) if address.port else None
+        return before.close if before else lambda: None
 
     def close(self) -> None:
         """Stop serving."""
-        _close(self._server)
-        self._server = None
+        if self._port:
+            self._port.close()
+        self._port = None
 
-    def _open(self, address: MetricsConfig) -> tuple[WSGIServer, Thread]:
-        try:
-            return start_http_server(address.port, address.host, self._metrics.registry)
-        except OSError as error:
-            raise ConfigError(
-                f"metrics cannot be offered on {address.host}:{address.port}: {error.strerror}"
-            ) from error
-
-
-def _close(server: tuple[WSGIServer, Thread] | None) -> None:
-    if server:
-        server[0].shutdown()
-        server[1].join(5.0)
-        server[0].server_close()
+    def _open(self, address: MetricsConfig) -> Port:
+        return Port(address, self._metrics.registry, self._health).open()

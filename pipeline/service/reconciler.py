@@ -12,7 +12,8 @@ import structlog
 
 from pipeline.build import build_sink
 from pipeline.clock import Clock
-from pipeline.config.site import SinkConfig, SiteConfig, load_site, parse_site, read_yaml
+from pipeline.config.sinks import SinkConfig
+from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml
 from pipeline.delivery.history import History
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, StoreUnavailable

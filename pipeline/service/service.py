@@ -6,42 +6,61 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import structlog
 
 from pipeline.allocators.switch import AllocatorSwitch
-from pipeline.build import MakeAllocator, build_allocator, build_fit_rules, build_keep, build_mllm
+from pipeline.build import (
+    MakeAllocator,
+    build_allocator,
+    build_fit_rules,
+    build_keep,
+    check_names,
+)
 from pipeline.clock import Clock
-from pipeline.config.site import BudgetConfig, MLLMConfig, SiteConfig, StreamConfig, resolve
+from pipeline.config.mllm import MLLMConfig
+from pipeline.config.site import BudgetConfig, SiteConfig, StreamConfig
+from pipeline.config.values import resolve
 from pipeline.core.budget import Ledger, Rate
-from pipeline.core.outcome import Decision
-from pipeline.core.state import StreamState
-from pipeline.delivery.outbox import Outbox
+from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay, SinkCounts
 from pipeline.delivery.store import Store
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
 from pipeline.loop import Runtime
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
-from pipeline.service.attachment import Attachment, StopReason
+from pipeline.service.attachment import Attachment, EndReason
 from pipeline.service.board import WatchBoard
 from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
+from pipeline.service.health import Health, Phase, Trouble
+from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
+from pipeline.service.removed import clear_removed, clear_stopped
 from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
 from pipeline.sinks.base import Sink
 from pipeline.types import Event
+from pipeline.waiting import first, stop
 
 log = structlog.get_logger()
+
+_T = TypeVar("_T")
+
+OUTBOX_CLOSE_S = 5.0
+"""How long, after the streams have ended, a store that is away is still tried, if `drain_s` is not shorter."""
+BEAT_S = 1.0
+"""How often the event loop shows that it runs."""
+STUCK_S = 60.0
+"""Without a beat for so long it counts as stuck, and the service as dead."""
 
 
 class Service:
     """Everything one process runs. Use as `async with Service(...) as service`; leaving drains.
 
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
-    cannot be opened at first is given up instead of being tried for ever. `compose` gives the site to begin with once
-    the store is open. `left` says after draining how many events wait in the store, by sink; `on_commit` is called when
-    decisions have become durable.
+    cannot be opened at first is given up instead of being tried for ever, and so is a store or MLLM that is away at the
+    start. `compose` gives the site to begin with once the store is open. `left` says after draining how many events
+    wait in the store, by sink; `on_commit` is called when decisions have become durable.
     """
 
     def __init__(
@@ -59,12 +78,20 @@ class Service:
         self._clock = clock
         self._insist = insist
         self._compose = compose
+        self._hurried = asyncio.Event()
         self._sinks = SinkSet(clock, extra_sinks)
-        self._metrics_port = MetricsPort(self.metrics)
-        self._streams = RunningStreams(self._start, self._stopped, lambda: self.site.drain_s)
+        self._metrics_port = MetricsPort(self.metrics, self.health)
+        self._streams = RunningStreams(self._start, self._stopped, lambda: self.site.drain_s, self._hurried)
         self._reconciling = asyncio.Lock()
         self._closing = False
         self._board = WatchBoard()
+        self._phase: Phase = "starting"
+        self._waiting_for: dict[str, str] = {}
+        self._lost: ResadaptError | None = None
+        self._broken = asyncio.Event()
+        self._beat_at_s = clock.monotonic_s()
+        self._outbox: Outbox | None = None
+        self._relay: Relay | None = None
 
     @property
     def attachments(self) -> dict[str, Attachment]:
@@ -84,7 +111,7 @@ class Service:
     @property
     def sink_counts(self) -> dict[str, SinkCounts]:
         """Totals by sink name."""
-        return self._relay.counts
+        return self._relay.counts if self._relay else {}
 
     @property
     def allocator(self) -> str:
@@ -93,18 +120,49 @@ class Service:
 
     def sink(self, name: str) -> Sink | None:
         """A sink that is served, by its name."""
-        return self._relay.sinks.get(name)
+        return self._relay.sinks.get(name) if self._relay else None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opened:
             await self._open(opened)
             self._opened = opened.pop_all()
+        self._phase = "serving"
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._phase = "draining"
         await self._opened.__aexit__(kind, error, trace)
+        self._phase = "ended"
+
+    def hurry(self) -> None:
+        """Cut short what drains, now or later: streams are cut, events stay in the store."""
+        self._hurried.set()
+
+    async def broken(self) -> None:
+        """Wait until the service can do nothing more. Raises why: NotOwner or StoreDamaged."""
+        await self._broken.wait()
+        if self._lost:
+            raise self._lost
+
+    def health(self) -> Health:
+        """How the service is. May be called from any thread."""
+        troubles = [Trouble(what, reason) for what, reason in list(self._waiting_for.items())]
+        outage = self._outbox.outage if self._outbox else None
+        if outage:
+            troubles.append(Trouble("store", outage))
+        for name, counts in list(self._relay.counts.items()) if self._relay else ():
+            if counts.last_error:
+                troubles.append(Trouble(f"sink {name}", counts.last_error))
+        for slug, keeper in list(self.supervisors.items()):
+            if keeper.trouble:
+                troubles.append(Trouble(f"stream {slug}", keeper.trouble))
+        silent_s = self._clock.monotonic_s() - self._beat_at_s
+        if silent_s > STUCK_S:
+            troubles.append(Trouble("process", f"its event loop has been stuck for {silent_s:.0f} s"))
+        live = self._lost is None and silent_s <= STUCK_S
+        return Health(live, live and self._phase == "serving" and not outage, self._phase, tuple(troubles))
 
     async def reconcile(self, site: SiteConfig, retry: bool = True) -> None:
         """Make what runs that of `site`, and return when it is so; see `begin_reconciling`."""
@@ -120,6 +178,7 @@ class Service:
         changed = changed_parts(self.site, site, RESTARTING)
         if changed:
             raise ConfigError(f"{', '.join(changed)} changed; that needs a restart of the process")
+        check_names(site, self._clock)
         async with self._reconciling:
             if self._closing:
                 return asyncio.gather()
@@ -137,40 +196,47 @@ class Service:
                 raise end
 
     async def _open(self, opened: AsyncExitStack) -> None:
-        """Open what the streams need. What is opened last is closed first: streams, outbox, relay, store."""
+        """Check what is cheap to check, then open what the streams need. What is opened last is closed first: streams,
+        outbox, relay, MLLM, store."""
         site = self.site
-        make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
-        mllm = build_mllm(site.mllm, self._clock)
-        opened.push_async_callback(mllm.close)
-        self._store = await asyncio.to_thread(
-            Store, resolve(site.store), self._clock, keep=build_keep(site.keep), exclusive=True
-        )
+        check_names(site, self._clock)
+        self._sinks.build(site.sinks)
+        beating = asyncio.create_task(self._beat(), name="beat")
+        opened.push_async_callback(stop, [beating])
+        opened.callback(self._metrics_port.close)
+        if self._insist:
+            self._metrics_port.move(site.metrics)
+        keep = build_keep(site.keep)
+        self._store = await self._patiently("store", partial(open_store, resolve(site.store), self._clock, keep))
         opened.callback(self._store.close)
         if self._compose:
             self.site = site = await self._compose(self._store)
         sinks = self._sinks.build(site.sinks)
-        self._relay = relay = Relay(self._store, sinks, self._clock, self._delivered)
+        self._relay = relay = Relay(self._store, sinks, self._clock, self._delivered, self._lose)
         opened.push_async_callback(relay.close)
-        await mllm.start()
+        await check_sinks(sinks, self._clock, refuse=self._insist)
+        make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
+        mllm = await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
+        opened.push_async_callback(mllm.close)
         others = set(self._store.sinks_owed()) - {sink.name for sink in sinks}
         if others:
             log.warning("events_wait_for_sinks_not_named_here", sinks=sorted(others))
         await relay.start()
         opened.push_async_callback(self._drain, relay)
-        self._outbox = Outbox(self._store, self._clock, self._committed)
-        opened.push_async_callback(self._outbox.close)
-        self._runtime = self._furnish(site.mllm, mllm, make_allocator)
+        self._outbox = outbox = Outbox(self._store, self._clock, self._committed, self._lose)
+        opened.push_async_callback(outbox.close, min(OUTBOX_CLOSE_S, site.drain_s))
+        self._runtime = self._furnish(site.mllm, mllm, outbox, make_allocator)
         opened.push_async_callback(self._allocator.close)
-        self._offer_metrics()
-        opened.callback(self._metrics_port.close)
-        if site.metrics.port and self._insist:
-            self._metrics_port.move(site.metrics)
+        self._count(outbox)
         opened.push_async_callback(self._detach_all)
-        await self._clear_orphans()
+        if self._insist:
+            paused = {slug for slug, stream in site.streams.items() if stream.paused}
+            await clear_removed(self._store, outbox, self._clock, kept=site.streams, paused=paused)
         await self.begin_reconciling(site)
 
     async def _exchange(self, site: SiteConfig) -> None:
         """Exchange what all streams share where it differs: all of it is made before anything changes."""
+        assert self._relay is not None
         differs = frozenset(changed_parts(self.site, site, EXCHANGED))
         make = await asyncio.to_thread(build_allocator, site, self._clock) if needs_allocator(self.site, site) else None
         sinks = self._sinks.build(site.sinks) if "sinks" in differs else None
@@ -184,11 +250,26 @@ class Service:
             await self._relay.exchange(sinks)
             for name in before - set(self._relay.counts):
                 self.metrics.forget_sink(name)
-            self._offer_sinks()
+            self._count_sinks()
         self._runtime.budget.share(_rate(site.gpu_budget) if site.gpu_budget else None)
         self._store.keep = build_keep(site.keep)
 
-    def _furnish(self, config: MLLMConfig, mllm: MLLM, make_allocator: MakeAllocator) -> Runtime:
+    async def _patiently(self, what: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """`attempt()`, again until what it needs is there, unless a person waits."""
+        if not self._insist:
+            return await attempt()
+        return await patiently(what, attempt, self._clock, self._waiting_for)
+
+    async def _beat(self) -> None:
+        while True:
+            self._beat_at_s = self._clock.monotonic_s()
+            await self._clock.sleep(BEAT_S)
+
+    def _lose(self, error: ResadaptError) -> None:
+        self._lost = self._lost or error
+        self._broken.set()
+
+    def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> Runtime:
         rules = build_fit_rules(config, mllm.info)
         gpu = self.site.gpu_budget
         self._allocator = AllocatorSwitch(make_allocator(rules, self.metrics.engine_call))
@@ -199,35 +280,17 @@ class Service:
             allocator=self._allocator,
             fit_rules=rules,
             mllm=mllm,
-            outbox=self._outbox,
+            outbox=outbox,
             metrics=self.metrics,
         )
 
     def _start(self, slug: str, stream: StreamConfig) -> StreamSupervisor:
         return StreamSupervisor(slug, stream, self._runtime, self._store, self._insist)
 
-    async def _stopped(self, slug: str, reason: StopReason) -> None:
+    async def _stopped(self, slug: str, reason: EndReason) -> None:
         self.metrics.forget(slug)
-        if reason != "drained":
-            await self._clear_watches(slug, f"stream {reason}")
-
-    async def _clear_orphans(self) -> None:
-        """Clear what is open on streams that went while the service was down."""
-        for slug in await asyncio.to_thread(self._store.streams):
-            stream = self.site.streams.get(slug)
-            if stream is None or stream.paused:
-                await self._clear_watches(slug, "stream detached" if stream is None else "stream paused")
-
-    async def _clear_watches(self, slug: str, reason: str) -> None:
-        """Clear what a stream that does not run has left open in the store."""
-        stored = await asyncio.to_thread(self._store.load, slug)
-        if stored is None:
-            return
-        state = StreamState.from_json(stored.state)
-        state, events = state.clear_watches(slug, stored.resume_s, self._clock.now(), reason)
-        if events:
-            await self._outbox.commit(Decision(slug, state.to_json(), events, stored.resume_s))
-            self.metrics.events.labels("watch.cleared").inc(len(events))
+        if self._outbox and not self._lost:
+            await clear_stopped(self._store, self._outbox, self._clock, slug, reason)
 
     async def _detach_all(self) -> None:
         async with self._reconciling:
@@ -235,18 +298,24 @@ class Service:
         await self._streams.drain()
 
     def _committed(self, new_events: int) -> None:
-        self._relay.wake(new_events)
+        if self._relay:
+            self._relay.wake(new_events)
         self.on_commit()
 
     async def _drain(self, relay: Relay) -> None:
         """Deliver what is decided, for at most `drain_s`; the rest stays in the store for the next start."""
-        counted = await relay.drain(self.site.drain_s)
+        if not self._lost:
+            await first(relay.drain(self.site.drain_s), self._hurried.wait())
         transient = {sink.name for sink in self._sinks.extra}
-        for name in counted:
-            if name in transient:
-                await asyncio.to_thread(self._store.forget_sink, name)
-            elif count := await asyncio.to_thread(self._store.pending, name):
-                self.left[name] = count
+        for name, counts in relay.counts.items():
+            try:
+                if name in transient:
+                    await asyncio.to_thread(self._store.forget_sink, name)
+                elif count := await asyncio.to_thread(self._store.pending, name):
+                    self.left[name] = count
+            except (StoreUnavailable, *FATAL):
+                if counts.pending and name not in transient:
+                    self.left[name] = counts.pending
         if self.left and self._insist:
             log.warning("events_left_in_store", **self.left)
 
@@ -255,16 +324,20 @@ class Service:
         for event in events:
             self.metrics.event_seconds.labels(sink).observe((now - event.time).total_seconds())
 
-    def _offer_metrics(self) -> None:
-        self.metrics.commit_retries.set_function(partial(getattr, self._outbox.counts, "retries"))
-        self._offer_sinks()
+    def _count(self, outbox: Outbox) -> None:
+        """Show in the metrics what store, sinks and MLLM count."""
+        self.metrics.commit_retries.set_function(partial(getattr, outbox.counts, "retries"))
+        self.metrics.event_conflicts.set_function(partial(getattr, self._store, "conflicts"))
+        self.metrics.task_crashes.labels("outbox").set_function(partial(getattr, outbox.counts, "crashes"))
+        self._count_sinks()
         if isinstance(self._runtime.mllm, Counting):
             self.metrics.watch_mllm(self._runtime.mllm.counts)
 
-    def _offer_sinks(self) -> None:
-        for name, counts in self._relay.counts.items():
+    def _count_sinks(self) -> None:
+        for name, counts in self.sink_counts.items():
             self.metrics.sink_pending.labels(name).set_function(partial(getattr, counts, "pending"))
             self.metrics.sink_failures.labels(name).set_function(partial(getattr, counts, "failures"))
+            self.metrics.task_crashes.labels(f"relay {name}").set_function(partial(getattr, counts, "crashes"))
 
 
 def _rate(budget: BudgetConfig) -> Rate:

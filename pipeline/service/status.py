@@ -65,7 +65,7 @@ def _of_run(state: State, attachment: Attachment, run: StreamRun, now: datetime)
     return StreamStatus(
         state,
         attachment.since,
-        attachment.reason,
+        attachment.trouble or "",
         run.decided_s,
         max((now - seen).total_seconds(), 0.0) if seen and attachment.source.live else None,
         counts.granted,

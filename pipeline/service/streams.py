@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from pipeline.config.site import StreamConfig
-from pipeline.service.attachment import StopReason
+from pipeline.service.attachment import EndReason
 from pipeline.service.supervisor import StreamSupervisor
 
 
@@ -13,19 +13,21 @@ class RunningStreams:
     """The streams of a service, by slug.
 
     `start` begins a stream, `stopped` is awaited after one has ended for a reason; stopping may take `drain_s()`
-    seconds, after which the stream is cut.
+    seconds, or until it is `hurried`; then the stream is cut.
     """
 
     def __init__(
         self,
         start: Callable[[str, StreamConfig], StreamSupervisor],
-        stopped: Callable[[str, StopReason], Awaitable[None]],
+        stopped: Callable[[str, EndReason], Awaitable[None]],
         drain_s: Callable[[], float],
+        hurried: asyncio.Event,
     ) -> None:
         self.running: dict[str, StreamSupervisor] = {}
         self._start = start
         self._stopped = stopped
         self._drain_s = drain_s
+        self._hurried = hurried
         self._wanted: Mapping[str, StreamConfig] = {}
         self._turning: dict[str, asyncio.Task[None]] = {}
         self._retried: set[str] = set()
@@ -68,7 +70,7 @@ class RunningStreams:
     async def _stop(self, slug: str) -> None:
         self._retried.discard(slug)
         reason = self._reason(slug)
-        await self.running[slug].stop(self._drain_s(), reason)
+        await self.running[slug].stop(self._drain_s(), self._hurried, reason)
         del self.running[slug]
         await self._stopped(slug, reason)
 
@@ -82,7 +84,7 @@ class RunningStreams:
         stream = None if self._draining else self._wanted.get(slug)
         return None if stream is None or stream.paused else stream
 
-    def _reason(self, slug: str) -> StopReason:
+    def _reason(self, slug: str) -> EndReason:
         if self._draining:
             return "drained"
         stream = self._wanted.get(slug)

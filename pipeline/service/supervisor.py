@@ -11,11 +11,12 @@ from pipeline.core.budget import Rate
 from pipeline.core.context import Context
 from pipeline.core.relook import PictureRing
 from pipeline.core.state import StreamRun, StreamState
+from pipeline.delivery.outbox import FATAL
 from pipeline.delivery.store import Store
 from pipeline.errors import ResadaptError, StoreUnavailable
 from pipeline.loop import Runtime
 from pipeline.redact import plain_traceback, scrub
-from pipeline.service.attachment import Attachment, StopReason
+from pipeline.service.attachment import Attachment, EndReason
 from pipeline.waiting import back_off_s, first
 
 log = structlog.get_logger()
@@ -42,20 +43,28 @@ class StreamSupervisor:
         """True if it has given up."""
         return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
 
-    async def stop(self, deadline_s: float, reason: StopReason = "drained") -> None:
-        """Let the hop under way be decided, for at most `deadline_s` seconds; then cut it. A cut stream, like one
-        whose process was killed, has no `stream.ended`: the next start goes on from what was committed."""
+    @property
+    def trouble(self) -> str | None:
+        """Why it gives no pictures now, if it does not."""
+        if self.failed and not self.task.cancelled():
+            return scrub(str(self.task.exception()))
+        return self.attachment.trouble if self.attachment else None
+
+    async def stop(self, deadline_s: float, hurried: asyncio.Event, reason: EndReason) -> None:
+        """Let the hop under way be decided, for at most `deadline_s` seconds or until it is `hurried`; then cut it. A
+        cut stream, like one whose process was killed, has no `stream.ended`: the next start goes on from what was
+        committed."""
         self._stopping.set()
         if self.attachment:
             await self.attachment.stop(reason)
-        done, _ = await asyncio.wait([self.task], timeout=deadline_s)
-        if not done:
-            log.warning("stream_cut", stream=self._slug, waited_s=deadline_s)
+        await first(asyncio.wait([self.task], timeout=deadline_s), hurried.wait())
+        if not self.task.done():
+            log.warning("stream_cut", stream=self._slug, waited_at_most_s=deadline_s)
             self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
     async def _keep(self) -> None:
-        failures = 0
+        failures, began_s = 0, self._runtime.clock.monotonic_s()
         while not self._stopping.is_set():
             try:
                 self.attachment = await self._attach()
@@ -64,6 +73,8 @@ class StreamSupervisor:
                 return
             except StoreUnavailable as error:
                 log.warning("stream_waits_for_store", stream=self._slug, reason=str(error))
+            except FATAL:
+                raise  # the whole service's, which says so once
             except ResadaptError as error:
                 if self._insist:
                     log.error("stream_failed", stream=self._slug, reason=scrub(str(error)))
@@ -73,8 +84,10 @@ class StreamSupervisor:
                 self._runtime.metrics.crashes.labels(self._slug).inc()
             finally:
                 self._runtime.budget.close(self._slug)
-            failures += 1
+            lasted_s = self._runtime.clock.monotonic_s() - began_s
+            failures = 1 if lasted_s > 2 * RESTART_S[1] else failures + 1
             await self._pause(back_off_s(failures, *RESTART_S))
+            began_s = self._runtime.clock.monotonic_s()
 
     async def _attach(self) -> Attachment:
         slug, stream, runtime = self._slug, self.stream, self._runtime

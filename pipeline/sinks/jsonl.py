@@ -9,9 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
+import structlog
+
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.sinks.cloudevents import encode
 from pipeline.types import Event
+
+log = structlog.get_logger()
 
 _BLOCK_BYTES = 65_536
 _LINE_START = b'{"specversion"'
@@ -22,16 +26,21 @@ class _Taken(ValueError):
 
 
 class JsonlSink:
-    """Appends to the file at `path`, whose folder is made, with one fsync per batch.
+    """Appends to the file at `path`, whose folder is made, with one fsync per batch. A new file is its owner's alone.
 
-    A last line without an end, left by a crash, is cut off when the file is opened. A file that was moved away (log
-    rotation) is begun anew. One process at a time writes to a file. `publish` raises SinkUnavailable for whatever the
-    system refuses, `check` ConfigError.
+    What a crash left behind the last whole line, an event without its end or the zeros of blocks that were never
+    written, is cut off and logged when the file is opened. A file that was moved away (log rotation) is begun anew. One
+    process at a time writes to a file. `publish` raises SinkUnavailable for whatever the system refuses, `check`
+    ConfigError, as for a path that names no file.
     """
 
     def __init__(self, path: str | Path, name: str | None = None) -> None:
         self.name = name or f"jsonl:{path}"
         self._path = Path(path)
+        if self._path == Path() or str(path).startswith("//"):
+            raise ConfigError(
+                f"{self.name} names no file: {str(path)!r}; expected jsonl:PATH, such as jsonl:events.jsonl"
+            )
         self._fd = -1
         self._thread = ThreadPoolExecutor(1, "jsonl")
 
@@ -74,9 +83,10 @@ class JsonlSink:
         self._close()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self._claim()
-            _cut_incomplete_line(self._fd)
+            if cut := _cut_incomplete_line(self._fd):
+                log.warning("journal_mended", path=str(self._path), cut_bytes=cut)
             _sync_folder(self._path.parent)
         except OSError as error:
             self._close()
@@ -143,16 +153,19 @@ def _write_all(fd: int, content: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _cut_incomplete_line(fd: int) -> None:
-    """Cut a last line that has no end. Raises ValueError when it is not one of ours: then it is somebody's text."""
+def _cut_incomplete_line(fd: int) -> int:
+    """Cut what stands behind the last whole line, and return its size. Raises ValueError when it is no part of an event
+    of ours, nor zeros: then it is somebody's text."""
     size = os.fstat(fd).st_size
     start = _start_of_last_line(fd, size)
     if start == size:
-        return
-    if not _LINE_START.startswith(os.pread(fd, min(len(_LINE_START), size - start), start)):
+        return 0
+    head = os.pread(fd, min(len(_LINE_START), size - start), start)
+    if not _LINE_START.startswith(head.rstrip(b"\0")):
         raise ValueError("its last line is no event; expected a new file, or one of events")
     os.ftruncate(fd, start)
     os.fsync(fd)
+    return size - start
 
 
 def _start_of_last_line(fd: int, size: int) -> int:

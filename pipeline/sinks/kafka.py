@@ -7,33 +7,30 @@ is sent after a newer one of its stream.
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Literal, TypeVar
+from uuid import UUID
 
 import structlog
-from kafka import KafkaProducer
 from kafka.errors import (
     AuthorizationError,
-    InvalidReceiveError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
-    RequestTimedOutError,
-    SaslAuthenticationFailedError,
     UnknownTopicOrPartitionError,
-    UnsupportedSaslMechanismError,
 )
 from kafka.producer.future import FutureRecordMetadata
 
+from pipeline.clock import Clock, SystemClock
+from pipeline.config.sinks import KafkaSecurity
 from pipeline.errors import SinkUnavailable
 from pipeline.redact import scrub
 from pipeline.sinks.cloudevents import KafkaMessage, reduced, to_kafka
-from pipeline.sinks.kafka_address import KafkaSecurity as KafkaSecurity
-from pipeline.sinks.kafka_address import parse_kafka_url as parse_kafka_url
+from pipeline.sinks.kafka_address import client_options
+from pipeline.sinks.kafka_connect import Connected, connect
 from pipeline.types import Event
 
 log = structlog.get_logger()
@@ -42,6 +39,8 @@ CONNECT_S = 5.0
 """How long connecting may take before the batch counts as refused."""
 DELIVER_S = 15.0
 """How long a wave may take to be acknowledged before it counts as refused."""
+BATCH_S = 45.0
+"""How long a batch may take in all, connecting included, before the rest of it counts as refused."""
 ALONE_BYTES = 16_384
 """A larger event is sent alone, so that one that the broker refuses for its size takes no other with it."""
 WAVE_BYTES = 262_144
@@ -49,7 +48,7 @@ WAVE_BYTES = 262_144
 EVENT_BYTES = 16_777_216
 """Largest event that is offered to a broker at all."""
 SETTLE_S = 2.0
-"""How much longer than its own deadline the client may take to say what became of a wave, or to close."""
+"""How much longer than its own deadline the client may take to settle a wave, all its events together."""
 
 Message = tuple[Event, KafkaMessage]
 """An event and its form on the wire."""
@@ -57,9 +56,8 @@ Message = tuple[Event, KafkaMessage]
 _T = TypeVar("_T")
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
-# kafka-python logs every try of every connection. The relay reports an outage once, with the reason collected below.
+# kafka-python logs every try of every connection. The relay reports an outage once, with the reason.
 _chatter = logging.getLogger("kafka")
-_chatter.setLevel(logging.WARNING)
 _chatter.propagate = False
 _chatter.addHandler(logging.NullHandler())
 
@@ -68,7 +66,8 @@ class KafkaSink:
     """Publishes to `topic` at `bootstrap` (`host:port,...`). Nothing connects before it has to.
 
     An event that the broker refuses for its size goes out under its own id with its data cut down (see
-    `cloudevents.reduced`), logged and counted in `reduced`: it must neither be lost nor hold up its stream for ever.
+    `cloudevents.reduced`), logged and counted in `reduced`: it must neither be lost nor hold up its stream for ever. A
+    topic that was deleted and created anew is logged: what it held is gone.
     """
 
     def __init__(
@@ -81,23 +80,27 @@ class KafkaSink:
         compression: Literal["gzip"] | None = None,
         connect_s: float = CONNECT_S,
         deliver_s: float = DELIVER_S,
+        batch_s: float = BATCH_S,
+        clock: Clock = SystemClock(),
     ) -> None:
         self.name = name or f"kafka:{topic}"
         self.reduced = 0
         self._bootstrap = bootstrap
         self._topic = topic
+        self._connect_s = connect_s
         self._deliver_s = deliver_s
+        self._batch_s = batch_s
+        self._clock = clock
         self._closing = False
-        self._producer: KafkaProducer | None = None
+        self._connected: Connected | None = None
+        self._topic_id: UUID | None = None
         self._thread = ThreadPoolExecutor(1, "kafka")
-        self._options = security.options() | {
+        self._options = client_options(security) | {
             "bootstrap_servers": bootstrap.split(","),
             "client_id": "resadapt",
             "acks": "all",
             "enable_idempotence": True,
             "compression_type": compression,
-            "bootstrap_timeout_ms": round(connect_s * 1000),
-            "max_block_ms": round(connect_s * 1000),
             "request_timeout_ms": round(deliver_s * 1000 / 3),
             "delivery_timeout_ms": round(deliver_s * 1000),
             "reconnect_backoff_max_ms": 1000,
@@ -145,100 +148,80 @@ class KafkaSink:
         return f"{where} did not take events: {scrub(str(error)) or type(error).__name__}"
 
     def _send_all(self, messages: Sequence[Message]) -> None:
+        until_s = self._clock.monotonic_s() + self._batch_s
         for wave in waves(messages):
             try:
-                self._send(wave)
+                self._send(wave, until_s)
             except _TOO_LARGE:
                 self._discard()  # the client never recovers from this one
                 for message in wave:
-                    self._send_alone(message)
+                    self._send_alone(message, until_s)
+        self._note_topic()
 
-    def _send_alone(self, message: Message) -> None:
+    def _send_alone(self, message: Message, until_s: float) -> None:
         try:
-            self._send([message])
+            self._send([message], until_s)
         except _TOO_LARGE:
             self._discard()
             event = reduced(message[0], len(message[1].value))
-            self._send([(event, to_kafka(event))])
+            self._send([(event, to_kafka(event))], until_s)
             self.reduced += 1
             log.warning("event_reduced", sink=self.name, event_id=event.id, bytes=len(message[1].value))
 
-    def _send(self, wave: Sequence[Message]) -> None:
+    def _send(self, wave: Sequence[Message], until_s: float) -> None:
         """Send, and return when all is acknowledged. Raises when none of it is under way any more."""
-        producer = self._producer or self._connect()
-        futures = []
+        if self._clock.monotonic_s() >= until_s:
+            raise KafkaTimeoutError(f"the batch took longer than {self._batch_s:g} s")
+        producer = (self._connected or self._connect()).producer
+        futures: list[FutureRecordMetadata] = []
         try:
             for _, message in wave:
                 futures.append(
                     producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers))
                 )
         finally:
-            failure = self._settle(producer, futures)
+            failure = self._settle(futures, until_s)
         if failure:
             raise failure
 
-    def _settle(self, producer: KafkaProducer, futures: Sequence[FutureRecordMetadata]) -> KafkaError | None:
-        """Wait until every future has succeeded or failed, and give back the first failure."""
-        failures = []
-        with suppress(KafkaError):  # a batch that the client had to split counts as unknown here
-            producer.flush(timeout=self._deliver_s + SETTLE_S)
+    def _settle(self, futures: Sequence[FutureRecordMetadata], until_s: float) -> KafkaError | None:
+        """Wait until every future has succeeded or failed, and give back the first failure. What is not settled in time
+        is given up with its producer."""
+        now_s = self._clock.monotonic_s()
+        until_s = min(until_s, now_s + self._deliver_s + SETTLE_S)
+        if self._connected:
+            with suppress(KafkaError):  # a batch that the client had to split counts as unknown here
+                self._connected.producer.flush(timeout=until_s - now_s)
+        failure = None
         for future in futures:
             try:
-                future.get(timeout=SETTLE_S)
+                future.get(timeout=max(until_s - self._clock.monotonic_s(), 0))
             except KafkaError as error:
-                failures.append(error)
-        return failures[0] if failures else None
+                failure = failure or error
+        if not all(future.is_done for future in futures):
+            self._discard()
+        return failure
 
-    def _connect(self) -> KafkaProducer:
+    def _connect(self) -> Connected:
         if self._closing:
             raise SinkUnavailable(f"sink {self.name} is closed")
-        with _overheard() as heard:
-            try:
-                producer = KafkaProducer(**self._options)
-            except KafkaError as error:
-                raise SinkUnavailable(f"Kafka at {self._bootstrap} cannot be reached: {self._reason(heard)}") from error
-            try:
-                producer.partitions_for(self._topic)
-            except KafkaTimeoutError as error:
-                _abandon(producer)
-                # The client waits for a missing topic to appear and never says that it is missing, but in its log.
-                raise UnknownTopicOrPartitionError() if self._topic in heard.missing else error from error
-            except KafkaError:
-                _abandon(producer)
-                raise
-        self._producer = producer
-        return producer
+        self._connected = connect(self._options, self._topic, self._connect_s, self._clock)
+        self._note_topic()
+        return self._connected
 
-    def _reason(self, heard: "_Heard") -> str:
-        """The most telling of what was heard."""
-        for error in heard.errors:
-            text = scrub(str(error))
-            if isinstance(error, SaslAuthenticationFailedError):
-                return f"it refuses the user name or password: {text.rpartition('Error: ')[2]}"
-            if isinstance(error, UnsupportedSaslMechanismError):
-                return f"it does not offer this SASL mechanism: {text}"
-            if "Handshake failed" in text:
-                return (
-                    f"TLS failed, check security.protocol, ca_file and check_hostname: {text.partition('failed: ')[2]}"
-                )
-            if isinstance(error, InvalidReceiveError):
-                return "it does not speak plain Kafka, check security.protocol: it may want TLS"
-        # The last attempt is cut off when time is up, which says nothing of the broker.
-        late = (KafkaTimeoutError, RequestTimedOutError)
-        others = [scrub(str(error)) for error in heard.errors if not isinstance(error, late)]
-        if others and all(text.endswith("socket disconnected") for text in others):
-            if self._options["sasl_mechanism"]:
-                return "it hangs up during the login, as brokers do on a wrong user name or password"
-            return "it hangs up at once, check security.protocol: it may want TLS or a login"
-        return others[-1].removeprefix("KafkaConnectionError: ") if others else "no answer in time"
+    def _note_topic(self) -> None:
+        told = self._connected.topic_id(self._topic) if self._connected else None
+        if told and self._topic_id and told != self._topic_id:
+            log.warning("topic_created_anew", sink=self.name, topic=self._topic, before=str(self._topic_id))
+        self._topic_id = told or self._topic_id
 
     def _count_partitions(self) -> int:
-        return len((self._producer or self._connect()).partitions_for(self._topic))
+        return (self._connected or self._connect()).found.partitions
 
     def _discard(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer:
-            _abandon(producer)
+        connected, self._connected = self._connected, None
+        if connected:
+            connected.end()
 
 
 def waves(messages: Iterable[Message]) -> Iterator[list[Message]]:
@@ -257,42 +240,3 @@ def waves(messages: Iterable[Message]) -> Iterator[list[Message]]:
             wave, size = [], 0
     if wave:
         yield wave
-
-
-class _Heard(logging.Handler):
-    """What the client says in its log while it connects, for it raises the same timeout whatever went wrong."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.errors: list[BaseException] = []
-        self.missing: set[object] = set()
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        said = record.args if isinstance(record.args, tuple) else ()
-        if str(record.msg).startswith("Topic %s not found"):
-            self.missing.update(said)
-        elif record.thread == self._thread:
-            self.errors.extend(item for item in said if isinstance(item, BaseException))
-
-
-@contextmanager
-def _overheard() -> Iterator[_Heard]:
-    heard = _Heard()
-    _chatter.addHandler(heard)
-    try:
-        yield heard
-    finally:
-        _chatter.removeHandler(heard)
-
-
-def _abandon(producer: KafkaProducer) -> None:
-    """Close a producer, with nothing of what it holds sent any more.
-
-    Its own `close` (kafka-python 3.0) gives up before it stops the sender while a batch is not settled, and the sender
-    would go on to send that batch.
-    """
-    producer._sender.force_close()
-    producer._sender.join(SETTLE_S)
-    with suppress(KafkaError):
-        producer.close(timeout=0)

@@ -10,8 +10,11 @@ from pipeline.errors import SourceStalled, SourceUnavailable
 from pipeline.sources.address import parse_address
 from pipeline.sources.av_decode import DecodeThread, SourceState
 from pipeline.sources.av_open import AvOptions
-from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.base import Notice, Notify, Sampler, SourceCounts, ignore
+from pipeline.sources.findings import Findings
+from pipeline.sources.rhythm import Rhythm
 from pipeline.sources.ring import Ring
+from pipeline.sources.shape import MAX_PIXELS
 from pipeline.sources.timeline import Timeline
 from pipeline.types import Frame
 
@@ -52,10 +55,19 @@ class AvSource:
         on_corrupt: Literal["keep", "drop"] = "drop",
         rtsp_transport: str = "tcp",
         start_s: float = 0.0,
+        first_picture_s: float = 30.0,
+        max_pixels: int = MAX_PIXELS,
+        video_track: int | None = None,
     ) -> None:
-        options = AvOptions(hwaccel, stall_s, open_timeout_s, ring_frames, on_corrupt, rtsp_transport, start_s)
-        address, timeline = parse_address(url, live), Timeline(start_s)
-        self._state = SourceState(address, options, clock, realtime, options.device(), timeline)
+        options = AvOptions(
+            hwaccel, stall_s, open_timeout_s, ring_frames, on_corrupt, rtsp_transport, start_s, first_picture_s,
+            max_pixels, video_track,
+        )  # fmt: skip
+        address = parse_address(url, live)
+        self._state = SourceState(
+            address, options, clock, realtime, options.device(), Timeline(start_s), Rhythm(stall_s, first_picture_s),
+            Findings(address.scheme, rtsp_transport),
+        )  # fmt: skip
         self._name = name
         self._thread: DecodeThread | None = None
 
@@ -71,7 +83,7 @@ class AvSource:
         """Running totals across connections."""
         return self._state.counts
 
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+    async def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
         """See Source. A recording that is read again goes on behind the last frame that was handed over.
 
         Raises ConfigError for a file that is missing or holds no video, since no retry can help.
@@ -82,9 +94,12 @@ class AvSource:
         thread.start()
         watch = asyncio.create_task(self._watch(thread), name=f"stall watch {self._name}")
         try:
-            while (frame := await thread.ring.get()) is not None:
-                self._state.consumed_s = frame.pts_s
-                yield frame
+            while (item := await thread.ring.get()) is not None:
+                if isinstance(item, Notice):
+                    await notify(item)
+                    continue
+                self._state.consumed_s = item.pts_s
+                yield item
         finally:
             watch.cancel()
             await self._stop(thread)
@@ -95,7 +110,8 @@ class AvSource:
             await self._stop(self._thread)
 
     async def _watch(self, thread: DecodeThread) -> None:
-        """Give the consumer an error when a connection does not open, or a live one shows no picture, in time.
+        """Give the consumer an error when a connection does not open, or a live one falls silent or shows no picture,
+        in time.
 
         The thread may be blocked then and cannot; what it says later is not heard.
         """
@@ -108,14 +124,21 @@ class AvSource:
                 thread.ring.end(SourceUnavailable(f"{shown} did not answer within {opening_s:g} s"))
                 return
             await clock.sleep(min(rest_s, options.stall_s))
+        opened_s = thread.opened_s
         while thread.live:
-            newest_s = thread.opened_s if thread.picture_s is None else thread.picture_s
-            rest_s = newest_s + options.stall_s - clock.monotonic_s()
-            if rest_s <= 0:
-                silence = f"has shown no picture for {options.stall_s:g} s"
-                thread.ring.end(SourceStalled(f"{shown} is connected but {silence}"))
+            now_s, patience_s = clock.monotonic_s(), self._state.rhythm.patience_s
+            # Before the first picture any packet is a sign of life; then only video is.
+            newest_s = (thread.heard_s if thread.packet_s is None else thread.packet_s) or opened_s
+            silent_s = newest_s + patience_s - now_s
+            blind_s = (thread.picture_s or opened_s) + max(options.first_picture_s, patience_s) - now_s
+            if silent_s <= 0:
+                thread.ring.end(SourceStalled(f"{shown} is connected but {silence(thread, patience_s)}"))
                 return
-            await clock.sleep(rest_s)
+            if blind_s <= 0:
+                thread.ring.end(SourceStalled(f"{shown} {blindness(thread, options.first_picture_s)}"))
+                return
+            # The patience shrinks as the rhythm gets known, so it is looked at more often than it is reached.
+            await clock.sleep(min(silent_s, blind_s, options.stall_s / 2))
 
     async def _stop(self, thread: DecodeThread) -> None:
         thread.stop()
@@ -126,3 +149,25 @@ class AvSource:
                 log.info("%s: its thread is still inside FFmpeg and ends at its read limit", self._name)
                 return
             await asyncio.sleep(0.01)
+
+
+def silence(thread: DecodeThread, patience_s: float) -> str:
+    """What a stream does that sends nothing, and why that is taken for a loss."""
+    if thread.heard_s is None:
+        return f"silent: not one packet, and no picture for {patience_s:g} s"
+    what = "packet" if thread.packet_s is not None else "packet, nor one of video before,"
+    return (
+        f"silent: no {what} and no picture for {patience_s:g} s; where a camera may pause so long, set stall_s higher"
+    )
+
+
+def blindness(thread: DecodeThread, limit_s: float) -> str:
+    """Why packets that flow show no picture, and what to do about it."""
+    if thread.packet_s is None:
+        return f"sends sound or data but no video, and has shown no picture for {limit_s:g} s (first_picture_s)"
+    if not thread.keys:
+        return (
+            f"sends video but no key frame, and has shown no picture for {limit_s:g} s (first_picture_s): set the"
+            " camera's key frame (I frame) interval to 1 or 2 s, or first_picture_s above it"
+        )
+    return f"sends video that cannot be decoded, and has shown no picture for {limit_s:g} s (first_picture_s)"

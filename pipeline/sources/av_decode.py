@@ -2,28 +2,30 @@
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
+from typing import cast
 
 import av
-from av import Packet, VideoFrame
+from av import VideoFrame
 from av.error import FFmpegError
-from av.video.stream import VideoStream
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address
+from pipeline.sources.av_decoder import Decoder, VideoPacket
 from pipeline.sources.av_open import AvOptions, Connection, Opener
 from pipeline.sources.av_picture import AvPicture
-from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.base import Notice, Sampler, SourceCounts
+from pipeline.sources.findings import Findings
 from pipeline.sources.pace import Pacer
+from pipeline.sources.rhythm import Rhythm
 from pipeline.sources.ring import Ring, RingClosed
+from pipeline.sources.rtp_loss import losses_heard
+from pipeline.sources.soundness import Verdict
 from pipeline.sources.timeline import Timeline
 from pipeline.types import ClockQuality, Frame
-
-VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in its stub only
 
 READ_ERRORS = 32
 """Failed reads of a recording in a row before it is given up; each is counted."""
@@ -43,7 +45,8 @@ class SourceState:
     """What a source is and what it keeps across its connections.
 
     `consumed_s` is the stream time of the newest frame that its consumer took, `was_live` whether a connection was
-    live, `device` the hardware to try (None once it was refused). One reader at a time writes to it.
+    live, `device` the hardware to try (None once it was refused), `rhythm` how often its packets come, `findings` what
+    people were told of it. One reader at a time writes to it.
     """
 
     address: Address
@@ -52,22 +55,29 @@ class SourceState:
     realtime: bool
     device: str | None
     timeline: Timeline
+    rhythm: Rhythm
+    findings: Findings
     counts: SourceCounts = field(default_factory=SourceCounts)
     consumed_s: float | None = None
     was_live: bool = False
 
 
 class DecodeThread:
-    """Reads one connection in a daemon thread into `ring`, which carries its frames, its end and its error.
+    """Reads one connection in a daemon thread into `ring`, which carries its frames, what was found out about it, its
+    end and its error.
 
-    `opened_s` and `picture_s` are the monotonic times of the opening and of the newest decoded picture, None before.
+    `opened_s`, `heard_s`, `packet_s` and `picture_s` are the monotonic times of the opening, of the newest packet of
+    any kind, of the newest of video and of the newest decoded picture, None before; `keys` counts the key frames.
     """
 
-    def __init__(self, state: SourceState, ring: Ring[Frame], sampler: Sampler) -> None:
+    def __init__(self, state: SourceState, ring: Ring[Frame | Notice], sampler: Sampler) -> None:
         self.ring = ring
         self.live = state.address.likely_live
         self.opened_s: float | None = None
+        self.heard_s: float | None = None
+        self.packet_s: float | None = None
         self.picture_s: float | None = None
+        self.keys = 0
         self._to = state
         self._address = state.address
         self._clock = state.clock
@@ -103,16 +113,17 @@ class DecodeThread:
 
     def _read(self) -> SourceUnavailable | None:
         """Read to the end; a live connection that ends is unavailable."""
-        with self._opener.connect() as connection:
+        # Losses are heard from the opening on, which reads the first packets.
+        with losses_heard(self._by_udp) as lost, self._opener.connect() as connection:
             if self.ring.closed:
                 raise RingClosed
             self._begin(connection)
             try:
-                self._deliver(connection)
+                self._deliver(connection, lost)
             except (FFmpegError, OSError) as error:
                 if self.ring.closed:
                     raise RingClosed from None
-                since_s = self.picture_s or self.opened_s or self._clock.monotonic_s()
+                since_s = self.packet_s or self.heard_s or self.opened_s or self._clock.monotonic_s()
                 raise self._opener.broken(error, since_s) from None
             if self.live:
                 return SourceUnavailable(f"{self._address.shown} ended, as a live stream should not")
@@ -136,31 +147,50 @@ class DecodeThread:
             end_s=connection.duration_s,
             resume_s=self._after_s,
         )
+        to.rhythm.connect()
+        to.findings.connect()
         if not live:
             connection.seek(max(to.options.start_s, self._after_s or 0.0))
         self._pacer = _pacer(self._address, live=live, realtime=to.realtime)
         self._drop_oldest = live or to.realtime
         self._labels = _Labels(connection, self._address, self._clock, arrival=self._drop_oldest)
+        self._decoder = Decoder(connection, self._counts)
         self.live = to.was_live = live
         self.opened_s = self._clock.monotonic_s()
 
-    def _deliver(self, connection: Connection) -> None:
+    def _deliver(self, connection: Connection, lost: Callable[[], bool]) -> None:
         tick_s = connection.tick_s if connection.has_clock else None
+        context = connection.video.codec_context
         for packet in self._packets(connection):
             if self.ring.closed:
                 raise RingClosed
             self._labels.learn(packet)
-            for frame in self._decode(packet):
-                self._take(frame, None if frame.pts is None or tick_s is None else frame.pts * tick_s)
+            for frame, verdict in self._decoder.decode(packet, lost()):
+                self._opener.check_size(frame.width, frame.height)
+                media_s = None if frame.pts is None or tick_s is None else frame.pts * tick_s
+                self._take(frame, verdict, media_s, connection)
+            self.keys = self._decoder.keys
+            self._opener.check_size(context.width, context.height)
+
+    @property
+    def _by_udp(self) -> bool:
+        """Whether packets of RTP may be lost on their way."""
+        scheme, transport = self._address.scheme, self._to.options.rtsp_transport
+        return scheme == "rtp" or (scheme in ("rtsp", "rtsps") and transport.startswith("udp"))
 
     def _packets(self, connection: Connection) -> Iterator[VideoPacket]:
-        """The packets of the connection. A recording is read on behind damage, a live stream is not."""
-        failed = 0
+        """The packets of its video. A recording is read on behind damage, a live stream is not."""
+        container, failed = connection.container, 0
         while True:
             try:
-                for packet in connection.container.demux(connection.video):
+                # Of a live stream all packets, for sound shows that the camera is there.
+                for packet in container.demux() if self.live else container.demux(connection.video):
                     failed = 0
-                    yield packet
+                    now_s = self.heard_s = self._clock.monotonic_s()
+                    if packet.stream.index == connection.video.index:
+                        self.packet_s = now_s
+                        self._to.rhythm.beat(now_s)
+                        yield cast("VideoPacket", packet)
                 return
             except av.error.InvalidDataError:
                 failed += 1
@@ -168,38 +198,35 @@ class DecodeThread:
                 if self.live or failed >= READ_ERRORS:
                     raise
 
-    def _decode(self, packet: VideoPacket) -> list[VideoFrame]:
-        try:
-            return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
-        except av.error.EOFError:
-            return []
-        except FFmpegError:
-            self._counts.decode_errors += 1
-            return []
-
-    def _take(self, frame: VideoFrame, media_s: float | None) -> None:
-        """One decoded frame: place it, wait for its time, and hand it over if it is wanted."""
+    def _take(self, frame: VideoFrame, verdict: Verdict, media_s: float | None, connection: Connection) -> None:
+        """One decoded frame: place it, wait for its time, and hand it over if it is wanted and whole."""
         if self.ring.closed:
             raise RingClosed
         arrival_s = self.picture_s = self._clock.monotonic_s()
         counts, timeline = self._counts, self._to.timeline
         seq = counts.decoded
         counts.decoded += 1
-        if frame.is_corrupt:
-            counts.corrupt += 1
-            if self._to.options.on_corrupt == "drop":
-                return
+        counts.corrupt += verdict == "damaged"
         pts_s = timeline.place(media_s, arrival_s)
-        counts.discontinuities = timeline.discontinuities
+        counts.discontinuities, counts.restamped = timeline.discontinuities, timeline.restamped
+        self._tell(self._to.findings.picture(pts_s, verdict, timeline.lie))
+        if verdict != "sound" and self._to.options.on_corrupt == "drop":
+            return
         if not self.live and self._is_past(pts_s):
             return
         if self._pacer is not None:
             self._wait(self._pacer.wait_s(pts_s, arrival_s))
         if self._sampler.wants(pts_s):
             counts.sampled += 1
-            captured_at, quality = self._labels.of(pts_s, media_s)
-            taken = Frame(pts_s, captured_at, quality, seq, AvPicture(frame))
+            captured_at, quality = self._labels.of(pts_s, media_s if timeline.stamped else None)
+            picture = AvPicture(frame, connection.pixel_aspect)
+            self._tell(self._to.findings.shown(picture.height, picture.width))
+            taken = Frame(pts_s, captured_at, quality, seq, picture)
             counts.lost += self.ring.put(taken, drop_oldest=self._drop_oldest)
+
+    def _tell(self, found: Iterator[Notice]) -> None:
+        for notice in found:
+            self.ring.post(notice)
 
     def _is_past(self, pts_s: float) -> bool:
         """True if a frame of a recording lies before the wanted start, or was consumed before."""
@@ -213,7 +240,7 @@ class DecodeThread:
             if self.ring.closed:
                 raise RingClosed
             self._clock.wait(min(rest_s, WAIT_STEP_S))
-            self.picture_s = self._clock.monotonic_s()
+            self.heard_s = self.packet_s = self.picture_s = self._clock.monotonic_s()
 
 
 def _pacer(address: Address, *, live: bool, realtime: bool) -> Pacer | None:
@@ -228,7 +255,7 @@ class _Labels:
     def __init__(self, connection: Connection, address: Address, clock: Clock, *, arrival: bool) -> None:
         self._clock = clock
         self._tick_s = connection.tick_s
-        self._start = None if arrival else connection.started_at(address.path)
+        self._start = None if arrival else connection.started_at(address.path, clock.now())
         self._camera_start: datetime | None = None
 
     def learn(self, packet: VideoPacket) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -21,25 +23,41 @@ from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.redact import scrub
 from pipeline.sources.address import Address
 from pipeline.sources.ffmpeg_pipe import FfmpegPipe
+from pipeline.sources.shape import MAX_PIXELS
 
 log = logging.getLogger(__name__)
 
 TRANSPORTS = ("tcp", "udp", "udp_multicast", "http", "https")
 ON_CORRUPT = ("keep", "drop")
 DEFAULT_FPS = 25.0
+PADDING = 64 * 16_384
+"""What FFmpeg adds to a picture before it compares it with its own bound, in px: its lines are up to 63 px longer."""
+
+UNSET = datetime(1990, 1, 1, tzinfo=UTC)
+"""Clocks that were never set show the year in which their makers' counting begins: 1904, 1970, 1980."""
+
 PREROLL_S = 10.0
 """How much earlier, in seconds, a format without an index is read when it is resumed."""
 
 QUICK_PROBE = {"probesize": "500000", "analyzeduration": "500000"}
 """Bytes and microseconds that FFmpeg may read of a camera before the first picture; its own limits cost 5 s."""
 
+BRIEF_PROBE = {"probesize": "5000", "analyzeduration": "100000"}
+"""The same for a camera whose next key frame is far away, or that begins with sound."""
+
+SLOW_TO_TELL = ("rtsp", "rtsps", "rtp", "udp", "tcp")
+"""Schemes whose streams are joined anywhere, and may state their pictures' size at a key frame only."""
+
 
 @dataclass(frozen=True, slots=True)
 class AvOptions:
     """How to open and read. Raises ConfigError for a value that is not allowed.
 
-    `open_timeout_s` bounds each of FFmpeg's two steps of opening, `stall_s` the silence of a live stream, in seconds.
-    `hwaccel` is `auto`, `none` or a device type of FFmpeg. `on_corrupt` says what to do with a damaged picture.
+    `open_timeout_s` bounds each of FFmpeg's two steps of opening, `stall_s` the silence of a live stream (one that
+    sends less often is given more), `first_picture_s` how long its packets may show no picture, in seconds.
+    `hwaccel` is `auto`, `none` or a device type of FFmpeg. `on_corrupt` says what to do with a picture that is damaged
+    or built on one that is: `drop` shows none until the next key frame that is whole. A picture of more than
+    `max_pixels` px is refused. `video_track` is counted from 0, None for the one that FFmpeg finds best.
     """
 
     hwaccel: str = "auto"
@@ -49,16 +67,22 @@ class AvOptions:
     on_corrupt: Literal["keep", "drop"] = "drop"
     rtsp_transport: str = "tcp"
     start_s: float = 0.0
+    first_picture_s: float = 30.0
+    max_pixels: int = MAX_PIXELS
+    video_track: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("hwaccel", self.hwaccel, ("auto", "none", *hwdevices_available()))
         _one_of("on_corrupt", self.on_corrupt, ON_CORRUPT)
         _one_of("rtsp_transport", self.rtsp_transport, TRANSPORTS)
-        for name, value in (("stall_s", self.stall_s), ("open_timeout_s", self.open_timeout_s)):
-            if not value > 0:
-                raise ConfigError(f"{name} is {value}; expected seconds, more than 0")
-        if self.ring_frames < 1:
-            raise ConfigError(f"ring_frames is {self.ring_frames}; expected at least 1")
+        for name in ("stall_s", "open_timeout_s", "first_picture_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected seconds, more than 0")
+        for name in ("ring_frames", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.video_track is not None and self.video_track < 0:
+            raise ConfigError(f"video_track is {self.video_track}; expected a number from 0 on")
         if not self.start_s >= 0:
             raise ConfigError(f"start_s is {self.start_s}; expected seconds, at least 0")
 
@@ -72,12 +96,21 @@ class AvOptions:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An open container and its video stream. `live` is what opening told, `device` the hardware in use."""
+    """An open container and its video stream. `live` is what opening told, `device` the hardware in use, `aspect` the
+    width of a pixel in heights where the container says another than the codec, `tracks` how many it has to choose
+    from."""
 
     container: InputContainer
     video: VideoStream
     live: bool
     device: str | None
+    aspect: Fraction | None = None
+    tracks: int = 1
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width of a pixel of the newest picture in heights, None where nobody says."""
+        return self.aspect or self.video.codec_context.sample_aspect_ratio
 
     @property
     def tick_s(self) -> float:
@@ -119,18 +152,19 @@ class Connection:
         except FFmpegError as error:
             log.info("no seek to %.3f s (%s); reading from the start", stream_s, _words(error))
 
-    def started_at(self, path: Path | None) -> datetime | None:
-        """UTC of a recording's start: its `creation_time`, else the file's modification time minus its length."""
+    def started_at(self, path: Path | None, now: datetime) -> datetime | None:
+        """UTC of a recording's start: its `creation_time`, else the file's modification time minus its length. Neither
+        is believed when it lies in the future, nor one of before there were such files."""
         stated = self.container.metadata.get("creation_time") or self.video.metadata.get("creation_time")
         if stated:
-            try:
-                created = datetime.fromisoformat(stated)
-                return created if created.tzinfo else created.replace(tzinfo=UTC)
-            except ValueError:
-                log.info("creation_time %r is not a time; the file's own date is used", stated)
+            created = _time(stated)
+            if created is not None and UNSET < created <= now:
+                return created
+            log.info("creation_time %r cannot be; the file's own date is used", stated)
         if path is None:
             return None
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC) - timedelta(seconds=self.duration_s or 0.0)
+        written = min(datetime.fromtimestamp(path.stat().st_mtime, UTC), now)
+        return written - timedelta(seconds=self.duration_s or 0.0)
 
 
 class Opener:
@@ -142,6 +176,7 @@ class Opener:
         self._options = options
         self._clock = clock
         self._pipe: FfmpegPipe | None = None
+        self._probe = QUICK_PROBE
 
     def interrupt(self) -> None:
         """Unblock a read from a child program. From any thread."""
@@ -166,9 +201,9 @@ class Opener:
 
     @property
     def _read_limit_s(self) -> float:
-        # Twice the stall time: the source's own watch must be the first to see a silence, since what FFmpeg does at
-        # its limit differs by protocol. This limit ends the thread that was left behind.
-        return 2 * self._options.stall_s
+        # Twice the longest patience: the source's own watch must be the first to see a silence, since what FFmpeg does
+        # at its limit differs by protocol. This limit ends the thread that was left behind.
+        return 2 * max(self._options.stall_s, self._options.first_picture_s)
 
     def _unavailable(self, event: str, error: Exception, since_s: float, limit_s: float) -> SourceUnavailable:
         said = self._pipe.said() if self._pipe is not None else ""
@@ -193,7 +228,7 @@ class Opener:
     def _open(self) -> InputContainer:
         since_s = self._clock.monotonic_s()
         try:
-            return self._open_with(self.device)
+            return self._open_patiently(self.device)
         except (FFmpegError, OSError) as error:
             if self.device is None:
                 raise self._refused(error, since_s) from None
@@ -201,12 +236,25 @@ class Opener:
         # The device may be at fault, not the stream: only a second try without it can tell.
         since_s = self._clock.monotonic_s()
         try:
-            container = self._open_with(None)
+            container = self._open_patiently(None)
         except (FFmpegError, OSError) as error:
             raise self._refused(error, since_s) from None
         log.warning("%s: no %s here (%s); decoding in software", self._address.shown, self.device, _words(refusal))
         self.device = None
         return container
+
+    def _open_patiently(self, device: str | None) -> InputContainer:
+        """Open, and where a camera takes too long to say what its video is, for that stands at its next key frame, be
+        content with less: the decoder learns it when it comes."""
+        since_s = self._clock.monotonic_s()
+        try:
+            return self._open_with(device)
+        except (FFmpegError, OSError):
+            in_time = self._clock.monotonic_s() - since_s < 0.9 * self._options.open_timeout_s
+            if in_time or self._address.scheme not in SLOW_TO_TELL:
+                raise
+        self._probe = BRIEF_PROBE
+        return self._open_with(device)
 
     def _open_with(self, device: str | None) -> InputContainer:
         address, options = self._address, self._options
@@ -226,8 +274,8 @@ class Opener:
     def _ffmpeg_options(self) -> dict[str, str]:
         scheme = self._address.scheme
         if scheme in ("rtsp", "rtsps"):
-            return {"rtsp_transport": self._options.rtsp_transport, **QUICK_PROBE}
-        return dict(QUICK_PROBE) if self._address.live else {}
+            return {"rtsp_transport": self._options.rtsp_transport, **self._probe}
+        return dict(self._probe) if self._address.live else {}
 
     def _refused(self, error: Exception, since_s: float) -> ConfigError | SourceUnavailable:
         """What a failed opening means: a file that is not a video stays one, everything else may come back."""
@@ -240,23 +288,57 @@ class Opener:
         live = self._address.live
         if live is None:
             live = container.duration is None
-        video = _video_stream(container)
-        if video is None or video.codec_context is None:
+        tracks = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        video = self._track(container, tracks)
+        context = video.codec_context
+        self.check_size(context.width, context.height)
+        context.thread_count = 1  # many streams share few cores
+        context.options = {**context.options, "max_pixels": str(self._options.max_pixels + PADDING)}
+        stated = video.sample_aspect_ratio
+        aspect = stated if stated and stated != context.sample_aspect_ratio else None
+        return Connection(container, video, live, self.device if context.is_hwaccel else None, aspect, len(tracks))
+
+    def check_size(self, width: int, height: int) -> None:
+        """Refuse a picture that is too large, by what is known before anything of it is decoded."""
+        most = self._options.max_pixels
+        if width * height > most:
+            raise self._unfit(
+                f"has pictures of {width}x{height}, more than max_pixels {most} allows; raise that for this stream if"
+                " they are meant to be so large"
+            )
+
+    def _track(self, container: InputContainer, tracks: list[VideoStream]) -> VideoStream:
+        """The video stream that was asked for, else the best that is not the cover picture of a sound file."""
+        wanted = self._options.video_track
+        if not tracks:
             found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            problem = "has no video stream" if video is None else "has video that this build of FFmpeg cannot decode"
-            message = f"{self._address.shown} {problem}; it has {found}"
-            raise ConfigError(message) if self._address.path else SourceUnavailable(message)
-        video.codec_context.thread_count = 1  # many streams share few cores
-        device = self.device if video.codec_context.is_hwaccel else None
-        return Connection(container, video, live, device)
+            raise self._unfit(f"has no video stream; it has {found}")
+        if wanted is not None and wanted >= len(tracks):
+            raise self._unfit(f"has no video track {wanted}; it has {', '.join(map(_described, tracks, count()))}")
+        best = container.streams.best("video")
+        video = next((t for t in tracks if best and t.index == best.index), tracks[0])
+        video = video if wanted is None else tracks[wanted]
+        if video.codec_context is None:
+            raise self._unfit("has video that this build of FFmpeg cannot decode")
+        return video
+
+    def _unfit(self, problem: str) -> ConfigError | SourceUnavailable:
+        """What no retry helps in a recording, and time may in a camera."""
+        message = f"{self._address.shown} {problem}"
+        return ConfigError(message) if self._address.path else SourceUnavailable(message)
 
 
-def _video_stream(container: InputContainer) -> VideoStream | None:
-    """The best video stream that is not the cover picture of a sound file."""
-    best = container.streams.best("video")
-    if isinstance(best, VideoStream) and not best.disposition & Disposition.attached_pic:
-        return best
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+def _described(track: VideoStream, number: int) -> str:
+    context = track.codec_context
+    return f"{number}" if context is None else f"{number} ({context.name} {context.width}x{context.height})"
+
+
+def _time(stated: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(stated)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _reason(error: Exception, took_s: float, limit_s: float) -> str:

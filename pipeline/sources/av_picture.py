@@ -1,12 +1,17 @@
 """Pictures in the decoder's own pixel format, scaled and converted on demand."""
 
 import threading
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
 from av import VideoFrame
+from av.filter import Graph
+from av.sidedata.sidedata import SideData
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
+
+from pipeline.sources.shape import UPRIGHT, Shape, of_matrix
 
 SCALERS_PER_THREAD: Final = 8
 """Set-up scalers a thread keeps, one per pair of sizes: a hop has few of them. The oldest goes first."""
@@ -21,24 +26,29 @@ _Key = tuple[str, int, int, int, int]
 
 
 class AvPicture:
-    """A decoded frame that stays YUV until a size is known. Safe to render from several threads."""
+    """A decoded frame that stays YUV until a size is known, shown as players show it: upright, with square pixels and,
+    where it is interlaced, one moment instead of two. Safe to render from several threads."""
 
-    __slots__ = ("_frame", "_lock")
+    __slots__ = ("_frame", "_interlaced", "_lock", "_shape", "_size")
 
-    def __init__(self, frame: VideoFrame) -> None:
-        """Keeps `frame`; one in GPU memory is downloaded in its own format, so that the decoder's pool stays free."""
+    def __init__(self, frame: VideoFrame, aspect: Fraction | None = None) -> None:
+        """Keeps `frame`, whose pixels are `aspect` times as wide as high; one in GPU memory is downloaded in its own
+        format, so that the decoder's pool stays free."""
+        self._shape = shape_of(frame, aspect)
+        self._size = self._shape.shown(frame.height, frame.width)
+        self._interlaced = frame.interlaced_frame
         self._frame = frame if frame.sw_format is None else frame.reformat(format=frame.sw_format.name)
         self._lock = threading.Lock()
 
     @property
     def height(self) -> int:
-        """Native height in px."""
-        return self._frame.height
+        """Native height in px, as shown."""
+        return self._size[0]
 
     @property
     def width(self) -> int:
-        """Native width in px."""
-        return self._frame.width
+        """Native width in px, as shown."""
+        return self._size[1]
 
     @property
     def pixel_format(self) -> str:
@@ -46,22 +56,47 @@ class AvPicture:
         return self._frame.format.name
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
-        """Scaled by area averaging in one pass: uint8 `[height, width, 3]`, RGB. Any rotation tag is ignored."""
-        frame = self._frame
-        scaler = _scaler((frame.format.name, frame.height, frame.width, height, width))
+        """Scaled by area averaging in one pass, and then turned: uint8 `[height, width, 3]`, RGB.
+
+        Of an interlaced frame one field is scaled: what moves has one place in it, and no combs.
+        """
+        rows, columns = self._shape.stored(height, width)
         with self._lock:  # libswscale's wrapper writes to the frame's colour tags while it works
+            frame = _field(self._frame) if self._interlaced else self._frame
+            scaler = _scaler((frame.format.name, frame.height, frame.width, rows, columns))
             scaled = scaler.reformat(
-                frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1,
-                src_colorspace=_colorspace(frame),
+                frame, width=columns, height=rows, format="rgb24", interpolation=Interpolation.AREA, threads=1,
+                src_colorspace=_colorspace(self._frame),
             )  # fmt: skip
         # A copy: what libswscale wrote has padded rows, and where nothing had to be done it is the frame itself.
-        return np.array(scaled.to_ndarray(), dtype=np.uint8, order="C")
+        pixels: NDArray[np.uint8] = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
+        return np.array(self._shape.turn(pixels), order="C")
+
+
+def shape_of(frame: VideoFrame, aspect: Fraction | None) -> Shape:
+    """How `frame` is to be shown: by the display matrix of its container or camera (SEI, EXIF), if there is one."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    shape = of_matrix(bytes(matrix)) if isinstance(matrix, SideData) else UPRIGHT
+    return shape.with_aspect(aspect)
 
 
 def _colorspace(frame: VideoFrame) -> int | None:
     if frame.colorspace != _UNSPECIFIED_COLORSPACE:
         return None
     return Colorspace.ITU709 if frame.height >= HD_HEIGHT else Colorspace.ITU601
+
+
+def _field(frame: VideoFrame) -> VideoFrame:
+    """Every second line of an interlaced frame, by stride arithmetic: nothing is copied."""
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 90_000)
+    )
+    graph.link_nodes(source, graph.add("field", "type=top"), graph.add("buffersink")).configure()
+    graph.push(frame)
+    field = graph.pull()
+    assert isinstance(field, VideoFrame)
+    return field
 
 
 def _scaler(key: _Key) -> VideoReformatter:

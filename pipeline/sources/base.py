@@ -1,22 +1,28 @@
 """The contract of a source, and the sampling of frames by their time stamps."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from pipeline.types import Frame
+from pipeline.types import Frame, Json
 
 
 @dataclass(slots=True)
 class SourceCounts:
-    """Running totals of one source since it was built, across reconnects. Written by the source only."""
+    """Running totals of one source since it was built, across reconnects. Written by the source only.
+
+    `corrupt` pictures were damaged, or built on one that was; `gaps` are places where data were lost on the way;
+    `restamped` pictures have a time stamp that was not believed.
+    """
 
     decoded: int = 0
     sampled: int = 0
     lost: int = 0
     corrupt: int = 0
+    gaps: int = 0
     decode_errors: int = 0
     discontinuities: int = 0
+    restamped: int = 0
     connects: int = 0
     hwaccel_fallbacks: int = 0
 
@@ -44,6 +50,25 @@ class Sampler:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a source finds out about its stream that people should know: the type of the event, the reason in words,
+    what to do about it if anything, and more about it."""
+
+    kind: str
+    reason: str
+    advice: str = ""
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+
+Notify: TypeAlias = Callable[[Notice], Awaitable[None]]
+"""Called between two frames, or while none comes; the source waits for it."""
+
+
+async def ignore(_notice: Notice) -> None:
+    """For whom notices are nothing."""
+
+
 class Source(Protocol):
     """A stream that can be opened, read until it ends or breaks, and opened again.
 
@@ -62,8 +87,9 @@ class Source(Protocol):
     @property
     def counts(self) -> SourceCounts: ...
 
-    def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
-        """Connect and yield the frames that `sampler` wants, in order of `pts_s`.
+    def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
+        """Connect and yield the frames that `sampler` wants, in order of `pts_s`; what it finds out about the stream
+        goes to `notify`.
 
         Ends when a recording ends. Raises SourceUnavailable when it cannot connect or a live connection ends, and
         SourceStalled when a live one goes silent; it may then be called again. Raises ConfigError for a recording that

@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
+from av import Packet, VideoFrame
 from av.codec.hwaccel import HWDeviceType
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address, parse_address
 from pipeline.sources.av_open import AvOptions, Connection, Opener
+from pipeline.sources.av_picture import shape_of
+from pipeline.sources.shape import MAX_PIXELS, MAX_RATIO, UPRIGHT, Shape, ratio
 from pipeline.types import ClockQuality
 
 LONG_GOP_S = 4.0
@@ -30,6 +34,9 @@ UNEVEN_SHARE = 0.1
 class Probe:
     """What a few seconds of a stream tell.
 
+    `width` and `height` are those of the picture as it is shown; it is stored as `stored`, turned by `turned_deg`
+    clockwise and then mirrored left to right if `mirrored`, of pixels that are `pixel_aspect` wide to high.
+    `interlaced`: its lines are of two moments. `tracks` are the videos to choose from with `video_track`.
     `fps` is measured from PTS; `keyframe_s` and `gop_frames` are the longest distance of two key frames seen, in
     seconds and frames (None if fewer than two came); `bit_rate` is measured, in bit/s; `duration_s` None if live or
     unknown. `clock` is what `captured_at` will rest on, `hwaccel` the devices that this FFmpeg can decode the codec
@@ -42,6 +49,12 @@ class Probe:
     profile: str | None
     width: int
     height: int
+    stored: str
+    turned_deg: int
+    mirrored: bool
+    pixel_aspect: str
+    interlaced: bool
+    tracks: int
     pixel_format: str | None
     fps: float | None
     variable_rate: bool
@@ -56,14 +69,17 @@ class Probe:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """The packets of the look, in coding order: PTS in seconds, whether key frames, bytes; and what else was met."""
+class _Observed:
+    """The packets of the look, in coding order: PTS in seconds, whether key frames, bytes; and what else was met.
+    `shape` and `interlaced` are of its pictures."""
 
     pts_s: list[float]
     keys: list[int]
     size: int = 0
     ntp: bool = False
     picture: bool = False
+    shape: Shape = UPRIGHT
+    interlaced: bool = False
 
 
 def probe(
@@ -74,13 +90,18 @@ def probe(
     open_timeout_s: float = 5.0,
     rtsp_transport: str = "tcp",
     live: bool | None = None,
+    max_pixels: int = MAX_PIXELS,
+    video_track: int | None = None,
 ) -> Probe:
     """Look at `url` for about `read_s` seconds. Blocks at most for two opening time-outs, `read_s` and a little more.
 
     Raises SourceUnavailable or ConfigError as a source would, SourceUnavailable also when that time runs out.
     """
     address = parse_address(url, live)
-    options = AvOptions("none", open_timeout_s=open_timeout_s, stall_s=read_s, rtsp_transport=rtsp_transport)
+    options = AvOptions(
+        "none", open_timeout_s=open_timeout_s, stall_s=read_s, first_picture_s=read_s, rtsp_transport=rtsp_transport,
+        max_pixels=max_pixels, video_track=video_track,
+    )  # fmt: skip
     opener = Opener(address, options, clock, None)
     answers: queue.Queue[Probe | ConfigError | SourceUnavailable] = queue.Queue(maxsize=1)
 
@@ -103,49 +124,64 @@ def probe(
     return answer
 
 
-def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) -> _Seen:
-    seen = _Seen([], [])
+def _watch(connection: Connection, clock: Clock, opener: Opener, read_s: float) -> _Observed:
+    seen = _Observed([], [])
     started_s = clock.monotonic_s()
     try:
         for packet in connection.container.demux(connection.video):
-            if packet.pts is None:
-                continue
-            if packet.is_keyframe:
-                seen.keys.append(len(seen.pts_s))
-            seen.pts_s.append(packet.pts * connection.tick_s)
             seen.size += packet.size
             seen.ntp = seen.ntp or packet.has_sidedata("prft")
-            seen.picture = seen.picture or _decodes(connection, packet)
-            if max(seen.pts_s) - seen.pts_s[0] >= read_s or clock.monotonic_s() - started_s >= read_s:
+            _look_at(connection, packet, seen)
+            if packet.pts is not None:
+                if packet.is_keyframe:
+                    seen.keys.append(len(seen.pts_s))
+                seen.pts_s.append(packet.pts * connection.tick_s)
+            passed_s = max(seen.pts_s) - seen.pts_s[0] if seen.pts_s else 0.0
+            if max(passed_s, clock.monotonic_s() - started_s) >= read_s:
                 break
     except (FFmpegError, OSError) as error:
-        if not seen.pts_s:
+        if not seen.size:
             raise opener.broken(error, started_s) from None
     return seen
 
 
-def _decodes(connection: Connection, packet: object) -> bool:
+def _look_at(connection: Connection, packet: "Packet[VideoStream]", seen: _Observed) -> None:
+    """Decode a packet, until there was a picture to learn from."""
+    if seen.picture:
+        return
     try:
-        return bool(connection.video.decode(packet))  # type: ignore[arg-type]
+        frames = packet.decode()
     except FFmpegError:
-        return False
+        return
+    for frame in frames:
+        if isinstance(frame, VideoFrame):
+            seen.picture = True
+            seen.shape = shape_of(frame, connection.pixel_aspect)
+            seen.interlaced = frame.interlaced_frame
 
 
-def _describe(connection: Connection, address: Address, seen: _Seen) -> Probe:
+def _describe(connection: Connection, address: Address, seen: _Observed) -> Probe:
     context = connection.video.codec_context
     times = sorted(seen.pts_s)
     steps = [step for step in (later - earlier for earlier, later in pairwise(times)) if step > 0]
     span_s = times[-1] - times[0] if times else 0.0
     uneven = _uneven(steps)
     gops = list(pairwise(seen.keys))
+    height, width = seen.shape.shown(context.height, context.width)
     recorded: ClockQuality = "arrival" if connection.live else "file"
     found = Probe(
         url=address.shown,
         live=connection.live,
         codec=context.name,
         profile=context.profile,
-        width=context.width,
-        height=context.height,
+        width=width,
+        height=height,
+        stored=f"{context.width}x{context.height}",
+        turned_deg=seen.shape.turned_deg,
+        mirrored=seen.shape.mirrored,
+        pixel_aspect=f"{seen.shape.aspect.numerator}:{seen.shape.aspect.denominator}",
+        interlaced=seen.interlaced,
+        tracks=connection.tracks,
         pixel_format=context.pix_fmt if seen.picture else None,
         fps=round(len(steps) / span_s if uneven else 1 / median(steps), 3) if steps else None,
         variable_rate=uneven,
@@ -170,6 +206,7 @@ def advise(found: Probe, scheme: str, seen_s: float) -> Iterator[str]:
     """What to change, or to know, about a stream that was looked at for `seen_s` seconds. Pure."""
     if found.pixel_format is None:
         yield f"no picture could be decoded in {seen_s:.1f} s: look for a key frame interval longer than that"
+    yield from _advise_on_shape(found)
     if found.live and (found.keyframe_s or seen_s) >= LONG_GOP_S:
         least = "" if found.keyframe_s else "more than "
         yield (
@@ -189,3 +226,23 @@ def advise(found: Probe, scheme: str, seen_s: float) -> Iterator[str]:
         )
     if scheme in ("rtsp", "rtsps") and found.clock != "ntp":
         yield "the camera sent no sender report with its clock yet: events carry the time of arrival here until it does"
+
+
+def _advise_on_shape(found: Probe) -> Iterator[str]:
+    if found.turned_deg or found.mirrored or found.pixel_aspect != "1:1":
+        turned = f", turned by {found.turned_deg} degrees" if found.turned_deg else ""
+        mirrored = ", mirrored" if found.mirrored else ""
+        pixels = f", of pixels {found.pixel_aspect} wide" if found.pixel_aspect != "1:1" else ""
+        yield (
+            f"pictures are stored as {found.stored}{turned}{mirrored}{pixels}: they are shown as"
+            f" {found.width}x{found.height}, as players do"
+        )
+    if found.interlaced:
+        yield (
+            "the video is interlaced: of each picture one field is shown, half of its lines; set the camera or encoder"
+            " to progressive if it can be"
+        )
+    if found.tracks > 1:
+        yield f"there are {found.tracks} video tracks, of which one is read; video_track chooses, counted from 0"
+    if ratio(found.height, found.width) > MAX_RATIO:
+        yield f"{found.width}x{found.height} is a ratio of more than {MAX_RATIO}, which many models refuse"

@@ -22,6 +22,7 @@ class Ring(Generic[T]):
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._items: deque[T] = deque()
+        self._posted: deque[T] = deque()
         self._changed = threading.Condition()
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -49,6 +50,13 @@ class Ring(Generic[T]):
         self._notify()
         return dropped
 
+    def post(self, item: T) -> None:
+        """Add an item from the thread that goes before the others and is never dropped: for what is rare."""
+        with self._changed:
+            if not self._closed:
+                self._posted.append(item)
+        self._notify()
+
     def end(self, error: Exception | None = None) -> None:
         """No more items; the reader is given what is left, then `error` if there is one. The first call counts."""
         with self._changed:
@@ -62,6 +70,8 @@ class Ring(Generic[T]):
             with self._changed:
                 if self._closed:
                     return None
+                if self._posted:
+                    return self._posted.popleft()
                 if self._items:
                     item = self._items.popleft()
                     self._changed.notify()
@@ -78,6 +88,7 @@ class Ring(Generic[T]):
         with self._changed:
             self._closed = True
             self._items.clear()
+            self._posted.clear()
             self._changed.notify_all()
         self._notify()
 

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from urllib.parse import parse_qsl
 
-import cv2
 import numpy as np
+from av import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
-from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.base import Notify, Sampler, SourceCounts, ignore
 from pipeline.sources.pace import Pacer
 from pipeline.sources.ring import Ring, RingClosed
 from pipeline.types import Frame
@@ -73,8 +74,7 @@ class SyntheticScene:
         """The picture at stream time `time_s`: uint8 `[height, width, 3]`, RGB."""
         picture = self._background.copy()
         for box in self.boxes(time_s):
-            corner = (box.left + box.width - 1, box.top + box.height - 1)
-            cv2.rectangle(picture, (box.left, box.top), corner, box.colour, cv2.FILLED)
+            picture[box.top : box.top + box.height, max(0, box.left) : box.left + box.width] = box.colour
         return picture
 
     @cached_property
@@ -115,9 +115,16 @@ class ArrayPicture:
         return int(self._pixels.shape[1])
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
-        """Scaled by area averaging: uint8 `[height, width, 3]`, RGB."""
-        scaled = cv2.resize(self._pixels, (width, height), interpolation=cv2.INTER_AREA)
-        return np.asarray(scaled, dtype=np.uint8)
+        """Scaled by area averaging, each colour by itself: uint8 `[height, width, 3]`, RGB."""
+        scaler = VideoReformatter()
+        planes = [
+            VideoFrame.from_ndarray(np.ascontiguousarray(plane), "gray") for plane in np.moveaxis(self._pixels, 2, 0)
+        ]
+        scaled = [
+            scaler.reformat(plane, width=width, height=height, interpolation=Interpolation.AREA, threads=1).to_ndarray()
+            for plane in planes
+        ]
+        return np.ascontiguousarray(np.stack(scaled, axis=2), dtype=np.uint8)
 
 
 def parse_scene(url: str) -> SyntheticScene:
@@ -169,7 +176,7 @@ class SyntheticSource:
         """Running totals; every frame of the scene counts as decoded, only the sampled ones are drawn."""
         return self._counts
 
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+    async def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
         """See Source. Reading again goes on behind the last frame that was consumed."""
         if self._ring is not None and not self._ring.closed:
             raise RuntimeError(f"{self._name} is already being read; close it first")

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from allocator_engine.evaluate.tasks import f1
 from pipeline.errors import SourceUnavailable
 from samples.yard.questions.grammar import YardWatch, watches_for
 from samples.yard.questions.matching import WatchScore, match
@@ -103,8 +104,9 @@ def totals(scores: Sequence[WatchScore]) -> Totals:
     """All events of all watches together."""
     found, missed, false = (sum(getattr(one, name) for one in scores) for name in ("found", "missed", "false"))
     delays_s = [delay_s for one in scores for delay_s in one.delays_s]
+    whole = f1(scores)
     return Totals(
-        f1=_share(2 * found, 2 * found + missed + false),
+        f1=round(whole.value, 4) if whole.bottom else None,
         precision=_share(found, found + false),
         recall=_share(found, found + missed),
         onset_delay_p50_s=round(statistics.median(delays_s), 2) if delays_s else None,

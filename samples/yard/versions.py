@@ -4,12 +4,10 @@ A version is declared here and raised by hand when what its subject produces cha
 none. Golden outputs of every subject are kept with the tests, which name the version to raise when they differ.
 """
 
-import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from torch import nn
+from allocator_engine.digests import SHORT, of_texts, sha256_of
 
 Subject = Literal["world", "grammar", "truth", "evaluation", "tasks", "training"]
 
@@ -30,26 +28,15 @@ _JOINT = {
 }
 """Names under which kept files already hold figures of these versions together."""
 
-_DIGITS = 12
-
 
 def version(*subjects: Subject) -> str:
     """The version of one subject, or one name for those of several."""
     versions = tuple(VERSIONS[subject] for subject in subjects)
     if len(versions) == 1:
         return versions[0]
-    return _JOINT.get(versions) or hashlib.sha256("\0".join(versions).encode()).hexdigest()[:_DIGITS]
+    return _JOINT.get(versions) or of_texts(versions)
 
 
 def of_file(file: Path) -> str:
-    """Hash of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:_DIGITS]
-
-
-def of_weights(module: "nn.Module") -> str:
-    """Hash of a module's weights, by name."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:_DIGITS]
+    """Short hash of a file's bytes."""
+    return sha256_of(file)[:SHORT]

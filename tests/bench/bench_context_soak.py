@@ -25,9 +25,9 @@ from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.core.context import Context, ContextRules
 from pipeline.mllm.base import MLLM
+from pipeline.testing import ArrayPicture, frame_at
 from pipeline.types import Answers, Frame, Hop, Segment, WatchQuery
 from tests.bench.report import median, p95, tell
-from tests.pictures import Painted, frame
 
 SIZE = (64, 96)
 """Native (height, width) of the frames in px: small, so that an hour takes minutes."""
@@ -79,7 +79,7 @@ class Stream:
         rgb = self._ground.copy()
         rgb[16:48, int(at_s * 14) % SIZE[1] :][:, :24] = (220, 30, 40)
         rgb[:8, :8] = int(at_s) % 256, int(at_s) // 256 % 256, round(at_s * 2) % 2 * 255  # no two moments are alike
-        return frame(at_s, Painted(255 - rgb if negative else rgb))
+        return frame_at(at_s, ArrayPicture(255 - rgb if negative else rgb))
 
     def allocation(self, hop: Hop) -> Allocation:
         return fit([SIZE] * len(hop.frames), [1.0] * len(hop.frames), 1000, self._rules)

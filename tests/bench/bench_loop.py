@@ -20,7 +20,7 @@ import pipeline.service.supervisor as keeper_module
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.service.service import Service
-from pipeline.sources.base import Sampler, SourceCounts
+from pipeline.sources.base import Notify, Sampler, SourceCounts, ignore
 from pipeline.types import Frame
 from tests.bench.camera_clips import camera_clip, decode
 from tests.bench.report import median, p95, tell
@@ -46,7 +46,7 @@ class Prepared:
     def __init__(self) -> None:
         self.counts = SourceCounts()
 
-    async def frames(self, sampler: Sampler) -> AsyncGenerator[Frame, None]:
+    async def frames(self, sampler: Sampler, notify: Notify = ignore) -> AsyncGenerator[Frame, None]:
         at = datetime.now(UTC)
         for number in range(2 * STREAM_S):
             yield Frame(number / 2, at, "file", number, Flat())

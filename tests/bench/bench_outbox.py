@@ -27,7 +27,7 @@ from pipeline.core.outcome import Decision
 from pipeline.delivery.outbox import GROUP_S, Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.delivery.store import Store
-from pipeline.sinks.memory import MemorySink
+from pipeline.testing import MemorySink
 from pipeline.types import Event
 
 STATE = json.dumps({"watches": {"fire@0123456789ab": {"is_open": False, "votes": [[1.0, False, True]] * 4}}, "n": 17})

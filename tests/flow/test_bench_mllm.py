@@ -9,6 +9,7 @@ import pytest
 from pipeline.cli.bench_mllm import measure
 from pipeline.cli.bench_report import MOST_HOPS, SHARES, BenchPlan, MLLMReport, full_s, rules_of, table
 from pipeline.clock import SystemClock
+from pipeline.config.mllm import OpenAIConfig, TinyConfig
 from pipeline.errors import ConfigError
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.mllm.transformers.backend import TransformersMLLM
@@ -25,7 +26,9 @@ QUESTION_TOKENS = 64
 @pytest.fixture(scope="module", params=["qwen3_vl", "qwen3_5"])
 def report(request: pytest.FixtureRequest) -> MLLMReport:
     plan = replace(PLAN, sliding_s=SLIDING_S[request.param])
-    return asyncio.run(measure(TransformersMLLM(tiny(request.param), name=request.param), SystemClock(), plan))
+    return asyncio.run(
+        measure(TransformersMLLM(tiny(request.param), TinyConfig(use=request.param)), SystemClock(), plan)
+    )
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -59,7 +62,7 @@ def test_a_report_is_told_as_a_table_and_as_json(report: MLLMReport) -> None:
 
 async def test_where_only_images_are_taken_every_frame_is_one() -> None:
     with serving() as server:
-        mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
+        mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test"))
         report = await measure(mllm, SystemClock(), BenchPlan(watches=(1, 2), hops=1, sliding_s=2, size=(64, 96)))
     assert report.cost("video", 1.0, 2).encoded == 2 * 2 * 6
     assert report.saving.restarts == report.saving.compared == 0

@@ -11,7 +11,8 @@ from onnx import numpy_helper
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from allocator_engine.manifest import artifact_of, read, sha256_of, write
+from allocator_engine.digests import sha256_of
+from allocator_engine.manifest import artifact_of, read, write
 from pipeline import build
 from pipeline.build import allocator_name
 from pipeline.cli.demo import Demo, _site
@@ -20,7 +21,7 @@ from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.service.doctor import examine
 from pipeline.service.service import Service
-from pipeline.sinks.memory import MemorySink
+from pipeline.testing import MemorySink
 from tests.checkpoints import untrained_yard
 from tests.engines import engine
 

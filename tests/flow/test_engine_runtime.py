@@ -16,10 +16,11 @@ from allocator_engine import runtime
 from allocator_engine.bench import WARM_UP, compare, measure
 from allocator_engine.check import crowd, examine, golden, parity, require_parity
 from allocator_engine.compile import compile_plan, to_half
+from allocator_engine.digests import sha256_of
 from allocator_engine.encode import HopView, batch, empty_memory, no_queries, nothing_read
 from allocator_engine.errors import EngineFailed, EngineMismatch, EngineMissing, ParityError
 from allocator_engine.export import export
-from allocator_engine.manifest import Artifact, TensorRTPlan, artifact_of, read, sha256_of, write
+from allocator_engine.manifest import Artifact, TensorRTPlan, artifact_of, read, write
 from allocator_engine.model.checkpoint import load as load_checkpoint
 from allocator_engine.runtime import LIMITS, load, onnx_engine, torch_engine
 from allocator_engine.spec import QUERY_FEATURES, STREAM

@@ -17,19 +17,20 @@ from allocator_engine.spec import STREAM
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
-from pipeline.config.site import MLLMConfig
+from pipeline.config.mllm import OpenAIConfig, TransformersConfig
 from pipeline.errors import AllocationFailed, ConfigError, MLLMOverloaded, MLLMUnavailable
 from pipeline.lab.cli.main import app
 from pipeline.lab.comparison import Comparison
+from pipeline.lab.exam import TrialRuntime, as_hops
 from pipeline.lab.examiner import Examiner, Setup
 from pipeline.lab.patience import TRIES
 from pipeline.lab.training import identity_of
-from pipeline.lab.trial import TrialRuntime, as_hops, show, spend
+from pipeline.lab.trial import show, spend
 from pipeline.metrics import Metrics
 from pipeline.mllm.null import NullMLLM
 from pipeline.types import WatchQuery
 from samples.yard.episodes.tasks import YardTasks
-from samples.yard.train.shape import grid
+from samples.yard.shape import grid
 from samples.yard.world.codec import write_video
 from samples.yard.world.scene import Scene
 from tests.checkpoints import untrained_yard
@@ -52,7 +53,7 @@ def source() -> YardTasks:
 
 @pytest.fixture(scope="module")
 def examiner():
-    config = MLLMConfig(use=f"transformers:{untrained_yard()}", min_tokens_per_segment=1)
+    config = TransformersConfig(use=f"transformers:{untrained_yard()}", min_tokens_per_segment=1)
     with pytest.MonkeyPatch.context() as patch:
         # The network itself: exporting it takes longer than all that is tested here.
         opened = {
@@ -185,7 +186,7 @@ def test_allocators_by_name_stay_inside_the_bucket_and_only_some_hear_the_questi
 def test_answers_of_two_models_of_a_server_are_kept_apart_and_a_new_password_changes_nothing():
     uses = [f"openai:http://{login}h/v1#{model}" for login, model in (("u:old@", "A"), ("u:new@", "A"), ("", "B"))]
     comparisons = [
-        Comparison("yard", range(1), 4.0, (0.5,), ("fixed",), ("qa",), None, MLLMConfig(use=use)) for use in uses
+        Comparison("yard", range(1), 4.0, (0.5,), ("fixed",), ("qa",), None, OpenAIConfig(use=use)) for use in uses
     ]
     one, other, another = (comparison.hashes() for comparison in comparisons)
     assert one == other

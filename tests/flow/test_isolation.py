@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.config.mllm import TinyConfig
 from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.types import WatchQuery
 from tests.checkpoints import FAMILIES, context, sign, tiny
@@ -10,7 +11,7 @@ from tests.mllm_contract import BOAT, GATE, ORDERS
 
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_an_order_reaches_no_other_answer(family: str) -> None:
-    mllm = TransformersMLLM(tiny(family), name="tiny", dtype="float64")  # rounding lies far below any leak
+    mllm = TransformersMLLM(tiny(family), TinyConfig(dtype="float64"))  # rounding lies far below any leak
     await mllm.start()
     try:
         shown = context(*(sign(mllm.info.grid, float(second), ORDERS) for second in range(2)))
@@ -25,7 +26,7 @@ async def test_an_order_reaches_no_other_answer(family: str) -> None:
 
 
 async def test_a_thousand_watches_share_one_look() -> None:
-    mllm = TransformersMLLM(tiny(), name="tiny")
+    mllm = TransformersMLLM(tiny(), TinyConfig())
     await mllm.start()
     try:
         shown = context(*(sign(mllm.info.grid, float(second)) for second in range(2)))

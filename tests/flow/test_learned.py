@@ -20,27 +20,28 @@ from allocator_engine.spec import STREAM, EngineSpec
 from pipeline.allocators.batcher import Batcher, Batching, groups
 from pipeline.allocators.fixed import fixed_scale
 from pipeline.allocators.learned import LearnedAllocator, open_learned
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.errors import AllocationFailed, ConfigError, EngineMismatch
 from pipeline.loop import allocate
 from pipeline.metrics import Metrics
+from pipeline.testing import ArrayPicture, ManualClock
 from pipeline.types import WatchQuery
 from tests.engines import Bright, directions, engine, untrained
-from tests.pictures import Painted, hop, yard
+from tests.pictures import hop, yard
 
 RULES = FitRules(GRIDS["qwen3_vl"])
 QUERIES = (WatchQuery("car", "is there a car?"), WatchQuery("dog", "is there a dog or a cat?"))
 
 
-def plain(level: int) -> Painted:
-    return Painted(np.full((256, 448, 3), level, np.uint8))
+def plain(level: int) -> ArrayPicture:
+    return ArrayPicture(np.full((256, 448, 3), level, np.uint8))
 
 
 def learned(engine_=None, **options) -> LearnedAllocator:
     return LearnedAllocator(engine_ or Bright(), RULES, directions, **options)
 
 
-async def begin(allocator: LearnedAllocator, *pictures: Painted, **of) -> None:
+async def begin(allocator: LearnedAllocator, *pictures: ArrayPicture, **of) -> None:
     """Show the hops that are shown whatever the engine says."""
     for second in range(FIRST_HOPS):
         assert (await allocator.allocate(hop(float(second), *pictures, **of), QUERIES, 10_000)).segments

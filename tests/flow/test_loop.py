@@ -3,10 +3,9 @@ from itertools import pairwise
 
 import pytest
 
-from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
+from allocator_engine.fit import Allocation, FitRules, SegmentSize
 from allocator_engine.grid import GRIDS
 from pipeline.allocators.fixed import FixedAllocator
-from pipeline.clock import ManualClock
 from pipeline.core.budget import Ledger, Rate
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
@@ -15,53 +14,20 @@ from pipeline.core.state import StreamRun, StreamState
 from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout
 from pipeline.loop import Runtime, watch_stream
 from pipeline.metrics import Metrics
-from pipeline.mllm.null import NullMLLM
+from pipeline.testing import (
+    ManualClock,
+    MemoryOutbox,
+    ScriptedAllocator,
+    ScriptedMLLM,
+    ScriptedSource,
+    StandingWatches,
+    frame_at,
+)
 from pipeline.types import WatchQuery
-from tests.pictures import ScriptedSource, frame
 
 CAR = WatchQuery("car", "is there a car?")
 VAN = WatchQuery("van", "is there a van?")
 RULES = FitRules(GRIDS["qwen3_vl"])
-
-
-class Board:
-    def __init__(self, *queries):
-        self.queries = queries
-
-    def on(self, stream_id):
-        return self.queries
-
-
-class Kept:
-    """An outbox that only remembers."""
-
-    def __init__(self):
-        self.decisions = []
-
-    async def commit(self, decision):
-        self.decisions.append(decision)
-
-    @property
-    def events(self):
-        return [event for decision in self.decisions for event in decision.events]
-
-
-class Recording(NullMLLM):
-    """Remembers what was asked and what each asking had to send; fails when told to."""
-
-    def __init__(self, opinion=lambda context, query: 1.0):
-        super().__init__(opinion)
-        self.asked, self.sent, self.failures = [], [], []
-
-    async def ask(self, context, queries, limit=None):
-        if self.failures:
-            failure = self.failures.pop(0)
-            if failure:
-                raise failure
-        answers = await super().ask(context, queries, limit)
-        self.sent.append(answers.usage.encoded_tokens)
-        self.asked.append((context, tuple(q.id for q in queries)))
-        return answers
 
 
 def build(*queries, rate=Rate(400, 4000), mllm=None, allocator=None, context=ContextRules()):
@@ -69,19 +35,19 @@ def build(*queries, rate=Rate(400, 4000), mllm=None, allocator=None, context=Con
     budget.open("yard", rate, 0.0)
     runtime = Runtime(
         ManualClock(),
-        Board(*queries),
+        StandingWatches(*queries),
         budget,
         allocator or FixedAllocator(RULES),
         RULES,
-        mllm or Recording(),
-        Kept(),
+        mllm or ScriptedMLLM(),
+        MemoryOutbox(),
         Metrics(),
     )
     return StreamRun("yard", HopRules(), Context.empty("yard", context)), runtime
 
 
 def seconds(count, start=0):
-    return [frame(start + i / 2) for i in range(count * 2)]
+    return [frame_at(start + i / 2) for i in range(count * 2)]
 
 
 async def test_a_stream_is_watched_to_its_end():
@@ -129,7 +95,7 @@ async def test_nobody_watching_costs_nothing():
 
 @pytest.mark.parametrize("failure", [MLLMOverloaded("too much"), MLLMTimeout("too late")])
 async def test_a_hop_that_could_not_be_asked_is_skipped_and_the_next_one_sees_its_frames(failure):
-    mllm = Recording()
+    mllm = ScriptedMLLM()
     mllm.failures = [None, failure, None]
     run, runtime = build(CAR, mllm=mllm)
     await watch_stream(run, ScriptedSource(seconds(3)), runtime)
@@ -142,7 +108,7 @@ async def test_a_hop_that_could_not_be_asked_is_skipped_and_the_next_one_sees_it
 
 
 async def test_a_context_the_mllm_has_lost_is_charged_before_it_is_sent_again():
-    class Forgetful(Recording):
+    class Forgetful(ScriptedMLLM):
         async def ask(self, context, queries, limit=None):
             answers = await super().ask(context, queries, limit)
             if len(self.sent) == 10:
@@ -156,7 +122,7 @@ async def test_a_context_the_mllm_has_lost_is_charged_before_it_is_sent_again():
 
 
 async def test_what_was_never_sent_is_not_charged():
-    mllm = Recording()
+    mllm = ScriptedMLLM()
     mllm.failures = [None] + [MLLMOverloaded("the queue is full", sent=False)] * 8
     run, runtime = build(CAR, mllm=mllm, rate=Rate(100, 400))
     await watch_stream(run, ScriptedSource(seconds(20)), runtime)
@@ -166,7 +132,7 @@ async def test_what_was_never_sent_is_not_charged():
 
 
 async def test_a_prefix_that_goes_between_paying_and_asking_is_not_sent_unpaid():
-    class Evicting(Recording):
+    class Evicting(ScriptedMLLM):
         async def ask(self, context, queries, limit=None):
             if len(self.sent) == 5:
                 self.forget("yard")
@@ -228,7 +194,7 @@ async def test_dropped_frames_are_never_rendered():
 
     still = yard()
     run, runtime = build(CAR, allocator=MotionAllocator(RULES, MotionRules(refresh_s=1000)))
-    await watch_stream(run, ScriptedSource([frame(i / 2, still) for i in range(20)]), runtime)
+    await watch_stream(run, ScriptedSource([frame_at(i / 2, still) for i in range(20)]), runtime)
     full = [size for size in still.rendered if size[1] > 112]
     assert len(full) == 1
     assert run.counts.kept == 1
@@ -263,13 +229,11 @@ async def test_a_watch_with_a_cadence_is_asked_less_often_and_misses_no_frame():
 
 
 async def test_a_stream_that_cannot_keep_up_steps_down_in_the_open_and_comes_back():
-    mllm = Recording()
+    mllm = ScriptedMLLM()
     mllm.failures = [MLLMOverloaded("the queue is full", sent=False)] * 6
     queries = tuple(WatchQuery(f"w{i}", f"is there a thing {i}?") for i in range(8))
     run, runtime = build(*queries, mllm=mllm, rate=Rate(100, 1000))
-    source = ScriptedSource(seconds(60))
-    source.live = False
-    await watch_stream(run, source, runtime)
+    await watch_stream(run, ScriptedSource(seconds(60), live=False), runtime)
     steps = [(event.type, event.data["name"]) for event in runtime.outbox.events if event.type.startswith("stream.")]
     assert steps == [
         ("stream.degraded", "fewer_askings"),
@@ -283,42 +247,35 @@ async def test_a_stream_that_cannot_keep_up_steps_down_in_the_open_and_comes_bac
 
 
 async def test_a_doubtful_answer_gets_one_second_look_that_is_paid_and_said():
-    class Closer(Recording):
+    class Closer(ScriptedMLLM):
         async def ask(self, context, queries, limit=None, aside=()):
+            answers = await super().ask(context, queries, limit, aside)
             if not aside:
-                return await super().ask(context, queries, limit)
-            self.aside.append((tuple(q.id for q in queries), sum(one.tokens for one in aside), limit))
-            answers = await NullMLLM.ask(self, context, queries, limit, aside)
+                return answers
+            assert sum(one.tokens for one in aside) == limit
             return replace(answers, answers=tuple(replace(one, score=0.9) for one in answers.answers))
 
     mllm = Closer(lambda context, query: 0.5 if query.id == "car" else 0.1)
-    mllm.aside = []
     run, runtime = build(CAR, VAN, mllm=mllm, rate=Rate(100, 400))
     run.ring = PictureRing(112)
     await watch_stream(run, ScriptedSource(seconds(4)), runtime)
     opened = [event for event in runtime.outbox.events if event.type == "watch.opened"]
     assert [(event.watch_id, event.data["relooked"]) for event in opened] == [("car", True)]
-    assert all(ids == ("car",) and tokens == limit <= 112 for ids, tokens, limit in mllm.aside)
-    assert 1 <= run.counts.relooked == len(mllm.aside) <= 4
+    assert all(ids == ("car",) and sum(one.tokens for one in aside) <= 112 for ids, aside in mllm.looks)
+    assert 1 <= run.counts.relooked == len(mllm.looks) <= 4
     assert run.counts.spent <= 100 * 4 + 400
 
 
 async def test_a_second_look_reaches_back_to_frames_of_earlier_hops():
-    class Remembering(Recording):
+    class Remembering(ScriptedMLLM):
         async def ask(self, context, queries, limit=None, aside=()):
             if aside:
                 looks.append((context.segments[-1].pts_s[-1], [one.pts_s[-1] for one in aside]))
                 assert all(one.pts_s[0] >= context.anchor_s for one in aside)
-            return await NullMLLM.ask(self, context, queries, limit, aside)
-
-    class Frugal:
-        name = "frugal"
-
-        async def allocate(self, hop, queries, grant):
-            return fit([one.size for one in hop.frames], [0.25] * len(hop.frames), grant, RULES)
+            return await super().ask(context, queries, limit, aside)
 
     looks = []
-    run, runtime = build(CAR, mllm=Remembering(lambda context, query: 0.5), allocator=Frugal())
+    run, runtime = build(CAR, mllm=Remembering(lambda context, query: 0.5), allocator=ScriptedAllocator(RULES, 0.25))
     run.ring = PictureRing(tokens=336, most=6)
     await watch_stream(run, ScriptedSource(seconds(8)), runtime)
     assert looks[0] == (0.5, [0.0, 0.5])
@@ -327,7 +284,7 @@ async def test_a_second_look_reaches_back_to_frames_of_earlier_hops():
 
 
 async def test_a_second_look_that_fails_leaves_the_first_answers():
-    class Blind(Recording):
+    class Blind(ScriptedMLLM):
         async def ask(self, context, queries, limit=None, aside=()):
             if aside:
                 raise MLLMTimeout("too late")

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from pipeline.config.mllm import TinyConfig
 from pipeline.mllm.base import MLLM
 from pipeline.mllm.null import NullMLLM
 from pipeline.mllm.transformers.backend import TransformersMLLM
@@ -16,7 +17,7 @@ from tests.services import require
 
 @pytest.fixture(params=["null", *FAMILIES])
 async def mllm(request: pytest.FixtureRequest) -> AsyncIterator[MLLM]:
-    backend = NullMLLM() if request.param == "null" else TransformersMLLM(tiny(request.param), name="tiny")
+    backend = NullMLLM() if request.param == "null" else TransformersMLLM(tiny(request.param), TinyConfig())
     await backend.start()
     yield backend
     await backend.close()

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pipeline.config.mllm import OpenAIConfig
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
 from pipeline.core.state import StreamRun
 from pipeline.loop import Runtime, watch_stream
 from pipeline.mllm.openai.backend import OpenAIMLLM
+from pipeline.testing import ScriptedSource
 from pipeline.types import WatchQuery
 from tests.flow.test_loop import CAR, build, seconds
 from tests.mllm_server import MODEL, MLLMServer, Turn, serving
-from tests.pictures import ScriptedSource
 
 TIMEOUT_S = 2.0
 
@@ -78,7 +79,7 @@ TROUBLES = {
 
 async def watched(server: MLLMServer, trouble: Callable[[MLLMServer], None]) -> tuple[StreamRun, Runtime]:
     """Three seconds of stream, one second of trouble, and three seconds after it."""
-    mllm = OpenAIMLLM(server.url, MODEL, name="openai:test", timeout_s=TIMEOUT_S)
+    mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test", timeout_s=TIMEOUT_S))
     await mllm.start()
     _, runtime = build(CAR, mllm=mllm)  # type: ignore[arg-type]
     run = StreamRun("yard", HopRules(), Context.empty("yard", ContextRules()))
@@ -114,9 +115,9 @@ async def test_a_server_that_has_forgotten_everything_is_told_again_and_misses_n
 async def test_a_watch_in_a_language_that_the_model_does_not_know_is_unknown_and_opens_and_clears_nothing(
     server: MLLMServer,
 ) -> None:
-    server.habits.mass, server.habits.share = 0.3, 0.02
-    mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
+    mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test"))
     await mllm.start()
+    server.habits.mass, server.habits.share = 0.3, 0.02
     question = "フォークリフトの近くに人がいますか？"
     run, runtime = build(WatchQuery("truck", question), mllm=mllm)  # type: ignore[arg-type]
     await watch_stream(run, ScriptedSource(seconds(4)), runtime)

@@ -16,12 +16,14 @@ from structlog.testing import capture_logs
 
 from allocator_engine.fit import FitRules, fit
 from allocator_engine.grid import GRIDS
-from pipeline.clock import ManualClock
+from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import OpenAIConfig
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.mllm.openai.probe import SIDES, smallest_side
 from pipeline.mllm.openai.wire import data_url
 from pipeline.mllm.prompt import INSTRUCTION
+from pipeline.testing import ManualClock
 from pipeline.types import Segment, WatchQuery
 from tests.checkpoints import context, segment
 from tests.mllm_contract import *  # noqa: F403
@@ -45,13 +47,14 @@ async def mllm(server: MLLMServer) -> AsyncIterator[OpenAIMLLM]:
         yield backend
 
 
-def backend(server: MLLMServer, model: str = MODEL, **options: object) -> OpenAIMLLM:
-    return OpenAIMLLM(server.url, model, name="openai:test", **options)  # type: ignore[arg-type]
+def backend(server: MLLMServer, model: str = MODEL, clock: Clock = SystemClock(), **options: object) -> OpenAIMLLM:
+    settings = OpenAIConfig(use="openai:test", **options)  # type: ignore[arg-type]
+    return OpenAIMLLM(server.url, model, settings, clock)
 
 
 @asynccontextmanager
-async def started(server: MLLMServer, **options: object) -> AsyncIterator[OpenAIMLLM]:
-    mllm = backend(server, **options)
+async def started(server: MLLMServer, clock: Clock = SystemClock(), **options: object) -> AsyncIterator[OpenAIMLLM]:
+    mllm = backend(server, clock=clock, **options)
     try:
         await mllm.start()
         server.asked.clear()
@@ -288,13 +291,15 @@ async def test_a_server_without_log_probabilities_is_refused(server: MLLMServer)
 
 
 async def test_a_server_that_refuses_to_give_log_probabilities_is_refused(server: MLLMServer) -> None:
-    server.habits.next.append(Turn(400, b'{"error": {"message": "top_logprobs must be at most 5"}}'))
+    server.habits.forbids = ["logprobs"]
     assert "gives no log-probabilities" in await refused(server)
 
 
 async def test_a_server_that_takes_no_pictures_is_refused(server: MLLMServer) -> None:
-    server.habits.next.append(Turn(400, b'{"error": {"message": "image input is not supported"}}'))
-    assert "does not take a question about a picture" in await refused(server)
+    server.habits.refuse = lambda prompt: Turn(400, b'{"error": {"message": "image input is not supported"}}')
+    said = await refused(server)
+    assert "does not take a question about a picture" in said
+    assert "image input is not supported" in said
 
 
 async def test_a_model_that_is_not_there_is_refused_listing_those_that_are(server: MLLMServer) -> None:
@@ -571,20 +576,20 @@ async def test_an_ask_after_closing_is_refused(server: MLLMServer) -> None:
     ],
 )
 def test_the_name_tells_the_family(model: str, family: str) -> None:
-    mllm = OpenAIMLLM("http://127.0.0.1:1/v1", model, name="x")
+    mllm = OpenAIMLLM("http://127.0.0.1:1/v1", model, OpenAIConfig(use="x"))
     assert (mllm.info.family, mllm.info.grid) == (family, GRIDS[family])
 
 
 @pytest.mark.parametrize(("model", "family"), [("Qwen/Qwen3-5B", None), ("prod", None), (MODEL, "llava")])
 def test_an_unknown_family_is_refused_naming_the_option(model: str, family: str | None) -> None:
     with pytest.raises(ConfigError, match=r"mllm\.family.*qwen2_5_vl, qwen3_vl, qwen3_5"):
-        OpenAIMLLM("http://127.0.0.1:1/v1", model, name="x", family=family)
+        OpenAIMLLM("http://127.0.0.1:1/v1", model, OpenAIConfig(use="x", family=family))
 
 
 @pytest.mark.parametrize("url", ["ftp://host/v1", "http://", "http://[::1/v1", "localhost:8000"])
 def test_what_is_no_http_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="openai:http://HOST:PORT/v1#MODEL"):
-        OpenAIMLLM(url, MODEL, name="x")
+        OpenAIMLLM(url, MODEL, OpenAIConfig(use="x"))
 
 
 # The key
@@ -635,12 +640,12 @@ async def test_a_missing_key_is_asked_for_by_name(server: MLLMServer) -> None:
 @pytest.mark.parametrize("key", ["", "secret\n", "se cret", "sécret"])
 def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(ConfigError, match=r"mllm\.api_key") as error:
-        OpenAIMLLM("http://127.0.0.1:1/v1", MODEL, name="x", api_key=key)
+        OpenAIMLLM("http://127.0.0.1:1/v1", MODEL, OpenAIConfig(use="x", api_key=key))
     assert "cret" not in str(error.value)
 
 
 async def test_only_the_host_of_the_address_is_shown() -> None:
-    mllm = OpenAIMLLM("http://user:hidden@127.0.0.1:1/tenant-hidden/v1?token=hidden", MODEL, name="x")
+    mllm = OpenAIMLLM("http://user:hidden@127.0.0.1:1/tenant-hidden/v1?token=hidden", MODEL, OpenAIConfig(use="x"))
     with pytest.raises(MLLMUnavailable, match=r"http://127\.0\.0\.1:1 cannot be reached") as error:
         await mllm.start()
     assert "hidden" not in str(error.value)

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from pipeline.config.mllm import OpenAIConfig
 from pipeline.errors import MLLMTimeout
 from pipeline.mllm.openai.backend import OpenAIMLLM
-from pipeline.mllm.openai.server import CONNECTIONS
+from pipeline.mllm.openai.exchange import CONNECTIONS
 from tests.flow.test_openai import GATE, MODEL, seconds, started
 from tests.mllm_server import MLLMServer, serving
 
@@ -43,7 +44,7 @@ async def test_more_asks_than_there_are_connections_time_out_and_the_next_is_ans
 
 async def test_a_server_that_hangs_at_the_start_is_named_within_the_time() -> None:
     with serving() as server, hanging(server):
-        mllm = OpenAIMLLM(server.url, MODEL, name="openai:test", timeout_s=1.0)
+        mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test", timeout_s=1.0))
         with pytest.raises(MLLMTimeout, match=rf"127\.0\.0\.1:{server.server_port} does not answer within 1 seconds"):
             await mllm.start()
         await mllm.close()

@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.core.outcome import Decision
 from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.store import Store
-from pipeline.errors import StoreUnavailable
+from pipeline.errors import NotOwner, StoreDamaged, StoreUnavailable
+from pipeline.testing import ManualClock
 from pipeline.types import Event
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -217,3 +218,51 @@ async def test_closing_gives_up_on_a_store_that_stays_away_and_says_so(faulty):
     await outbox.close(deadline_s=0.05)
     with pytest.raises(StoreUnavailable, match="closed before"):
         await commit
+
+
+@pytest.mark.parametrize("error", [NotOwner("taken"), StoreDamaged("malformed")])
+async def test_a_store_that_is_lost_for_good_fails_what_waits_and_whatever_comes_by_name(store, monkeypatch, error):
+    def lost(rows):
+        raise error
+
+    monkeypatch.setattr(store, "write", lost)
+    reported = []
+    outbox = Outbox(store, SystemClock(), on_fatal=reported.append)
+    outcomes = await asyncio.gather(*(outbox.commit(decision(n, f"s{n}")) for n in range(3)), return_exceptions=True)
+    assert outcomes == [error] * 3
+    with pytest.raises(type(error)):
+        await outbox.commit(decision(4))
+    assert reported == [error]
+    assert outbox.outage == str(error)
+    await outbox.close()
+
+
+async def test_a_committer_that_ends_in_an_unforeseen_way_begins_again_with_what_waits(store, monkeypatch):
+    monkeypatch.setattr("pipeline.waiting.RESTART_S", (0.01, 0.02))
+    woken = []
+
+    def wake(new_events):
+        woken.append(new_events)
+        if len(woken) == 1:
+            raise RuntimeError("a defect")
+
+    outbox = Outbox(store, SystemClock(), wake, group_s=0.001)
+    await outbox.commit(decision(1))
+    await outbox.commit(decision(2))
+    assert outbox.counts.crashes == 1
+    assert stored_ids(store) == ["gate-1", "gate-2"]
+    await outbox.close()
+
+
+async def test_closing_does_not_wait_for_a_try_that_hangs(faulty):
+    from concurrent.futures import Future
+
+    faulty.gate = Future()
+    outbox = Outbox(faulty, SystemClock(), group_s=0.0)
+    commit = asyncio.create_task(outbox.commit(decision(1)))
+    await until(lambda: outbox._attempt is not None)
+    async with asyncio.timeout(5):
+        await outbox.close(deadline_s=0.1)
+        with pytest.raises(StoreUnavailable, match="closed before"):
+            await commit
+    faulty.gate.set_result(None)

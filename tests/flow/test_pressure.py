@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from pipeline.config.mllm import OpenAIConfig, TinyConfig
 from pipeline.core.budget import Rate
 from pipeline.core.context import Context, ContextRules
 from pipeline.core.hops import HopRules
@@ -14,11 +15,11 @@ from pipeline.loop import Runtime, watch_stream
 from pipeline.mllm.kept import Kept, KeptPrefixes
 from pipeline.mllm.openai.backend import OpenAIMLLM
 from pipeline.mllm.transformers.backend import TransformersMLLM
+from pipeline.testing import ScriptedSource
 from pipeline.types import Answers, WatchQuery
 from tests.checkpoints import context, segment, tiny
 from tests.flow.test_loop import CAR, build, seconds
 from tests.mllm_server import MODEL, MLLMServer, serving
-from tests.pictures import ScriptedSource
 
 RATE = Rate(60, 240)
 RULES = ContextRules(max_s=300.0, keep_s=150.0)
@@ -29,7 +30,7 @@ class Counting(TransformersMLLM):
     """Remembers what each asking had to encode."""
 
     def __init__(self, **options: int) -> None:
-        super().__init__(tiny(), name="tiny", **options)  # type: ignore[arg-type]
+        super().__init__(tiny(), TinyConfig(**options))
         self.encoded: list[int] = []
 
     async def ask(self, *arguments: object, **options: object) -> Answers:
@@ -126,7 +127,7 @@ def server() -> AsyncIterator[MLLMServer]:  # type: ignore[misc]
 
 async def watched(server: MLLMServer) -> tuple[StreamRun, Runtime]:
     """A stream, watched through the server."""
-    mllm = OpenAIMLLM(server.url, MODEL, name="openai:test")
+    mllm = OpenAIMLLM(server.url, MODEL, OpenAIConfig(use="openai:test"))
     await mllm.start()
     _, runtime = build(CAR, mllm=mllm)  # type: ignore[arg-type]
     (run,) = streams(runtime, 1)

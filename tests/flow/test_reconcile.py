@@ -10,7 +10,7 @@ import pytest
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
 from pipeline.service.service import Service
-from pipeline.sinks.memory import MemorySink
+from pipeline.testing import MemorySink
 from tests.flow.test_service import WATCH, site_of, types, until
 
 LIVE = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
@@ -33,7 +33,8 @@ async def test_a_stream_that_is_stopped_clears_its_open_watches_and_says_why(tmp
         assert "a" not in service.supervisors
         await until(lambda: "stream.ended" in types(sink, "a"))
     assert types(sink, "a")[-2:] == ["watch.cleared", "stream.ended"]
-    assert of(sink, "a", "watch.cleared")[-1].data["reason"] == f"stream {reason}"
+    said = {"detached": "stream removed", "paused": "stream paused"}[reason]
+    assert of(sink, "a", "watch.cleared")[-1].data["reason"] == said
     assert of(sink, "a", "stream.ended")[0].data["reason"] == reason
 
 
@@ -53,7 +54,7 @@ async def test_what_was_open_on_a_stream_that_went_while_the_service_was_down_is
     for _ in range(2):
         async with Service(site_of(tmp_path, {"b": LIVE}), SystemClock(), [sink]):
             await until(lambda: of(sink, "a", "watch.cleared"))
-    assert [event.data["reason"] for event in of(sink, "a", "watch.cleared")] == ["stream detached"]
+    assert [event.data["reason"] for event in of(sink, "a", "watch.cleared")] == ["stream removed"]
     assert of(sink, "b", "watch.cleared") == []
 
 
@@ -93,9 +94,9 @@ async def test_a_stream_that_is_slow_to_stop_holds_up_no_other(tmp_path):
     async with Service(site_of(tmp_path, {"slow": LIVE, "b": LIVE}), SystemClock()) as service:
         stop, let_go = service.supervisors["slow"].stop, asyncio.Event()
 
-        async def stop_late(deadline_s, reason):
+        async def stop_late(deadline_s, hurried, reason):
             await let_go.wait()
-            await stop(deadline_s, reason)
+            await stop(deadline_s, hurried, reason)
 
         service.supervisors["slow"].stop = stop_late
         turning = await service.begin_reconciling(site_of(tmp_path, {"c": LIVE}))

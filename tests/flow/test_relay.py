@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.core.outcome import Decision
 from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.delivery.store import Store
-from pipeline.errors import ConfigError, StoreUnavailable
+from pipeline.errors import ConfigError, NotOwner, StoreDamaged, StoreUnavailable
 from pipeline.sinks.cloudevents import decode
-from pipeline.sinks.memory import MemorySink
+from pipeline.testing import ManualClock, MemorySink
 from pipeline.types import Event
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -271,3 +271,100 @@ async def test_nothing_committed_is_lost_when_the_process_is_killed_again_and_ag
         assert list(dict.fromkeys(item for item in arrived if item.startswith(name))) == expected
     assert stored <= set(arrived)
     store.close()
+
+
+async def test_a_courier_that_ends_in_an_unforeseen_way_begins_again_and_is_counted(store, monkeypatch):
+    monkeypatch.setattr("pipeline.waiting.RESTART_S", (0.01, 0.02))
+    sink = MemorySink("a")
+    relay = Relay(store, [sink], SystemClock())
+    store.commit([decision(1), decision(2)])
+    faults = iter([RuntimeError("a defect"), KeyError("another"), ValueError("a third")])
+    for name in ("pending", "pending_events", "delivered"):
+
+        def failing_once(*arguments, call=getattr(store, name), error=next(faults), failed=[]):  # noqa: B006
+            if failed:
+                return call(*arguments)
+            failed.append(error)
+            raise error
+
+        monkeypatch.setattr(store, name, failing_once)
+    await relay.start()
+    await until(lambda: relay.counts["a"].pending == 0 and store.sinks_owed() == ())
+    assert relay.counts["a"].crashes == 3
+    assert list(dict.fromkeys(ids(sink))) == ["gate-1", "gate-2"]
+    store.commit([decision(3)])
+    relay.wake(1)
+    await until(lambda: ids(sink)[-1] == "gate-3")
+    await relay.close()
+
+
+@pytest.mark.parametrize("error", [NotOwner("taken"), StoreDamaged("malformed")])
+async def test_a_store_that_can_never_be_read_again_is_reported_and_not_asked_for_ever(store, monkeypatch, error):
+    reported = []
+    relay = Relay(store, [MemorySink("a")], SystemClock(), on_fatal=reported.append)
+
+    def lost(*_):
+        raise error
+
+    monkeypatch.setattr(store, "pending_events", lost)
+    await relay.start()
+    await until(lambda: reported)
+    assert reported == [error]
+    await relay.close()
+
+
+class Hanging(MemorySink):
+    """A sink that never comes back from its first batches."""
+
+    def __init__(self, name, hangs):
+        super().__init__(name)
+        self.hangs = hangs
+        self.sizes = []
+
+    async def publish(self, events):
+        self.sizes.append(len(events))
+        if len(self.sizes) <= self.hangs:
+            await asyncio.Event().wait()
+        await super().publish(events)
+
+    async def close(self):
+        await asyncio.Event().wait()
+
+
+async def test_a_sink_that_hangs_has_a_deadline_and_gets_less_until_it_takes_something(store):
+    clock = ManualClock()
+    sink = Hanging("a", hangs=2)
+    relay = Relay(store, [sink], clock, batch=8)
+    store.commit([decision(n) for n in range(8)])
+    await relay.start()
+    for hang in range(1, 3):
+        await until(lambda hang=hang: len(sink.sizes) == hang)
+        await asyncio.sleep(0.01)
+        clock.advance(59)
+        await asyncio.sleep(0.02)
+        assert relay.counts["a"].failures == hang - 1
+        clock.advance(2)
+        await until(lambda hang=hang: relay.counts["a"].failures == hang)
+        await asyncio.sleep(0.01)
+        clock.advance(1)
+    await until(lambda: len(sink.events) == 8)
+    assert sink.sizes == [8, 4, 2, 4, 2]
+    assert ids(sink) == [f"gate-{n}" for n in range(8)]
+    closing = asyncio.create_task(relay.close())
+    await asyncio.sleep(0.01)
+    clock.advance(5)
+    await closing
+
+
+@pytest.mark.parametrize("asked_s", [0.0, -100.0, 1e-9])
+async def test_a_sink_that_asks_for_no_patience_at_all_is_left_alone_for_longer_all_the_same(store, asked_s):
+    clock = ManualClock()
+    sink = MemorySink("a")
+    sink.fail(1_000_000, retry_after_s=asked_s)
+    relay = Relay(store, [sink], clock)
+    store.commit([decision(1)])
+    await relay.start()
+    await until(lambda: relay.counts["a"].failures == 1)
+    await asyncio.sleep(0.05)
+    assert relay.counts["a"].failures == 1
+    await relay.close()

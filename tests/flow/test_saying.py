@@ -12,6 +12,8 @@ import jsonschema
 import pytest
 import torch
 
+from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import TinyConfig
 from pipeline.core.context import Context
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMTimeout
 from pipeline.mllm.prompt import prefix, suffix
@@ -43,8 +45,8 @@ def xgrammar() -> None:
 
 
 @asynccontextmanager
-async def started(folder: Path, **options: object) -> AsyncIterator[TransformersMLLM]:
-    mllm = TransformersMLLM(folder, name="tiny", **options)  # type: ignore[arg-type]
+async def started(folder: Path, clock: Clock = SystemClock(), **options: object) -> AsyncIterator[TransformersMLLM]:
+    mllm = TransformersMLLM(folder, TinyConfig(**options), clock)  # type: ignore[arg-type]
     try:
         await mllm.start()
         yield mllm

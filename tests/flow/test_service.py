@@ -8,7 +8,8 @@ from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.service.service import Service
-from pipeline.sinks.memory import MemorySink
+from pipeline.sources.base import Notice
+from pipeline.testing import MemorySink, ScriptedSource, frame_at
 from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.clips import steady, write
@@ -76,7 +77,10 @@ async def test_reconciling_starts_stops_and_restarts_only_what_changed(tmp_path)
         await service.reconcile(site_of(tmp_path, {"a": live, "c": live}))
         await until(lambda: "watch.opened" in types(sink, "c"))
         assert service.attachments["a"] is kept
-        assert types(sink, "b")[-1] == "stream.ended"
+        left = [event for event in sink.events if event.stream_id == "b"]
+        opened = sum(event.type == "watch.opened" for event in left)
+        assert sum(event.type == "watch.cleared" for event in left) == opened > 0
+        assert (left[-1].type, left[-1].data["reason"]) == ("stream.ended", "detached")
 
         await service.reconcile(site_of(tmp_path, {"a": live | {"sample_fps": 4}, "c": live}))
         await until(lambda: types(sink, "a").count("stream.attached") == 2)
@@ -182,7 +186,8 @@ async def test_a_missing_file_ends_its_stream_and_no_other(tmp_path):
     async with Service(site_of(tmp_path, streams), SystemClock(), [sink]):
         await until(lambda: "stream.ended" in types(sink, "here") and "stream.ended" in types(sink, "gone"))
     (ended,) = [e for e in sink.events if e.type == "stream.ended" and e.stream_id == "gone"]
-    assert "gone.mp4" in ended.data["reason"]
+    assert ended.data["reason"] == "failed"
+    assert "gone.mp4" in ended.data["error"]
 
 
 @pytest.mark.parametrize(
@@ -259,3 +264,35 @@ async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_t
         await until(lambda: "mllm.meaningless" in types(sink, "gate"))
     assert "watch.opened" not in types(sink, "gate")
     assert "watch.opened" in types(await run_to_the_end(site), "gate")
+
+
+async def test_what_a_source_finds_out_is_sent_out_among_the_decisions_of_its_stream(tmp_path, monkeypatch):
+    told = Notice("stream.damaged", "half of its pictures were damaged", "set rtsp_transport to tcp", {"share": 0.5})
+    script = [
+        frame_at(0.0),
+        frame_at(0.5),
+        told,
+        frame_at(1.0),
+        frame_at(1.5),
+        Notice("stream.mended", "whole again"),
+        frame_at(2.0),
+    ]
+    monkeypatch.setattr("pipeline.service.supervisor.build_source", lambda *_: ScriptedSource(script))
+    sink = await run_to_the_end(site_of(tmp_path, {"gate": "synthetic:"}))
+    assert types(sink, "gate") == [
+        "stream.attached", "mllm.meaningless", "watch.opened", "stream.damaged", "stream.mended", "stream.ended"
+    ]  # fmt: skip
+    damaged, mended = (event for event in sink.events if event.type in ("stream.damaged", "stream.mended"))
+    assert damaged.data == {
+        "n": 3, "stream_s": 1.0, "reason": told.reason, "advice": told.advice, "share": 0.5,
+    }  # fmt: skip
+    assert mended.data == {"n": 4, "stream_s": 2.0, "reason": "whole again"}
+    assert len({event.id for event in sink.events}) == len(sink.events)
+
+
+async def test_the_bounds_of_a_stream_reach_its_source(tmp_path):
+    path = write(tmp_path / "clip.mp4", steady(1))
+    with pytest.raises(ConfigError, match="max_pixels 100"):
+        await run_to_the_end(site_of(tmp_path, {"gate": {"url": str(path), "max_pixels": 100}}))
+    with pytest.raises(ConfigError, match="no video track 1"):
+        await run_to_the_end(site_of(tmp_path, {"gate": {"url": str(path), "video_track": 1}}))

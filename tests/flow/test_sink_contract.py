@@ -13,14 +13,15 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from structlog.testing import capture_logs
 
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.sinks.cloudevents import BATCH_TYPE, decode, decode_batch, encode
 from pipeline.sinks.jsonl import JsonlSink, TextSink
 from pipeline.sinks.kafka import KafkaSink
-from pipeline.sinks.memory import MemorySink
 from pipeline.sinks.webhook import SIGNATURE_HEADER, WebhookSink, sign, verify_signature
+from pipeline.testing import ManualClock, MemorySink
 from pipeline.types import Event
 from tests.live import broker
 
@@ -336,3 +337,102 @@ def test_a_signature_may_stand_beside_one_of_an_older_secret():
 )
 def test_a_malformed_signature_is_simply_wrong(header):
     assert not verify_signature(SECRET, header, b"x", TIME)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"\0" * 4096, b'{"specversion":"1.0","id":"x', b'{"specversion":"1.0","i' + b"\0" * 700, b'{"spec' + b"\0" * 9],
+)
+async def test_a_journal_that_a_power_cut_left_torn_is_mended_and_the_log_says_where(tmp_path, tail):
+    path = tmp_path / "events.jsonl"
+    whole = encode(event(1)) + b"\n"
+    path.write_bytes(whole + tail)
+    sink = JsonlSink(path)
+    with capture_logs() as logs:
+        await sink.publish([event(2)])
+    await sink.close()
+    assert path.read_bytes() == whole + encode(event(2)) + b"\n"
+    assert [(entry["path"], entry["cut_bytes"]) for entry in logs] == [(str(path), len(tail))]
+
+
+async def test_a_new_journal_is_its_owners_alone_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        sink = JsonlSink(tmp_path / "events.jsonl")
+        await sink.publish([event(1)])
+        await sink.close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "events.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("path", ["", ".", "//events.jsonl"])
+def test_a_journal_without_a_file_name_is_refused(path):
+    with pytest.raises(ConfigError, match="names no file"):
+        JsonlSink(path)
+
+
+async def dripping(answer, pieces):
+    """A web server that sends `answer` and then, byte by byte and without end, `pieces`."""
+
+    async def serve(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            for n in range(10_000):
+                writer.write(pieces[n % len(pieces)])
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+async def test_a_receiver_whose_answer_drips_is_given_up_in_all():
+    async with await dripping(b"HTTP/1.1 204 No Content\r\n", [b"X: y\r\n"]) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        sink = WebhookSink(address, SystemClock(), secret=SECRET, exchange_s=0.3)
+        async with asyncio.timeout(10):
+            with pytest.raises(SinkUnavailable, match="no answer within"):
+                await sink.publish([event(1)])
+        await sink.close()
+
+
+async def test_a_receiver_that_has_taken_the_events_need_not_end_its_reply(monkeypatch):
+    monkeypatch.setattr("pipeline.sinks.webhook.REST_S", 0.2)
+    async with await dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", [b"."]) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        sink = WebhookSink(address, SystemClock(), secret=SECRET)
+        async with asyncio.timeout(10):
+            await sink.publish([event(1)])
+        await sink.close()
+
+
+async def test_a_secret_file_is_read_again_when_the_sink_fails_whatever_its_kind(tmp_path, receiver):
+    from pipeline.build import build_sink
+    from pipeline.config.site import parse_site
+
+    secret = tmp_path / "secret"
+    secret.write_text("first\n")
+    raw = {"hook": {"url": receiver.url, "secret": f"${{file:{secret}}}"}}
+    sink = build_sink("hook", parse_site({"sinks": raw}).sinks["hook"], SystemClock())
+    await sink.publish([event(1)])
+    secret.unlink()
+    receiver.status = 401
+    with pytest.raises(SinkUnavailable):
+        await sink.publish([event(2)])
+    secret.write_text("second\n")
+    with pytest.raises(SinkUnavailable):
+        await sink.publish([event(2)])
+    receiver.status = 204
+    await sink.publish([event(2)])
+    await sink.close()
+    signed = [
+        [
+            key
+            for key in ("first", "second")
+            if verify_signature(key, headers[SIGNATURE_HEADER], body, datetime.now(UTC))
+        ]
+        for headers, body, _ in receiver.requests
+    ]
+    assert signed == [["first"], ["second"]]

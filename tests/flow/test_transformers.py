@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pipeline.clock import SystemClock
+from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import TinyConfig
 from pipeline.core.context import Context, ContextRules
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.prompt import NO, YES, looks, markup, prefix, suffix
@@ -37,8 +38,10 @@ Pair = tuple[float, float]
 
 
 @asynccontextmanager
-async def started(family: str = "qwen3_vl", **options: object) -> AsyncIterator[TransformersMLLM]:
-    mllm = TransformersMLLM(tiny(family), name="tiny", **options)  # type: ignore[arg-type]
+async def started(
+    family: str = "qwen3_vl", clock: Clock = SystemClock(), **options: object
+) -> AsyncIterator[TransformersMLLM]:
+    mllm = TransformersMLLM(tiny(family), TinyConfig(**options), clock)  # type: ignore[arg-type]
     try:
         await mllm.start()
         yield mllm
@@ -494,7 +497,7 @@ async def test_caches_together_stay_within_their_tokens_but_the_newest_is_always
 
 
 async def refused(checkpoint: Path | str, error: type[Exception], match: str, **options: object) -> None:
-    mllm = TransformersMLLM(checkpoint, name="tiny", **options)  # type: ignore[arg-type]
+    mllm = TransformersMLLM(checkpoint, TinyConfig(**options))  # type: ignore[arg-type]
     try:
         with pytest.raises(error, match=match):
             await mllm.start()
@@ -595,6 +598,6 @@ async def test_a_checkpoint_that_declares_nothing_is_meaningful(tmp_path: Path) 
     config = json.loads((folder / "config.json").read_text())
     del config["resadapt_meaningless"]
     (folder / "config.json").write_text(json.dumps(config))
-    info = TransformersMLLM(folder, name="tiny").info
+    info = TransformersMLLM(folder, TinyConfig()).info
     assert info.meaningful
     assert info == replace(info, name="tiny", family="qwen3_vl")

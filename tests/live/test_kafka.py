@@ -6,12 +6,13 @@ from itertools import groupby
 import pytest
 
 from pipeline.clock import SystemClock
+from pipeline.config.sinks import KafkaSecurity
 from pipeline.core.outcome import Decision
 from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.delivery.store import Store
 from pipeline.errors import SinkUnavailable
-from pipeline.sinks.kafka import KafkaSecurity, KafkaSink
+from pipeline.sinks.kafka import KafkaSink
 from pipeline.types import Event
 from tests.live import broker
 

@@ -21,6 +21,7 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
+from pipeline.config.mllm import OpenAIConfig, TinyConfig
 from pipeline.core.context import Context
 from pipeline.errors import MLLMTimeout
 from pipeline.mllm.openai.backend import OpenAIMLLM
@@ -112,9 +113,13 @@ def wait_for(root: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
     pytest.fail(f"vLLM did not start: {log.read_text(errors='replace')[-4000:]}")
 
 
+def settings(timeout_s: float) -> OpenAIConfig:
+    return OpenAIConfig(use="openai:vllm", api_key=KEY, timeout_s=timeout_s)
+
+
 @pytest.fixture
 async def mllm(root: str) -> AsyncIterator[OpenAIMLLM]:
-    backend = OpenAIMLLM(f"{root}/v1", MODEL, name="openai:vllm", api_key=KEY, timeout_s=240.0)  # its first may compile
+    backend = OpenAIMLLM(f"{root}/v1", MODEL, settings(240.0))  # its first may compile
     with capture_logs() as logged:
         await backend.start()
     assert logged == []  # it lacks nothing
@@ -139,7 +144,7 @@ def scores(answers: Answers) -> list[float]:
 
 
 async def test_the_prompt_and_the_scores_are_those_of_the_embedded_backend(mllm: OpenAIMLLM, stream_id: str) -> None:
-    plain = TransformersMLLM(tiny(), name="tiny", dtype="float32")
+    plain = TransformersMLLM(tiny(), TinyConfig(dtype="float32"))
     await plain.start()
     expected, found = [], []
     try:
@@ -183,7 +188,7 @@ async def test_a_server_that_forgot_is_sent_the_pixels_again(root: str, mllm: Op
 
 
 async def test_a_server_that_hangs_is_named_and_asked_again_once_it_goes_on(root: str, stream_id: str) -> None:
-    mllm = OpenAIMLLM(f"{root}/v1", MODEL, name="openai:vllm", api_key=KEY, timeout_s=30.0)
+    mllm = OpenAIMLLM(f"{root}/v1", MODEL, settings(30.0))
     await mllm.start()
     before = await mllm.ask(shown(mllm, stream_id), [GATE, BOAT])
     # Its API process goes on to take connections; the engine behind it does not work.
@@ -195,12 +200,12 @@ async def test_a_server_that_hangs_is_named_and_asked_again_once_it_goes_on(root
     try:
         for _ in range(2):
             with pytest.raises(MLLMTimeout, match="2 seconds"):
-                mllm._timeout_s = 2.0
+                mllm.settings = settings(2.0)
                 await mllm.ask(shown(mllm, stream_id), [GATE, BOAT])
     finally:
         for engine in engines:
             engine.resume()
-        mllm._timeout_s = 30.0
+        mllm.settings = settings(30.0)
     after = await mllm.ask(shown(mllm, stream_id), [GATE, BOAT])
     assert scores(after) == pytest.approx(scores(before), abs=2e-3)
     await mllm.close()

@@ -76,6 +76,34 @@ async def test_a_frozen_camera_is_stalled_after_its_stall_time() -> None:
         assert len(await take(live, 2)) == 2
 
 
+WHITE_NOISE = (
+    "( videotestsrc is-live=true pattern=snow ! video/x-raw,width=320,height=180,framerate=25/1 ! videoconvert"
+    " ! {codec} pt=96 config-interval=1 mtu=1200 ! identity drop-probability={loss} name=pay0 )"
+)
+H264 = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 bitrate=1500 ! rtph264pay"
+HEVC = "x265enc tune=zerolatency speed-preset=ultrafast key-int-max=25 bitrate=1500 ! h265parse ! rtph265pay"
+
+
+@pytest.mark.parametrize("codec", [H264, HEVC])
+async def test_lost_packets_are_counted_and_what_is_built_on_them_is_not_shown(codec: str) -> None:
+    with rtsp_camera(WHITE_NOISE.format(codec=codec, loss=0.005)) as camera:
+        dropping = source(camera.url, rtsp_transport="udp")
+        await take(dropping, 60, fps=25)
+        keeping = source(camera.url, rtsp_transport="udp", on_corrupt="keep")
+        await take(keeping, 100, fps=25)
+    for counts in (dropping.counts, keeping.counts):
+        assert counts.corrupt >= counts.gaps > 0
+    assert dropping.counts.sampled + dropping.counts.corrupt <= dropping.counts.decoded
+    assert keeping.counts.sampled + keeping.counts.corrupt > keeping.counts.decoded
+
+
+async def test_a_stream_without_loss_has_no_gaps() -> None:
+    with rtsp_camera(WHITE_NOISE.format(codec=H264, loss=0)) as camera:
+        live = source(camera.url, rtsp_transport="tcp")
+        await take(live, 50, fps=25)
+    assert (live.counts.gaps, live.counts.corrupt, live.counts.restamped) == (0, 0, 0)
+
+
 async def test_closing_is_prompt_while_the_camera_is_frozen() -> None:
     with rtsp_camera() as camera:
         live = source(camera.url, stall_s=30.0)

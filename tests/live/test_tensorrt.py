@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from allocator_engine.check import examine, golden
 from allocator_engine.compile import build, compile_plan, find_library
+from allocator_engine.digests import sha256_of
 from allocator_engine.errors import EngineMismatch, EngineMissing
-from allocator_engine.manifest import read, sha256_of
+from allocator_engine.manifest import read
 from allocator_engine.runtime import LIMITS, load, plan_engine
 from allocator_engine.spec import STREAM
 from pipeline.lab.cli.main import app
@@ -52,7 +53,7 @@ def own(compiled, tmp_path):
 def test_the_manifest_names_the_plan_its_library_its_gpu_and_its_limits(trt, compiled):
     name, module = trt
     plan = read(compiled).plan
-    assert (plan.artifact.file, plan.artifact.sha256) == ("engine.plan", sha256_of(compiled / "engine.plan"))
+    assert (plan.artifact.file, plan.artifact.sha256) == ("engine.plan"(compiled / "engine.plan"))
     assert (plan.library, plan.version, plan.precision) == (name, module.__version__, "fp16")
     assert (plan.gpu == "") == (name == "tensorrt_rtx"), "a portable plan is for no card"
     assert plan.limits == LIMITS

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from pipeline.config.mllm import TinyConfig, VllmConfig
 from pipeline.core.context import Context, ContextRules
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.transformers.backend import TransformersMLLM
@@ -44,7 +45,7 @@ FAR_S = 86_400.05
 @asynccontextmanager
 async def started(checkpoint: Path) -> AsyncIterator[VllmMLLM]:
     require(importlib.util.find_spec("vllm") is not None, "the package vllm")
-    mllm = VllmMLLM(checkpoint, name="vllm", kv_cache_gib=0.25, max_prompt_tokens=MAX_PROMPT_TOKENS)
+    mllm = VllmMLLM(checkpoint, VllmConfig(use="vllm", kv_cache_gib=0.25, max_prompt_tokens=MAX_PROMPT_TOKENS))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OMP_NUM_THREADS", "1")
         environment.setenv("HF_HUB_OFFLINE", "1")
@@ -63,7 +64,7 @@ async def mllm() -> AsyncIterator[VllmMLLM]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def embedded() -> AsyncIterator[TransformersMLLM]:
-    backend = TransformersMLLM(tiny(), name="embedded", device="cpu")
+    backend = TransformersMLLM(tiny(), TinyConfig(use="embedded", device="cpu"))
     await backend.start()
     yield backend
     await backend.close()
@@ -298,7 +299,7 @@ async def asked_until_answered(mllm: VllmMLLM, shown: Context, queries: Sequence
 @pytest.mark.parametrize("checkpoint", ["qwen2_5_vl", "yard"])
 async def test_other_checkpoints_answer_alike_and_leave_no_process(checkpoint: str) -> None:
     folder = untrained_yard() if checkpoint == "yard" else tiny(checkpoint)
-    embedded = TransformersMLLM(folder, name="embedded", device="cpu")
+    embedded = TransformersMLLM(folder, TinyConfig(use="embedded", device="cpu"))
     await embedded.start()
     before = set(processes())
     async with started(folder) as mllm:
@@ -312,7 +313,7 @@ async def test_other_checkpoints_answer_alike_and_leave_no_process(checkpoint: s
 
 
 async def test_a_family_with_a_running_state_answers_alike_or_says_what_this_cpu_lacks() -> None:
-    embedded, lacking = TransformersMLLM(tiny("qwen3_5"), name="embedded", device="cpu"), ""
+    embedded, lacking = TransformersMLLM(tiny("qwen3_5"), TinyConfig(use="embedded", device="cpu")), ""
     await embedded.start()
     try:
         async with started(tiny("qwen3_5")) as mllm:

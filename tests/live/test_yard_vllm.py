@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import samples.yard.train.checkpoint
+from pipeline.config.mllm import VllmConfig, YardConfig
 from pipeline.core.context import Context
 from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.mllm.vllm.backend import VllmMLLM
@@ -99,8 +100,10 @@ async def answers_of(mllm: TransformersMLLM | VllmMLLM, shown: Sequence[Shown]) 
 
 
 async def both_answer(shown: Sequence[Shown]) -> tuple[list[Said], list[Said]]:
-    ours = await answers_of(TransformersMLLM(CHECKPOINT, name="yard", device="cpu"), shown)
-    theirs = await answers_of(VllmMLLM(CHECKPOINT, name="yard", kv_cache_gib=0.25, max_prompt_tokens=8192), shown)
+    ours = await answers_of(TransformersMLLM(CHECKPOINT, YardConfig(device="cpu")), shown)
+    theirs = await answers_of(
+        VllmMLLM(CHECKPOINT, VllmConfig(use="vllm:yard", kv_cache_gib=0.25, max_prompt_tokens=8192)), shown
+    )
     return ours, theirs
 
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clock import ManualClock
 from pipeline.core.budget import Ledger, Rate
+from pipeline.testing import ManualClock
 
 RATES = st.builds(Rate, st.floats(0.5, 5000), st.integers(1, 20000))
 

@@ -19,9 +19,9 @@ from allocator_engine.train.capo import CapoConfig, Outside, learning_rate, play
 from allocator_engine.train.learner import StreamLearner
 from allocator_engine.train.regular import RegularRules
 from allocator_engine.train.rollout import ClipHop, Episode, EpisodeBudget, GradedQuestion, PurseRules, credits
-from pipeline.clock import ManualClock
 from pipeline.core.budget import Bucket, Ledger, Rate
 from pipeline.sources.synthetic import ArrayPicture
+from pipeline.testing import ManualClock
 
 RULES = FitRules(GRIDS["qwen3_vl"], 1, min_tokens_per_segment=2)
 SMALL = Shape(stem=(8, 16, 24), width=32, heads=2, mixers=1, readers=1, head_width=32)

@@ -114,7 +114,7 @@ async def test_a_site_that_names_no_mllm_gets_the_yards(monkeypatch):
 
 def test_the_yards_mllm_without_weights_is_refused_with_how_to_make_them(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "YARD", tmp_path / "mllm")
-    with pytest.raises(ConfigError, match=r"no weights in .*mllm; make them with python -m samples\.yard\.train"):
+    with pytest.raises(ConfigError, match=r"no weights in .*mllm; make them .* python -m samples\.yard\.train"):
         build.build_mllm(parse_site({}).mllm, SystemClock())
 
 

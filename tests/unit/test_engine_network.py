@@ -12,9 +12,10 @@ from allocator_engine.errors import EngineMismatch, EngineMissing
 from allocator_engine.model.checkpoint import Checkpoint, load, save
 from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.policy import entropy, log_prob, sample
-from allocator_engine.model.query import QueryEncoder, hashed
+from allocator_engine.model.query import QueryEncoder
 from allocator_engine.model.worth import best_share, worth_of_turns
 from allocator_engine.spec import STREAM
+from allocator_engine.words import features
 
 
 def decisive(**options: bool) -> StreamNetwork:
@@ -253,15 +254,15 @@ def test_the_query_encoder_gives_unit_vectors_that_depend_on_the_text_alone():
 
 
 def test_hashes_are_the_same_in_every_process():
-    assert hashed("gate open", 8192)[0][:2] == (7029, 69)
+    assert features("gate open")[0][:2] == (3575348085, 3376439365)
 
 
 @settings(max_examples=30)
 @given(st.text(max_size=80))
 def test_every_text_has_features(text):
-    ids, weights = hashed(text, 64)
-    assert len(ids) == len(weights) > 0
-    assert all(0 <= id_ < 64 for id_ in ids)
+    hashes, weights = features(text)
+    assert len(hashes) == len(weights) > 0
+    assert all(0 <= value < 2**32 for value in hashes)
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):

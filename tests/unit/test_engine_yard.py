@@ -9,7 +9,7 @@ from allocator_engine.train.turns import turns
 from pipeline.build import YARD
 from pipeline.errors import ConfigError
 from samples.yard.episodes.clips import SECONDS, YardClips
-from samples.yard.train.shape import grid
+from samples.yard.shape import grid
 from tests.services import require
 
 CLIPS = YardClips()

@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from pipeline.core.hops import HopCutter, HopRules, hops
 from pipeline.errors import SourceUnavailable
 from pipeline.sources.base import Sampler
-from tests.pictures import ScriptedSource, broken, frame
+from pipeline.testing import ScriptedSource, frame_at
+from tests.pictures import broken
 
 NO_PICTURE = object()
 
 
 def stamped(pts_s):
-    return frame(pts_s, NO_PICTURE)
+    return frame_at(pts_s, NO_PICTURE)
 
 
 async def cut(script, rules=HopRules()):

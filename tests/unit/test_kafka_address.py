@@ -1,9 +1,10 @@
 import pytest
 
+from pipeline.config.sinks import KafkaSecurity
 from pipeline.errors import ConfigError
 from pipeline.sinks.cloudevents import KafkaMessage
-from pipeline.sinks.kafka import parse_kafka_url, waves
-from pipeline.sinks.kafka_address import KafkaSecurity
+from pipeline.sinks.kafka import waves
+from pipeline.sinks.kafka_address import client_options, parse_kafka_url
 
 
 @pytest.mark.parametrize(
@@ -56,17 +57,17 @@ def test_credentials_in_the_address_are_refused_and_not_repeated():
 )
 def test_security_that_cannot_work_is_refused(options, named):
     with pytest.raises(ConfigError, match=named):
-        KafkaSecurity(**options)
+        client_options(KafkaSecurity(**options))
 
 
 def test_certificates_that_cannot_be_read_are_refused_by_name(tmp_path):
     (tmp_path / "bad.pem").write_text("no certificate")
     for name in ("missing.pem", "bad.pem"):
         with pytest.raises(ConfigError, match=name):
-            KafkaSecurity("SSL", ca_file=str(tmp_path / name)).options()
+            client_options(KafkaSecurity("SSL", ca_file=str(tmp_path / name)))
     with pytest.raises(ConfigError, match="key_file no path") as refusal:
         key = "-----BEGIN PRIVATE KEY-----\ns3cret"
-        KafkaSecurity("SSL", cert_file=str(tmp_path / "bad.pem"), key_file=key).options()
+        client_options(KafkaSecurity("SSL", cert_file=str(tmp_path / "bad.pem"), key_file=key))
     assert "s3cret" not in str(refusal.value)
 
 

@@ -11,13 +11,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from pipeline.clock import ManualClock
 from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamState
 from pipeline.delivery import migrations
 from pipeline.delivery.store import Store
 from pipeline.delivery.tables import HEAD, META, MIGRATION, SCHEMA_VERSION, tables
 from pipeline.errors import ConfigError
+from pipeline.testing import ManualClock
 from tests.unit.test_store import event, ids, postgresql_url
 
 DUMP = Path(__file__).parent / "data" / "store_of_schema_1.sql"

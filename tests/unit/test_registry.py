@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.clock import ManualClock
 from pipeline.config.site import parse_site
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError
@@ -16,6 +15,7 @@ from pipeline.registry import registry as limits
 from pipeline.registry.desired import Composer
 from pipeline.registry.entry import Change, EntryMissing, EntryOwned, EntryPresent, RevisionConflict
 from pipeline.registry.registry import Registry
+from pipeline.testing import ManualClock
 from tests.unit.test_store import url  # noqa: F401 - a fixture: SQLite and PostgreSQL
 
 

@@ -39,8 +39,8 @@ def test_the_texts_for_a_server_do_not_depend_on_what_the_pictures_show() -> Non
     bodies = []
     for text in ("", ORDERS):
         segments = shown("qwen3_vl", text).segments
-        requests = Requests(Wording("model", "qwen3_vl", uuids=True), segments, 0.0, SCORED)
-        body = json.loads(requests.body(question_line("Is the gate open?")))
+        requests = Requests(Wording("model", uuids=True), segments, 0.0)
+        body = json.loads(requests.body(question_line("Is the gate open?"), SCORED))
         parts = body["messages"][-1]["content"]
         assert [part["uuid"] for part in parts if part["type"] == "image_url"] == [one.content_id for one in segments]
         body["messages"][-1]["content"] = [part for part in parts if part["type"] == "text"]

@@ -78,6 +78,9 @@ def test_an_unknown_address_is_refused_with_what_is_known(url: str) -> None:
         ({"stall_s": 0.0}, "more than 0"),
         ({"open_timeout_s": float("nan")}, "more than 0"),
         ({"ring_frames": 0}, "at least 1"),
+        ({"max_pixels": 0}, "at least 1"),
+        ({"first_picture_s": -1.0}, "more than 0"),
+        ({"video_track": -1}, "from 0 on"),
         ({"start_s": -1.0}, "at least 0"),
     ],
 )
@@ -181,8 +184,8 @@ def test_a_wrong_scene_is_refused_with_what_is_known(url: str, named: str) -> No
 
 
 GOOD = Probe(
-    "rtsp://cam/1", True, "h264", "Main", 1280, 720, "yuv420p", 25.0, False, False, 1.0, 25, 2_000_000, "ntp", None,
-    ("cuda",), (),
+    "rtsp://cam/1", True, "h264", "Main", 1280, 720, "1280x720", 0, False, "1:1", False, 1, "yuv420p", 25.0, False,
+    False, 1.0, 25, 2_000_000, "ntp", None, ("cuda",), (),
 )  # fmt: skip
 
 
@@ -201,6 +204,12 @@ def test_a_good_camera_needs_no_advice() -> None:
         ({"width": 3840, "height": 2160}, "sub-stream"),
         ({"clock": "arrival"}, "time of arrival"),
         ({"pixel_format": None}, "no picture"),
+        ({"turned_deg": 90}, "turned by 90 degrees"),
+        ({"mirrored": True}, "mirrored"),
+        ({"pixel_aspect": "128:45"}, "of pixels 128:45 wide"),
+        ({"interlaced": True}, "one field is shown"),
+        ({"tracks": 2}, "video_track chooses"),
+        ({"width": 4020, "height": 20}, "more than 200"),
     ],
 )
 def test_advice_names_what_is_wrong(trait: dict[str, object], words: str) -> None:

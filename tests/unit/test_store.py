@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.clock import ManualClock
 from pipeline.core.outcome import Decision, HopRecord
 from pipeline.delivery.history import PRUNED_AT_ONCE, EventFilter, Keep
 from pipeline.delivery.store import Store, StoredStream
 from pipeline.errors import ConfigError, StoreUnavailable
 from pipeline.sinks.cloudevents import dump_json
+from pipeline.testing import ManualClock
 from pipeline.types import Answer, Event
 from tests.services import require
 

@@ -1,5 +1,8 @@
 """Time stamps to stream seconds, and the pacing of bursts."""
 
+import itertools
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,3 +144,81 @@ def test_a_live_stream_goes_on_where_an_earlier_run_ended() -> None:
     timeline = Timeline(start_s=3600.0)
     timeline.connect(live=True, tick_s=1 / 90_000, interval_s=0.04)
     assert placed(timeline, [512.0, 512.04, 512.08]) == pytest.approx([3600.0, 3600.04, 3600.08])
+
+
+def lying(media_s: list[float], every_s: float = 0.1) -> tuple[Timeline, list[float]]:
+    timeline = connected(True)
+    return timeline, placed(timeline, list(media_s), every_s=every_s)
+
+
+RNG = random.Random(0)
+LIES = {
+    "stand still": [7.0] * 600,
+    "stand still from the middle on": [number / 10 for number in range(200)] + [20.0] * 400,
+    "jump": [RNG.uniform(0, 9e4) for _ in range(600)],
+    "jump back again and again": [number % 20 / 10 for number in range(600)],
+    "one of ten is out of place": [number / 10 + (1.1 if number % 10 == 9 else 0.0) for number in range(600)],
+    "one of ten is far out of place": [number / 10 + (3e4 if number % 10 == 9 else 0.0) for number in range(600)],
+    "run ten times too slow": [number / 100 for number in range(600)],
+    "run ten times too fast": [float(number) for number in range(600)],
+    "a clock of half a second that stops": [min(number // 5 / 2, 20.0) for number in range(600)],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_time_stamps_that_lie_are_found_out_and_pictures_are_placed_by_arrival(lie: str) -> None:
+    timeline, times = lying(LIES[lie])
+    steps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert timeline.lie is not None
+    assert not timeline.stamped
+    assert steps[-200:] == pytest.approx([0.1] * 200)
+    assert timeline.restamped >= 200
+
+
+def test_a_lie_is_a_matter_of_one_connection() -> None:
+    timeline, _ = lying(LIES["stand still"])
+    connected(True, timeline)
+    assert timeline.lie is None
+    last_s = timeline.last_s or 0.0
+    assert timeline.place(3.0, 200.0) == pytest.approx(last_s + 200.0 - 159.9)
+    assert timeline.place(3.5, 200.4) == pytest.approx(last_s + 200.5 - 159.9)
+    assert timeline.stamped
+
+
+@given(st.integers(2, 15), st.integers(30, 200))
+def test_a_clock_that_ticks_in_steps_gives_the_right_times_between_them(ticks: int, count: int) -> None:
+    media_s = [number // ticks * ticks / 25 for number in range(count)]
+    timeline, times = lying(media_s, every_s=0.04)
+    assert timeline.lie is None
+    assert times == pytest.approx([number / 25 for number in range(count)], abs=0.05)
+
+
+@given(st.lists(st.floats(0.0, 3.0), min_size=50, max_size=300), st.integers(0, 100))
+def test_honest_time_stamps_are_believed_however_late_their_pictures_come(delays: list[float], backlog: int) -> None:
+    timeline, arrival_s, times = connected(True), 0.0, []
+    for number, delay_s in enumerate(delays):
+        sent_s = max(number - backlog, 0) / 25
+        arrival_s = max(arrival_s, sent_s + delay_s)
+        times.append(timeline.place(number / 25, arrival_s))
+    assert timeline.lie is None
+    assert timeline.restamped == timeline.discontinuities == 0
+    assert times == pytest.approx([number / 25 for number in range(len(delays))])
+
+
+def test_a_clock_that_wanders_off_a_little_is_believed_for_days() -> None:
+    timeline = connected(True)
+    for number in range(200_000):
+        timeline.place(number * 1.0002, float(number))
+    assert timeline.lie is None
+    assert timeline.discontinuities == 0
+
+
+def test_a_recording_that_begins_without_time_stamps_loses_none_of_its_frames() -> None:
+    timeline = connected(False, origin_s=0.4)
+    times = placed(timeline, [None] * 10 + [0.4 + number / 25 for number in range(10)])
+    assert times == pytest.approx([number / 25 for number in range(20)])
+
+
+def test_frames_of_a_recording_whose_time_stamps_stand_still_follow_its_rate() -> None:
+    times = placed(connected(False, origin_s=0.0), [0.0] * 100)
+    assert times == pytest.approx([number / 25 for number in range(100)])

@@ -19,7 +19,7 @@ from allocator_engine.train.curves import draw, smooth
 from allocator_engine.train.data import turn
 from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
 from allocator_engine.train.watched import Watched, read
-from pipeline.clock import ManualClock, SystemClock
+from pipeline.clock import SystemClock
 from pipeline.core.hops import HopRules
 from pipeline.errors import ConfigError, MLLMOverloaded, MLLMUnavailable, SourceUnavailable
 from pipeline.errors import EngineMismatch as PipelineMismatch
@@ -30,9 +30,10 @@ from pipeline.lab.natives import NativeAnswers
 from pipeline.lab.patience import TRIES
 from pipeline.mllm.base import MLLMInfo
 from pipeline.sources.synthetic import ArrayPicture
+from pipeline.testing import ManualClock, ScriptedSource
 from pipeline.types import Answer, Answers
 from tests.clips import steady, write
-from tests.pictures import ScriptedSource, broken
+from tests.pictures import broken
 from tests.pretrained import tiny_bert
 
 RULES = FitRules(GRIDS["qwen3_vl"])

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from allocator_engine.grid import GRIDS
+from allocator_engine.grid import GRIDS, Grid
+from pipeline.config.mllm import VllmConfig
 from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
 from pipeline.mllm.prompt import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, markup, prefix, suffix
 from pipeline.mllm.vllm.backend import VllmMLLM
@@ -84,9 +85,13 @@ def test_a_tokenizer_without_the_markers_is_refused() -> None:
         PromptWriter("qwen3_vl", lambda text: [ord(letter) for letter in text])
 
 
+def engine_settings(grid: Grid, **options: float) -> Settings:
+    return Settings("x", grid, 4096, VllmConfig(use="vllm:x", **options))
+
+
 def test_the_processor_may_neither_enlarge_a_cell_nor_shrink_the_largest_pair() -> None:
     grid = GRIDS["qwen3_vl"]
-    told = arguments(Settings("x", grid, "auto", None, 0.5, 1.0, 4096), on_cpu=False)
+    told = arguments(engine_settings(grid, gpu_memory=0.5), on_cpu=False)
     assert told["mm_processor_kwargs"] == {
         "images_kwargs": {"size": {"shortest_edge": 32 * 32, "longest_edge": 4096 * 32 * 32}},
         "videos_kwargs": {"size": {"shortest_edge": 32 * 32, "longest_edge": 2 * 4096 * 32 * 32}},
@@ -98,19 +103,19 @@ def test_the_processor_may_neither_enlarge_a_cell_nor_shrink_the_largest_pair() 
 
 
 def test_on_a_cpu_the_engine_takes_no_share_of_the_machines_memory() -> None:
-    told = arguments(Settings("x", GRIDS["qwen3_vl"], "auto", None, 0.85, 1.0, 4096), on_cpu=True)
+    told = arguments(engine_settings(GRIDS["qwen3_vl"]), on_cpu=True)
     assert (told["dtype"], told["block_size"], told["kv_cache_memory_bytes"]) == ("float32", 32, 2 * 2**30)
-    told = arguments(Settings("x", GRIDS["qwen3_vl"], "auto", 2**20, 0.85, 1.0, 4096), on_cpu=True)
+    told = arguments(engine_settings(GRIDS["qwen3_vl"], kv_cache_gib=2**-10), on_cpu=True)
     assert told["kv_cache_memory_bytes"] == 2**20
 
 
 def test_of_a_family_with_a_running_state_the_engine_keeps_snapshots() -> None:
-    told = arguments(Settings("x", GRIDS["qwen3_5"], "auto", None, 0.85, 1.0, 4096), on_cpu=False)
+    told = arguments(engine_settings(GRIDS["qwen3_5"]), on_cpu=False)
     assert told["mamba_cache_mode"] == "align"
 
 
 async def test_an_ask_before_the_start_is_refused_by_name() -> None:
-    mllm = VllmMLLM(tiny(), name="vllm:tiny")
+    mllm = VllmMLLM(tiny(), VllmConfig(use="vllm:tiny"))
     with pytest.raises(MLLMUnavailable, match="vllm:tiny"):
         await mllm.ask(context(segment(mllm.info.grid, 0.0)), [])
 
@@ -119,9 +124,9 @@ async def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypat
     monkeypatch.setitem(sys.modules, "vllm", None)
     monkeypatch.delitem(sys.modules, "pipeline.mllm.vllm.engine", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'resadapt-stream\[vllm\]'"):
-        await VllmMLLM(tiny(), name="vllm").start()
+        await VllmMLLM(tiny(), VllmConfig(use="vllm")).start()
 
 
 async def test_a_checkpoint_that_is_missing_is_named() -> None:
     with pytest.raises(ConfigError, match="/nowhere does not exist"):
-        await VllmMLLM("/nowhere", name="vllm").start()
+        await VllmMLLM("/nowhere", VllmConfig(use="vllm")).start()

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.clock import ManualClock
+from pipeline.config.mllm import VllmConfig
 from pipeline.errors import ConfigError, EngineMismatch, MLLMTimeout, MLLMUnavailable, ResadaptError
 from pipeline.mllm.vllm.asking import VllmReply
 from pipeline.mllm.vllm.backend import VllmMLLM
 from pipeline.mllm.vllm.prompt import VllmPrompt
 from pipeline.mllm.vllm.settings import SamplingOptions
 from pipeline.mllm.vllm.supervisor import EngineGone, EngineHooks, EngineSupervisor, begin_in_thread
+from pipeline.testing import ManualClock
 from pipeline.types import Answers, WatchQuery
 from tests.checkpoints import context, segment, tiny
 from tests.patience import BOUND_S, until
@@ -283,7 +284,7 @@ class Site:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.clock, self.made = ManualClock(), list[Machine]()
-        self.mllm = VllmMLLM(tiny(), name="vllm", timeout_s=PATIENT_S, clock=self.clock)
+        self.mllm = VllmMLLM(tiny(), VllmConfig(use="vllm", timeout_s=PATIENT_S), self.clock)
         self.shown = context(segment(self.mllm.info.grid, 0.0))
         patch.setattr(self.mllm, "_open", self.open)
 
@@ -298,10 +299,10 @@ class Site:
     async def ask_too_late(self) -> None:
         """An ask that the machine, which hangs, does not answer in time: it is doubted from then on."""
         self.machine.works.clear()
-        self.mllm._timeout_s = IMPATIENT_S
+        self.mllm.settings = replace(self.mllm.settings, timeout_s=IMPATIENT_S)
         with pytest.raises(MLLMTimeout, match=r"timeout_s = 0\.05"):
             await self.mllm.ask(self.shown, QUERIES)
-        self.mllm._timeout_s = PATIENT_S
+        self.mllm.settings = replace(self.mllm.settings, timeout_s=PATIENT_S)
         assert self.mllm._running._check is not None
 
     async def asking(self) -> asyncio.Task[Answers]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from samples.yard.episodes.cells import SLOTS, cells
-from samples.yard.train.episodes import COLUMNS, ROWS
+from samples.yard.shape import COLUMNS, ROWS
 from samples.yard.world.facts import COLOURS, HEIGHT, KINDS, WIDTH
 from samples.yard.world.scene import Scene
 

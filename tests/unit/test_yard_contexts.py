@@ -11,6 +11,7 @@ from pipeline.mllm.prompt import Text, looks, markup, opening, suffix
 from samples.yard.questions.grammar import Question
 from samples.yard.questions.truth import DOG, GATE_OPEN, PERSON, Seen
 from samples.yard.questions.watches import watch_questions
+from samples.yard.shape import FAMILY, HIDDEN
 from samples.yard.train.contexts import (
     AS_SERVED,
     NOW_KINDS,
@@ -27,7 +28,6 @@ from samples.yard.train.meaning import UNKNOWN, Meaning, MeaningHead, classes, m
 from samples.yard.train.notes import CONDITIONS, LASTING, LAYERS, NoteHeads, any_of, notes, truths
 from samples.yard.train.packing import IGNORED, Packer, PlacedQuestion, _segment
 from samples.yard.train.pointing import cells_of
-from samples.yard.train.shape import FAMILY, HIDDEN
 from samples.yard.train.text import TaughtText, answer_loss, read
 from samples.yard.world.facts import VEHICLES, FrameFacts, Thing
 from tests.checkpoints import untrained_yard

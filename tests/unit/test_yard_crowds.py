@@ -6,8 +6,8 @@ import numpy as np
 
 from samples.yard.train.crowds import Crowd, crowd_sight, crowded_sheet, part_by_part
 from samples.yard.train.scenes import whole
-from samples.yard.train.targets import GLOBAL_HEADS, HEADS, ShownPart, Targets
 from samples.yard.world.facts import FrameFacts, Thing
+from samples.yard.world.targets import GLOBAL_HEADS, HEADS, ShownPart, Targets
 from tests.unit.yard_facts import thing
 
 NATIVE = ShownPart((0, 0, 448, 256), (8, 14), whole=True)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from samples.yard.episodes.vision import tokens
 from samples.yard.questions.grammar import ask_if, only_answer
 from samples.yard.questions.truth import GATE_OPEN, PERSON
+from samples.yard.shape import HIDDEN
 from samples.yard.train import overview as taught
 from samples.yard.train.episodes import Viewing
 from samples.yard.train.notes import CONDITIONS
 from samples.yard.train.overview import CHOICES, TaughtOverview, overview_batch, overview_loss
-from samples.yard.train.shape import HIDDEN
-from samples.yard.train.vision import TaughtVision, tokens
+from samples.yard.train.vision import TaughtVision
 from samples.yard.world.facts import FrameFacts, Thing
 
 CAR = Thing(7, "car", (96, 96, 96, 64), 64.0, 1.0, 60.0, "road", colour="red", plate="A7K", plate_px=14.0)

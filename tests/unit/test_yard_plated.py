@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from samples.yard.questions.truth import PLATE
+from samples.yard.shape import HIDDEN
 from samples.yard.train.checkpoint import tokenizer
 from samples.yard.train.contexts import mixed_batch, packed_plates, remembered
 from samples.yard.train.episodes import Looked, Viewing, keep
 from samples.yard.train.packing import Packer
 from samples.yard.train.plated import PICTURES_PER_EPISODE, plated, plates_of
-from samples.yard.train.shape import HIDDEN
 from samples.yard.world.facts import FrameFacts, Thing
 
 QUIET = FrameFacts(0.0, "day", False, False, True)

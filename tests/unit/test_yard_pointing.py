@@ -7,6 +7,7 @@ from transformers import AutoTokenizer, DynamicCache
 
 from pipeline.mllm.transformers.cache import continuing
 from samples.yard.questions.grammar import Question, watch_questions
+from samples.yard.shape import HIDDEN
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import truths
 from samples.yard.train.packing import Packer, PlacedQuestion
@@ -21,7 +22,6 @@ from samples.yard.train.pointing import (
     log_share,
     points,
 )
-from samples.yard.train.shape import HIDDEN
 from samples.yard.train.text import read
 from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts, Thing
 from samples.yard.world.segments import told

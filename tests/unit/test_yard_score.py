@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from allocator_engine.evaluate.tasks import f1, parse_seeds
 from pipeline.errors import ConfigError
-from samples.yard.card.evaluate import _append, _read, _seeds, _setting, measure
+from samples.yard.card.evaluate import _append, _read, _setting, measure
 from samples.yard.card.replay import SETTINGS, Graded, Opinion, Record
 from samples.yard.card.report import fill
-from samples.yard.card.score import calibration_error, f1, families, reliability
+from samples.yard.card.score import calibration_error, families, reliability
 from samples.yard.questions.grammar import YardWatch, watch_questions
 from samples.yard.questions.matching import WatchScore, match
 from samples.yard.world.facts import FrameFacts, Thing
@@ -71,9 +72,9 @@ def test_a_delay_counts_from_where_it_became_certain():
 
 
 def test_f1_weighs_what_was_missed_and_what_was_false():
-    assert f1([WatchScore("a", True, 3, 1, 1)]) == pytest.approx(0.75)
-    assert f1([WatchScore("a", True, 0, 2, 0)]) == 0
-    assert np.isnan(f1([WatchScore("a", True, 0, 0, 0)]))
+    assert f1([WatchScore("a", True, 3, 1, 1)]).value == pytest.approx(0.75)
+    assert f1([WatchScore("a", True, 0, 2, 0)]).value == 0
+    assert np.isnan(f1([WatchScore("a", True, 0, 0, 0)]).value)
 
 
 def test_figures_have_their_interval_their_count_and_the_majority():
@@ -116,7 +117,7 @@ def test_records_are_kept_and_one_that_was_cut_off_is_made_again(tmp_path: Path)
 @pytest.mark.parametrize("text", ["abc", "5:5", "9:2", "1", "1:2:3", ":"])
 def test_seeds_are_a_range(text):
     with pytest.raises(ConfigError, match="expected A:B"):
-        _seeds(text)
+        parse_seeds(text)
 
 
 def test_settings_are_known_or_a_scale():

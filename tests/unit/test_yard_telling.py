@@ -2,8 +2,8 @@
 
 import torch
 
-from samples.yard.train.targets import HEADS
 from samples.yard.train.telling import TOLD, told_loss
+from samples.yard.world.targets import HEADS
 
 STARTS = dict(
     zip(HEADS, [0, *torch.tensor([head.outputs for head in HEADS.values()]).cumsum(0).tolist()], strict=False)

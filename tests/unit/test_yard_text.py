@@ -14,11 +14,11 @@ from pipeline.mllm.prompt import looks, opening, suffix
 from pipeline.mllm.transformers.loading import load
 from pipeline.types import Segment
 from samples.yard.questions.grammar import Question
+from samples.yard.shape import FAMILY
 from samples.yard.train.__main__ import StageSteps, begin_text, train
 from samples.yard.train.checkpoint import save, tokenizer, untrained, vision_weights
 from samples.yard.train.episodes import Looked, Viewing, encode, keep, recall, sizes
 from samples.yard.train.packing import IGNORED, Packer, PlacedQuestion
-from samples.yard.train.shape import FAMILY
 from samples.yard.train.text import read
 from samples.yard.world.facts import FrameFacts, Thing
 

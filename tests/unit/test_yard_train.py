@@ -16,11 +16,11 @@ from samples.yard.train.pictures import gather
 from samples.yard.train.run import TrainingStage, learning_rate, run
 from samples.yard.train.scenes import happening, sight
 from samples.yard.train.sheets import sheet
-from samples.yard.train.targets import BLANK, HEADS, ShownPart, Targets, either, spell, targets, unknown
 from samples.yard.train.vision import TaughtVision
 from samples.yard.world.facts import GLYPHS, FrameFacts, Thing
 from samples.yard.world.glyphs import draw_plate
 from samples.yard.world.scene import Scene
+from samples.yard.world.targets import BLANK, HEADS, ShownPart, Targets, either, spell, targets, unknown
 
 FRAME = (0, 0, 448, 256)
 NATIVE = ShownPart(FRAME, (8, 14), whole=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -14,12 +15,12 @@ from rich.table import Table
 from allocator_engine.errors import EngineFailed, EngineMissing
 from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, FrontierPoint
 from allocator_engine.evaluate.run import ALLOCATORS, Equal
-from allocator_engine.evaluate.tasks import FAMILIES
+from allocator_engine.evaluate.tasks import FAMILIES, parse_seeds
 from allocator_engine.manifest import FILE_NAME, SHIPPED
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.config.site import MLLMConfig
+    from pipeline.config.mllm import MLLMConfig
 
 T = TypeVar("T", bound=str)
 
@@ -45,7 +46,7 @@ def evaluate(
         list[str] | None, typer.Option(help="NAME=ENGINE: another engine, compared as `learned:NAME`. Repeatable.")
     ] = None,
     mllm: Annotated[str, typer.Option(help="Who answers: a folder, or as for `resadapt run`.")] = "yard",
-    device: Annotated[str, typer.Option(help="Where it computes: auto, cpu, cuda.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="Where an embedded one computes: auto, cpu, cuda.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of an episode of the yard.")] = 32.0,
@@ -70,7 +71,7 @@ def evaluate(
         engine = SHIPPED
     comparison = Comparison(
         tasks=tasks,
-        seeds=_seeds(seeds),
+        seeds=parse_seeds(seeds),
         seconds=seconds,
         budgets=_budgets(budgets),
         allocators=_allocators(allocators, engine, console),
@@ -135,13 +136,6 @@ def _equal(text: str) -> Equal:
     raise ConfigError(f"--equal is {text!r}; expected one of {', '.join(_AT)}")
 
 
-def _seeds(text: str) -> range:
-    first, _, last = text.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
-    return range(int(first), int(last))
-
-
 def _budgets(text: str) -> tuple[float, ...]:
     try:
         budgets = tuple(dict.fromkeys(float(part) for part in text.split(",")))
@@ -152,12 +146,15 @@ def _budgets(text: str) -> tuple[float, ...]:
     return budgets
 
 
-def _mllm(text: str, device: str) -> "MLLMConfig":
-    from pipeline.config.site import MLLMConfig
-    from pipeline.lab.training import PATIENCE_S
+def _mllm(text: str, device: str | None) -> "MLLMConfig":
+    from pipeline.config.mllm import CachedConfig, patient
+    from pipeline.config.one_stream import given
+    from pipeline.config.site import parse_site
+    from pipeline.lab.patience import PATIENCE_S
 
     use = f"transformers:{text}" if Path(text).is_dir() else text
-    return MLLMConfig(use=use, device=device, max_cache_tokens=_CACHE_TOKENS, timeout_s=PATIENCE_S)
+    config = patient(parse_site({"mllm": given(use=use, device=device)}).mllm, PATIENCE_S)
+    return replace(config, max_cache_tokens=_CACHE_TOKENS) if isinstance(config, CachedConfig) else config
 
 
 class _ProgressBar:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from allocator_engine.errors import EngineError
+from allocator_engine.errors import not_installed
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, ResadaptError
 from pipeline.lab.cli.evaluate import evaluate
@@ -22,6 +22,9 @@ EXIT_REFUSED = 2
 """Exit code when what was asked for is wrong: a missing file, an unknown name, a package that is not installed."""
 EXIT_FAILED = 3
 """Exit code when it is right but does not work: an engine that does not fit, answers that differ."""
+
+EMBEDDED = ("cv2", "torch", "transformers", "safetensors", "tokenizers")
+"""Packages of the extra `embedded`, which training and making engines need."""
 
 BATCHES = (1, 4, 16, 64)
 
@@ -41,15 +44,23 @@ def about() -> None:
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="The trained weights (.safetensors).")],
+    only_encoder: Annotated[
+        bool, typer.Option("--only-encoder", help="Add the query encoder to the engine beside it; other files stay.")
+    ] = False,
 ) -> None:
-    """Write a checkpoint's network as ONNX, and the engine's manifest, beside it."""
+    """Write a checkpoint's network and query encoder as ONNX, and the engine's manifest, beside it."""
+    from allocator_engine.export import add_encoder
     from allocator_engine.export import export as export_engine
 
-    manifest = export_engine(checkpoint)
-    _say(
-        f"{checkpoint.parent / 'engine.json'}: within {manifest.parity['onnxruntime'].largest:.2g} of the network"
-        f" on {manifest.parity['onnxruntime'].hops} golden hops"
-    )
+    folder = checkpoint.parent
+    manifest = add_encoder(folder) if only_encoder else export_engine(checkpoint)
+    proofs = {"onnxruntime": "golden hops", "encoder": "golden questions"}
+    proved = [
+        f"{name} within {manifest.parity[name].largest:.2g} of the network on {manifest.parity[name].hops} {inputs}"
+        for name, inputs in proofs.items()
+        if name in manifest.parity
+    ]
+    _say(f"{folder / 'engine.json'}: {', '.join(proved)}")
 
 
 @app.command(name="compile")
@@ -118,7 +129,14 @@ def main() -> None:
     """Entry point of the command. What a person has to know is one line on stderr and an exit code."""
     try:
         app()
-    except (EngineError, ResadaptError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
+    except (ResadaptError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
         said = escape(scrub(str(error)))
         Console(stderr=True).print(f"[red]resadapt-allocator:[/] {said}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_REFUSED if isinstance(error, ValueError) else EXIT_FAILED)
+        sys.exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in EMBEDDED:
+            raise
+        Console(stderr=True).print(
+            f"[red]resadapt-allocator:[/] {escape(not_installed(str(error.name), 'embedded'))}", soft_wrap=True
+        )
+        sys.exit(EXIT_REFUSED)

@@ -1,14 +1,19 @@
 """One ask of a server: its first question alone, then the others together; what it cost."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pipeline.core.context import Context
 from pipeline.mllm.kept import Kept
-from pipeline.mllm.openai.server import CacheMiss, Server
-from pipeline.mllm.openai.wire import Reply, Requests
+from pipeline.mllm.openai.refusals import CacheMiss, Refused
+from pipeline.mllm.openai.replies import Reply, verdict_in
+from pipeline.mllm.openai.server import Server
+from pipeline.mllm.openai.wire import Dialect, Requests
+from pipeline.mllm.prompt import read_answer
+from pipeline.types import Answer, Json
 from pipeline.waiting import stop
 
 CHARACTERS_PER_TOKEN = 3
@@ -18,43 +23,106 @@ BLOCK_TOKENS = 128
 """Prompt tokens by which a cache may fall short of a prefix with nothing lost: it holds whole blocks only, and what
 comes before the question is only estimated."""
 
+OPENERS = 2
+"""Questions that are tried alone before a refusal is taken for one of the pictures, and not of a question's words."""
+
 
 @dataclass(slots=True)
 class Asking:
-    """Questions (as `question_line` words them) behind the `pictures` of `requests`. `resent` counts requests that
-    went again with all pixels because the server had forgotten some."""
+    """Questions (as `question_line` words them) behind the `pictures` of `requests`, each asked in every way of `ways`.
+
+    `resent` counts requests that went again with all pixels because the server may have forgotten some.
+    """
 
     server: Server
     requests: Requests
     lines: Sequence[str]
+    ways: Sequence[Mapping[str, Json]]
     pictures: int
     deadline_s: float
     resent: int = 0
+    opener: int = 0
+    _results: dict[tuple[int, int], Reply | Refused] = field(default_factory=dict)
 
     async def first(self, known: int) -> Reply:
-        """Ask the first question alone, so that the server reads the pictures once. The first `known` go without their
-        pixels, if the server knows pictures by their content id; raises CacheMiss if it has forgotten one."""
-        return await self._post(self.lines[0], known)
+        """Ask one question alone, so that the server reads the pictures once. The first `known` go without their
+        pixels, if the server knows pictures by their content id; raises CacheMiss if it may have forgotten one, and
+        Refused if it takes neither the first question nor the second."""
+        for line in range(min(OPENERS, len(self.lines))):
+            try:
+                self._results[line, 0] = reply = await self._post(line, 0, known)
+                self.opener = line
+                return reply
+            except CacheMiss:
+                raise
+            except Refused as error:
+                if not error.of_prompt or error.hint.measure:
+                    raise
+                self._results[line, 0] = error
+        raise self._refusal
 
     async def rest(self) -> list[Reply]:
-        """Ask the others together. The first that fails ends them all."""
-        tasks = [asyncio.ensure_future(self._another(line)) for line in self.lines[1:]]
+        """Ask the others together; returns their replies, with none for what is refused. The first that fails ends
+        them all."""
+        places = [place for place in self._places() if place not in self._results]
+        tasks = [asyncio.ensure_future(self._another(*place)) for place in places]
         try:
-            return await asyncio.gather(*tasks)
+            results = await asyncio.gather(*tasks)
         finally:
             await stop(tasks)
+        self._results.update(zip(places, results, strict=True))
+        return [result for result in results if isinstance(result, Reply)]
 
-    async def _another(self, line: str) -> Reply:
+    def results(self) -> list[list[Reply | Refused]]:
+        """What came of each question, in each way."""
+        return [[self._results[line, way] for way in range(len(self.ways))] for line in range(len(self.lines))]
+
+    @property
+    def _refusal(self) -> Refused:
+        error = self._results.pop((0, 0))
+        assert isinstance(error, Refused)
+        self._results.clear()
+        return error
+
+    def _places(self) -> Iterator[tuple[int, int]]:
+        return ((line, way) for line in range(len(self.lines)) for way in range(len(self.ways)))
+
+    async def _another(self, line: int, way: int) -> Reply | Refused:
         try:
-            return await self._post(line, self.pictures)
-        except CacheMiss:
-            self.resent += 1
-            return await self._post(line, 0)
+            try:
+                return await self._post(line, way, self.pictures)
+            except CacheMiss:
+                self.resent += 1
+                return await self._post(line, way, 0)
+        except Refused as error:
+            if not error.of_prompt:
+                raise
+            return error
 
-    async def _post(self, line: str, known: int) -> Reply:
+    async def _post(self, line: int, way: int, known: int) -> Reply:
         # Encoding pictures takes milliseconds, which the event loop cannot spare.
-        body = await asyncio.to_thread(self.requests.body, line, known)
-        return await self.server.post(body, self.deadline_s)
+        body = await asyncio.to_thread(self.requests.body, self.lines[line], self.ways[way], known)
+        try:
+            return await self.server.post(body, self.deadline_s)
+        except Refused as error:
+            if known and self.requests.by_name and error.of_prompt and not error.hint.measure:
+                raise CacheMiss(str(error), error.status, error.hint) from error
+            raise
+
+
+def answer_of(watch_id: str, results: Sequence[Reply | Refused], dialect: Dialect) -> Answer | None:
+    """The answer by the probabilities of one reply, or by the share of yes among samples; None without probabilities.
+
+    What was refused counts as neither yes nor no.
+    """
+    replies = [result for result in results if isinstance(result, Reply)]
+    if not dialect.top:
+        said = [verdict_in(reply.text) for reply in replies]
+        return read_answer(watch_id, *(_log(said.count(verdict) / len(results)) for verdict in ("yes", "no")))
+    if not replies:
+        return Answer(watch_id, score=0.5, mass=0.0)
+    shares = replies[0].log_shares(dialect.lead)
+    return None if shares is None else read_answer(watch_id, *shares)
 
 
 def prefix_tokens(first: Reply, line: str) -> int:
@@ -79,3 +147,7 @@ def prefilled_tokens(first: Reply, rest: Sequence[Reply], line: str, cached: int
     found = [prefix if reply.cached_tokens is None else reply.cached_tokens for reply in rest]
     others = sum(max(0, reply.prompt_tokens - there) for reply, there in zip(rest, found, strict=True))
     return max(0, first.prompt_tokens - cached) + others
+
+
+def _log(share: float) -> float:
+    return math.log(share) if share > 0 else -math.inf

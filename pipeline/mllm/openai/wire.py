@@ -1,37 +1,84 @@
-"""What is written to an OpenAI-compatible server and what its answers mean. Pure: no network.
+"""What is written to an OpenAI-compatible server. Pure: no network.
 
 Source: the chat completions API of OpenAI; `uuid` beside `image_url`, and null pixels under a known one, are vLLM's.
 """
 
 import base64
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 
-import cv2
-from pydantic import BaseModel, Field
+import av
+import numpy as np
 
 from allocator_engine.resize import Pixels
-from pipeline.mllm.prompt import INSTRUCTION, NO, TURN_END, YES, Text, looks, suffix
+from pipeline.mllm.prompt import INSTRUCTION, TURN_END, Text, looks, suffix
 from pipeline.types import Json, Segment
 
-SCORED: Mapping[str, Json] = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
-"""How a score is asked for: the likeliest first tokens and their probabilities, without a grammar."""
+_FAST = {"compression_level": "1", "pred": "mixed"}
 
-_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-_TEMPLATE: Mapping[str, Mapping[str, Json]] = {"qwen3_5": {"chat_template_kwargs": {"enable_thinking": False}}}
+SAMPLE_TOKENS = 16
+"""Of an answer that is read as a sample."""
+
+THINKING_OFF: Mapping[str, Json] = {"chat_template_kwargs": {"enable_thinking": False}}
+"""vLLM's, SGLang's and llama.cpp's switch for a model that may think before it answers."""
+
+SWITCHES: tuple[Mapping[str, Json], ...] = (
+    {},
+    THINKING_OFF,
+    {"reasoning_effort": "none"},  # OpenAI, Ollama, OpenRouter, LiteLLM
+    {"chat_template_kwargs": {"thinking": False}},  # templates of DeepSeek and Granite
+    {"enable_thinking": False},  # DashScope, SiliconFlow
+    {"thinking": {"type": "disabled"}},  # GLM, Doubao
+    {"reasoning": {"enabled": False}},  # OpenRouter
+)
+"""How servers are asked not to let a model think; the first does not mention it."""
+
+THINKS: Mapping[str, Mapping[str, Json]] = {"qwen3_5": THINKING_OFF}
+"""Families that think unless they are told not to."""
 
 
-def spoken(most: int, schema: Mapping[str, Json] | None) -> Mapping[str, Json]:
-    """How an answer in words is asked for: greedy, at most `most` tokens, as JSON that follows `schema` if given."""
-    how: dict[str, Json] = {"max_tokens": most, "temperature": 0}
-    if schema is not None:
-        how["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "answer", "strict": True, "schema": schema},
-        }
-    return how
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a server takes its requests: the name of the bound on an answer's tokens, the likeliest tokens that it shows
+    (0: none, so that scores are shares of `samples` answers), whether it takes a temperature, and what else it is sent.
+
+    `lead` tokens at most come before the one that answers: a line end, markup, an empty thought.
+    """
+
+    length: str = "max_tokens"
+    top: int = 20
+    temperature: bool = True
+    more: Mapping[str, Json] = field(default_factory=dict)
+    lead: int = 0
+    samples: int = 1
+
+    def scored(self, sample: int = 0) -> Mapping[str, Json]:
+        """How a score is asked for: the likeliest first tokens and their probabilities, without a grammar; or one of
+        `samples` answers, each drawn anew."""
+        if not self.top:
+            temperature: Mapping[str, Json] = {"temperature": 1} if self.temperature else {}
+            return {self.length: SAMPLE_TOKENS, "seed": sample, **temperature, **self.more}
+        return {**self._greedy(self.lead + 1), "logprobs": True, "top_logprobs": self.top}
+
+    def spoken(self, most: int, schema: Mapping[str, Json] | None = None) -> Mapping[str, Json]:
+        """How an answer in words is asked for: greedy, at most `most` tokens, as JSON that follows a given `schema`."""
+        how = self._greedy(most + self.lead)
+        if schema is not None:
+            how["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": True, "schema": schema},
+            }
+        return how
+
+    def _greedy(self, most: int) -> dict[str, Json]:
+        temperature: Mapping[str, Json] = {"temperature": 0} if self.temperature else {}
+        return {self.length: most, **temperature, **self.more}
+
+
+SCORED = Dialect().scored()
+"""How a score is asked for where nothing is known of the server."""
 
 
 def question_line(question: str) -> str:
@@ -44,30 +91,42 @@ def question_line(question: str) -> str:
 
 def data_url(pixels: Pixels) -> str:
     """One picture, uint8 `[height, width, 3]` RGB, as a lossless PNG in a `data:` URL."""
-    written, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _FAST)
-    assert written, pixels.shape
-    return f"data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
+
+
+def png(pixels: Pixels) -> bytes:
+    """A picture, uint8 `[height, width, 3]` RGB, as a PNG file's content."""
+    height, width = pixels.shape[:2]
+    encoder = av.VideoCodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, height, "rgb24", Fraction(1)
+    encoder.options = _FAST
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How a server is addressed: the model's name there, its family, and whether pictures go by their content id."""
+    """How a server is addressed: the model's name there, and whether pictures go by their content id."""
 
     model: str
-    family: str
     uuids: bool = False
 
 
 class Requests:
     """The requests of one ask: one per question, all behind the same pictures. Each picture is encoded once."""
 
-    def __init__(self, wording: Wording, segments: Sequence[Segment], anchor_s: float, how: Mapping[str, Json]) -> None:
-        self._wording, self._segments, self._anchor_s, self._how = wording, segments, anchor_s, how
+    def __init__(self, wording: Wording, segments: Sequence[Segment], anchor_s: float) -> None:
+        self._wording, self._segments, self._anchor_s = wording, segments, anchor_s
         self._urls: dict[str, str] = {}
 
-    def body(self, line: str, known: int = 0) -> bytes:
-        """The request for one question, given as `question_line` words it. The first `known` pictures go without
-        their pixels, where this server knows pictures by their content id."""
+    @property
+    def by_name(self) -> bool:
+        """Whether pictures can go by their content id alone."""
+        return self._wording.uuids
+
+    def body(self, line: str, how: Mapping[str, Json], known: int = 0) -> bytes:
+        """The request for one question, worded as `question_line` does, to be answered as `how` says. The first `known`
+        pictures go without their pixels, where this server knows pictures by their content id."""
         content: list[Json] = []
         for number, segment in enumerate(self._segments):
             for part in looks([segment], self._anchor_s):
@@ -80,8 +139,7 @@ class Requests:
         request: dict[str, Json] = {
             "model": self._wording.model,
             "messages": [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": content}],
-            **self._how,
-            **_TEMPLATE.get(self._wording.family, {}),
+            **how,
         }
         return json.dumps(request).encode()
 
@@ -97,86 +155,3 @@ class Requests:
         if segment.content_id not in self._urls:
             self._urls[segment.content_id] = data_url(segment.pixels[0])
         return self._urls[segment.content_id]
-
-
-class _Share(BaseModel):
-    token: str
-    logprob: float
-
-
-class _Position(BaseModel):
-    top_logprobs: list[_Share] = []
-
-
-class _Logprobs(BaseModel):
-    content: list[_Position] | None = None
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    logprobs: _Logprobs | None = None
-
-
-class _Details(BaseModel):
-    cached_tokens: int | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int
-    prompt_tokens_details: _Details | None = None
-
-
-class Reply(BaseModel):
-    """A chat completion, of which only what is used here is read."""
-
-    model: str
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage
-
-    @property
-    def text(self) -> str:
-        return (self.choices[0].message.content or "").strip()
-
-    @property
-    def prompt_tokens(self) -> int:
-        return self.usage.prompt_tokens
-
-    @property
-    def cached_tokens(self) -> int | None:
-        """Prompt tokens that the server had in its cache; None where it does not count them."""
-        details = self.usage.prompt_tokens_details
-        return details.cached_tokens if details else None
-
-    def log_shares(self) -> tuple[float, float] | None:
-        """Log-probabilities of all spellings of yes, and of no, as the first token; minus infinity for none seen.
-
-        None if the reply holds no log-probabilities, or what cannot be any.
-        """
-        logprobs = self.choices[0].logprobs
-        first = logprobs.content[0].top_logprobs if logprobs and logprobs.content else []
-        if not first or any(math.isnan(share.logprob) or share.logprob > 0.01 for share in first):
-            return None
-        return _log_sum(first, YES.__contains__), _log_sum(first, NO.__contains__)
-
-
-class Model(BaseModel):
-    """A model that a server lists: where its weights come from and its longest prompt, if the server tells."""
-
-    id: str
-    root: str | None = None
-    max_model_len: int | None = None
-
-
-class ModelList(BaseModel):
-    """The reply to GET /models."""
-
-    data: list[Model]
-
-
-def _log_sum(shares: Sequence[_Share], spells: Callable[[str], bool]) -> float:
-    mass = sum(math.exp(share.logprob) for share in shares if spells(share.token))
-    return math.log(mass) if mass > 0 else -math.inf

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import EmbeddedConfig
 from pipeline.core.context import Context, Room
 from pipeline.errors import MLLMOverloaded, MLLMUnavailable, ResadaptError
 from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
@@ -33,33 +34,16 @@ MAX_PREFILL_TOKENS = 4096
 class TransformersMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen.
 
-    `device` and `dtype` are torch's names or "auto" (see `loading`), `threads` the CPU threads of the model. Bounds:
-    caches are kept for `max_streams` streams and `max_cache_tokens` prompt tokens together, the least recently used go
-    first; a prompt with its answer has at most `max_prompt_tokens`, or what the checkpoint was made for; with
-    `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask that has no answer after `timeout_s`
-    seconds ends in MLLMTimeout.
+    Bounds, all in `settings`: caches are kept for `max_streams` streams and `max_cache_tokens` prompt tokens together,
+    the least recently used go first; a prompt with its answer has at most `max_prompt_tokens`, or what the checkpoint
+    was made for; with `max_queue` asks unfinished, another is refused with MLLMOverloaded; an ask that has no answer
+    after `timeout_s` seconds ends in MLLMTimeout.
     """
 
-    def __init__(
-        self,
-        checkpoint: str | Path,
-        *,
-        name: str,
-        device: str = "auto",
-        dtype: str = "auto",
-        threads: int = 1,
-        max_streams: int = 64,
-        max_cache_tokens: int = 131_072,
-        max_prompt_tokens: int = 32_768,
-        max_queue: int = 64,
-        timeout_s: float = 60.0,
-        clock: Clock = SystemClock(),
-    ) -> None:
-        self._checkpoint, self._name = str(checkpoint), name
-        self._device, self._dtype, self._threads = device, dtype, threads
-        self._clock, self._turns = clock, ModelWorker(name, max_queue, timeout_s, clock)
-        self._max_prompt_tokens = max_prompt_tokens
-        self._kept: KeptPrefixes[Prefix] = KeptPrefixes(max_streams, max_cache_tokens)
+    def __init__(self, checkpoint: str | Path, settings: EmbeddedConfig, clock: Clock = SystemClock()) -> None:
+        self._checkpoint, self.settings, self._clock = str(checkpoint), settings, clock
+        self._turns = ModelWorker(settings.use, settings.max_queue, settings.timeout_s, clock)
+        self._kept: KeptPrefixes[Prefix] = KeptPrefixes(settings.max_streams, settings.max_cache_tokens)
         self._card: Card | None = None
         self._reader: PromptReader | None = None
 
@@ -67,12 +51,12 @@ class TransformersMLLM:
     def info(self) -> MLLMInfo:
         """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
         card = self._read_card()
-        return MLLMInfo(self._name, card.family, card.grid, card.meaningful)
+        return MLLMInfo(self.settings.use, card.family, card.grid, card.meaningful)
 
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt."""
-        return min(self._max_prompt_tokens, self._read_card().longest_prompt)
+        return min(self.settings.max_prompt_tokens, self._read_card().longest_prompt)
 
     @property
     def counters(self) -> Counters:
@@ -141,9 +125,9 @@ class TransformersMLLM:
 
         from pipeline.mllm.transformers.loading import load
 
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self.settings.threads)
         self._card = read_card(self._checkpoint)
-        reader = load(self._checkpoint, self._card, self._device, self._dtype)
+        reader = load(self._checkpoint, self._card, self.settings.device, self.settings.dtype)
         with torch.inference_mode():
             reader.check()
         self._reader = reader
@@ -281,7 +265,7 @@ class TransformersMLLM:
             if is_out_of_memory(error):
                 self.counters.out_of_memory += 1
                 raise MLLMOverloaded(
-                    f"{self._name} ran out of memory reading {stream_id}; lower max_cache_tokens or max_streams"
+                    f"{self.settings.use} ran out of memory reading {stream_id}; lower max_cache_tokens or max_streams"
                 ) from error
             raise
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import VllmConfig
 from pipeline.core.context import Context, Room
 from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within, sent
@@ -40,8 +41,6 @@ CANARY_S = 300.0
 CANARY_TOLERANCE = 0.02
 """How far the scores of the same question may lie apart that are computed in different batches."""
 
-_GIB = 2**30
-
 
 class VllmMLLM:
     """Answers from a local or Hub checkpoint of a supported family (see `pipeline.mllm.card`), frozen, through vLLM.
@@ -61,29 +60,11 @@ class VllmMLLM:
     needs the usual `if __name__ == "__main__":`.
     """
 
-    def __init__(
-        self,
-        checkpoint: str | Path,
-        *,
-        name: str,
-        dtype: str = "auto",
-        timeout_s: float = 60.0,
-        max_queue: int = 64,
-        max_streams: int = 64,
-        kv_cache_gib: float | None = None,
-        picture_cache_gib: float = 1.0,
-        gpu_memory: float = 0.85,
-        max_prompt_tokens: int = 32_768,
-        clock: Clock = SystemClock(),
-    ) -> None:
-        self._checkpoint, self._name, self._dtype = str(checkpoint), name, dtype
-        self._timeout_s, self._max_queue, self._max_streams = timeout_s, max_queue, max_streams
-        self._kv_cache_gib, self._gpu_memory, self._picture_cache_gib = kv_cache_gib, gpu_memory, picture_cache_gib
-        self._max_prompt_tokens, self._clock = max_prompt_tokens, clock
-        self._kept: KeptPrefixes[None] = KeptPrefixes(max_streams, max_prompt_tokens)
-        self._running: EngineSupervisor[VllmEngine] = EngineSupervisor(
-            name, clock, EngineHooks(self._begin, self._canary, timeout_s, self._on_death, self._end_asks)
-        )
+    def __init__(self, checkpoint: str | Path, settings: VllmConfig, clock: Clock = SystemClock()) -> None:
+        self._checkpoint, self.settings, self._clock = str(checkpoint), settings, clock
+        self._kept: KeptPrefixes[None] = KeptPrefixes(settings.max_streams, settings.max_prompt_tokens)
+        hooks = EngineHooks(self._begin, self._canary, settings.timeout_s, self._on_death, self._end_asks)
+        self._running: EngineSupervisor[VllmEngine] = EngineSupervisor(settings.use, clock, hooks)
         self._unfinished: dict[asyncio.Task[list[VllmReply]], str] = {}
         self._forgotten: set[str] = set()
         self._reading: Reading | None = None
@@ -92,12 +73,12 @@ class VllmMLLM:
     @property
     def info(self) -> MLLMInfo:
         """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
-        return MLLMInfo(self._name, self._card.family, self._card.grid, self._card.meaningful)
+        return MLLMInfo(self.settings.use, self._card.family, self._card.grid, self._card.meaningful)
 
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt, with its answer."""
-        return min(self._max_prompt_tokens, self._card.longest_prompt)
+        return min(self.settings.max_prompt_tokens, self._card.longest_prompt)
 
     @property
     def kept(self) -> KeptPrefixes[None]:
@@ -163,9 +144,11 @@ class VllmMLLM:
         """The part that writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full
         queue."""
         self._running.now()
-        if len(self._unfinished) >= self._max_queue:
+        if len(self._unfinished) >= self.settings.max_queue:
             self.counters.refused += 1
-            raise MLLMOverloaded(f"{self._name} has {self._max_queue} asks unfinished, which is max_queue", sent=False)
+            raise MLLMOverloaded(
+                f"{self.settings.use} has {self.settings.max_queue} asks unfinished, which is max_queue", sent=False
+            )
         assert self._reading is not None
         return self._reading
 
@@ -190,12 +173,14 @@ class VllmMLLM:
         task = asyncio.create_task(self._replies(engine, work))
         self._unfinished[task] = work.context.stream_id
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.settings.timeout_s):
                 return await task
         except TimeoutError as error:
             self.counters.timed_out += 1
             self._running.doubt(engine, began_s)
-            raise MLLMTimeout(f"{self._name} has no answer after timeout_s = {self._timeout_s:g} seconds") from error
+            raise MLLMTimeout(
+                f"{self.settings.use} has no answer after timeout_s = {self.settings.timeout_s:g} seconds"
+            ) from error
         except EngineGone:
             self._running.died(engine)
             raise
@@ -254,7 +239,7 @@ class VllmMLLM:
         except BaseException:
             await asyncio.to_thread(engine.close)
             raise
-        self._kept = KeptPrefixes(self._max_streams, int(MIRRORED_SHARE * engine.cache_tokens))
+        self._kept = KeptPrefixes(self.settings.max_streams, int(MIRRORED_SHARE * engine.cache_tokens))
         return engine
 
     async def _prove(self, engine: "VllmEngine", reading: Reading) -> None:
@@ -278,16 +263,9 @@ class VllmMLLM:
             if error.name != "vllm":
                 raise
             raise ConfigError("the package vllm is not installed; pip install 'resadapt-stream[vllm]'") from error
-        settings = Settings(
-            folder=str(_weights(self._checkpoint)),
-            grid=self.info.grid,
-            dtype=self._dtype,
-            kv_cache_bytes=None if self._kv_cache_gib is None else int(self._kv_cache_gib * _GIB),
-            gpu_memory=self._gpu_memory,
-            picture_cache_gib=self._picture_cache_gib,
-            max_prompt_tokens=self.longest_prompt,
+        return open_engine(
+            Settings(str(_weights(self._checkpoint)), self.info.grid, self.longest_prompt, self.settings)
         )
-        return open_engine(settings)
 
 
 def _weights(checkpoint: str) -> Path:

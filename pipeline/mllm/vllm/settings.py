@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from allocator_engine.grid import Grid
+from pipeline.config.mllm import VllmConfig
 from pipeline.types import Json
 
 _ENVIRONMENT = {
@@ -26,18 +27,13 @@ _LEAST_ITEM_TOKENS = 4
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings with which an engine is started. `folder` holds the checkpoint, `dtype` is vLLM's name or "auto";
-    `kv_cache_bytes` bounds its cache, or else `gpu_memory` (0 to 1) all that it may take of the GPU (on a CPU: 2 GiB);
-    `picture_cache_gib` bounds the host memory of pictures that were sent, `max_prompt_tokens` a prompt with its answer.
-    """
+    """Settings with which an engine is started: `folder` holds the checkpoint, `longest_prompt` are the tokens of a
+    prompt with its answer, the rest is as configured."""
 
     folder: str
     grid: Grid
-    dtype: str
-    kv_cache_bytes: int | None
-    gpu_memory: float
-    picture_cache_gib: float
-    max_prompt_tokens: int
+    longest_prompt: int
+    config: VllmConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +71,21 @@ def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
     Pictures come on the grid already, so the processor may neither enlarge a single cell, as the published minimum
     would, nor shrink the largest picture. A two-frame video is measured over both frames.
     """
+    config = settings.config
+    cache_bytes = None if config.kv_cache_gib is None else int(config.kv_cache_gib * 2**30)
     cell = settings.grid.cell_px**2
-    largest = min(settings.grid.max_pixels, settings.max_prompt_tokens * cell)
-    most = max(1, settings.max_prompt_tokens // _LEAST_ITEM_TOKENS)
+    largest = min(settings.grid.max_pixels, settings.longest_prompt * cell)
+    most = max(1, settings.longest_prompt // _LEAST_ITEM_TOKENS)
     told: dict[str, object] = {
         "model": settings.folder,
-        "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
+        "dtype": "float32" if on_cpu and config.dtype == "auto" else config.dtype,
         "seed": 0,
         "use_tqdm_on_load": False,
-        "max_model_len": settings.max_prompt_tokens,
-        "gpu_memory_utilization": settings.gpu_memory,
-        "kv_cache_memory_bytes": settings.kv_cache_bytes,
+        "max_model_len": settings.longest_prompt,
+        "gpu_memory_utilization": config.gpu_memory,
+        "kv_cache_memory_bytes": cache_bytes,
         "enable_prefix_caching": True,
-        "mm_processor_cache_gb": settings.picture_cache_gib,
+        "mm_processor_cache_gb": config.picture_cache_gib,
         "limit_mm_per_prompt": {"image": most, "video": most},
         "mm_processor_kwargs": {
             "images_kwargs": {"size": {"shortest_edge": cell, "longest_edge": largest}},
@@ -97,7 +95,7 @@ def arguments(settings: Settings, on_cpu: bool) -> dict[str, object]:
     }
     if on_cpu:
         told |= {"block_size": _CPU_BLOCK_TOKENS, "enforce_eager": True}
-        told["kv_cache_memory_bytes"] = settings.kv_cache_bytes or _CPU_CACHE_BYTES
+        told["kv_cache_memory_bytes"] = cache_bytes or _CPU_CACHE_BYTES
     if settings.grid.family in _STATEFUL:
         told["mamba_cache_mode"] = "align"
     return told

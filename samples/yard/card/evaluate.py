@@ -17,7 +17,9 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from allocator_engine.evaluate.tasks import parse_seeds
 from pipeline.build import YARD
+from pipeline.config.mllm import YardConfig
 from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.card import read_card
 from pipeline.mllm.transformers.backend import TransformersMLLM
@@ -49,9 +51,9 @@ def hashes(checkpoint: Path) -> dict[str, str]:
 
 async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cache: Path | None) -> list[Record]:
     """The record of each episode, from the cache where it holds one of the same hashes and setting."""
-    file = cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl" if cache else None
+    file = kept_file(cache, setting, checkpoint) if cache else None
     known = _read(file) if file else {}
-    mllm = TransformersMLLM(checkpoint, name="yard", threads=torch.get_num_threads(), max_cache_tokens=1_000_000)
+    mllm = TransformersMLLM(checkpoint, YardConfig(threads=torch.get_num_threads(), max_cache_tokens=1_000_000))
     await mllm.start()
     found = []
     try:
@@ -63,6 +65,11 @@ async def records(seeds: Iterable[int], setting: Setting, checkpoint: Path, cach
     finally:
         await mllm.close()
     return found
+
+
+def kept_file(cache: Path, setting: Setting, checkpoint: Path) -> Path:
+    """The file that keeps the records of a setting."""
+    return cache / f"{setting.name}-{'-'.join(hashes(checkpoint).values())}.jsonl"
 
 
 def _read(file: Path) -> dict[int, Record]:
@@ -122,7 +129,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the last line")
     given = parser.parse_args()
     try:
-        seeds = _seeds(given.seeds)
+        seeds = parse_seeds(given.seeds)
         settings = [_setting(name) for name in given.settings.split(",")]
         measured = _measured(seeds, settings, given)
     except (ConfigError, EngineMismatch) as error:
@@ -131,13 +138,6 @@ def main() -> None:
         Console(width=140).print(table(measured))
     summary = {one.setting: asdict(one) for one in measured}
     print(json.dumps({"seeds": given.seeds, "hashes": hashes(given.mllm), "settings": summary}, allow_nan=False))
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise ConfigError(f"--seeds is {text!r}; expected A:B with A below B, such as 800000:800200")
-    return range(int(first), int(last))
 
 
 def _setting(name: str) -> Setting:

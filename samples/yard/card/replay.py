@@ -1,43 +1,32 @@
 """One episode through the product's own loop, and what came of it against the truth."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from allocator_engine.evaluate.equal import ClipBudget
 from allocator_engine.fit import Allocation, FitRules, fit
 from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
-from pipeline.core.budget import Ledger, Rate
 from pipeline.core.context import Context
-from pipeline.core.hops import HopRules
-from pipeline.core.state import StreamRun
 from pipeline.errors import ConfigError, MLLMUnavailable
-from pipeline.lab.trial import Journal, Recording, whole
-from pipeline.loop import Runtime, watch_stream
+from pipeline.lab.exam import HOPS, TrialRuntime, as_hops, play
 from pipeline.metrics import Metrics
-from pipeline.mllm.transformers.backend import TransformersMLLM
-from pipeline.sources.synthetic import ArrayPicture
-from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
+from pipeline.mllm.base import MLLM
+from pipeline.types import Answers, Hop, WatchQuery
+from samples.yard.episodes.clips import HOP_S, SAMPLE_FPS, SECONDS, film
 from samples.yard.questions.grammar import CARD_FAMILY, KINDS, Question, YardWatch, ask, grade, holds, watches_for
 from samples.yard.questions.matching import CLEAR_AT, CONFIRM, OPEN_AT, WatchScore, match
-from samples.yard.world.codec import Pixels, surveillance
 from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts
-from samples.yard.world.scene import Scene
-from samples.yard.world.segments import sampled_times_s, told
+from samples.yard.world.segments import told
 
-SECONDS = 32.0
-SAMPLE_FPS = 2.0
-HOP_S = 1.0
 WATCHES = 8
 BURST_S = 10.0
 """Seconds of its rate that a bucket holds."""
 
-_STREAM = "yard"
-_START = datetime(2000, 1, 1, tzinfo=UTC)
 _MOMENTS = 6  # per episode at which questions about the newest second are asked
 _QUESTIONS = 8  # each time
 _WORDS = 12  # most tokens of an answer
@@ -119,59 +108,34 @@ class Scaled:
         """See Allocator."""
 
 
-class _QuestioningMLLM:
-    """The MLLM, which is also asked what no watch asks: at some moments about the newest second, at the end about all.
+class _TruthExam:
+    """Every answer to a watch against the truth, and questions that no watch asks: at some moments about the newest
+    second, at the end about all. Each meets the very context that the watches met."""
 
-    Stands where the loop expects an MLLM, so that every question meets the very context that the watches met.
-    """
-
-    def __init__(
-        self, mllm: TransformersMLLM, facts: Sequence[FrameFacts], seed: int, watches: Sequence[YardWatch]
-    ) -> None:
+    def __init__(self, mllm: MLLM, facts: Sequence[FrameFacts], seed: int, watches: Sequence[YardWatch]) -> None:
         self._mllm, self._facts, self._watches = mllm, facts, {watch.slug: watch for watch in watches}
         self._rng = np.random.default_rng((seed, 7))
         self._moments = set(self._rng.choice(np.arange(2, int(SECONDS)), _MOMENTS, replace=False).tolist())
-        self.info, self.pending, self.room, self.forget = mllm.info, mllm.pending, mllm.room, mllm.forget
-        self.hops = 0
+        self.watches = [WatchQuery(watch.slug, watch.text, OPEN_AT, CLEAR_AT, CONFIRM) for watch in watches]
         self.graded: list[Graded] = []
         self.opinions: list[Opinion] = []
         self.seconds = 0.0
 
-    async def start(self) -> None:
-        """See MLLM."""
-
-    async def close(self) -> None:
-        """See MLLM."""
-
-    async def say(
-        self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None
-    ) -> list[str]:
-        """See MLLM."""
-        return await self._mllm.say(context, questions, most, schema)
-
-    async def ask(
-        self,
-        context: Context,
-        queries: Sequence[WatchQuery],
-        limit: int | None = None,
-        aside: Sequence[Segment] = (),
-    ) -> Answers:
-        """See MLLM."""
-        answers = await self._mllm.ask(context, queries, limit, aside)
+    async def examine(self, number: int, context: Context, answers: Answers) -> None:
+        """See Exam."""
         self.seconds += answers.usage.seconds - answers.usage.queued_s
-        shown_s = self.hops * HOP_S
+        shown_s = (number + 1) * HOP_S
         for answer in answers.answers:
             truth = holds(self._watches[answer.watch_id], [f for f in self._facts if f.time_s < shown_s])
             if truth is not None:
                 fine = self._watches[answer.watch_id].family == "fine"
                 known = answer.verdict != "unknown"
                 self.opinions.append(Opinion(answer.watch_id, fine, answer.score, known, truth))
-        if self.hops in self._moments:
+        if number + 1 in self._moments:
             await self._grade(context, _NOW_KINDS, _QUESTIONS)
         if shown_s == SECONDS:
             await self._grade(context, _LATER_KINDS, 2 * _QUESTIONS)
             await self._grade(context, ("interval",), _QUESTIONS)
-        return answers
 
     async def _grade(self, context: Context, kinds: Sequence[str], count: int) -> None:
         """Ask about what the context holds, in its own time, whatever size it was shown at."""
@@ -191,67 +155,35 @@ def _graded(question: Question, said: str) -> Graded:
     return Graded(family, question.kind, question.answer, said, grade(question, said))
 
 
-class _PacedWatches:
-    """The watches; the loop looks them up once a hop, which is how the truth keeps pace with it."""
-
-    def __init__(self, queries: Sequence[WatchQuery], asking: _QuestioningMLLM) -> None:
-        self._queries, self._asking = queries, asking
-
-    def on(self, stream_id: str) -> Sequence[WatchQuery]:
-        """See Watches."""
-        self._asking.hops += 1
-        return self._queries
-
-
-async def replay(seed: int, setting: Setting, mllm: TransformersMLLM) -> Record:
+async def replay(seed: int, setting: Setting, mllm: MLLM) -> Record:
     """Show the episode of a seed as `setting` says and compare what was answered with the truth.
 
-    Rendered and coded at the sampled rate; what 25 frames per second add is seen by the codec only.
+    Rendered and coded at the sampled rate; what 25 frames per second add is seen by the codec only. Raises
+    MLLMUnavailable where the MLLM did not answer.
     """
-    scene = Scene(seed, SECONDS)
-    times_s = sampled_times_s(SECONDS, SAMPLE_FPS)
-    looks = [scene.look(time_s) for time_s in times_s]
-    facts = [look.facts for look in looks]
-    pictures = surveillance([look.pixels for look in looks], SAMPLE_FPS, seed=seed)
-    source = Recording([_frame(index, *one) for index, one in enumerate(zip(times_s, pictures, strict=True))])
+    shown = film(seed, SECONDS)
+    facts = [frame for hop in shown.facts for frame in hop]
     watches = watches_for(facts, np.random.default_rng((seed, 8)), WATCHES)
-    asking, journal = _QuestioningMLLM(mllm, facts, seed, watches), Journal()
+    exam = _TruthExam(mllm, facts, seed, watches)
     rules = FitRules(mllm.info.grid, setting.frames_per_segment)
     native = mllm.info.grid.tokens(HEIGHT, WIDTH)
-    queries = [WatchQuery(watch.slug, watch.text, OPEN_AT, CLEAR_AT, CONFIRM) for watch in watches]
-    clock = SystemClock()
-    runtime = Runtime(
-        clock,
-        _PacedWatches(queries, asking),
-        Ledger(clock),
-        _allocator(setting, rules),
-        rules,
-        asking,
-        journal,
-        Metrics(),
-    )
-    runtime.budget.open(_STREAM, _rate(setting, native / setting.frames_per_segment), 0.0, full=False)
-    run = StreamRun(_STREAM, HopRules(SAMPLE_FPS, HOP_S), whole(_STREAM, SECONDS))
-    await watch_stream(run, source, runtime)
-    mllm.forget(_STREAM)
-    if run.counts.skipped:
-        raise MLLMUnavailable(f"{run.counts.skipped} hops of the episode {seed} were not asked about; it has no record")
-    opened = journal.onsets_s()
+    pocket = _pocket(setting, native / setting.frames_per_segment)
+    runtime = TrialRuntime(SystemClock(), rules, Metrics())
+    played = await play(as_hops(shown.hops), HOPS, exam, _allocator(setting, rules), pocket, mllm, runtime)
+    if skipped := played.run.counts.skipped:
+        raise MLLMUnavailable(f"{skipped} hops of the episode {seed} were not asked about; it has no record")
+    opened = played.journal.onsets_s()
     native_tokens = int(native * SECONDS * SAMPLE_FPS / setting.frames_per_segment)
     return Record(
         seed,
         setting.name,
-        run.counts.spent,
+        played.run.counts.spent,
         native_tokens,
-        asking.seconds,
-        tuple(asking.graded),
-        tuple(asking.opinions),
+        exam.seconds,
+        tuple(exam.graded),
+        tuple(exam.opinions),
         tuple(match(watch, facts, opened.get(watch.slug, ())) for watch in watches),
     )
-
-
-def _frame(index: int, pts_s: float, pixels: Pixels) -> Frame:
-    return Frame(pts_s, _START + timedelta(seconds=pts_s), "file", index, ArrayPicture(pixels))
 
 
 def _allocator(setting: Setting, rules: FitRules) -> Allocator:
@@ -263,9 +195,9 @@ def _allocator(setting: Setting, rules: FitRules) -> Allocator:
     return known[setting.allocator](rules)
 
 
-def _rate(setting: Setting, native_segment_tokens: float) -> Rate:
+def _pocket(setting: Setting, native_segment_tokens: float) -> ClipBudget:
     """A part of the native tokens per second; without a budget, more than can be spent."""
     if setting.budget is None:
-        return Rate(1e9, 10**9)
+        return ClipBudget(1e9, 10**9)
     rate = setting.budget * native_segment_tokens * SAMPLE_FPS
-    return Rate(rate, max(round(BURST_S * rate), round(native_segment_tokens * setting.frames_per_segment)))
+    return ClipBudget(rate, max(round(BURST_S * rate), round(native_segment_tokens * setting.frames_per_segment)))

@@ -5,6 +5,7 @@ Each FILE holds the last line of `python -m samples.yard.card.evaluate`. Needs m
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def fill(card: str, table: str, measured_on: Mapping[str, str], seeds: str) -> s
     return card[: card.index(begin)] + middle + card[card.index(end) + len(end) :]
 
 
+_NAMED = re.compile(r"(\w+) `(\w+)`")
+
+
+def measured_on(card: str) -> dict[str, str]:
+    """The hashes that a card names. Raises ValueError for a card without any."""
+    line = next((line for line in card.splitlines() if "Hashes: " in line), None)
+    if line is None:
+        raise ValueError("the card names no hashes; expected a line with 'Hashes: PART `VALUE`, ...'")
+    return dict(_NAMED.findall(line.partition("Hashes: ")[2]))
+
+
+def stale(summaries: Sequence[Summary], checkpoint: Path) -> str | None:
+    """A line about the first summary that was measured on something else than what is here now, or None."""
+    now = hashes(checkpoint)
+    other = next((summary.hashes for summary in summaries if summary.hashes != now), None)
+    return f"measured on {other}, but this is {now}: measure again" if other else None
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m samples.yard.card.report", description=__doc__)
@@ -115,9 +134,8 @@ def main() -> None:
     settings = {name: setting for summary in summaries for name, setting in summary.settings.items()}
     if "native" not in settings:
         return
-    for summary in summaries:
-        if summary.hashes != hashes(YARD):
-            raise SystemExit(f"measured on {summary.hashes}, but this is {hashes(YARD)}: measure again")
+    if fault := stale(summaries, YARD):
+        raise SystemExit(fault)
     reliability_plot(PICTURES / "reliability.png", settings["native"])
     scales = {1.0: settings["native"]} | {
         float(name.removeprefix("scale ")): setting for name, setting in settings.items() if name.startswith("scale ")

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from allocator_engine.evaluate.tasks import f1
 from samples.yard.card.replay import Graded, Record
 from samples.yard.questions.matching import WatchScore
 
@@ -49,7 +50,7 @@ def families(records: Sequence[Record]) -> dict[str, ScoredShare]:
     }
     for name, chosen in kinds.items():
         scores = [[score for score in record.watches if chosen(score)] for record in records]
-        figures[name] = _figure(scores, f1, lambda found: sum(s.found + s.missed for s in found), lambda found: 0.0)
+        figures[name] = _figure(scores, _f1, lambda found: sum(s.found + s.missed for s in found), lambda found: 0.0)
     # A family of which nothing happened has no figure.
     return {name: figure for name, figure in figures.items() if not math.isnan(figure.value)}
 
@@ -81,11 +82,8 @@ def _drawn(by_episode: Sequence[Sequence[T]], value: Callable[[Sequence[T]], flo
     ]
 
 
-def f1(scores: Sequence[WatchScore]) -> float:
-    """2 found / (2 found + missed + false); NaN without any."""
-    found = sum(score.found for score in scores)
-    wrong = sum(score.missed + score.false for score in scores)
-    return 2 * found / (2 * found + wrong) if found + wrong else float("nan")
+def _f1(scores: Sequence[WatchScore]) -> float:
+    return f1(scores).value
 
 
 def _mean(graded: Sequence[Graded]) -> float:

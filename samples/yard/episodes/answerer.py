@@ -24,11 +24,11 @@ from pipeline.mllm.prompt import VISION_END, VISION_START, Text, looks, opening,
 from pipeline.mllm.transformers.cache import continuing
 from pipeline.mllm.transformers.positions import positions
 from pipeline.types import Segment
-from samples.yard.train.packing import Packer
-from samples.yard.train.shape import FAMILY, NORMALISATION, grid
-from samples.yard.train.vision import embed_patches_by_product, tokens
+from samples.yard.episodes.vision import embed_patches_by_product, tokens
+from samples.yard.shape import FAMILY, NORMALISATION, grid
 
 _PATCHES = 2048  # of pictures in one call of the vision part
+_KEPT_TEXTS = 50_000  # token ids that are remembered
 _KEPT_TOKENS = 262_144  # vision tokens that are kept, 200 MB
 
 _Look: TypeAlias = tuple[str, float, SegmentSize]
@@ -64,7 +64,8 @@ class YardAnswerer:
         self._model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, attn_implementation="sdpa")
         torch.nn.Module.eval(torch.nn.Module.to(self._model, device)).requires_grad_(False)
         embed_patches_by_product(self._model.model.visual)
-        self._packer = Packer(AutoTokenizer.from_pretrained(checkpoint))
+        self._tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self._ids: dict[str, list[int]] = {}
         self._words = Lock()  # the tokenizer takes one text at a time
         self._kept = _KeptVision(_KEPT_TOKENS)
 
@@ -99,8 +100,13 @@ class YardAnswerer:
         return [part.clone() for part in torch.split(seen, counts)]
 
     def _tokens(self, text: str) -> list[int]:
+        """Token ids of a text, remembered."""
         with self._words:
-            return self._packer.tokens(text)
+            if text not in self._ids:
+                if len(self._ids) >= _KEPT_TEXTS:
+                    self._ids.clear()
+                self._ids[text] = self._tokenizer.encode(text, add_special_tokens=False)
+            return self._ids[text]
 
     def _prompt(
         self, episode: Episode, variant: Sequence[Allocation], encoded: Mapping[_Look, Tensor]

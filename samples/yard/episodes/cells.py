@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.yard.train.episodes import COLUMNS, ROWS
-from samples.yard.train.targets import ShownPart, Targets, targets
+from samples.yard.shape import COLUMNS, ROWS
 from samples.yard.world.facts import COLOURS, HEIGHT, KINDS, WIDTH
 from samples.yard.world.scene import Look, Scene
+from samples.yard.world.targets import ShownPart, Targets, targets
 
 SLOTS = len(KINDS) + len(COLOURS) + 4 + 2
 """Kinds of things, colours, helmet, vest, bag and being far, open gate, raised barrier."""

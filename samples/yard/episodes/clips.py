@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
 from allocator_engine.train.turns import turns
-from pipeline.sources.synthetic import ArrayPicture
 from samples.yard.episodes.cells import cells
 from samples.yard.episodes.evidence import of_past
 from samples.yard.questions.grammar import CARD_FAMILY, KINDS, Question, ask, holds, watches_for
 from samples.yard.questions.watches import YardWatch
 from samples.yard.questions.wordings import IS, clauses
-from samples.yard.train.stages import TRAINING_SEEDS
+from samples.yard.shape import TRAINING_SEEDS
 from samples.yard.world.codec import surveillance
 from samples.yard.world.facts import FrameFacts
+from samples.yard.world.picture import RenderedPicture
 from samples.yard.world.scene import Scene
 from samples.yard.world.segments import sampled_times_s, told
 
@@ -52,7 +52,9 @@ def film(seed: int, seconds: float = SECONDS) -> Film:
     """Render the scene of a seed at the sampled rate, and pass it through the camera's codec."""
     scene = Scene(seed, seconds)
     looked = [scene.look(time_s) for time_s in sampled_times_s(seconds, SAMPLE_FPS)]
-    pictures = [ArrayPicture(pixels) for pixels in surveillance([one.pixels for one in looked], SAMPLE_FPS, seed=seed)]
+    pictures = [
+        RenderedPicture(pixels) for pixels in surveillance([one.pixels for one in looked], SAMPLE_FPS, seed=seed)
+    ]
     facts = [one.facts for one in looked]
     shown = cells(scene, looked)
     hops, each, parts = [], [], []

@@ -13,18 +13,20 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from allocator_engine.digests import of_weights
 from pipeline.errors import ConfigError, EngineMismatch
+from samples.yard.episodes.vision import embed_patches_by_product
+from samples.yard.shape import VISION_LAYERS
 from samples.yard.train import stages, together
 from samples.yard.train.calibration import calibrate
 from samples.yard.train.checkpoint import TIMES, save, tokenizer, untrained, vision_weights
 from samples.yard.train.overview import TaughtOverview, grown
 from samples.yard.train.packing import Packer
 from samples.yard.train.run import B, TrainingStage, run
-from samples.yard.train.shape import VISION_LAYERS
 from samples.yard.train.start import embed_words, hold, widen
 from samples.yard.train.text import TaughtText
-from samples.yard.train.vision import TaughtVision, embed_patches_by_product
-from samples.yard.versions import of_weights, version
+from samples.yard.train.vision import TaughtVision
+from samples.yard.versions import version
 
 _PLANNED = 1.25  # steps that the rate of the stage `present` is planned for, per step that is taken
 

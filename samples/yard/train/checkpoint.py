@@ -7,7 +7,7 @@ from pipeline.errors import ConfigError
 from pipeline.mllm.prompt import INSTRUCTION, NO, YES
 from pipeline.mllm.transformers.files import SPECIAL, make_tokenizer, write_processors
 from samples.yard.questions.grammar import answers, sayings
-from samples.yard.train.shape import FAMILY, HIDDEN, grid, vision_fields
+from samples.yard.shape import FAMILY, HIDDEN, grid, vision_fields
 
 if TYPE_CHECKING:
     from torch import Tensor

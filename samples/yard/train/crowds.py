@@ -16,7 +16,6 @@ from samples.yard.train.episodes import SECONDS
 from samples.yard.train.pictures import Example
 from samples.yard.train.scenes import LATEST_S, Sight, moment
 from samples.yard.train.sheets import CELL, COLUMNS, ROWS, background, camera
-from samples.yard.train.targets import GLOBAL_HEADS, WORN, Box, Pixels, ShownPart, Targets, coverage, targets, unknown
 from samples.yard.world.casting import BAGS, Casting
 from samples.yard.world.draw import mark, overlap, paint
 from samples.yard.world.facts import HEAD_PX, WIDTH, FrameFacts, Thing
@@ -25,6 +24,7 @@ from samples.yard.world.layout import BANDS, PERSON_PX, Layout, below_horizon
 from samples.yard.world.scene import Scene
 from samples.yard.world.script import BagRole, DogRole, Role, Script, Side, Track
 from samples.yard.world.stage import YardStage
+from samples.yard.world.targets import GLOBAL_HEADS, WORN, Box, Pixels, ShownPart, Targets, coverage, targets, unknown
 
 _CROWDS_KEPT = 8
 _PEOPLE = ((3, 7), (6, 14), (2, 6))  # near, in the middle, far

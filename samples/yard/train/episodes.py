@@ -13,18 +13,16 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from pipeline.mllm.patches import patch_grid, patches
-from samples.yard.train.shape import NORMALISATION, grid
-from samples.yard.train.targets import Pixels
-from samples.yard.train.vision import tokens
+from samples.yard.episodes.vision import tokens
+from samples.yard.shape import COLUMNS, NORMALISATION, ROWS, grid
 from samples.yard.world.codec import surveillance
 from samples.yard.world.facts import FrameFacts
 from samples.yard.world.scene import Scene
 from samples.yard.world.segments import sampled_times_s
+from samples.yard.world.targets import Pixels
 
 SECONDS = 32.0
 SAMPLE_FPS = 2.0
-ROWS, COLUMNS = 8, 14
-"""Cells of a native picture."""
 
 _SCALES = (0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 _SCALE_CHANCES = (0.25, 0.2, 0.2, 0.15, 0.12, 0.08)

@@ -13,8 +13,8 @@ from torch.nn import functional
 from samples.yard.questions.grammar import KINDS, Question
 from samples.yard.questions.truth import DOG, PERSON, Condition, Seen
 from samples.yard.questions.wordings import AT, EVER, EVER_SEEN, IS, NEVER, NOBODY, SEE, WHEN, Wordings, clauses
+from samples.yard.shape import HIDDEN
 from samples.yard.train.notes import CONDITIONS, PLACES
-from samples.yard.train.shape import HIDDEN
 from samples.yard.world.facts import VEHICLES
 
 Tense: TypeAlias = Literal["now", "at", "ever", "never", "when"]

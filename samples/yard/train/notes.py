@@ -31,7 +31,7 @@ from samples.yard.questions.truth import (
     State,
 )
 from samples.yard.questions.watches import watch_questions
-from samples.yard.train.shape import HIDDEN
+from samples.yard.shape import HIDDEN
 from samples.yard.train.start import time_waves
 from samples.yard.train.vision import balanced
 from samples.yard.world.facts import FrameFacts

@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.mllm.patches import patch_grid, patches
+from samples.yard.episodes.vision import embed_patches_by_product, tokens
 from samples.yard.questions.grammar import only_answer
+from samples.yard.shape import HIDDEN, NORMALISATION, SEEING_LAYERS, grid, vision_fields
 from samples.yard.train import episodes
 from samples.yard.train.crowds import crowded_sheet
 from samples.yard.train.notes import CONDITIONS, truths
 from samples.yard.train.pictures import turns
-from samples.yard.train.shape import HIDDEN, NORMALISATION, SEEING_LAYERS, grid, vision_fields
 from samples.yard.train.sheets import sheet
 from samples.yard.train.start import widen
 from samples.yard.train.tapping import tapped
-from samples.yard.train.targets import BLANK, PLATE_CHARACTERS, READABLE_CELLS, Pixels, spell
 from samples.yard.train.telling import TOLD, told_loss
-from samples.yard.train.vision import TaughtVision, balanced, embed_patches_by_product, even_loss, tokens
+from samples.yard.train.vision import TaughtVision, balanced, even_loss
 from samples.yard.world.facts import COLOURS, VEHICLES, FrameFacts
+from samples.yard.world.targets import BLANK, PLATE_CHARACTERS, READABLE_CELLS, Pixels, spell
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "colour_near_now": COLOURS,

@@ -16,10 +16,10 @@ from pipeline.mllm.prompt import VISION_END, VISION_START, Text, looks, opening,
 from pipeline.mllm.transformers.positions import Run, positions
 from pipeline.types import Segment
 from samples.yard.questions.grammar import Question
+from samples.yard.shape import FAMILY, grid
 from samples.yard.train.episodes import Looked
 from samples.yard.train.notes import Notes
 from samples.yard.train.pointing import GLANCES, Pointer
-from samples.yard.train.shape import FAMILY, grid
 
 IGNORED = -100
 

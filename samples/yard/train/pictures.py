@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from pipeline.mllm.patches import patch_grid, patches
-from samples.yard.train.shape import NORMALISATION, grid
-from samples.yard.train.targets import HEADS, Pixels, Targets
+from samples.yard.shape import NORMALISATION, grid
+from samples.yard.world.targets import HEADS, Pixels, Targets
 
 
 @dataclass(frozen=True, slots=True)

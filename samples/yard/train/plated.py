@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from samples.yard.shape import grid
 from samples.yard.train.episodes import Viewing
-from samples.yard.train.shape import grid
 from samples.yard.train.sheets import camera, painted, random_plate
-from samples.yard.train.targets import READABLE_CELLS, Box, Pixels
 from samples.yard.world.facts import GLYPH_PX, HEIGHT, FrameFacts, Thing
+from samples.yard.world.targets import READABLE_CELLS, Box, Pixels
 
 PICTURES_PER_EPISODE = 6
 

@@ -24,8 +24,8 @@ from samples.yard.questions.truth import PLATE, Seen, Trait, newest
 from samples.yard.train.episodes import Looked
 from samples.yard.train.meaning import Meaning, meaning
 from samples.yard.train.notes import PLACES, Truths
-from samples.yard.train.targets import WORN
 from samples.yard.world.facts import HEIGHT, VEHICLES, WIDTH, FrameFacts, Kind, Thing
+from samples.yard.world.targets import WORN
 
 Glance: TypeAlias = Literal["glyph", "among", "now", "then"]
 

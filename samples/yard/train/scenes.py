@@ -9,10 +9,10 @@ import numpy as np
 
 from samples.yard.train.episodes import SAMPLE_FPS, SECONDS, cells_at, shrunk
 from samples.yard.train.pictures import Example
-from samples.yard.train.targets import Box, Pixels, ShownPart, Teach, either, targets
 from samples.yard.world.facts import HEIGHT, WIDTH
 from samples.yard.world.scene import Look, Scene
 from samples.yard.world.script import Interval, Script, VehicleRole, life
+from samples.yard.world.targets import Box, Pixels, ShownPart, Teach, either, targets
 
 CROP_CELLS = ((3, 4), (4, 4), (4, 7))
 """Cells of a crop, small ones first: most of a larger one shows nothing."""

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 
 from samples.yard.train.pictures import Example
-from samples.yard.train.targets import PLATE_CHARACTERS, Box, Pixels, Targets, glyphs_in, owned, spell, unknown
 from samples.yard.world.facts import GLYPH_PX, GLYPHS
 from samples.yard.world.glyphs import draw_plate
+from samples.yard.world.targets import PLATE_CHARACTERS, Box, Pixels, Targets, glyphs_in, owned, spell, unknown
 
 ROWS, COLUMNS = 4, 7
 """Cells of a sheet."""

@@ -15,6 +15,7 @@ import numpy as np
 from torch.nn import Module
 from torch.utils.data import DataLoader
 
+from samples.yard.shape import TRAINING_SEEDS
 from samples.yard.train import together
 from samples.yard.train.contexts import mixed_batch, present_batch
 from samples.yard.train.crowds import crowd_sight, crowded_sheet, part_by_part
@@ -33,8 +34,6 @@ from samples.yard.world.happenings import make_script
 from samples.yard.world.layout import make_layout
 
 SEED = 1
-TRAINING_SEEDS = 800_000
-"""Training draws episodes below this seed."""
 
 SHEETS_PER_STEP = 12
 EASY_UNTIL = (60, 600)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from samples.yard.train.targets import HEADS
 from samples.yard.train.vision import evenly
 from samples.yard.world.facts import KINDS, VEHICLES
+from samples.yard.world.targets import HEADS
 
 _SAID_OF: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "kind": ("", ()),

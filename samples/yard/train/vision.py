@@ -1,17 +1,17 @@
 """The vision part and the heads that teach it."""
 
 import math
-import types
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from samples.yard.episodes.vision import embed_patches_by_product, tokens
+from samples.yard.shape import HIDDEN, SEEING_LAYERS, vision_fields
 from samples.yard.train.pictures import VisionBatch
-from samples.yard.train.shape import HIDDEN, SEEING_LAYERS, vision_fields
 from samples.yard.train.start import embed_cosines, widen
-from samples.yard.train.targets import HEADS
+from samples.yard.world.targets import HEADS
 
 _MOST_WEIGHT = 10.0  # of a yes that is rare: more would make one mistaken cell drown out a picture
 
@@ -42,23 +42,6 @@ class TaughtVision(nn.Module):
         """Outputs of all heads `[cells, outputs]`."""
         outputs: Tensor = self.heads(tokens(self.visual, patches, grid_thw))
         return outputs
-
-
-def tokens(visual: nn.Module, patches: Tensor, grid_thw: Tensor) -> Tensor:
-    """Vision tokens float32 `[cells, HIDDEN]` of pictures."""
-    merged = visual(patches, grid_thw=grid_thw).pooler_output
-    return torch.cat(merged) if isinstance(merged, tuple | list) else merged
-
-
-def embed_patches_by_product(visual: nn.Module) -> None:
-    """Compute the patch embedding as the matrix product that it is: its convolution takes twice the time on a CPU."""
-
-    def forward(embed: nn.Module, patches: Tensor) -> Tensor:
-        weight, bias = embed.get_parameter("proj.weight"), embed.get_parameter("proj.bias")
-        return functional.linear(patches.reshape(-1, weight[0].numel()), weight.flatten(1), bias)
-
-    embed = visual.get_submodule("patch_embed")
-    embed.forward = types.MethodType(forward, embed)
 
 
 def dense_loss(

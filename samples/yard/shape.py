@@ -1,4 +1,4 @@
-"""The geometry of the yard's MLLM: a Qwen3-VL's grid, with few and narrow layers."""
+"""The shape of the yard's MLLM (a Qwen3-VL's grid, with few and narrow layers), and the seeds it is trained on."""
 
 from dataclasses import replace
 
@@ -13,6 +13,12 @@ VISION_LAYERS = 6
 """Layers of the vision part. Those above the lowest SEEING_LAYERS let every cell know what the whole picture shows."""
 
 SEEING_LAYERS = 4
+
+ROWS, COLUMNS = 8, 14
+"""Cells of a native picture."""
+
+TRAINING_SEEDS = 800_000
+"""Episodes with seeds below are for training, of the MLLM and of allocators; those from here on for figures."""
 
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -1,0 +1,92 @@
+"""Packets in, judged pictures out: one decoder, and what became of the data on their way to it."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+import av
+from av import Packet, VideoFrame
+from av.error import FFmpegError
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+
+from pipeline.sources.av_open import Connection
+from pipeline.sources.base import SourceCounts
+from pipeline.sources.h264 import LOOK_BYTES, PictureNumbers
+from pipeline.sources.soundness import Coded, InOrder, Soundness, Verdict
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in its stub only
+
+MARKS: Final = 50
+"""From so many packets on, marks of damage on nine tenths of them mean nothing: there are muxers that state a wrong
+length for every picture."""
+
+
+class Decoder:
+    """Decodes one connection. Counts in `counts` where data were lost and what could not be decoded."""
+
+    def __init__(self, connection: Connection, counts: SourceCounts) -> None:
+        context = connection.video.codec_context
+        context.copy_opaque = True  # so that a picture knows its packet
+        self._context = context
+        self._counts = counts
+        self._sound = Soundness(context.name, connection.interval_s)
+        # What a segmented playlist marks are its seams: HTTP loses nothing.
+        self._marks_count = connection.container.format.name != "hls"
+        self._packets = self._marked = 0
+        self._numbers = PictureNumbers(context.extradata) if context.name == "h264" else None
+        # Pictures on a device are not held: its decoder has few to lend.
+        self._order = None if context.is_hwaccel else InOrder()
+        self._held: deque[tuple[VideoFrame, Coded]] = deque()
+        self.keys = 0
+
+    def decode(self, packet: VideoPacket, lost: bool) -> Iterator[tuple[VideoFrame, Verdict]]:
+        """The pictures that may go now, in order of display. `lost`: the transport lost something at this packet.
+        An empty packet ends the stream."""
+        coded = self._note(packet, lost) if packet.size else None
+        for frame in self._frames(packet, coded):
+            shown = frame.opaque if isinstance(frame.opaque, Coded) else coded
+            if shown is None:
+                continue
+            if frame.is_corrupt:
+                self._sound.hit(shown)
+            self._held.append((frame, shown))
+            for _ in range(1 if self._order is None else self._order.came(shown)):
+                yield self._judged()
+        if coded is None:
+            while self._held:
+                yield self._judged()
+
+    def _judged(self) -> tuple[VideoFrame, Verdict]:
+        frame, coded = self._held.popleft()
+        intra = frame.pict_type == PictureType.I
+        return frame, self._sound.judge(coded, key=frame.key_frame, intra=intra)
+
+    def _note(self, packet: VideoPacket, lost: bool) -> Coded:
+        marked = self._marks_count and packet.is_corrupt
+        self._packets += 1
+        self._marked += marked
+        if self._packets >= MARKS and self._marked >= 0.9 * self._packets:
+            marked = False
+        lost |= marked
+        coded = self._sound.coded(key=packet.is_keyframe, lost=lost, pts=packet.pts)
+        if self._numbers is not None and self._numbers.missing(bytes(memoryview(packet)[:LOOK_BYTES])):
+            self._sound.hit(coded)
+            lost = True
+        self._counts.gaps += lost
+        self.keys += coded.key
+        packet.opaque = coded
+        if self._order is not None:
+            self._order.sent(coded)
+        return coded
+
+    def _frames(self, packet: VideoPacket, coded: Coded | None) -> list[VideoFrame]:
+        try:
+            return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+        except av.error.EOFError:
+            return []
+        except FFmpegError:
+            self._counts.decode_errors += 1
+            if coded is not None:
+                self._sound.hit(coded)
+            return []
