@@ -17,14 +17,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from allocator_engine.fit import Allocation, FitRules, fit
-from allocator_engine.resize import Pixels
+from allocator_engine.resize import Picture, Pixels
 from pipeline.core.context import Context
 from pipeline.core.outcome import Decision
 from pipeline.mllm.null import NullMLLM, Opinion
 from pipeline.sinks.memory import MemorySink as MemorySink
 from pipeline.sources.base import Notice, Notify, Sampler, SourceCounts, ignore
 from pipeline.sources.synthetic import ArrayPicture as ArrayPicture
-from pipeline.types import Answers, Event, Frame, Hop, Picture, Segment, WatchQuery
+from pipeline.types import Answers, Event, Frame, Hop, Segment, WatchQuery
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """When manual clocks and made frames begin."""
@@ -83,7 +83,8 @@ class NotedPicture(ArrayPicture):
 def textured(height: int = 256, width: int = 448, light: int = 0) -> Pixels:
     """A gray picture with texture, the same every time; `light` is added to its values."""
     rng = np.random.default_rng(0)
-    return np.full((height, width, 3), 90 + light, np.uint8) + rng.integers(0, 30, (height, width, 1), np.uint8)
+    ground = np.full((height, width, 3), 90 + light, np.uint8)
+    return np.asarray(ground + rng.integers(0, 30, (height, width, 1), np.uint8), np.uint8)
 
 
 def frame_at(pts_s: float, picture: Picture | None = None) -> Frame:

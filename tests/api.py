@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import httpx
 import yaml
 
-from pipeline.api.server import ApiServer, serving
+from pipeline.api.server import ApiServer, Serving
 from pipeline.clock import SystemClock
 from pipeline.service.reconciler import Reconciler
 
@@ -41,5 +41,5 @@ async def running(folder, port, **raw) -> AsyncIterator[Running]:
     api = {"port": port, "rate_per_s": 10_000, "burst": 10_000, "allow_addresses": ["loopback"]} | raw.pop("api", {})
     reconciler = Reconciler(site_file(folder, api=api, **raw), SystemClock())
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20)
-    async with serving(reconciler, SystemClock()) as api_server, client:
-        yield Running(reconciler, api_server, client)
+    async with Serving(reconciler, SystemClock()) as serving, client:
+        yield Running(reconciler, serving.api, client)

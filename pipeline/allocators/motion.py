@@ -101,8 +101,12 @@ def blurred(picture: Thumbnail) -> Thumbnail:
     """A binomial blur of 5 x 5 px, rounded; the picture is mirrored at its edges, which it has once."""
     padded = np.pad(picture.astype(np.int32), 2, mode="reflect")
     height, width = picture.shape
-    rows = sum(weight * padded[offset : offset + height] for offset, weight in enumerate(_BINOMIAL))
-    both = sum(weight * rows[:, offset : offset + width] for offset, weight in enumerate(_BINOMIAL))
+    rows = np.zeros((height, padded.shape[1]), np.int32)
+    both = np.zeros((height, width), np.int32)
+    for offset, weight in enumerate(_BINOMIAL):
+        rows += weight * padded[offset : offset + height]
+    for offset, weight in enumerate(_BINOMIAL):
+        both += weight * rows[:, offset : offset + width]
     return np.asarray((both + 128) >> 8, np.uint8)
 
 

@@ -76,14 +76,14 @@ class Hub(Generic[N]):
                     at = item.seq
                     yield item
             while True:
-                item = await queue.get()
-                if item is None:
+                newest = await queue.get()
+                if newest is None:
                     if self.closed:
                         return
                     raise Lagging
-                if item.seq > at:
-                    at = item.seq
-                    yield item
+                if newest.seq > at:
+                    at = newest.seq
+                    yield newest
         finally:
             self._queues.discard(queue)
 

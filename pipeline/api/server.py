@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from types import TracebackType
+from typing import Self
 
 import structlog
 import uvicorn
@@ -13,6 +15,7 @@ from pipeline.api.auth import OPEN_NOTICE
 from pipeline.api.limits import is_loopback
 from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
+from pipeline.config.site import SiteConfig
 from pipeline.errors import ConfigError
 from pipeline.service.reconciler import Reconciler
 
@@ -68,6 +71,8 @@ class ApiServer:
 
     async def close(self) -> None:
         """Send listeners away, finish what is asked, stop listening."""
+        if self._task.done():
+            return
         state = self.app.state
         state.ready = False
         for hub in (state.events, state.answers):
@@ -98,24 +103,40 @@ class ApiServer:
         log.info("api", url=f"{scheme}://{self.config.host}:{self.port}", docs="/docs")
 
 
-@asynccontextmanager
-async def serving(reconciler: Reconciler, clock: Clock) -> AsyncIterator[ApiServer | None]:
-    """A service with its API, if its site wants one: the API listens while the service starts, and stops first."""
-    if not reconciler.service.site.api.port:
-        async with reconciler:
-            yield None
-        return
-    api = ApiServer(reconciler, clock)
-    await api.start()
-    async with AsyncExitStack() as opened:
-        stopping = opened.push_async_callback(api.close)
-        async with reconciler:
-            try:
-                await api.ready()
-                yield api
-            finally:
-                await stopping()
-                opened.pop_all()
+class Serving:
+    """A service with its API, if its site wants one. Use as `async with`: the API listens while the service starts, and
+    stops before it drains."""
+
+    def __init__(self, reconciler: Reconciler, clock: Clock) -> None:
+        self.reconciler = reconciler
+        self.api = ApiServer(reconciler, clock) if reconciler.service.site.api.port else None
+
+    @property
+    def site(self) -> SiteConfig:
+        """What runs."""
+        return self.reconciler.service.site
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as opened:
+            if self.api:
+                await self.api.start()
+                opened.push_async_callback(self.api.close)
+            await self.reconciler.__aenter__()
+            opened.push_async_exit(self.reconciler)
+            if self.api:
+                await self.api.ready()
+                opened.push_async_callback(self.api.close)
+            self._opened = opened.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._opened.__aexit__(kind, error, trace)
+
+    def hurry(self) -> None:
+        """Cut short what drains, now or later."""
+        self.reconciler.service.hurry()
 
 
 def _bound(config: ApiConfig) -> socket.socket:

@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.api.auth import OPEN_NOTICE, Caller, Gate, allowed
+from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Limit, Viewer
 from pipeline.api.events import SeqCursor
 from pipeline.api.problems import RESPONSES, Problem
@@ -17,6 +18,7 @@ from pipeline.errors import StoreUnavailable
 from pipeline.redact import redact_mllm
 from pipeline.registry.entry import Kind
 from pipeline.registry.keys import Key, Keys, Role
+from pipeline.service.health import Health
 
 router = APIRouter(responses=RESPONSES)
 health = APIRouter(tags=["health"])
@@ -85,22 +87,35 @@ class Healthy(BaseModel):
     detail: str = ""
 
 
-@health.get("/health/live", response_model=Healthy, operation_id="live_health")
-async def alive() -> Healthy:
-    """The process answers."""
-    return Healthy(ok=True)
+@health.get("/health/live", response_model=Healthy, operation_id="live_health", responses={503: {"model": Healthy}})
+async def alive(request: Request, response: Response) -> Healthy:
+    """Whether the process does its work; if not, only a restart helps."""
+    return _answered(_health_of(request).live, request, response)
+
+
+@health.get("/health/ready", response_model=Healthy, operation_id="ready_health", responses={503: {"model": Healthy}})
+async def ready(request: Request, response: Response) -> Healthy:
+    """Whether streams are watched and decisions become durable."""
+    return _answered(_health_of(request).ready and request.app.state.ready, request, response)
 
 
 @health.get(
     "/health/startup", response_model=Healthy, operation_id="startup_health", responses={503: {"model": Healthy}}
 )
-@health.get("/health/ready", response_model=Healthy, operation_id="ready_health", responses={503: {"model": Healthy}})
-async def ready(request: Request, response: Response) -> Healthy:
-    """The service has started: streams run, what is asked of it is done."""
-    if request.app.state.ready:
-        return Healthy(ok=True)
-    response.status_code = 503
-    return Healthy(ok=False, detail="the service is starting")
+async def startup(request: Request, response: Response) -> Healthy:
+    """Whether the service has started."""
+    return _answered(request.app.state.ready, request, response)
+
+
+def _health_of(request: Request) -> Health:
+    desk: Desk = request.app.state.desk
+    return desk.reconciler.service.health()
+
+
+def _answered(ok: bool, request: Request, response: Response) -> Healthy:
+    """Only the phase: what is troubled names streams and sinks, which need a key (see /v1/status)."""
+    response.status_code = 200 if ok else 503
+    return Healthy(ok=ok, detail=_health_of(request).phase)
 
 
 @router.get("/metrics", response_class=PlainTextResponse, operation_id="metrics", tags=["health"])

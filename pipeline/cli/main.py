@@ -21,6 +21,7 @@ from rich.table import Table
 
 from allocator_engine.errors import not_installed
 from pipeline.build import build_mllm
+from pipeline.cli import apply, event, init, key, sink, status, stream, watch
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Signals, Unread, end_unread, run_to_end, started
 from pipeline.cli.play import play
 from pipeline.cli.screen import Screen
@@ -33,6 +34,7 @@ from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable
 from pipeline.logs import set_up_logs
 from pipeline.redact import redact_mllm, redact_url, scrub
 from pipeline.service.doctor import examine
+from pipeline.service.reconciler import Reconciler
 from pipeline.service.service import Service
 from pipeline.sinks.jsonl import TextSink
 from pipeline.sources.probe import probe as probe_source
@@ -58,6 +60,7 @@ app = typer.Typer(
 
 _REST = {"allow_extra_args": True}  # of the commands that take a stream, see _require_one
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+SiteFileIfAny = Annotated[Path | None, typer.Option("--config", "-c", help="A site file (YAML).")]
 SiteFile = Annotated[Path, typer.Option("--config", "-c", help="The site file (YAML).")]
 
 
@@ -147,6 +150,15 @@ def demo(
     run_to_end(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))
 
 
+app.add_typer(stream.app, name="stream")
+app.add_typer(watch.app, name="watch")
+app.add_typer(event.app, name="event")
+app.add_typer(key.app, name="key")
+app.add_typer(sink.app, name="sink")
+app.command(epilog=apply.EXAMPLE)(apply.apply)
+app.command(epilog=status.EXAMPLE)(status.status)
+app.command(epilog=init.EXAMPLE)(init.init)
+
 bench = typer.Typer(no_args_is_help=True, help="Measure a part of the pipeline on this machine.")
 app.add_typer(bench, name="bench")
 
@@ -183,8 +195,9 @@ def bench_mllm(
 
 
 @app.command()
-def serve(config: SiteFile, log_level: LogLevel = "info") -> None:
-    """Watch all streams of a site file until SIGTERM drains them. SIGHUP reads the file again."""
+def serve(config: SiteFileIfAny = None, log_level: LogLevel = "info") -> None:
+    """Watch what the registry and a site file want, and offer the API, until SIGTERM drains. SIGHUP reads the file
+    again."""
     set_up_logs(log_level)
     run_to_end(_serve(config))
 
@@ -209,8 +222,8 @@ def probe(
         return
     advice = found.pop("advice")
     table = Table(box=None, show_header=False)
-    for key, value in found.items():
-        table.add_row(key.replace("_", " "), "-" if value is None else escape(str(value)))
+    for name, value in found.items():
+        table.add_row(name.replace("_", " "), "-" if value is None else escape(str(value)))
     console = Console()
     console.print(f"[bold]{escape(redact_url(url))}[/]", table)
     for line in advice or ("nothing to change",):
@@ -277,15 +290,18 @@ def _make_scratch() -> Path:
         ) from error
 
 
-async def _serve(path: Path) -> None:
+async def _serve(path: Path | None) -> None:
+    from pipeline.api.server import Serving  # FastAPI, which the other commands do not need
+
     clock = SystemClock()
-    signals = Signals(clock, reload_on_hangup=True)
-    service = Service(load_site(path), clock)
+    signals = Signals(clock, reload_on_hangup=path is not None)
+    serving = Serving(Reconciler(path, clock), clock)
+    service = serving.reconciler.service
     reloading = None
     try:
-        async with started(service, signals):
+        async with started(serving, signals):
             log.info("serving", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
-            reload = partial(_reload_when_asked, service, path, signals)
+            reload = partial(_reload_when_asked, serving.reconciler, signals)
             reloading = asyncio.create_task(supervise("reload", reload, clock), name="reload")
             broken = asyncio.create_task(service.broken())
             await first(signals.stop.wait(), asyncio.wait({broken}))
@@ -299,7 +315,7 @@ async def _serve(path: Path) -> None:
     log.info("stopped")
 
 
-async def _reload_when_asked(service: Service, path: Path, signals: Signals) -> None:
+async def _reload_when_asked(reconciler: Reconciler, signals: Signals) -> None:
     while True:
         await signals.hangup.wait()
         signals.hangup.clear()
@@ -307,8 +323,9 @@ async def _reload_when_asked(service: Service, path: Path, signals: Signals) -> 
             log.info("not_reloaded", reason="the service is draining")
             continue
         try:
-            await service.reconcile(load_site(path))
-            log.info("reloaded", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
+            await reconciler.reload()
+            site = reconciler.service.site
+            log.info("reloaded", streams=sorted(site.streams), watches=sorted(site.watches))
         except ResadaptError as error:
             log.error("not_reloaded", reason=scrub(str(error)))
 

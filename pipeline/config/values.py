@@ -36,3 +36,8 @@ def resolve(text: str) -> str:
         return os.environ[name]
 
     return re.sub(r"\$\{([^}]+)\}", value, text)
+
+
+def environment(name: str) -> str | None:
+    """A variable of the environment, None where it is not set or empty."""
+    return os.environ.get(name) or None

@@ -17,7 +17,7 @@ def take(connection: sa.Connection, meta: sa.Table) -> int:
     """Become the owner, within a transaction that writes: the new token. Every older one is void once it commits."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     connection.execute(insert(meta).values(key=_KEY, value="0").on_conflict_do_nothing(index_elements=["key"]))
-    token = int(connection.execute(_held(meta).with_for_update()).scalar_one()) + 1
+    token = int(str(connection.execute(_held(meta).with_for_update()).scalar_one())) + 1
     connection.execute(sa.update(meta).where(meta.c.key == _KEY).values(value=str(token)))
     return token
 
@@ -26,7 +26,7 @@ def check(connection: sa.Connection, meta: sa.Table, token: int, name: str) -> N
     """Raise NotOwner if the token of store `name` is another one now. Whoever wants to take the store waits for the end
     of this transaction."""
     held = connection.execute(_held(meta).with_for_update(read=True)).scalar_one_or_none()
-    if held != str(token):
+    if str(held) != str(token):
         raise NotOwner(
             f"the store {name} belongs to another process now (owner {held or 'unknown'}, this one is {token}); nothing"
             " more is decided here"

@@ -8,7 +8,7 @@ import structlog
 
 from pipeline.build import build_mllm
 from pipeline.clock import Clock
-from pipeline.config.site import MLLMConfig
+from pipeline.config.mllm import MLLMConfig
 from pipeline.delivery.history import Keep
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, MLLMUnavailable, SinkUnavailable, StoreUnavailable

@@ -50,7 +50,8 @@ class Port:
     def _answer(self, request: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         path = request.get("PATH_INFO", "")
         if not path.startswith("/health"):
-            return self._metrics(request, respond)
+            pages: Iterable[bytes] = self._metrics(request, respond)
+            return pages
         health = self._health()
         good = {"/health/live": health.live, "/health/ready": health.ready, "/health": health.ready}.get(path)
         status = "404 Not Found" if good is None else "200 OK" if good else "503 Service Unavailable"

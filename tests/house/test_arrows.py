@@ -68,7 +68,7 @@ DOORS = {
     },
     "tokenizers": {"pipeline.mllm.transformers", "samples.yard.train"},
     "kafka": {"pipeline.sinks.kafka", "pipeline.sinks.kafka_connect"},
-    "httpx": {"pipeline.sinks.webhook", "pipeline.mllm.openai", "pipeline.sources"},
+    "httpx": {"pipeline.sinks.webhook", "pipeline.mllm.openai", "pipeline.sources", "pipeline.cli.remote"},
     "xgrammar": {"pipeline.mllm.transformers.grammar_mask"},
     "vllm": {"pipeline.mllm.vllm.engine"},
     "sqlalchemy": {"pipeline.delivery", "pipeline.registry"},

@@ -7,7 +7,7 @@ import pytest
 from allocator_engine.manifest import SHIPPED, Artifact, Manifest, mark_of, read, write
 from allocator_engine.spec import STREAM
 from pipeline.build import YARD
-from pipeline.config.site import MLLMConfig
+from pipeline.config.mllm import YardConfig
 from pipeline.lab.comparison import Comparison, kept_files
 from samples.yard.card import report
 from samples.yard.card.evaluate import hashes as card_hashes
@@ -16,7 +16,7 @@ from samples.yard.card.replay import SETTINGS
 
 COMPARED = Comparison(
     tasks="yard", seeds=range(800_000, 800_003), seconds=32.0, budgets=(0.1,), allocators=("learned", "fixed"),
-    families=("watch_f1",), engine=SHIPPED, mllm=MLLMConfig(use="yard"),
+    families=("watch_f1",), engine=SHIPPED, mllm=YardConfig(),
 )  # fmt: skip
 
 
