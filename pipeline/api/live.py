@@ -1,14 +1,15 @@
 """Looking at a stream: probe it, one picture, moving pictures. Of frames that were sampled anyway."""
 
 import asyncio
+import io
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated
 
-import cv2
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from pipeline.api.auth import Caller, allowed
@@ -27,7 +28,7 @@ WAIT_S = 5.0
 """How long a picture is waited for."""
 MOST_PICTURES = 256
 """JPEGs kept, of streams and sizes that were looked at last."""
-_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 80]
+_QUALITY = 80
 Operator = Annotated[Caller, Depends(allowed("operator"))]
 Width = Annotated[int, Query(ge=16, le=3840, description="Widest the picture may be, in px.")]
 JPEG = {
@@ -159,14 +160,13 @@ def encode(frame: Frame, width: int, text: str) -> bytes:
     native_height, native_width = frame.size
     scale = min(1.0, width / native_width)
     size = max(round(native_height * scale), 1), max(round(native_width * scale), 1)
-    picture = cv2.cvtColor(frame.picture.render(*size), cv2.COLOR_RGB2BGR)
+    picture = Image.fromarray(frame.picture.render(*size))
     if text:
-        where, font = (6, size[0] - 8), cv2.FONT_HERSHEY_SIMPLEX
-        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(picture, text, where, font, 0.45, colour, thickness, cv2.LINE_AA)
-    written, jpeg = cv2.imencode(".jpg", picture, _QUALITY)
-    assert written, f"a picture of {size[1]}x{size[0]} px could not be written as JPEG"
-    return jpeg.tobytes()
+        where = (6, max(size[0] - 18, 0))
+        ImageDraw.Draw(picture).text(where, text, fill="white", stroke_width=2, stroke_fill="black")
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=_QUALITY)
+    return jpeg.getvalue()
 
 
 def _probed(url: str, desk: Desk) -> dict[str, JsonValue]:

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
 from pipeline.config.mllm import MLLM_CHOICES
 from pipeline.config.one_stream import named_sinks
+from pipeline.config.settings import dump_yaml
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError
 
@@ -39,7 +39,7 @@ def init(
     }
     parse_site(raw)
     try:
-        file.write_text(_HEAD + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        file.write_text(_HEAD + dump_yaml(raw), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}") from error
     Console(stderr=True).print(f"wrote {file}; next: resadapt check -c {file}", markup=False, highlight=False)

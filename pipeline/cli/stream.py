@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote, table
-from pipeline.cli.settings import settings
+from pipeline.config.settings import settings
 from pipeline.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="The streams of a running service.")

@@ -144,7 +144,7 @@ class History:
 
     def _events(self, query: sa.Select[tuple[object, ...]]) -> list[StoredEvent]:
         with self._database.reading() as connection:
-            return [event_of(*row) for row in connection.execute(query)]
+            return [event_of(row) for row in connection.execute(query)]
 
     def _answers(self, query: sa.Select[tuple[object, ...]]) -> list[StoredAnswers]:
         with self._database.reading() as connection:
@@ -166,19 +166,11 @@ def answers_row(stream_id: str, record: HopRecord, now: datetime) -> dict[str, s
     }
 
 
-def event_of(
-    seq: int,
-    event_id: str,
-    kind: str,
-    stream_id: str,
-    time: str,
-    text: str,
-    watch_id: str | None,
-    label: str | None = None,
-) -> StoredEvent:
-    """An event from the columns of EVENTS."""
-    event = Event(event_id, kind, stream_id, datetime.fromisoformat(time), _mapping(text), watch_id)
-    return StoredEvent(seq, event, label)
+def event_of(row: sa.Row[tuple[object, ...]]) -> StoredEvent:
+    """An event from a row of EVENTS."""
+    time = datetime.fromisoformat(row.time)
+    event = Event(row.event_id, row.type, row.stream_id, time, _mapping(row.data), row.watch_id)
+    return StoredEvent(row.seq, event, row.label)
 
 
 def prune_events(connection: sa.Connection, now: datetime, keep: Keep) -> int:

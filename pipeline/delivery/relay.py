@@ -95,7 +95,9 @@ class Relay:
         self._clock = clock
         self._on_fatal = on_fatal
         self._thread = ThreadPoolExecutor(1, "relay")
-        self._make = lambda sink: _Courier(sink, store, clock, self._thread, on_delivered, batch, poll_s)
+        self._make: Callable[[Sink], _Courier] = lambda sink: _Courier(
+            sink, store, clock, self._thread, on_delivered, batch, poll_s
+        )
         self._couriers = [self._make(sink) for sink in sinks]
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -171,7 +171,7 @@ class Store:
         """The oldest `limit` events that `sink` still has to get, in the order of commits."""
         with self._database.reading() as connection:
             rows = connection.execute(_OWED.limit(limit), {"sink": sink})
-            return [event_of(*row) for row in rows]
+            return [event_of(row) for row in rows]
 
     def pending(self, sink: str) -> int:
         """The number of events `sink` still has to get."""

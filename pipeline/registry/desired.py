@@ -5,18 +5,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pipeline.config.entries import parse_sink, parse_stream, parse_watch
-from pipeline.config.sinks import SinkConfig
-from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
+from pipeline.config.site import SiteConfig
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_url, scrub
 from pipeline.registry.entry import FILE_OWNER, Change, Entry, Kind, Spec
 from pipeline.registry.registry import Snapshot
 from pipeline.types import Json
 
-_Config = StreamConfig | WatchConfig | SinkConfig
 _T = TypeVar("_T")
 
 SECTIONS: dict[Kind, str] = {"stream": "streams", "watch": "watches", "sink": "sinks"}
@@ -42,7 +40,9 @@ class Composer:
         self.site = site
         self.raw = raw
         self.path = path
-        self._read: dict[tuple[str, str], tuple[int, _Config | str]] = {}
+        self._streams = _Reader("stream", site.streams, lambda slug, spec: parse_stream(slug, spec, raw))
+        self._watches = _Reader("watch", site.watches, parse_watch)
+        self._sinks = _Reader("sink", site.sinks, parse_sink)
 
     @property
     def owner(self) -> str:
@@ -60,45 +60,11 @@ class Composer:
     def compose(self, snapshot: Snapshot) -> Desired:
         """The site that a snapshot asks for."""
         faults: dict[tuple[str, str], str] = {}
-        streams = self._entries(snapshot, "stream", self.site.streams, self._stream, faults)
-        watches = self._entries(snapshot, "watch", self.site.watches, parse_watch, faults)
+        streams = self._streams.read(snapshot, self.owner, faults)
+        watches = self._watches.read(snapshot, self.owner, faults)
         own_sinks = {} if "sinks" in self.raw else self.site.sinks  # nobody wrote those: they are not in the registry
-        sinks = own_sinks | self._entries(snapshot, "sink", self.site.sinks, parse_sink, faults)
-        self._read = {key: value for key, value in self._read.items() if key in snapshot.entries}
+        sinks = {**own_sinks, **self._sinks.read(snapshot, self.owner, faults)}
         return Desired(replace(self.site, streams=streams, watches=watches, sinks=sinks), faults)
-
-    def _entries(
-        self,
-        snapshot: Snapshot,
-        kind: Kind,
-        in_file: Mapping[str, _T],
-        parse: Callable[[str, Spec], _T],
-        faults: dict[tuple[str, str], str],
-    ) -> dict[str, _T]:
-        found: dict[str, _T] = {}
-        for slug, entry in snapshot.of(kind).items():
-            if entry.owner == self.owner and slug in in_file:
-                found[slug] = in_file[slug]
-                continue
-            config = self._parsed(entry, parse)
-            if isinstance(config, str):
-                faults[kind, slug] = config
-            else:
-                found[slug] = config
-        return found
-
-    def _parsed(self, entry: Entry, parse: Callable[[str, Spec], _T]) -> _T | str:
-        revision, config = self._read.get((entry.kind, entry.slug), (0, ""))
-        if revision != entry.revision:
-            try:
-                config = parse(entry.slug, entry.spec)
-            except ConfigError as error:
-                config = scrub(str(error))
-            self._read[entry.kind, entry.slug] = entry.revision, config
-        return config
-
-    def _stream(self, slug: str, spec: Spec) -> StreamConfig:
-        return parse_stream(slug, spec, self.raw)
 
     def _said(self) -> Iterator[tuple[Kind, str, Spec]]:
         for kind, section in SECTIONS.items():
@@ -106,6 +72,41 @@ class Composer:
             for slug, own in entries.items() if isinstance(entries, Mapping) else ():
                 spec = {"url": own} if isinstance(own, str) else own
                 yield kind, slug, shown_spec(kind, spec)
+
+
+class _Reader(Generic[_T]):
+    """Reads the entries of a kind: those of the site file from there, the others by `parse`, each revision once."""
+
+    def __init__(self, kind: Kind, in_file: Mapping[str, _T], parse: Callable[[str, Spec], _T]) -> None:
+        self._kind = kind
+        self._in_file = in_file
+        self._parse = parse
+        self._read: dict[str, tuple[int, _T | None, str]] = {}
+
+    def read(self, snapshot: Snapshot, owner: str, faults: dict[tuple[str, str], str]) -> dict[str, _T]:
+        """The entries of a snapshot, by slug; why others cannot be read goes into `faults`."""
+        read, found = self._read, dict[str, _T]()
+        self._read = {}
+        for slug, entry in snapshot.of(self._kind).items():
+            if entry.owner == owner and slug in self._in_file:
+                found[slug] = self._in_file[slug]
+                continue
+            known = read.get(slug)
+            self._read[slug] = known if known and known[0] == entry.revision else self._parsed(entry)
+            _, config, fault = self._read[slug]
+            if config is None:
+                faults[self._kind, slug] = fault
+            else:
+                found[slug] = config
+        return found
+
+    def _parsed(self, entry: Entry) -> tuple[int, _T | None, str]:
+        if entry.file is not None:
+            return entry.revision, None, f"it is written in {entry.file}, which says so no longer"
+        try:
+            return entry.revision, self._parse(entry.slug, entry.spec), ""
+        except ConfigError as error:
+            return entry.revision, None, scrub(str(error))
 
 
 def shown_spec(kind: Kind, spec: Mapping[str, object]) -> dict[str, Json]:

@@ -182,8 +182,18 @@ def _row(key: Key) -> dict[str, str | None]:
 
 
 def _key(row: sa.Row[tuple[object, ...]]) -> Key:
-    times = (None if text is None else datetime.fromisoformat(text) for text in (row.expires_at, row.last_used_at))
-    revoked_at = None if row.revoked_at is None else datetime.fromisoformat(row.revoked_at)
-    tags = frozenset(json.loads(row.tags))
-    created_at = datetime.fromisoformat(row.created_at)
-    return Key(row.id, row.name, row.role, tags, created_at, row.created_by, *times, revoked_at)
+    return Key(
+        row.id,
+        row.name,
+        row.role,
+        frozenset(json.loads(row.tags)),
+        datetime.fromisoformat(row.created_at),
+        row.created_by,
+        _time(row.expires_at),
+        _time(row.last_used_at),
+        _time(row.revoked_at),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

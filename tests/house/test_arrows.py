@@ -76,6 +76,7 @@ DOORS = {
     "fastapi": {"pipeline.api"},
     "uvicorn": {"pipeline.api"},
     "argon2": {"pipeline.registry"},
+    "PIL": {"pipeline.api.live"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service", "pipeline.api.system"},
     "yaml": {"pipeline.config"},
     "typer": {"pipeline.cli", "pipeline.lab.cli"},

@@ -1,6 +1,6 @@
 """Settings on a command line: NAME=VALUE, in the words of a site file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import yaml
 
@@ -23,3 +23,8 @@ def settings(texts: Sequence[str] | None) -> dict[str, object]:
             inner = {key: inner}
         found = overlay(found, {name.split(".")[0]: inner})
     return found
+
+
+def dump_yaml(raw: Mapping[str, object]) -> str:
+    """Mappings as the text of a site file."""
+    return yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
