@@ -105,7 +105,7 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         operation_id=f"add_{kind}",
         openapi_extra=_body(_with_slug(spec_schema(kind))),
     )
-    def add(body: Body, caller: editor, desk: AtDesk, response: Response) -> EntryView:  # type: ignore[valid-type]
+    def add(body: Body, caller: editor, desk: AtDesk, response: Response) -> EntryView:
         """Add one, under `slug` or a slug made of what it is about. 409 where there is one already."""
         spec = dict(body)
         slug = spec.pop("slug", None)
@@ -131,7 +131,7 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         caller: editor,
         desk: AtDesk,
         expected: Revision,
-        response: Response,  # type: ignore[valid-type]
+        response: Response,
     ) -> EntryView:
         """Make it what the body says, whatever it was; the same again changes nothing."""
         _, is_new = desk.put(caller, kind, slug, body, expected)
@@ -151,7 +151,7 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         caller: editor,
         desk: AtDesk,
         expected: Revision,
-        response: Response,  # type: ignore[valid-type]
+        response: Response,
     ) -> EntryView:
         """Change some fields (RFC 7396): null takes one back to its default."""
         desk.patch(caller, kind, slug, body, expected)
@@ -159,7 +159,7 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         return _tagged(look.view(look.entry(kind, slug)), response)
 
     @router.delete("/{slug}", status_code=204, operation_id=f"remove_{kind}")
-    def remove(slug: str, caller: editor, desk: AtDesk, expected: Revision) -> None:  # type: ignore[valid-type]
+    def remove(slug: str, caller: editor, desk: AtDesk, expected: Revision) -> None:
         """Remove it; a stream is detached within seconds."""
         desk.remove(caller, kind, slug, expected)
 
@@ -168,12 +168,12 @@ def _pausing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
     editor = Annotated[Caller, Depends(allowed(_EDITOR[kind]))]
 
     @router.post("/{slug}/pause", response_model=view, operation_id=f"pause_{kind}")
-    def pause(slug: str, caller: editor, desk: AtDesk, response: Response) -> EntryView:  # type: ignore[valid-type]
+    def pause(slug: str, caller: editor, desk: AtDesk, response: Response) -> EntryView:
         """Leave it alone until it is resumed."""
         return _set_paused(slug, caller, desk, response, True)
 
     @router.post("/{slug}/resume", response_model=view, operation_id=f"resume_{kind}")
-    def resume(slug: str, caller: editor, desk: AtDesk, response: Response) -> EntryView:  # type: ignore[valid-type]
+    def resume(slug: str, caller: editor, desk: AtDesk, response: Response) -> EntryView:
         """Go on with it."""
         return _set_paused(slug, caller, desk, response, False)
 

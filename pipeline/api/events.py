@@ -1,7 +1,7 @@
 """Events and answers: listed, filtered, labelled, and streamed as they are decided."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
@@ -22,7 +22,9 @@ Label = Literal["true", "false_alarm", "ignore"]
 Analyst = Annotated[Caller, Depends(allowed("analyst"))]
 SeqCursor = Annotated[int | None, Query(ge=1, lt=2**62, description="`next` of the page before.")]
 Name = Annotated[str | None, Query(max_length=63)]
-Stream = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "events"}}
+Stream: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "events"}
+}
 
 
 class LabelBody(BaseModel):

@@ -5,7 +5,7 @@ import io
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
@@ -31,10 +31,12 @@ MOST_PICTURES = 256
 _QUALITY = 80
 Operator = Annotated[Caller, Depends(allowed("operator"))]
 Width = Annotated[int, Query(ge=16, le=3840, description="Widest the picture may be, in px.")]
-JPEG = {
+JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "a picture"}
 }
-MJPEG = {200: {"content": {"multipart/x-mixed-replace": {"schema": {"type": "string"}}}, "description": "pictures"}}
+MJPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"multipart/x-mixed-replace": {"schema": {"type": "string"}}}, "description": "pictures"}
+}
 
 
 class ProbeView(BaseModel):

@@ -83,7 +83,6 @@ class ApiServer:
     async def ready(self) -> None:
         """The service has started. Raises ConfigError where the API would be open to others."""
         gate, service = self.app.state.gate, self._reconciler.service
-        loop = asyncio.get_running_loop()
         if not is_loopback(self.config.host) and not await asyncio.to_thread(self.app.state.keys().any_stands):
             raise ConfigError(
                 f"api.host is {self.config.host}, which others reach, and there is no key yet; make one with"
@@ -97,7 +96,7 @@ class ApiServer:
             events.wake()
             answers.wake()
 
-        service.on_commit = lambda: loop.call_soon(committed)
+        service.on_commit = committed
         self.app.state.ready = True
         scheme = "https" if self.config.cert_file else "http"
         log.info("api", url=f"{scheme}://{self.config.host}:{self.port}", docs="/docs")

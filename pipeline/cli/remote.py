@@ -1,7 +1,7 @@
 """The way to a running service: its API, asked over HTTP. Problems become one line and an exit code."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -49,12 +49,14 @@ class Remote:
     ) -> Any:  # noqa: ANN401 - JSON
         """The answer to a request, None where it has no body. Raises ConfigError for what was asked wrongly,
         ServiceUnavailable for the rest."""
-        given = {name: value for name, value in (params or {}).items() if value is not None}
+        given = _given(params or {})
         with _named(str(self.client.base_url)):
             response = self.client.request(method, path, json=body, params=given, headers=headers)
         require_success(response)
-        kind = response.headers.get("content-type", "")
-        return response.json() if kind.startswith("application/json") else response.content or None
+        if not response.content:
+            return None
+        is_json = response.headers.get("content-type", "").startswith("application/json")
+        return response.json() if is_json else response.content
 
     def all(self, path: str, limit: int, **params: object) -> list[dict[str, Any]]:
         """Items of a list, page after page, at most `limit`."""
@@ -71,8 +73,7 @@ class Remote:
     def lines(self, path: str, params: Mapping[str, object], last_id: str | None) -> Iterator[Iterator[str]]:
         """The lines of an answer that does not end."""
         headers = {"Last-Event-ID": last_id} if last_id else {}
-        given = {name: value for name, value in params.items() if value is not None}
-        opened = self.client.stream("GET", path, params=given, headers=headers, timeout=60.0)
+        opened = self.client.stream("GET", path, params=_given(params), headers=headers, timeout=60.0)
         with _named(str(self.client.base_url)), opened as response:
             if response.is_error:
                 response.read()
@@ -131,12 +132,22 @@ def _named(address: str) -> Iterator[None]:
         ) from error
 
 
+def _given(params: Mapping[str, object]) -> httpx.QueryParams:
+    """The parameters that are not None; a list is given as often as it has values."""
+    pairs: list[tuple[str, str | int | float | bool | None]] = []
+    for name, value in params.items():
+        several = value if isinstance(value, list | tuple) else (value,)
+        plain = (one if isinstance(one, bool | int | float) else str(one) for one in several if one is not None)
+        pairs.extend((name, one) for one in plain)
+    return httpx.QueryParams(pairs)
+
+
 def path_of(section: str, slug: str, more: str = "") -> str:
     """The path of an entry."""
     return f"/v1/{section}/{quote(slug, safe='')}{more}"
 
 
-def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+def table(header: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a header, as they are."""
     shown = Table(*header, box=None, header_style="bold", pad_edge=False)
     for row in rows:

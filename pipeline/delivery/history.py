@@ -144,7 +144,7 @@ class History:
 
     def _events(self, query: sa.Select[tuple[object, ...]]) -> list[StoredEvent]:
         with self._database.reading() as connection:
-            return [event_of(row) for row in connection.execute(query)]
+            return [event_of(row) for row in connection.execute(query).mappings()]
 
     def _answers(self, query: sa.Select[tuple[object, ...]]) -> list[StoredAnswers]:
         with self._database.reading() as connection:
@@ -166,11 +166,11 @@ def answers_row(stream_id: str, record: HopRecord, now: datetime) -> dict[str, s
     }
 
 
-def event_of(row: sa.Row[tuple[object, ...]]) -> StoredEvent:
+def event_of(row: sa.RowMapping) -> StoredEvent:
     """An event from a row of EVENTS."""
-    time = datetime.fromisoformat(row.time)
-    event = Event(row.event_id, row.type, row.stream_id, time, _mapping(row.data), row.watch_id)
-    return StoredEvent(row.seq, event, row.label)
+    time, data = datetime.fromisoformat(row["time"]), _mapping(row["data"])
+    event = Event(row["event_id"], row["type"], row["stream_id"], time, data, row["watch_id"])
+    return StoredEvent(row["seq"], event, row["label"])
 
 
 def prune_events(connection: sa.Connection, now: datetime, keep: Keep) -> int:

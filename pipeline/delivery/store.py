@@ -170,7 +170,7 @@ class Store:
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]:
         """The oldest `limit` events that `sink` still has to get, in the order of commits."""
         with self._database.reading() as connection:
-            rows = connection.execute(_OWED.limit(limit), {"sink": sink})
+            rows = connection.execute(_OWED.limit(limit), {"sink": sink}).mappings()
             return [event_of(row) for row in rows]
 
     def pending(self, sink: str) -> int:

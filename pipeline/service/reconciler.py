@@ -114,7 +114,11 @@ class Reconciler:
         registry = Registry(store.database, self._clock)
         await self._apply_file(self._composer, registry)
         loop = asyncio.get_running_loop()
-        registry.on_edit = lambda: loop.call_soon_threadsafe(self._woken.set)
+
+        def edited() -> None:
+            loop.call_soon_threadsafe(self._woken.set)
+
+        registry.on_edit = edited
         snapshot = await asyncio.to_thread(registry.snapshot)
         self._registry = registry
         self._applied = snapshot.generation
