@@ -20,7 +20,8 @@ TOLERANCES = {"onnxruntime": 5e-4, "tensorrt": 2e-2, "half": 2e-2, "encoder": 1e
 half precision 2 % of native. The query encoder's vectors differ by rounding alone."""
 
 _WEIGHTS = {"concentration": 0.25}
-"""Of the outputs in a comparison. How sure the policy is matters to training only; serving takes the mean."""
+"""Weights of outputs in a comparison, 1 by default. The policy's certainty matters to training only; serving takes the
+mean."""
 
 HOPS = 6
 """Golden hops, one after the other, each of a batch of streams."""
@@ -67,7 +68,7 @@ def _view(rng: np.random.Generator, frames: int, queries: int, black: bool) -> H
 
 
 def parity(reference: Engine, candidate: Engine, tolerance: float, hops: int = HOPS) -> Parity:
-    """How far `candidate` is from `reference` on golden hops; what the reference remembers is what both go on with.
+    """Distance of `candidate` from `reference` on golden hops; both go on with the reference's memory.
 
     Frames that are padding are not compared, and a concentration counts for a quarter.
     """

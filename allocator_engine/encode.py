@@ -51,17 +51,17 @@ def no_queries() -> Floats:
 
 
 def empty_memory() -> Floats:
-    """What an engine remembers of a stream that it has never seen: float32 `[112, 64]`."""
+    """The memory of a stream that an engine has never seen: float32 `[112, 64]`."""
     return np.zeros((CELLS, MEMORY_FEATURES), np.float32)
 
 
 def nothing_read(queries: int) -> Floats:
-    """What queries have read that an engine has never been asked: float32 `[queries, 64]`."""
+    """The readings of queries that an engine has never been asked: float32 `[queries, 64]`."""
     return np.zeros((queries, MEMORY_FEATURES), np.float32)
 
 
 def thumbnails(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """What an engine sees of pictures: uint8 `[frames, 128, 224, 3]`, RGB, the aspect not kept."""
+    """Pictures as an engine sees them: uint8 `[frames, 128, 224, 3]`, RGB, the aspect not kept."""
     if not pictures:
         return np.zeros((0, *THUMBNAIL, 3), np.uint8)
     return np.stack([picture.render(*THUMBNAIL) for picture in pictures])
@@ -84,7 +84,7 @@ def native_tokens(sizes: Sequence[tuple[int, int]], rules: FitRules) -> int:
 
 
 def grant_level(grant: int, native: int) -> float:
-    """log2 of the hop's grant over its native tokens, within GRANT_RANGE: what an engine is told of the budget."""
+    """log2 of the hop's grant over its native tokens, within GRANT_RANGE: an engine's input for the budget."""
     if grant <= 0 or native <= 0:
         return GRANT_RANGE[0]
     return min(max(math.log2(grant / native), GRANT_RANGE[0]), GRANT_RANGE[1])
@@ -107,9 +107,9 @@ def batch(views: Sequence[HopView]) -> dict[str, NDArray[np.generic]]:
     embedded, asked = np.zeros((hops, queries, QUERY_FEATURES), np.float32), np.zeros((hops, queries), np.float32)
     readings = np.zeros((hops, queries, MEMORY_FEATURES), np.float32)
     for index, view in enumerate(views):
-        shown, told = slice(len(view.thumbnails)), slice(len(view.queries))
+        shown, standing = slice(len(view.thumbnails)), slice(len(view.queries))
         thumbs[index, shown], elapsed[index, shown], present[index, shown] = view.thumbnails, view.elapsed_s, 1
-        embedded[index, told], readings[index, told], asked[index, told] = view.queries, view.readings, 1
+        embedded[index, standing], readings[index, standing], asked[index, standing] = view.queries, view.readings, 1
     return {
         "thumbnails": thumbs,
         "present": present,

@@ -16,7 +16,7 @@ UNIT = 1024
 
 @dataclass(frozen=True, slots=True)
 class FitRules:
-    """What a legal allocation looks like.
+    """The bounds of a legal allocation.
 
     `frames_per_segment` is 1 (each kept frame is an image) or 2 (two consecutive kept frames share one temporal patch
     and its tokens). A segment that cannot have `min_tokens_per_segment` vision tokens is dropped rather than shown
@@ -50,7 +50,7 @@ class SegmentSize:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What a hop's grant is spent on: segments in time order. A frame in no segment is dropped."""
+    """The segments that a hop's grant is spent on, in time order. A frame in no segment is dropped."""
 
     segments: tuple[SegmentSize, ...] = ()
 
@@ -145,7 +145,7 @@ def _spend_rest(kept: list[tuple[_Candidate, int]], factors: list[int], grant: i
         candidate, now = kept[i][0], kept[i][0].tokens(factors[i])
         if rest <= 0 or now == candidate.tokens(UNIT):
             continue
-        step = _first(lambda factor: candidate.tokens(factor) > now)  # noqa: B023 - used within this turn only
+        step = _first(lambda factor: candidate.tokens(factor) > now)  # noqa: B023 - used within this round only
         if candidate.tokens(step) - now <= rest:
             rest -= candidate.tokens(step) - now
             factors[i] = step

@@ -184,7 +184,7 @@ def require_spec(engine: Path, manifest: Manifest, expected: EngineSpec) -> None
 
 
 def rebuild(engine: Path, command: str = "export") -> str:
-    """What to do about an engine that does not fit."""
+    """Advice for an engine that does not fit: the command that makes it again."""
     path = manifest_path(engine)
     beside = sorted(path.parent.glob("*.safetensors"))
     checkpoint = beside[0] if len(beside) == 1 else path.parent / "CHECKPOINT.safetensors"
@@ -193,7 +193,7 @@ def rebuild(engine: Path, command: str = "export") -> str:
 
 
 def trained_for(manifest: Manifest, weights: Path) -> bool:
-    """Whether an engine learned from the answers of the MLLM with these weights: it notes their SHA-256, or the first
+    """True if an engine learned from the answers of the MLLM with these weights: it notes their SHA-256, or the first
     12 digits or more of it."""
     noted = manifest.trained_on.get("mllm", "")
     return len(noted) >= SHORT and weights.is_file() and sha256_of(weights).startswith(noted)
@@ -216,7 +216,7 @@ def _difference(found: EngineSpec, expected: EngineSpec) -> str:
         wanted = {tensor.name: tensor for tensor in getattr(expected, part)}
         for name in sorted({*given, *wanted}):
             if given.get(name) != wanted.get(name):
-                return f"its {part} have {_told(given.get(name))} where {_told(wanted.get(name))} is expected"
+                return f"its {part} have {_described(given.get(name))} where {_described(wanted.get(name))} is expected"
     for one_field in fields(found):
         mine, theirs = getattr(found, one_field.name), getattr(expected, one_field.name)
         if mine != theirs:
@@ -224,5 +224,5 @@ def _difference(found: EngineSpec, expected: EngineSpec) -> str:
     raise AssertionError("the specs are equal")
 
 
-def _told(tensor: TensorSpec | None) -> str:
+def _described(tensor: TensorSpec | None) -> str:
     return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}" if tensor else "nothing"

@@ -161,7 +161,7 @@ def torch_engine(network: "nn.Module", spec: EngineSpec, device: str = "cpu") ->
     network = network.to(device).eval()
 
     def compute(tensors: Tensors) -> dict[str, Array]:
-        try:  # a GPU's memory may run out, or its fault be told, wherever something is copied
+        try:  # a GPU's memory may run out, or its fault show, wherever something is copied
             given = [torch.from_numpy(np.array(tensors[tensor.name])).to(device) for tensor in spec.inputs]
             with torch.inference_mode():
                 outputs = network(*given)
@@ -220,10 +220,10 @@ def plan_engine(plan: bytes, spec: EngineSpec, library: str) -> LoadedEngine:
     context = engine.create_execution_context() if engine is not None else None
     if context is None:
         raise _NotHere(f"{library} {trt.__version__} does not take the plan on this machine")
-    return LoadedEngine(spec, "tensorrt", _PlanCalls(spec, context, (runtime, engine)))
+    return LoadedEngine(spec, "tensorrt", PlanCalls(spec, context, (runtime, engine)))
 
 
-class _PlanCalls:
+class PlanCalls:
     """Calls of an execution context, whose memory is torch's."""
 
     def __init__(self, spec: EngineSpec, context: "_ExecutionContext", kept: tuple[object, ...]) -> None:
@@ -279,7 +279,7 @@ def _open_plan(path: Path, manifest: Manifest) -> LoadedEngine:
 
 
 def plan_fault(plan: TensorRTPlan) -> str | None:
-    """Why a plan cannot run on this machine, or None where nothing is known against it."""
+    """The reason why a plan cannot run on this machine, or None where nothing is known against it."""
     if missing := torch_fault("tensorrt"):
         return f"has its tensors in torch's memory: {missing}"
     here = gpu()

@@ -1,4 +1,4 @@
-"""What an allocator engine takes and gives."""
+"""The inputs and outputs of an allocator engine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,19 +71,19 @@ CELL_ROWS, CELL_COLUMNS = 8, 14
 """Cells of a thumbnail, 16 px high and wide."""
 
 CELLS = CELL_ROWS * CELL_COLUMNS
-"""How many cells there are, row by row."""
+"""The number of cells, which are counted row by row."""
 
 MEMORY_FEATURES = 64
-"""What an engine remembers of each cell, and of what each query has read."""
+"""Features that an engine remembers of each cell, and of the readings of each query."""
 
 QUERY_FEATURES = 128
 """Length of a question's embedding."""
 
 GRANT_RANGE = (-8.0, 2.0)
-"""Least and largest log2 of granted over native tokens that an engine is told of."""
+"""Least and largest log2 of granted over native tokens in an engine's input."""
 
 MAX_ELAPSED_S = 60.0
-"""Longest gap in seconds between two sampled frames that an engine is told of."""
+"""Longest gap in seconds between two sampled frames in an engine's input."""
 
 _MEMORY = (None, CELLS, MEMORY_FEATURES)
 _READINGS = (None, None, MEMORY_FEATURES)

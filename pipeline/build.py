@@ -113,8 +113,8 @@ def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
     does not fit this version or this machine.
     """
     allocators: dict[str, Callable[[SiteConfig, Clock], MakeAllocator]] = {
-        "fixed": lambda _site, _clock: lambda rules, _told: FixedAllocator(rules),
-        "motion": lambda _site, _clock: lambda rules, _told: MotionAllocator(rules),
+        "fixed": lambda _site, _clock: lambda rules, _on_call: FixedAllocator(rules),
+        "motion": lambda _site, _clock: lambda rules, _on_call: MotionAllocator(rules),
         "learned": _learned,
     }
     assert tuple(allocators) == ALLOCATORS
@@ -174,7 +174,7 @@ def _learned(site: SiteConfig, clock: Clock) -> MakeAllocator:
     engine, embed = open_engine(engine_of(site), site.engine.backend)
     if not engine_knows(site):
         log.warning("engine_not_known_to_be_for_this_mllm", engine=str(engine_of(site)))
-    return lambda rules, told: LearnedAllocator(engine, rules, embed, clock, told=told)
+    return lambda rules, on_call: LearnedAllocator(engine, rules, embed, clock, on_call=on_call)
 
 
 def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:

@@ -186,7 +186,7 @@ def answers() -> Golden:
             for family in GRIDS
         },
         "restart": [context.max_s, context.epoch],
-        "asked": [asked.told(anchor_s) for anchor_s in (0.0, 2.5)],
+        "asked": [asked.at(anchor_s) for anchor_s in (0.0, 2.5)],
         "grades": [[asked.grade(text, anchor_s) for text in said] for anchor_s in (0.0, 2.5)],
         "events": [
             dataclasses.asdict(tasks.match(times, onsets)) for onsets in ([2.5, 2.8, 12.0], [4.5, 8.5, 10.0], [])

@@ -1,1 +1,1 @@
-"""How good an allocator is: tasks, baselines, and the frontier of accuracy over equal realised tokens."""
+"""Evaluation of allocators: tasks, baselines, and the frontier of accuracy over equal realised tokens."""

@@ -24,7 +24,7 @@ class Baseline(Protocol):
     """An allocator of one clip, whose hops come in order."""
 
     def allocate(self, hop: int, sizes: Sizes, grant: int) -> Allocation:
-        """What hop number `hop` of the clip spends: `tokens <= grant`."""
+        """The allocation of hop number `hop` of the clip: `tokens <= grant`."""
         ...
 
 
@@ -65,8 +65,8 @@ class Random:
 
 
 class Video:
-    """What others send: the clip as one video item. All temporal patches (segments, of two frames where the MLLM takes
-    them) have one size, and where not all are paid for, they are evenly spread.
+    """A clip as other systems send it: one video item. All temporal patches (segments, of two frames where the MLLM
+    takes them) have one size, and where not all are paid for, they are evenly spread.
 
     The size is the largest at which the first hop that can be shown is shown whole.
     """

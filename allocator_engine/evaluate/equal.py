@@ -65,7 +65,7 @@ def bracket(target: float, spend: Callable[[int], float]) -> tuple[int, int]:
 
 
 def _guess(target: float, low: tuple[int, float], high: tuple[int, float], stride: int) -> int:
-    """Where the total should be right if it is in proportion to the rate; farther with every guess that is not."""
+    """The step at which the total is right if it is in proportion to the rate; farther with every guess that is not."""
     needed = math.ceil(math.log(target / low[1], STEP)) if low[1] > 0 else 1
     if math.isinf(high[1]):
         return min(MOST, low[0] + max(needed, stride))

@@ -74,7 +74,7 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much better `allocator` is than `other` at the same budget (or than native size), episode by episode."""
+    """The advantage of `allocator` over `other` at the same budget (or than native size), episode by episode."""
 
     budget: float
     family: str
@@ -96,7 +96,7 @@ class Frontier:
     differences: tuple[Difference, ...]
 
     def as_json(self) -> dict[str, object]:
-        """What the last line of an evaluation says."""
+        """The last line of an evaluation."""
         return {
             "points": [point.as_json() for point in self.points],
             "differences": [difference.as_json() for difference in self.differences],

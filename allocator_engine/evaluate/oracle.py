@@ -18,7 +18,7 @@ from allocator_engine.evaluate.tasks import Evidence, Family
 from allocator_engine.fit import FitRules
 
 SCALES = (0.0, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
-"""What a hop may be shown at."""
+"""Linear scales at which a hop may be shown."""
 
 LEVELS = 2048
 """Steps in which the bucket's level is counted."""
@@ -27,7 +27,7 @@ _STEEP = 3
 """Evidence shown at a part of the scale that it needs is worth this power of that part: little, once illegible."""
 
 _SPARE = 1e-3
-"""What spending all of a hop's native tokens is worth where nothing better can be done with them."""
+"""The worth of spending all of a hop's native tokens where nothing better can be done with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +79,18 @@ def plan(
 ) -> tuple[float, ...]:
     """The scale of each hop for a task of that family."""
     if family in ("watch_f1", "grounding"):
-        return on_turns(len(hops), evidence)
+        return on_transitions(len(hops), evidence)
     return schedule(hops, evidence, purse, start_s, rules)
 
 
-def on_turns(hops: int, evidence: Sequence[Evidence]) -> tuple[float, ...]:
-    """Native where something turns, as far as it is paid for, or nothing."""
-    turns = {one.hop for one in evidence}
-    return tuple(float(hop in turns) for hop in range(hops))
+def on_transitions(hops: int, evidence: Sequence[Evidence]) -> tuple[float, ...]:
+    """Native in hops with a transition, as far as that is paid for, or nothing."""
+    deciding = {one.hop for one in evidence}
+    return tuple(float(hop in deciding) for hop in range(hops))
 
 
 def _worth(hop: int, costs: NDArray[np.int64], evidence: Sequence[Evidence]) -> NDArray[np.float64]:
-    """Of each scale."""
+    """The worth of each scale."""
     shown = np.array(SCALES)
     worth = _SPARE * costs / max(1, int(costs[-1]))
     for one in (one for one in evidence if one.hop == hop):

@@ -1,4 +1,4 @@
-"""What was found out already, as JSON lines, so that a stopped evaluation goes on where it was."""
+"""Earlier results as JSON lines, so that a stopped evaluation goes on where it was."""
 
 import json
 import os

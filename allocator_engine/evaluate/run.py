@@ -12,12 +12,12 @@ from allocator_engine.evaluate.tasks import Family, Task, TaskOutcome
 T = TypeVar("T")
 
 LEARNED = ("learned", "learned-no-text", "learned-reworded")
-"""The learned allocator as it is, told of no queries, and told of watches in words that training never used."""
+"""The learned allocator as it is, without queries, and with watches in words that training never used."""
 
 ALLOCATORS = (*LEARNED, "fixed", "fewer", "random", "motion", "video", "oracle")
 
 Equal: TypeAlias = Literal["tokens", "rates"]
-"""What allocators are compared at: all spend the same, or all are granted the same."""
+"""The terms of a comparison: all spend the same, or all are granted the same."""
 
 _PORTION = 256
 """Dry passes that are made at a time; what they came to is written down before the next ones."""
@@ -37,7 +37,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What a dry pass came to: vision tokens spent and at native size, frames, those shown, wall seconds of the
+    """The outcome of a dry pass: vision tokens spent and at native size, frames, those shown, wall seconds of the
     allocator, seconds of the clip, and a hash of its allocations."""
 
     tokens: int
@@ -60,7 +60,7 @@ class Show:
 
 
 class PassRunner(Protocol):
-    """Where passes are run, several at a time or one by one."""
+    """Runs passes, several at a time or one by one."""
 
     def spend(self, passes: Sequence[Pass]) -> Iterable[Spending]:
         """Dry passes, in order."""
@@ -97,7 +97,7 @@ class Cell:
 
     @property
     def reached(self) -> bool:
-        """Whether that is the budget, within the tolerance."""
+        """True if that is the budget, within the tolerance."""
         return abs(self.realised - self.budget) <= TOLERANCE * self.budget
 
 
@@ -119,11 +119,11 @@ class Evaluation:
         bench: PassRunner,
         spendings: Records[Spending],
         outcomes: Records[TaskOutcome],
-        told: OnProgress = lambda what, done, of: None,
+        on_progress: OnProgress = lambda what, done, of: None,
         marks: Mapping[str, str] = MappingProxyType({}),
         equal: Equal = "tokens",
     ) -> None:
-        self._bench, self._spendings, self._outcomes, self._told = bench, spendings, outcomes, told
+        self._bench, self._spendings, self._outcomes, self._on_progress = bench, spendings, outcomes, on_progress
         self._marks, self._equal = marks, equal
         self._tasks = [(index, task) for index, tasks in enumerate(episodes) for task in tasks]
         self._by_name: Mapping[str, Task] = {task.name: task for _, task in self._tasks}
@@ -135,7 +135,7 @@ class Evaluation:
         matched: list[list[Pass]] = []
         for done, one in enumerate(wanted, start=1):
             matched.append(self._matched(*one))
-            self._told("allocating", done, len(wanted))
+            self._on_progress("allocating", done, len(wanted))
         self._show([dry for passes in matched for dry in passes])
         return [self._cell(*one, passes) for one, passes in zip(wanted, matched, strict=True)]
 
@@ -163,7 +163,7 @@ class Evaluation:
         return [Pass(index, name, allocator, budget, step) for index, name in chosen]
 
     def _spent(self, passes: Sequence[Pass]) -> list[Spending]:
-        """What these passes come to; those that nobody has made yet are made."""
+        """Spendings of these passes; those that are not known yet are run."""
         for portion in _portions([dry for dry in passes if self._name(dry) not in self._spendings]):
             found = self._bench.spend(portion)
             self._spendings.add({self._name(dry): one for dry, one in zip(portion, found, strict=True)})
@@ -185,7 +185,7 @@ class Evaluation:
         for done, (show, outcomes) in enumerate(self._bench.show(wanted), start=1):
             named = zip(show.tasks, outcomes, strict=True)
             self._outcomes.add({_answered(task, show.digest): outcome for task, outcome in named})
-            self._told("asking the MLLM", done, len(wanted))
+            self._on_progress("asking the MLLM", done, len(wanted))
 
     def _cell(self, allocator: str, budget: float, family: Family, passes: Sequence[Pass]) -> Cell:
         tasks = tuple(self._by_name[dry.task] for dry in passes)

@@ -1,4 +1,4 @@
-"""What allocators are compared on: questions with their answers, watches with the times at which they hold.
+"""The tasks that allocators are compared on: questions with their answers, watches with the times at which they hold.
 
 Nothing here depends on what was shown: every allocator is asked the same, also about what it let pass.
 """
@@ -36,11 +36,11 @@ def parse_seeds(text: str) -> range:
 
 @dataclass(frozen=True, slots=True)
 class TaskQuestion:
-    """Asked once hop `hop` of the clip has been shown; the Allocator is told of it from hop `known_hop` on. `split` is
-    a part of its family that is counted apart as well.
+    """A question that is asked once hop `hop` of the clip has been shown; the Allocator gets it from hop `known_hop`
+    on. `split` is a part of its family that is counted apart as well.
 
     With `timed`, the decimals in its text are seconds of the clip. `hint` tells the MLLM what an answer looks like; the
-    Allocator is not told of it.
+    Allocator does not get that.
     """
 
     text: str
@@ -52,7 +52,7 @@ class TaskQuestion:
     hint: str = ""
     known_hop: int = 0
 
-    def told(self, anchor_s: float) -> str:
+    def at(self, anchor_s: float) -> str:
         """The text on a context whose time text counts from `anchor_s` seconds of the clip. What was before the
         context began is asked of its first frame."""
         text = self.text
@@ -61,7 +61,7 @@ class TaskQuestion:
         return f"{text} {self.hint}" if self.hint else text
 
     def grade(self, said: str, anchor_s: float) -> float:
-        """How right the answer is on that context, 0 to 1; for an interval its temporal IoU with the true one."""
+        """The grade of an answer on that context, 0 to 1; for an interval its temporal IoU with the true one."""
         if self.form != "interval":
             return grade(self.form, self.truth, said)
         wanted, found = interval(self.truth), interval(said)
@@ -96,7 +96,7 @@ class TaskWatch:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What decides something, as the oracle knows it: hop `hop`, at the linear scale `scale` or more."""
+    """Evidence of an answer, as the oracle knows it: hop `hop`, at the linear scale `scale` or more."""
 
     hop: int
     scale: float
@@ -107,8 +107,8 @@ class Evidence:
 class Task:
     """One clip, what stands while it is shown, and what is asked.
 
-    `episode` is what is drawn again for intervals: tasks of one episode are not independent. The Allocator is told of
-    the watches, or else of the questions; `reworded` are the watches in words that no training used, where there are
+    `episode` is what is drawn again for intervals: tasks of one episode are not independent. The Allocator gets
+    the watches, or else the questions; `reworded` are the watches in words that no training used, where there are
     any.
     """
 
@@ -123,7 +123,7 @@ class Task:
 
     @property
     def standing(self) -> tuple[str, ...]:
-        """The queries that the Allocator is told of, each once."""
+        """The queries that the Allocator gets, each once."""
         return self.standing_in(max((one.known_hop for one in self.questions), default=0))
 
     def standing_in(self, hop: int) -> tuple[str, ...]:
@@ -152,7 +152,8 @@ class TaskSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What became of a watch's events: found, missed and false ones; seconds from the true onset of each found one."""
+    """A watch's events against the truth: found, missed and false ones; seconds from the true onset of each found
+    one."""
 
     found: int
     missed: int
@@ -162,7 +163,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """Of one task under one allocation: how right each question was answered (0 to 1), what became of each watch, and
+    """The outcome of one task under one allocation: the grade of each question (0 to 1), the events of each watch, and
     wall seconds of the MLLM."""
 
     grades: tuple[float, ...]

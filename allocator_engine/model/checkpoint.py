@@ -41,7 +41,7 @@ def save(checkpoint: Checkpoint, file: Path) -> None:
 
 
 def write(tensors: Mapping[str, Tensor], about: Mapping[str, str], file: Path) -> None:
-    """Write tensors and what is said about them; the file is either whole or as it was. Raises EngineMismatch for
+    """Write tensors and metadata; the file is either whole or as it was. Raises EngineMismatch for
     values that are not finite."""
     check_finite(tensors, "the checkpoint")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def load(file: Path) -> Checkpoint:
 
 
 def read(file: Path, expected: str) -> tuple[Mapping[str, str], Mapping[str, Tensor]]:
-    """What is said about the tensors of a file of the format `expected`, and the tensors.
+    """The metadata of a file of the format `expected`, and its tensors.
 
     Raises EngineMissing if there is none, and EngineMismatch for a file that is damaged, of another format, or that
     holds values which are not finite.
@@ -102,7 +102,7 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _taken_apart(encoder: SentenceEncoder) -> tuple[Mapping[str, int | str], Mapping[str, Tensor]]:
-    """What an encoder is, and the tensors that a checkpoint holds of it."""
+    """The description of an encoder, and the tensors that a checkpoint holds of it."""
     if isinstance(encoder, QueryEncoder):
         return {"buckets": encoder.buckets, "width": encoder.width}, encoder.state_dict()
     if isinstance(encoder, PretrainedEncoder):

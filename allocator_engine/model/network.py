@@ -2,9 +2,9 @@
 
 A frame becomes 8 x 14 cells. Each cell is compared with what the memory holds of it, the cells of a frame are mixed,
 every query reads the cells that concern it, and what it reads is compared with what it has read before: that says how
-likely it is to turn (to begin or cease to hold). The scale that is worth most for that, at a price that the grant sets,
-is corrected by what the set of readings means. Nothing crosses frames but the two memories, of cells and of readings,
-so a stream may be shown hop by hop or at once: the decisions are the same.
+likely a transition is (that it begins or ceases to hold). The scale that is worth most for that, at a price that the
+grant sets, is corrected by what the set of readings means. Nothing crosses frames but the two memories, of cells and of
+readings, so a stream may be shown hop by hop or at once: the decisions are the same.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allocator_engine.model.recall import FEATURES, RECALLED, Recall
-from allocator_engine.model.worth import best_share, worth_of_turns
+from allocator_engine.model.worth import best_share, worth_of_transitions
 from allocator_engine.spec import CELL_COLUMNS, CELL_ROWS, CELLS, QUERY_FEATURES
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Widths of the network. `remembers` and `listens` off make it blind to its memory or to the queries; with
-    `foresees` off, where nothing is taught what turns, the policy begins close to Beta(1, 1), which tries every scale.
+    `foresees` off, where no transitions are taught, the policy begins close to Beta(1, 1), which tries every scale.
     """
 
     stem: tuple[int, int, int] = (32, 64, 96)
@@ -113,7 +113,7 @@ class StreamNetwork(nn.Module):
         self.reread = Recall(width)
         self.since = nn.Sequential(nn.Linear(width + RECALLED + FEATURES, width), nn.GELU(), nn.Linear(width, width))
         self.weight = nn.Linear(width, 1)
-        self.foresee = nn.Linear(width, 2)  # whether a query holds, and whether it turns
+        self.foresee = nn.Linear(width, 2)  # whether a query holds, and whether it begins or ceases to
         self.summary_norm = nn.LayerNorm(4 * width)
         self.head = nn.Sequential(
             nn.Linear(4 * width + _GRANT_FEATURES, shape.head_width),
@@ -145,7 +145,7 @@ class StreamNetwork(nn.Module):
         return mean, concentration, next_memory, next_readings
 
     def perceive(self, thumbnails: Tensor, present: Tensor, elapsed_s: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """What each frame shows, against what is remembered: `[batch, frames, 112, width]`, and the next memory."""
+        """Features of each frame, against what is remembered: `[batch, frames, 112, width]`, and the next memory."""
         seen = self.stem(thumbnails.flatten(0, 1)).unflatten(0, (thumbnails.shape[0], thumbnails.shape[1]))
         if not self.shape.remembers:
             memory = memory * 0
@@ -159,10 +159,10 @@ class StreamNetwork(nn.Module):
     def read(
         self, cells: Tensor, present: Tensor, elapsed_s: Tensor, queries: Tensor, asked: Tensor, readings: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the frames mean to the set of queries: `[batch, frames, features]`, the last of them what their turns
-        are worth; logits of each query alone, behind the null query, `[batch, frames, 1 + queries, 2]`: whether it
-        holds once the frame is shown, and whether it turns about then; and the next readings. The null query stands for
-        any; only its turns mean something, and what it reads is not remembered."""
+        """The meaning of the frames to the set of queries: `[batch, frames, features]`, the last of them the worth of
+        their transitions; logits of each query alone, behind the null query, `[batch, frames, 1 + queries, 2]`: that it
+        holds once the frame is shown, and that it changes about then; and the next readings. The null query stands for
+        any; only its transitions mean something, and what it reads is not remembered."""
         batch, frames = cells.shape[0], cells.shape[1]
         if not self.shape.listens:
             asked = asked * 0
@@ -179,18 +179,18 @@ class StreamNetwork(nn.Module):
         features, recalled, next_readings = self.reread(read, present, elapsed_s, readings)
         since = self.since(torch.cat([read, features, recalled], dim=3))
         tokens = torch.cat([tokens[:, :, :1], tokens[:, :, 1:] + since], dim=2)
-        heard = torch.cat([torch.ones_like(asked[:, :1]), asked], dim=1)[:, None, :, None]
-        silence = (heard - 1.0) * _SILENT
+        present = torch.cat([torch.ones_like(asked[:, :1]), asked], dim=1)[:, None, :, None]
+        silence = (present - 1.0) * _SILENT
         weights = torch.softmax(self.weight(tokens) + silence, dim=2)
         most = (tokens + silence).amax(dim=2)
         everywhere = cells.sum(dim=2) / CELLS  # not mean(): the ONNX exporter would name it like our output
         summary = torch.cat([(weights * tokens).sum(dim=2), most, tokens[:, :, 0], everywhere], dim=2)
         foreseen = self.foresee(tokens)
-        # What turns is taught from the truth, not from rewards: those correct what is made of it.
-        holds, turns = torch.sigmoid(foreseen.detach()).unbind(dim=3)
-        each = worth_of_turns(turns, holds)
+        # Transitions are taught from the truth, not from rewards: those correct what is made of it.
+        holds, changes = torch.sigmoid(foreseen.detach()).unbind(dim=3)
+        each = worth_of_transitions(changes, holds)
         # Where nothing is asked it is as if one query stood that nobody knows, which begins as often as it ends.
-        unknown = worth_of_turns(turns[:, :, 0], torch.full_like(turns[:, :, 0], 0.5))
+        unknown = worth_of_transitions(changes[:, :, 0], torch.full_like(changes[:, :, 0], 0.5))
         expected = (asked[:, None] * each[:, :, 1:]).sum(dim=2) + (1 - asked.amax(dim=1))[:, None] * unknown
         return torch.cat([self.summary_norm(summary), expected[:, :, None]], dim=2), foreseen, next_readings
 
@@ -198,8 +198,8 @@ class StreamNetwork(nn.Module):
         """Mean and concentration `[batch, frames]` of the policy for a `grant` level `[batch, frames]`."""
         summary, expected = meaning[:, :, :-1], meaning[:, :, -1]
         share = torch.exp2(grant)
-        told = torch.stack([grant / 4 + 1, share.clamp(max=1.0), share.clamp(max=1.0).sqrt()], dim=2)
-        outputs = self.head(torch.cat([summary, told], dim=2))
+        level = torch.stack([grant / 4 + 1, share.clamp(max=1.0), share.clamp(max=1.0).sqrt()], dim=2)
+        outputs = self.head(torch.cat([summary, level], dim=2))
         scale = best_share(expected, grant).sqrt() if self.shape.foresees else torch.full_like(grant, 0.5)
         # In logits, so that a correction has its full gradient also where the best scale is none, or native.
         corrected = torch.sigmoid(torch.logit(scale, eps=_LEAST_MEAN) + outputs[:, :, 0])

@@ -6,9 +6,9 @@ words of the queries; a gate conditioned on the words pools a frame's tokens, an
 **Offline.** Attention over time goes both ways: a frame's scale depends on the frames behind it, so a clip has to be
 there as a whole. It cannot allocate for a live stream, and no engine is exported of it; there is no causal variant.
 
-Apart from the paper: the policy is told of the grant, as `stream` is; both Beta parameters begin at 1 with their full
-gradient (the reference adds 1 to a saturated softplus instead, whose gradient is 1e-5, and can never go below 8 % of
-the tokens); scales are 0 to 1 of native, because more than native adds no tokens here.
+Apart from the paper: the grant is an input of the policy, as in `stream`; both Beta parameters begin at 1 with their
+full gradient (the reference adds 1 to a saturated softplus instead, whose gradient is 1e-5, and can never go below 8 %
+of the tokens); scales are 0 to 1 of native, because more than native adds no tokens here.
 """
 
 import json
@@ -138,8 +138,8 @@ class PaperHead(nn.Module):
         return mean[0], concentration[0]
 
     def understand(self, features: Tensor, words: Tensor) -> Tensor:
-        """What each frame means to the queries: `[frames, width]` of `features` `[frames, tokens, inputs]` and `words`
-        `[words, inputs]`, of which there may be none."""
+        """The meaning of each frame to the queries: `[frames, width]` of `features` `[frames, tokens, inputs]` and
+        `words` `[words, inputs]`, of which there may be none."""
         x, heard = self.see(features), self.hear(words)
         for layer in self.layers:
             x = layer(x, heard)
@@ -153,7 +153,7 @@ class PaperHead(nn.Module):
         return informed
 
     def _read_out(self, frames: Tensor, heard: Tensor) -> Tensor:
-        """What the words say to each frame `[frames, width]`: the frame itself where there are none."""
+        """The words as each frame reads them, `[frames, width]`: the frame itself where there are none."""
         if not len(heard):
             return frames
         return torch.softmax(frames @ heard.T / frames.shape[1] ** 0.5, dim=1) @ heard
@@ -174,8 +174,8 @@ class PaperHead(nn.Module):
         """Mean and concentration `[group, frames]` of the policy, of `meaning` `[group, frames, width]` and `grant`
         levels `[group, frames]`."""
         share = torch.exp2(grant).clamp(max=1.0)
-        told = meaning + self.grant(torch.stack([grant / 4 + 1, share, share.sqrt()], dim=2))
-        shapes = functional.softplus(_KAPPA * (self.last(told) + self.skip(told))) + 1e-6
+        given = meaning + self.grant(torch.stack([grant / 4 + 1, share, share.sqrt()], dim=2))
+        shapes = functional.softplus(_KAPPA * (self.last(given) + self.skip(given))) + 1e-6
         alpha, beta = shapes.clamp(_LEAST, _MOST).unbind(dim=2)
         return alpha / (alpha + beta), alpha + beta
 

@@ -1,4 +1,4 @@
-"""What the configuration `paper` sees: the frozen features of a SmolVLM2 (Marafioti et al., 2025)."""
+"""The inputs of the configuration `paper`: the frozen features of a SmolVLM2 (Marafioti et al., 2025)."""
 
 from collections.abc import Sequence
 from typing import cast

@@ -50,7 +50,7 @@ class Recall(nn.Module):
         return features, self._compared(features, earlier, elapsed_s), following.flatten(2)
 
     def _weights(self, present: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
-        """How much of the memory (first) and of each frame is left before each frame `[batch, frames, 1 + frames,
+        """The part of the memory (first) and of each frame that is left before each frame `[batch, frames, 1 + frames,
         spans]`, and after the last one `[batch, 1 + frames, spans]`."""
         lasts_s = elapsed_s.clamp(min=_LEAST_S) * present
         until_s = torch.cumsum(lasts_s, dim=1)
@@ -67,7 +67,8 @@ class Recall(nn.Module):
         return before, torch.exp(-ages_s[..., None] / self.spans_s) * written
 
     def _compared(self, features: Tensor, earlier: Tensor, elapsed_s: Tensor) -> Tensor:
-        """How features `[batch, frames, places, 15]` differ from the averages `[batch, frames, places, spans, 16]`."""
+        """Differences of features `[batch, frames, places, 15]` from the averages `[batch, frames, places, spans,
+        16]`."""
         amount = earlier[..., FEATURES:]
         known = (amount > _LEAST_SEEN).to(features.dtype)
         change = (features[:, :, :, None] - earlier[..., :FEATURES] / amount.clamp(min=_LEAST_SEEN)) * known

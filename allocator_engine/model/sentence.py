@@ -16,7 +16,8 @@ from allocator_engine.spec import QUERY_FEATURES
 MAX_TOKENS = 128
 """Tokens of a question that are read; what follows is ignored."""
 
-_KEPT = 65_536  # embeddings
+KEPT = 65_536
+"""Embeddings that are kept."""
 
 
 class PretrainedEncoder:
@@ -63,7 +64,7 @@ class PretrainedEncoder:
         """Several threads may ask at once, and one may clear what another has just looked for."""
         vector = self._kept.get(text)
         if vector is None:
-            if len(self._kept) >= _KEPT:
+            if len(self._kept) >= KEPT:
                 self._kept.clear()
             vector = self._kept[text] = self._embedded(text)
         return vector

@@ -19,7 +19,7 @@ _LEAST_COST = 1 / 64  # of the target: who spends less has saved no more
 
 @dataclass(frozen=True, slots=True)
 class AdvantageRules:
-    """How rewards and costs become advantages.
+    """The rules by which rewards and costs become advantages.
 
     `spread` is the least standard deviation of a group's rewards that counts: smaller differences are noise and are not
     blown up. An answer above `right_above` is right. Shaping weighs `shaping`; costs are compared with a pivot,

@@ -23,7 +23,7 @@ from allocator_engine.encode import scales
 from allocator_engine.fit import Allocation, FitRules
 from allocator_engine.model.policy import ACTION_RANGE, entropy, log_prob, sample
 from allocator_engine.train.advantage import AdvantageRules, advantages, pivot
-from allocator_engine.train.grounding import foreseen_losses, grounding_loss, told_of
+from allocator_engine.train.grounding import figures_of, foreseen_losses, grounding_loss
 from allocator_engine.train.learner import Learner, weight_groups
 from allocator_engine.train.progress import Progress, Record, means
 from allocator_engine.train.regular import RegularRules, likeness, regulariser
@@ -39,12 +39,11 @@ class CapoConfig:
     """Every option of a training. Seconds are clip seconds; rates and weights are of AdamW.
 
     `grounding` holds the steps of each of its cycles. They come first, allocate nothing and have a `grounding_rate` of
-    their own, half as high in every further cycle: the network learns which queries hold and turn in which frames,
-    which it goes on learning with `answer_weight` afterwards, and with `cells_weight` what each cell shows. With them
-    the policy begins by spending where queries turn (see `model.worth`).
-    `untold` is the part of the prompts of the other steps whose queries are withheld, so that an allocation without
-    queries is learned too. `credit_s` is how far back a question credits what was saved or wasted before its evidence
-    came.
+    their own, half as high in every further cycle: the network learns which queries hold, and begin or cease to, in
+    which frames, which it goes on learning with `answer_weight` afterwards, and with `cells_weight` what each cell
+    shows. With them the policy begins by spending on transitions (see `model.worth`). `untold` is the part of the
+    prompts of the other steps whose queries are withheld, so that an allocation without queries is learned too.
+    `credit_s` is how far back a question credits what was saved or wasted before its evidence came.
     """
 
     name: str
@@ -87,7 +86,7 @@ class CapoConfig:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What training is given: clips, the frozen MLLM that answers, the buckets and the fitting of production.
+    """The outside of a training: clips, the frozen MLLM that answers, the buckets and the fitting of production.
 
     `at_once` prompts of a step are played at the same time, each in a thread of its own. `about` names what clips and
     answers depend on.
@@ -108,7 +107,7 @@ class Rollout:
 
     episode: Episode
     watched: Watched
-    told: tuple[str, ...]
+    standing: tuple[str, ...]
     target: float
     levels: Tensor
     actions: Tensor
@@ -129,7 +128,7 @@ def train(
     stop_at: int | None = None,
     on_step: Callable[[Sequence[Record]], None] = lambda records: None,
 ) -> list[Record]:
-    """Train `learner` to the last step, or to `stop_at`; returns the records of all steps, which `on_step` is told too.
+    """Train `learner` to the last step, or to `stop_at`; returns the records of all steps, which `on_step` gets too.
 
     State and log are kept in `work`: the same call goes on where the last one stopped, and comes to the same end.
     Every step is a function of the seed and its number alone. Raises EngineMismatch for a state of another recipe.
@@ -154,8 +153,8 @@ def train(
 
 
 def learning_rate(step: int, config: CapoConfig) -> float:
-    """Of each cycle of the grounding and of all steps behind it: a linear warm-up, then a cosine down to `last_rate` of
-    its peak (Loshchilov & Hutter, 2017, SGDR)."""
+    """The rate of a step, in each cycle of the grounding and in all steps behind it: a linear warm-up, then a cosine
+    down to `last_rate` of its peak (Loshchilov & Hutter, 2017, SGDR)."""
     left = config.steps
     peak = config.grounding_rate
     for steps in config.grounding:
@@ -186,21 +185,32 @@ def _step(step: int, config: CapoConfig, learner: Learner, outside: Outside, pro
     return {"step": step, "phase": "capo", "reward_kind": outside.answerer.reward_kind, **_summary(rolled), **figures}
 
 
-def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outside, prompt: tuple[int, int]) -> Rollout:
-    """Sample a budget, play the episode `group` times under it, and let the MLLM judge."""
-    rng = np.random.default_rng((config.seed, *prompt))
-    target = float(np.exp(rng.uniform(*np.log(config.budgets))))
-    told = () if rng.random() < config.untold else episode.standing
-    watched = learner.watch(episode)
-    purses = [
-        EpisodeBudget(episode, target, config.purse, outside.rules, outside.new_bucket) for _ in range(config.group)
-    ]
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The policy's draws, `[group, frames]`: the level of each grant, the action and its old log probability, and 1
+    where the policy decided at all."""
+
+    level: Tensor
+    action: Tensor
+    old: Tensor
+    free: NDArray[np.bool_]
+
+
+def _sampled(
+    episode: Episode,
+    watched: Watched,
+    learner: Learner,
+    standing: tuple[str, ...],
+    purses: Sequence[EpisodeBudget],
+    rng: np.random.Generator,
+) -> tuple[list[list[Allocation]], _Drawn]:
+    """Play an episode once per budget, side by side; the allocations of each, and how they were drawn."""
     variants: list[list[Allocation]] = [[] for _ in purses]
     levels, actions, old, free = [], [], [], []
     with torch.no_grad():
-        meaning = learner.understand(watched, told).meaning
+        meaning = learner.understand(watched, standing).meaning
         for index, (hop, frames) in enumerate(zip(episode.hops, watched.hops, strict=True)):
-            meant = meaning[:, frames].expand(config.group, -1, -1)
+            meant = meaning[:, frames].expand(len(purses), -1, -1)
             level = torch.tensor([[purse.level(index, hop)] for purse in purses], device=meant.device)
             level = level.expand(-1, meant.shape[1])
             mean, concentration = learner.decide(meant, level)
@@ -212,19 +222,33 @@ def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outsid
             levels.append(level)
             actions.append(action)
             old.append(log_prob(mean, concentration, action))
+    together = (torch.cat(parts, dim=1) for parts in (levels, actions, old))
+    return variants, _Drawn(*together, np.concatenate(free, axis=1))
+
+
+def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outside, prompt: tuple[int, int]) -> Rollout:
+    """Sample a budget, play the episode `group` times under it, and let the MLLM judge."""
+    rng = np.random.default_rng((config.seed, *prompt))
+    target = float(np.exp(rng.uniform(*np.log(config.budgets))))
+    standing = () if rng.random() < config.untold else episode.standing
+    watched = learner.watch(episode)
+    purses = [
+        EpisodeBudget(episode, target, config.purse, outside.rules, outside.new_bucket) for _ in range(config.group)
+    ]
+    variants, drawn = _sampled(episode, watched, learner, standing, purses, rng)
     cost = np.array([purse.spent / purse.native for purse in purses])
     reward = outside.answerer.rewards(episode, variants)
     advantage = _per_frame(episode, watched, advantages(reward, cost, target, config.advantage), config.credit_s)
-    advantage = advantage * np.concatenate(free, axis=1)
+    advantage = advantage * drawn.free
     return Rollout(
         episode,
         watched,
-        told,
+        standing,
         target,
-        torch.cat(levels, dim=1),
-        torch.cat(actions, dim=1),
-        torch.cat(old, dim=1),
-        torch.from_numpy(advantage).float().to(meaning.device),
+        drawn.level,
+        drawn.action,
+        drawn.old,
+        torch.from_numpy(advantage).float().to(drawn.level.device),
         reward,
         cost,
         float(np.mean([purse.spent for purse in purses])),
@@ -240,9 +264,9 @@ def _per_frame(episode: Episode, watched: Watched, advantage: Floats, credit_s: 
 
 
 def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor, dict[str, float]]:
-    """PPO's clipped loss per frame, the regularisers, and what is still learned of what holds and turns."""
-    beside = rolled.episode.known[len(rolled.told) :]
-    understood = learner.understand(rolled.watched, rolled.told, beside)
+    """PPO's clipped loss per frame, the regularisers, and what is still learned of what holds and changes."""
+    beside = rolled.episode.known[len(rolled.standing) :]
+    understood = learner.understand(rolled.watched, rolled.standing, beside)
     mean, concentration = learner.decide(understood.meaning.expand(config.group, -1, -1), rolled.levels)
     ratio = torch.exp(log_prob(mean, concentration, rolled.actions) - rolled.old)
     clipped = ratio.clamp(1 - config.clip[0], 1 + config.clip[1])
@@ -257,7 +281,7 @@ def _loss(rolled: Rollout, config: CapoConfig, learner: Learner) -> tuple[Tensor
     if config.answer_weight and understood.foreseen is not None:
         foresight = foreseen_losses(understood.foreseen, rolled.watched, rolled.episode)
         loss = loss + config.answer_weight * sum(foresight.values())
-        figures |= told_of(foresight)
+        figures |= figures_of(foresight)
     figures |= {
         "entropy": float(spread.detach()),
         "scale": float(mean.detach().mean()),

@@ -1,4 +1,4 @@
-"""How a training went, as a picture."""
+"""The curves of a training as a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from allocator_engine.errors import EngineMissing
 from allocator_engine.train.progress import Record
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("cross entropy of what queries and cells show, nats", ("holds", "turns", "any_turns", "cells")),
+    ("cross entropy of what queries and cells show, nats", ("holds", "transitions", "any_transition", "cells")),
     ("reward", ("reward",)),
     ("cost, part of native tokens", ("cost", "target", "pivot")),
     ("vision tokens per episode", ("tokens",)),
     ("entropy of the policy, nats", ("entropy",)),
 )
-"""What is drawn: a title, and the figures of the log below it; not what is not in the log."""
+"""The plots: a title, and the figures of the log below it; what the log lacks is left out."""
 
 _SMOOTH = 20  # of how many points a drawn one is the mean, at most
 

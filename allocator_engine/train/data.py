@@ -26,7 +26,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "interval": ("interval", "timestamp", "timestamps", "segment", "time_reference"),
     "form": ("form",),
 }
-"""What each column may be called, the first that is there counts."""
+"""Names of each column; the first that is there counts."""
 
 _SUFFIXES = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov")
 _LETTERS = "ABCDEFGHIJ"
@@ -84,7 +84,7 @@ class QaClips:
 
     def episode(self, step: int, index: int) -> Episode:
         """See Clips."""
-        row = self.rows[turn(len(self.rows), step * self.prompts_per_step + index)]
+        row = self.rows[permuted(len(self.rows), step * self.prompts_per_step + index)]
         hops = tuple(self.watch(row.video))
         if not hops:
             raise ConfigError(f"{row.video} of line {row.number} holds no picture; leave its rows out")
@@ -94,8 +94,8 @@ class QaClips:
         return Episode(str(row.video), hops, (row.question,), (probe,), np.full((1, len(hops)), -1, np.int8))
 
 
-def turn(count: int, number: int) -> int:
-    """Which of `count` things has its turn: each once per epoch, in an order of its own."""
+def permuted(count: int, number: int) -> int:
+    """The index at place `number` of an endless row of permutations of `count` things, one permutation per epoch."""
     epoch, place = divmod(number, count)
     return int(np.random.default_rng((_SEED, epoch)).permutation(count)[place])
 

@@ -1,6 +1,6 @@
-"""What the network is taught of pictures and queries, allocating nothing: what cells show, what holds, what turns.
+"""Lessons from pictures and queries, allocating nothing: what cells show, which queries hold, and their transitions.
 
-Where a question about the past is decided counts as a turn: it is worth the same look.
+A hop that decides a question about the past counts as a transition: it is worth the same look.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from allocator_engine.train.learner import Learner
 from allocator_engine.train.rollout import Episode
-from allocator_engine.train.turns import any_turns, turns
+from allocator_engine.train.transitions import any_transition, transitions
 from allocator_engine.train.watched import Watched
 
 
 def grounding_loss(episode: Episode, learner: Learner, cells_weight: float) -> tuple[Tensor, dict[str, float]]:
-    """What each cell shows where that is known, and what holds and turns in each frame; and the parts of that.
+    """The loss on what each cell shows where that is known, and on what holds and changes in each frame; and its parts.
 
     Raises ValueError for a network that does not say such things.
     """
@@ -31,29 +31,29 @@ def grounding_loss(episode: Episode, learner: Learner, cells_weight: float) -> t
     if understood.cells is not None and episode.cells is not None:
         losses["cells"] = _balanced(understood.cells, episode.cells)
         loss = loss + cells_weight * losses["cells"]
-    return loss, told_of(losses)
+    return loss, figures_of(losses)
 
 
 def foreseen_losses(foreseen: Tensor, watched: Watched, episode: Episode) -> dict[str, Tensor]:
     """Cross entropies of whether each known query holds at the end of each hop, and of whether it, and any of them,
-    turns or is decided in each frame, where those are known. `foreseen` as a network understands it."""
+    changes or is decided in each frame, where those are known. `foreseen` as a network understands it."""
     ends = [max(hop.stop - 1, 0) for hop in watched.hops]
-    decided = turns(episode.holds) if episode.decided is None else episode.decided
+    decided = transitions(episode.holds) if episode.decided is None else episode.decided
     hop_of = watched.hop_of
     return {
         "holds": _cross_entropy(foreseen[ends, 1:, 0], episode.holds.T),
-        "turns": _cross_entropy(foreseen[:, 1:, 1], decided.T[hop_of]),
-        "any_turns": _cross_entropy(foreseen[:, :1, 1], any_turns(decided).T[hop_of]),
+        "transitions": _cross_entropy(foreseen[:, 1:, 1], decided.T[hop_of]),
+        "any_transition": _cross_entropy(foreseen[:, :1, 1], any_transition(decided).T[hop_of]),
     }
 
 
-def told_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
+def figures_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
     """Losses as figures of the log."""
     return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
 def _cross_entropy(said: Tensor, truth: NDArray[np.int8] | NDArray[np.float32]) -> Tensor:
-    """Of logits against 0 to 1, where the truth is not -1."""
+    """Mean cross entropy of logits against 0 to 1, where the truth is not -1."""
     wanted = torch.from_numpy(truth.astype(np.float32)).to(said.device)
     known = wanted >= 0
     if not bool(known.any()):

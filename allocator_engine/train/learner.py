@@ -1,4 +1,4 @@
-"""What training changes: the network that understands and decides, and the query encoder if it is ours."""
+"""The trained parts: the network that understands and decides, and the query encoder if it is ours."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from allocator_engine.train.watched import Watched, read
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """What a network makes of an episode's frames: `meaning` to the queries it is told, `[1, frames, features]`.
+    """An episode's frames as a network understands them: `meaning` to the standing queries, `[1, frames, features]`.
 
-    From a network that says so: `foreseen`, logits `[frames, 1 + queries, 2]` of whether each query, told or beside,
-    holds once the frame is shown and whether it turns about then, behind those of any query, of which only the turns
-    mean something; and `cells`, logits `[frames, 112, slots]` of what each cell shows.
+    From a network that foresees: `foreseen`, logits `[frames, 1 + queries, 2]` that each query, standing or beside,
+    holds once the frame is shown and that it changes about then, behind those of any query, of which only the
+    transitions mean something; and `cells`, logits `[frames, 112, slots]` of what each cell shows.
     """
 
     meaning: Tensor
@@ -38,11 +38,11 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def watch(self, episode: Episode) -> Watched:
-        """What the network will be shown of an episode: made once, however often the episode is played."""
+        """The network's view of an episode: made once, however often the episode is played."""
 
     @abstractmethod
-    def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> Understood:
-        """What the frames mean to the queries that are told, and what can be said of them and of those beside."""
+    def understand(self, watched: Watched, standing: Sequence[str], beside: Sequence[str] = ()) -> Understood:
+        """The meaning of the frames to the standing queries, and what is foreseen of them and of those beside."""
 
     @abstractmethod
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,9 +64,9 @@ class StreamLearner(Learner):
     def watch(self, episode: Episode) -> Watched:
         return Watched.of(episode)
 
-    def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> Understood:
-        queries, asked = self._embedded((*told, *beside))
-        asked[:, len(told) :] = 0
+    def understand(self, watched: Watched, standing: Sequence[str], beside: Sequence[str] = ()) -> Understood:
+        queries, asked = self._embedded((*standing, *beside))
+        asked[:, len(standing) :] = 0
         cells, meaning, foreseen = read(self.network, watched, queries, asked)
         return Understood(meaning, foreseen[0], self.shows(cells[0]) if self.shows else None)
 

@@ -41,9 +41,9 @@ class PaperLearner(Learner):
         features = self._features.frames([picture for hop in episode.hops for picture in hop.pictures])
         return Featured(plain.thumbnails, plain.elapsed_s, plain.pts_s, plain.hops, features)
 
-    def understand(self, watched: Watched, told: Sequence[str], beside: Sequence[str] = ()) -> Understood:
+    def understand(self, watched: Watched, standing: Sequence[str], beside: Sequence[str] = ()) -> Understood:
         assert isinstance(watched, Featured)
-        return Understood(self.head.understand(watched.features, self._words(tuple(told)))[None])
+        return Understood(self.head.understand(watched.features, self._words(tuple(standing)))[None])
 
     def decide(self, meaning: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         return self.head.decide(meaning, level.to(torch.float32))

@@ -18,12 +18,12 @@ Record: TypeAlias = Mapping[str, float | int | str]
 """One line of the log."""
 
 _STATE, _LOG = "capo.state", "capo.jsonl"
-_TOLD = 60  # characters of what differs
+_SHOWN_CHARS = 60  # characters of what differs
 
 
 @dataclass(slots=True)
 class Progress:
-    """What a training has come to: the records of its steps so far, and how many updates were skipped.
+    """The state of a training: the records of its steps so far, and how many updates were skipped.
 
     `recipe` names everything the outcome depends on; a state of another one is refused.
     """
@@ -94,12 +94,15 @@ def means(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _difference(theirs: str, ours: str) -> str:
-    """Where two descriptions part, from the beginning of the field they part in."""
+    """The first difference of two descriptions, from the beginning of the field in which they part."""
     unlike = (place for place, (one, other) in enumerate(zip(theirs, ours, strict=False)) if one != other)
     same = next(unlike, min(len(theirs), len(ours)))
     begins = max(ours.rfind(mark, 0, same) for mark in ("(", " ")) + 1
-    told = [text[begins : begins + _TOLD] + ("..." if len(text) > begins + _TOLD else "") for text in (theirs, ours)]
-    return f"there {told[0]!r}, here {told[1]!r}"
+    parts = [
+        text[begins : begins + _SHOWN_CHARS] + ("..." if len(text) > begins + _SHOWN_CHARS else "")
+        for text in (theirs, ours)
+    ]
+    return f"there {parts[0]!r}, here {parts[1]!r}"
 
 
 def _write(file: Path, text: str) -> None:

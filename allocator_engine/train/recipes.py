@@ -12,14 +12,14 @@ from allocator_engine.train.regular import RegularRules
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is trained, and how."""
+    """A training's network and configuration."""
 
     config: CapoConfig
     shape: Shape = Shape()
 
 
 def yard() -> Recipe:
-    """The yard: rewards are probabilities of right answers. It made the engine that comes along."""
+    """The yard: rewards are probabilities of right answers. It made the shipped engine."""
     # Differences in probability below 0.02 are noise of the MLLM's numbers, not a better look; but a right answer that
     # was less sure than others is worse than they. That F1 rises by 0.05 with twice the tokens is measured.
     advantage = AdvantageRules(spread=0.02, twice=0.05, right_floor=-math.inf)
@@ -27,8 +27,8 @@ def yard() -> Recipe:
 
 
 def site() -> Recipe:
-    """A site's own recordings, without labels: what holds and turns is what the MLLM itself says of native pictures,
-    and rewards are agreement with that."""
+    """A site's own recordings, without labels: what holds and changes is what the MLLM itself answers to native
+    pictures, and rewards are agreement with that."""
     advantage = AdvantageRules(spread=0.02)
     return Recipe(CapoConfig("site", grounding=(200,), steps=500, learning_rate=2e-4, advantage=advantage))
 

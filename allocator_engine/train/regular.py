@@ -1,4 +1,5 @@
-"""What keeps the policy from spending alike on everything: repeats cost less, but nothing is forgotten for ever."""
+"""Regularisers that keep the policy from spending alike on everything: repeats cost less, but nothing is forgotten for
+ever."""
 
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class RegularRules:
 
 
 def likeness(thumbnails: NDArray[np.uint8], rules: RegularRules) -> NDArray[np.float32]:
-    """How much each frame repeats the one before it, 0 to 1: float32 `[frames]`, 0 for the first.
+    """Likeness of each frame to the one before it, 0 to 1: float32 `[frames]`, 0 for the first.
 
     `thumbnails` uint8 `[frames, 128, 224, 3]`. Judged by pixels, not by learned features, so that it stays what it is.
     """

@@ -1,4 +1,4 @@
-"""How right an answer is, 0 to 1: from its words, or from how probable the right one was."""
+"""Grades of answers, 0 to 1: from their words, or from how probable the right one was."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 Form: TypeAlias = Literal["yes_no", "choice", "number", "word", "interval"]
-"""What an answer looks like: yes or no; a letter; a number; a word or short text; "START to END" in seconds."""
+"""The form of an answer: yes or no; a letter; a number; a word or short text; "START to END" in seconds."""
 
 _NUMBER = r"[-+]?\d+(?:[.,]\d+)?"
 _GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
@@ -28,7 +28,7 @@ def dense(log_probabilities: Sequence[float]) -> float:
 
 
 def grade(form: Form, truth: str, said: str) -> float:
-    """How right `said` is, 0 to 1; what cannot be read is wrong. Raises ValueError as `check` does."""
+    """The grade of `said`, 0 to 1; what cannot be read is wrong. Raises ValueError as `check` does."""
     check(form, truth)
     if form == "interval":
         wanted, found = interval(truth), interval(said)
@@ -60,7 +60,7 @@ def check(form: Form, truth: str) -> None:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number and nothing else, such as "-5" or "1,200"."""
+    """True for a text that is a number and nothing else, such as "-5" or "1,200"."""
     return re.fullmatch(_NUMBER, _ungrouped(text)) is not None
 
 

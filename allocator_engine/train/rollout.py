@@ -1,4 +1,4 @@
-"""What training needs from outside: clips to watch, a frozen MLLM that answers, and a bucket that grants tokens."""
+"""The contracts of a training: clips to watch, a frozen MLLM that answers, and a bucket that grants tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,12 +44,12 @@ class GradedQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One prompt: hops in order, the `standing` queries that the Allocator is told of, the probes it is graded by.
+    """One prompt: hops in order, the `standing` queries that the Allocator gets, the probes it is graded by.
 
     `holds` int8 `[standing + beside, hops]` says what is known of each query as each hop ends: 1 yes, 0 no, -1 unknown;
-    of those `beside` nobody is told, but what they would have been about can be learned from. So can `cells`, int8
+    those `beside` are not given to it, but what they would have been about can be learned from. So can `cells`, int8
     `[frames, 112, slots]`: whether each cell shows what the slots stand for, likewise; None where nobody knows.
-    `decided`, of the shape of `holds`, says which hops decide each query, likewise; None: those in which it turns.
+    `decided`, of the shape of `holds`, says which hops decide each query, likewise; None: those with its transitions.
     A question about the past is decided by hops that show what it asks about; it "holds" there, whatever the answer.
     """
 
@@ -69,9 +69,9 @@ class Episode:
 
     def __post_init__(self) -> None:
         expected = len(self.known), len(self.hops)
-        for name, told in (("holds", self.holds), ("decided", self.decided)):
-            if told is not None and told.shape != expected:
-                raise ValueError(f"{name} of {self.name} is {told.shape}; expected {expected}")
+        for name, rows in (("holds", self.holds), ("decided", self.decided)):
+            if rows is not None and rows.shape != expected:
+                raise ValueError(f"{name} of {self.name} is {rows.shape}; expected {expected}")
         if late := [
             probe.text for probe in self.probes if not 0 <= probe.since_hop <= probe.asked_hop < len(self.hops)
         ]:
@@ -103,7 +103,7 @@ class Answerer(Protocol):
     def reward_kind(self) -> RewardKind: ...
 
     def rewards(self, episode: Episode, variants: Sequence[Sequence[Allocation]]) -> NDArray[np.float64]:
-        """How right each probe was answered under each variant (one allocation per hop): `[variants, probes]`, 0 to 1.
+        """Grades of each probe under each variant (one allocation per hop): `[variants, probes]`, 0 to 1.
 
         A probe before which nothing was shown is answered wrongly. Raises ConnectionError when the MLLM does not
         answer: training stops, and goes on from its state when it is started again.
@@ -155,7 +155,7 @@ class EpisodeBudget:
 
     @property
     def begins(self) -> bool:
-        """Whether the next hop is one of the first, of which nobody decides."""
+        """True if the next hop is one of the first, of which nobody decides."""
         return self._first > 0
 
     def grant(self, hop: ClipHop) -> int:
@@ -168,7 +168,7 @@ class EpisodeBudget:
         return free if kept == self._burst // 2 else (free + 1) // 2
 
     def level(self, index: int, hop: ClipHop) -> float:
-        """The same, as the network is told."""
+        """The same, as the network's input has it."""
         return grant_level(self.grant(hop), self._natives[index])
 
     def spend(self, hop: ClipHop, scales: Sequence[float]) -> Allocation:
@@ -191,7 +191,7 @@ def moments(known: NDArray[np.int8], most: int, rng: np.random.Generator) -> lis
 
 
 def credits(episode: Episode, credit_s: float) -> NDArray[np.float64]:
-    """How much each hop answers for each probe: `[hops, probes]`.
+    """The part that each hop has in each probe: `[hops, probes]`.
 
     1 from `since_hop` to `asked_hop`; less the earlier it was, by a factor e per `credit_s` seconds, because what it
     saved or wasted is felt later; 0 after the question. An infinite `credit_s` lets every earlier hop answer alike.

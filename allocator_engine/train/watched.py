@@ -43,8 +43,8 @@ class Watched:
 
 
 def read(network: StreamNetwork, watched: Watched, queries: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the network sees in every frame, `[1, frames, 112, width]`, what that means to the queries, and what it says
-    of each (see `StreamNetwork.read`).
+    """The network's features of every frame, `[1, frames, 112, width]`, their meaning to the queries, and its logits
+    of each query (see `StreamNetwork.read`).
 
     In one call, because a network that is shown an episode at once sees what it would hop by hop; one without memory
     is shown every hop as a stream of its own.

@@ -51,12 +51,17 @@ class Batcher:
         engine: Engine,
         clock: Clock,
         rules: Batching = Batching(),
-        told: OnEngineCall = lambda hops, seconds: None,
+        on_call: OnEngineCall = lambda hops, seconds: None,
     ) -> None:
-        self._engine, self._clock, self._rules, self._told = engine, clock, rules, told
+        self._engine, self._clock, self._rules, self._on_call = engine, clock, rules, on_call
         self._waiting: list[_Ask] = []
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Asks that no call has taken yet."""
+        return len(self._waiting)
 
     async def ask(self, view: HopView) -> Proposal:
         """The engine's proposal for one hop of at least one frame. Raises EngineFailed."""
@@ -94,7 +99,7 @@ class Batcher:
         await asyncio.wait([call])
         error = call.exception()
         if error is None:
-            self._told(len(asks), self._clock.monotonic_s() - began_s)
+            self._on_call(len(asks), self._clock.monotonic_s() - began_s)
         if isinstance(error, EngineFailed) and len(asks) > 1:
             for one in asks:
                 await self._answer([one])

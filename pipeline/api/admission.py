@@ -3,6 +3,7 @@
 import re
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,10 +15,12 @@ from pipeline.build import build_source
 from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
 from pipeline.config.entries import named_streams, parse_sink, parse_stream, parse_watch, require_slug
+from pipeline.config.site import parse_site
 from pipeline.core.selectors import TAG, selects
 from pipeline.errors import ConfigError
 from pipeline.registry.entry import Entry, Kind, Spec
 from pipeline.registry.registry import Snapshot
+from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.sources.policy import AddressPolicy
 from pipeline.types import Json
 
@@ -61,6 +64,7 @@ class Admission:
         """The same for a stream, which is not opened."""
         stream = parse_stream(slug, spec, self._site)
         self._address(stream.url)
+        require_mllm_or_yard(self._site, replace(parse_site({}), streams={slug: stream}))
         try:
             build_source(slug, stream, self._clock, 0.0)
         except ConfigError as error:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from functools import cache
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -13,6 +14,7 @@ from pipeline.api.entries import entry_router
 from pipeline.api.hub import Hub
 from pipeline.api.limits import Failures, Limits, is_loopback
 from pipeline.api.live import Pictures
+from pipeline.api.problems import ProblemBody
 from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
 from pipeline.registry.entry import KINDS
@@ -23,6 +25,19 @@ DESCRIPTION = """Streams, watches and sinks: what is wanted, how it stands, and 
 
 Errors are problems (RFC 9457) that name the field. An entry's ETag is its revision: send it as If-Match to change only
 what you have seen. Lists have cursors; `/v1/events/stream` and `/v1/answers/stream` are server-sent events."""
+
+
+def describe(app: FastAPI) -> None:
+    """Complete the OpenAPI document by the problems, which no route returns as its own."""
+    written = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = written()
+        schemas = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= {**schemas.pop("$defs"), "ProblemBody": schemas}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] - as FastAPI's own guide extends it
 
 
 def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI:
@@ -39,6 +54,8 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         return Keys(reconciler.registry.database, clock)
 
     state = app.state
+    metrics = reconciler.service.metrics
+    metrics.api_listeners.set_function(lambda: state.listeners)
     state.desk = Desk(reconciler, Admission(config, reconciler.raw, clock), clock)
     state.keys = keys
     state.gate = Gate(keys, is_loopback(config.host), Failures(clock))
@@ -54,6 +71,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     for router in (events.router, apply.router, system.router, system.health):
         app.include_router(router)
     problems.install(app)
+    describe(app)
     app.add_middleware(
         Limits,
         clock=clock,
@@ -61,5 +79,6 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         rate_per_s=config.rate_per_s,
         burst=config.burst,
         local_hosts=is_loopback(config.host),
+        refused=lambda limit: metrics.api_refused.labels(limit).inc(),
     )
     return app

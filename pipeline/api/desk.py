@@ -110,10 +110,14 @@ class Look:
         self._caller = caller
         self._service = desk.reconciler.service
         self._statuses: dict[str, StreamStatus] = {}
+        self._entries: dict[Kind, list[Entry]] = {}
 
     def entries(self, kind: Kind) -> list[Entry]:
         """The entries of a kind that are for the caller, by slug."""
-        return [entry for entry in self.snapshot.of(kind).values() if sees(self._caller, entry, self.snapshot)]
+        if kind not in self._entries:
+            all_of_kind = self.snapshot.of(kind).values()
+            self._entries[kind] = [entry for entry in all_of_kind if sees(self._caller, entry, self.snapshot)]
+        return self._entries[kind]
 
     def entry(self, kind: Kind, slug: str) -> Entry:
         """One of them. Raises EntryMissing."""

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -9,6 +10,7 @@ from pipeline.api.problems import Problem, answer
 from pipeline.clock import Clock
 
 _CLIENTS = 4096
+_LIMIT_OF = {400: "host", 413: "body", 429: "rate"}
 _FREE = ("/health/",)
 """Paths that are answered however busy the rest is."""
 
@@ -65,12 +67,20 @@ class Limits:
     """
 
     def __init__(
-        self, app: ASGIApp, clock: Clock, max_body: int, rate_per_s: float, burst: int, local_hosts: bool
+        self,
+        app: ASGIApp,
+        clock: Clock,
+        max_body: int,
+        rate_per_s: float,
+        burst: int,
+        local_hosts: bool,
+        refused: Callable[[str], None],
     ) -> None:
         self._app = app
         self._max_body = max_body
         self._buckets = Buckets(clock, rate_per_s, burst)
         self._local_hosts = local_hosts
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is within bounds, answer the rest with a problem."""
@@ -81,6 +91,7 @@ class Limits:
         if problem is None:
             await self._app(scope, _Bounded(receive, self._max_body).receive, send)
             return
+        self._refused(_LIMIT_OF[problem.body.status])
         await answer(problem)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Problem | None:

@@ -60,20 +60,10 @@ class Problem(Exception):
 
 
 RESPONSES: dict[int | str, dict[str, object]] = {
-    status: {"model": ProblemBody, "description": title, "content": {PROBLEM_TYPE: {}}}
-    for status, title in (
-        (400, "not understood"),
-        (401, "no valid key"),
-        (403, "not allowed"),
-        (404, "not found"),
-        (409, "in conflict with what is there"),
-        (412, "changed meanwhile"),
-        (413, "too large"),
-        (415, "not JSON"),
-        (422, "not accepted"),
-        (429, "too many requests"),
-        (502, "camera or sink unavailable"),
-        (503, "not available now"),
+    status: {"description": what, "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}}
+    for status, what in (
+        ("4XX", "what was asked is not accepted; `errors` name the fields"),
+        ("5XX", "what was asked cannot be done now"),
     )
 }
 """The errors of every route, for the OpenAPI document."""

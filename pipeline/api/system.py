@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.api.auth import OPEN_NOTICE, Caller, Gate, allowed
 from pipeline.api.desk import Desk
-from pipeline.api.entries import AtDesk, Limit, Viewer
+from pipeline.api.entries import AtDesk, Limit, Viewer, as_json
 from pipeline.api.events import SeqCursor
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.views import EditView, EntryView, Page, SinkView, StreamView, WatchView, edit_view
@@ -127,7 +127,7 @@ def metrics(caller: Viewer, desk: AtDesk) -> Response:
 
 
 @router.get("/v1/status", response_model=Overview, operation_id="status", tags=["status"])
-def status(request: Request, caller: Viewer, desk: AtDesk) -> Overview:
+def status(request: Request, caller: Viewer, desk: AtDesk) -> Response:
     """Everything on one screen."""
     look, reconciler = desk.look(caller), desk.reconciler
     gate: Gate = request.app.state.gate
@@ -136,7 +136,7 @@ def status(request: Request, caller: Viewer, desk: AtDesk) -> Overview:
     def views(kind: Kind) -> list[EntryView]:
         return [look.view(entry) for entry in look.entries(kind)]
 
-    return Overview(
+    overview = Overview(
         version=request.app.version,
         mllm=redact_mllm(site.mllm.use),
         allocator=reconciler.service.allocator,
@@ -150,6 +150,7 @@ def status(request: Request, caller: Viewer, desk: AtDesk) -> Overview:
         watches=views("watch"),
         sinks=views("sink"),
     )
+    return as_json(overview)
 
 
 @router.get("/v1/audit", response_model=Page[EditView], operation_id="audit", tags=["status"])

@@ -16,8 +16,10 @@ def site_of_one(
     watches: list[str],
     realtime: bool,
     own: dict[str, object],
+    rules: dict[str, object],
 ) -> dict[str, object]:
-    """The site file's mappings with one stream instead of its own, and the watches of the command line if any.
+    """The site file's mappings with one stream instead of its own, and the watches of the command line if any. `own` is
+    laid over the defaults, `rules` over every watch.
 
     Raises ConfigError if nothing is watched for.
     """
@@ -30,6 +32,8 @@ def site_of_one(
     elif isinstance(known := raw.get("watches"), dict):
         # The watches of the file, whichever of its streams they stand on.
         site["watches"] = {slug: _without(watch, "streams") for slug, watch in known.items()}
+    if isinstance(watched := site.get("watches"), dict):
+        site["watches"] = {slug: one | rules if isinstance(one, dict) else one for slug, one in watched.items()}
     if not site.get("watches"):
         raise ConfigError("nothing to watch for; give at least one --watch 'is there a car in view?'")
     return site

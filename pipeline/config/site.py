@@ -18,7 +18,11 @@ from pipeline.config.values import STRICT, Count, NotNegative, Positive, Share, 
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
+from pipeline.core.relook import PictureRing
 from pipeline.errors import ConfigError
+from pipeline.types import WatchQuery
+
+_HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), WatchQuery("", "")
 
 Selector = Annotated[str, StringConstraints(pattern=r"^(tag:)?[a-z0-9][a-z0-9_-]{0,62}$")]
 Title = Annotated[str, StringConstraints(max_length=200)]
@@ -45,14 +49,14 @@ class StreamPolicy:
     """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
     are the MLLM family's where they are None."""
 
-    sample_fps: Annotated[float, Field(gt=0, le=60)] = 2.0
-    hop_s: Positive = 1.0
+    sample_fps: Annotated[float, Field(gt=0, le=60)] = _HOPS.sample_fps
+    hop_s: Positive = _HOPS.hop_s
     context_max_s: Positive | None = None
     context_keep_s: Positive | None = None
-    context_max_tokens: Count = 16_384
+    context_max_tokens: Count = _CONTEXT.max_tokens
     budget: BudgetConfig = field(default_factory=BudgetConfig)
-    relook_tokens: Annotated[int, Field(ge=0)] = 0
-    relook_frames: Annotated[int, Field(ge=1, le=256)] = 8
+    relook_tokens: Annotated[int, Field(ge=0)] = _RING.tokens
+    relook_frames: Annotated[int, Field(ge=1, le=256)] = _RING.most
     priority: Annotated[int, Field(ge=1, le=100)] = 1
     realtime: bool = False
     hwaccel: str = "auto"
@@ -104,12 +108,12 @@ class WatchConfig:
 
     question: str
     streams: tuple[Selector, ...] = ()
-    open_at: Share = 0.7
-    clear_at: Share = 0.3
-    confirm: tuple[Count, Annotated[int, Field(ge=1, le=1000)]] = (1, 1)
-    cooldown_s: NotNegative = 0.0
-    every_s: NotNegative = 0.0
-    priority: Annotated[int, Field(ge=1, le=100)] = 1
+    open_at: Share = _WATCH.open_at
+    clear_at: Share = _WATCH.clear_at
+    confirm: tuple[Count, Annotated[int, Field(ge=1, le=1000)]] = _WATCH.confirm
+    cooldown_s: NotNegative = _WATCH.cooldown_s
+    every_s: NotNegative = _WATCH.every_s
+    priority: Annotated[int, Field(ge=1, le=100)] = _WATCH.priority
     display_name: Title = ""
     paused: bool = False
 

@@ -91,13 +91,12 @@ class Context:
     def append(self, segments: Sequence[Segment], room: Room = Room()) -> "Context":
         """The context with the new segments; re-anchored first when they would not fit its bounds or the MLLM's room.
 
-        The newest segments are kept whatever they cost: the grant has already bounded them; but of more than there is
-        room for in one prompt, the newest. Without new ones nothing changes, for want of room either, unless the
-        context is too long to be asked about: sending it again takes budget, of which there was none for new frames.
+        The newest segments are kept whatever they cost: the grant has already bounded them. Without new ones nothing
+        changes, for want of room either: sending a context again takes budget, of which there was none for new frames.
+        But one that is too long to be asked about restarts all the same.
         """
         if not segments and not (room.too_long and self.segments):
             return self
-        segments = segments[-room.segments :]
         if not self.segments:
             return replace(self, segments=tuple(segments), anchor_s=segments[0].pts_s[0])
         reason = self._outgrown(segments, room)

@@ -23,7 +23,8 @@ class HopReply:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One hop: its grant in vision tokens, how that was allocated (`fell_back`: at one fixed scale, after a failure of
-    the allocator), what was answered, the seconds that all of it took, and why the context restarted, if it did."""
+    the allocator), what was answered, the seconds that all of it took, why the context restarted, if it did, and the
+    vision tokens of all its frames at native size."""
 
     hop: Hop
     grant: int
@@ -32,6 +33,7 @@ class Outcome:
     reply: HopReply
     seconds: float
     reanchored: Reason | None = None
+    native: int = 0
 
 
 @dataclass(frozen=True, slots=True)

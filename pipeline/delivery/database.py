@@ -52,9 +52,9 @@ class Database:
             raise ConfigError(f"max_bytes bounds a SQLite file; {self.name} is not one")
         self._writing = threading.Lock()
         self._lock = _claim(Path(self.name), exclusive) if self.is_sqlite else None
-        self._engine = _sqlite_engine(parsed, max_bytes) if self.is_sqlite else _postgresql_engine(parsed)
-        self._writer = self._engine.execution_options(writes=True)
-        self._claimed: sa.Connection | None = None
+        self.engine = _sqlite_engine(parsed, max_bytes) if self.is_sqlite else _postgresql_engine(parsed)
+        self._writer = self.engine.execution_options(writes=True)
+        self.claimed: sa.Connection | None = None
         self._token: int | None = None
         self._file: os.stat_result | None = None
         try:
@@ -66,7 +66,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection whose statements see one state of the database."""
-        with named(self.name), self._engine.connect() as connection:
+        with named(self.name), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -82,9 +82,9 @@ class Database:
 
     def close(self) -> None:
         """Close all connections, then let another process in."""
-        if self._claimed:
-            self._claimed.close()
-        self._engine.dispose()
+        if self.claimed:
+            self.claimed.close()
+        self.engine.dispose()
         if self._lock:
             self._lock.release()
 
@@ -96,19 +96,19 @@ class Database:
             with self._writer.begin() as connection:
                 yield connection
             return
-        self._claimed = self._claimed or self._claim_again(self._token)
+        self.claimed = self.claimed or self._claim_again(self._token)
         try:
-            with self._claimed.begin():
-                yield self._claimed
+            with self.claimed.begin():
+                yield self.claimed
         finally:
-            if self._claimed.invalidated:
-                self._claimed.close()
-                self._claimed = None
+            if self.claimed.invalidated:
+                self.claimed.close()
+                self.claimed = None
 
     def _claim_again(self, token: int) -> sa.Connection:
-        if connection := _claim_server(self._engine):
+        if connection := _claim_server(self.engine):
             return connection
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             ownership.check(connection, META, token, self.name)
         raise StoreUnavailable(f"the lock of the store {self.name} is still held, perhaps by a connection that is lost")
 
@@ -138,11 +138,11 @@ class Database:
 
     def _take(self) -> None:
         with named(self.name):
-            if not self.is_sqlite and not (connection := _claim_server(self._engine)):
+            if not self.is_sqlite and not (connection := _claim_server(self.engine)):
                 raise ConfigError(
                     f"the store {self.name} is held by another process; stop that one, or give this one its own"
                 )
-            self._claimed = None if self.is_sqlite else connection
+            self.claimed = None if self.is_sqlite else connection
         with self.writing() as connection:
             token = ownership.take(connection, META)
         self._token = token

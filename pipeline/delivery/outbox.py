@@ -103,6 +103,11 @@ class Outbox:
         """Why the store cannot take decisions now, if it cannot."""
         return str(self._fatal) if self._fatal else self._outage
 
+    @property
+    def writing(self) -> bool:
+        """Whether the store has a group to write now."""
+        return self._attempt is not None and not self._attempt.done()
+
     async def commit(self, decision: Decision) -> None:
         """Return when the decision's state and events are durable together.
 

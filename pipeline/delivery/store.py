@@ -94,12 +94,12 @@ class Store:
         self.keep = keep
         self._sinks: tuple[str, ...] = ()
         self._unpruned = 0
-        self._database = Database(url, max_bytes, exclusive)
-        self.history = History(self._database)
-        self._save_state = _upsert_state(self._database)
-        self._save_event = self._database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
+        self.database = Database(url, max_bytes, exclusive)
+        self.history = History(self.database)
+        self._save_state = _upsert_state(self.database)
+        self._save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
         self._save_answers = sa.insert(HOP_ANSWERS)
-        self._save_owed = self._database.insert(DELIVERY).on_conflict_do_nothing()
+        self._save_owed = self.database.insert(DELIVERY).on_conflict_do_nothing()
 
     def register_sinks(self, names: Sequence[str]) -> None:
         """From now on, every new event is to be delivered to these sinks. Earlier events are not."""
@@ -108,13 +108,13 @@ class Store:
     def load(self, stream_id: str) -> StoredStream | None:
         """Where a stream stood after its newest committed decision, or None for one never seen."""
         query = sa.select(STREAM_STATE).where(STREAM_STATE.c.stream_id == stream_id)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at))
 
     def streams(self) -> list[tuple[str, StoredStream]]:
         """All streams ever seen, by slug."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(sa.select(STREAM_STATE).order_by(STREAM_STATE.c.stream_id))
             return [
                 (row.stream_id, StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at)))
@@ -155,7 +155,7 @@ class Store:
         states = {row.state["stream_id"]: row.state for row in rows}
         events = dict(event for row in rows for event in row.events)
         answers = [row.answers for row in rows if row.answers]
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             if states:
                 connection.execute(self._save_state, list(states.values()))
             for known in _known(connection, list(events)):
@@ -169,45 +169,40 @@ class Store:
 
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]:
         """The oldest `limit` events that `sink` still has to get, in the order of commits."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(_OWED.limit(limit), {"sink": sink}).mappings()
             return [event_of(row) for row in rows]
 
     def pending(self, sink: str) -> int:
         """The number of events `sink` still has to get."""
         query = sa.select(sa.func.count()).select_from(DELIVERY).where(DELIVERY.c.sink == sink)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return connection.scalars(query).one()
 
     def delivered(self, sink: str, seqs: Sequence[int]) -> None:
         """Note that `sink` has these events."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             for part in _portions(seqs):
                 connection.execute(_DELIVERED, {"sink": sink, "seqs": part})
 
     def sinks_owed(self) -> tuple[str, ...]:
         """Names under which events still wait, registered or not."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return tuple(connection.scalars(sa.select(DELIVERY.c.sink).distinct().order_by(DELIVERY.c.sink)))
 
     def forget_sink(self, sink: str) -> int:
         """Drop what waits for a sink that no configuration names any more. Returns how many events it will not get."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             return connection.execute(sa.delete(DELIVERY).where(DELIVERY.c.sink == sink)).rowcount
 
     def prune(self, keep: Keep | None = None) -> int:
         """Remove what is kept beyond `keep` from the oldest part of the history. Returns how many events went."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             return self._prune(connection, keep or self.keep)
 
     def close(self) -> None:
         """Close the database, and let another exclusive process in."""
-        self._database.close()
-
-    @property
-    def database(self) -> Database:
-        """Where the registry is kept too."""
-        return self._database
+        self.database.close()
 
     def _write_events(self, connection: sa.Connection, events: dict[str, _EventRow]) -> None:
         connection.execute(self._save_event, _counted(connection, OUTBOX, list(events.values())))
@@ -236,7 +231,7 @@ class Store:
     def _make_room(self) -> bool:
         """Give up some of the history: the oldest answers, or events where there are none. Whether anything went."""
         now, nothing = self._clock.now(), Keep(events_bytes=0, answers_bytes=0)
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             return bool(prune_answers(connection, now, nothing) or prune_events(connection, now, nothing))
 
 

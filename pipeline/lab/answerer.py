@@ -95,7 +95,7 @@ class MLLMAnswerer:
     async def _grades(
         self, episode: Episode, variant: Sequence[Allocation], pictures: "_RenderedSegments"
     ) -> list[float]:
-        """How right each probe is answered; wrong if nothing had been shown."""
+        """The grade of each probe; 0 if nothing had been shown."""
         grades = [0.0] * len(episode.probes)
         context = self._empty(episode.hops)
         try:
@@ -162,7 +162,7 @@ class _RenderedSegments:
         self._made: dict[tuple[int, SegmentSize], Segment] = {}
 
     def segment(self, index: int, size: SegmentSize) -> Segment:
-        """Of the hop of this number, the frames and the size that an allocation says."""
+        """The frames of the hop of this number, at the size of the allocation."""
         if (index, size) not in self._made:
             hop = self._hops[index]
             pixels = np.stack([hop.pictures[i].render(size.height, size.width) for i in size.frames])

@@ -17,7 +17,7 @@ class Background:
         self._thread = threading.Thread(target=self._loop.run_forever, name="background", daemon=True)
 
     def run(self, work: Coroutine[object, object, T]) -> T:
-        """What `work` returns or raises. It is cancelled when the caller is interrupted."""
+        """Run `work` and return its result, or raise its error. It is cancelled when the caller is interrupted."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -32,8 +32,8 @@ another allocation. Golden allocations are kept with the tests."""
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is compared: tasks (of YARDS, or a video-QA file), the yard's seeds, seconds of an episode and watches that
-    stand together, who allocates at which shares of the native tokens, what is equal for all, and who answers. The
+    """A comparison: tasks (of YARDS, or a video-QA file), the yard's seeds, seconds of an episode and watches that
+    stand together, the allocators and their shares of the native tokens, what is equal for all, and the MLLM. The
     allocators `learned...` are those of `engine`; each engine of `against` is one more, by its name."""
 
     tasks: str
@@ -49,13 +49,14 @@ class Comparison:
     against: Mapping[str, Path] = field(default_factory=dict)
 
     def source(self) -> Callable[[], TaskSource]:
-        """What opens the tasks, in any process."""
+        """A function that opens the tasks, in any process."""
         if self.tasks in YARDS:
             return yard_tasks(self.tasks, self.seeds, self.seconds, self.families, self.watches)
         return partial(VideoTasks, Path(self.tasks), self.families)
 
     def hashes(self) -> dict[str, str]:
-        """What the figures were measured on: the tasks, the MLLM, the engine, and the code that shows and allocates."""
+        """Versions and hashes that the figures were measured on: the tasks, the MLLM, the engine, and the code that
+        shows and allocates."""
         of_yard = self.tasks in YARDS
         tasks = tasks_version() if of_yard else of_parts(_of_file(Path(self.tasks)))
         use = self.mllm.use
@@ -77,7 +78,9 @@ class Comparison:
         return SPENDING_VERSION if (mllm, least) == ("yard", 2) else of_parts([mllm, str(least), SPENDING_VERSION])
 
 
-def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgress) -> tuple[Frontier, dict[str, str]]:
+def compare(
+    comparison: Comparison, kept: Path | None, jobs: int, on_progress: OnProgress
+) -> tuple[Frontier, dict[str, str]]:
     """The frontier, and the hashes of what it was measured on, in `jobs` processes. What is found out goes into the
     folder `kept`, and what is there is not found out again.
 
@@ -97,12 +100,12 @@ def compare(comparison: Comparison, kept: Path | None, jobs: int, told: OnProgre
         episodes = []
         for tasks in crew.tasks(range(count)):
             episodes.append(tasks)
-            told("reading the tasks", len(episodes), count)
+            on_progress("reading the tasks", len(episodes), count)
         if not any(episodes):
             raise ConfigError(
                 f"{comparison.tasks} has no tasks of {', '.join(comparison.families)} in these episodes; take more"
             )
-        evaluation = Evaluation(episodes, crew, spendings, outcomes, told, marks, comparison.equal)
+        evaluation = Evaluation(episodes, crew, spendings, outcomes, on_progress, marks, comparison.equal)
         cells = evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets)
     return frontier(cells), hashes
 

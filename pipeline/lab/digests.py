@@ -1,4 +1,4 @@
-"""What tells one file from another, for hashes that name what an outcome depends on."""
+"""Hashes of files and texts, which name what an outcome depends on."""
 
 import hashlib
 from collections.abc import Iterable

@@ -26,7 +26,7 @@ from pipeline.sources.base import Notify, Sampler, SourceCounts, ignore
 from pipeline.types import Answers, Frame, Hop, Json, Segment, WatchQuery
 
 HOPS = HopRules(sample_fps=2.0, hop_s=1.0)
-"""How clips are cut if they are not long."""
+"""The rules by which clips are cut if they are not long."""
 
 STREAM = "trial"
 """The id of the stream that a clip is shown as."""
@@ -36,7 +36,7 @@ _START = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class TrialRuntime:
-    """What trials share: the clock, what a legal allocation looks like, and the metrics, which nobody reads."""
+    """The parts that trials share: the clock, the bounds of a legal allocation, and the metrics, which nobody reads."""
 
     clock: Clock
     rules: FitRules
@@ -60,7 +60,7 @@ class Exam(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class ShownClip:
     """A clip that has been shown: the stream as it ended, and the decisions."""
 
     run: StreamRun
@@ -75,7 +75,7 @@ async def play(
     pocket: ClipBudget,
     mllm: MLLM,
     runtime: TrialRuntime,
-) -> Played:
+) -> ShownClip:
     """Show a clip, which was cut by `cut`, from end to end with the tokens of `pocket`.
 
     Raises MLLMUnavailable where the MLLM did not answer a hop or the exam.
@@ -90,7 +90,7 @@ async def play(
     examined.forget(STREAM)
     if examined.fault:
         raise examined.fault
-    return Played(run, journal)
+    return ShownClip(run, journal)
 
 
 class Recording:

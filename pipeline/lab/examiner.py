@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,12 +41,15 @@ KEPT_PICTURES = 32_768
 
 _SMALL_PX = 112 * 112  # renderings up to this area are what allocators look at
 _KEPT_PASSES = 4096
-_TOLD = ("learned-reworded", "oracle")  # whose allocations depend on what stands, as those of engines do
+_OF_QUERIES = (
+    "learned-reworded",
+    "oracle",
+)  # allocators that read the queries, as engines do
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What an examiner needs, so that several processes can each have one: tasks, the MLLM, and the engine of each
+    """The inputs of an examiner, for several processes that each have one: tasks, the MLLM, and the engine of each
     allocator that is one, by its name."""
 
     open_source: Callable[[], TaskSource]
@@ -63,10 +67,12 @@ class Examiner:
         self._runner.run(self._mllm.start())
         rules = build_fit_rules(setup.mllm, self._mllm.info)
         self._table = TrialRuntime(self._clock, rules, Metrics())
-        self._engines: dict[str, LearnedAllocator] = {}
+        self.engines: dict[str, LearnedAllocator] = {}
         for name, file in setup.engines.items():
             engine, embed = open_engine(file)
-            self._engines[name] = LearnedAllocator(engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1))
+            self.engines[name] = LearnedAllocator(
+                engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1), ample=math.inf
+            )
         self._tasks: dict[int, Mapping[str, Task]] = {}
         self._clips: OrderedDict[str, tuple[Hop, ...]] = OrderedDict()
         self._pictures = 0
@@ -86,7 +92,7 @@ class Examiner:
         return tuple(tasks.values())
 
     def spend(self, dry: Pass) -> Spending:
-        """What a dry pass comes to."""
+        """The spending of a dry pass."""
         return self._passed(dry)[0]
 
     def show(self, one: Show) -> tuple[TaskOutcome, ...]:
@@ -114,11 +120,11 @@ class Examiner:
         return self._tasks[index]
 
     def _passed(self, dry: Pass) -> tuple[Spending, tuple[Allocation, ...]]:
-        """The spending and the allocations of a dry pass. Tasks of a clip share it unless the allocator is told what
+        """The spending and the allocations of a dry pass. Tasks of a clip share it unless the allocator gets what
         they ask."""
         task = self._known(dry.index)[dry.task]
-        hears = dry.allocator in _TOLD or dry.allocator in self._engines
-        key = (task.clip, task.name if hears else "", dry.allocator, dry.budget, dry.step)
+        reads = dry.allocator in _OF_QUERIES or dry.allocator in self.engines
+        key = (task.clip, task.name if reads else "", dry.allocator, dry.budget, dry.step)
         if key not in self._passes:
             self._passes[key] = self._run(task, dry)
         self._passes.move_to_end(key)
@@ -158,11 +164,11 @@ class Examiner:
         as_they_are = {text: text for text in task.standing}
         said = dict(zip((watch.text for watch in task.watches), task.reworded, strict=True)) if task.reworded else {}
         others = {"learned-no-text": {}, "learned-reworded": as_they_are | said}
-        if name in self._engines or name in LEARNED:
-            engine = self._engines.get("learned" if name in others else name)
+        if name in self.engines or name in LEARNED:
+            engine = self.engines.get("learned" if name in others else name)
             if engine is None:
                 raise ConfigError(f"the allocator {name} needs an engine; name one with --engine")
-            return _ToldOf(engine, name, others[name]) if name in others else engine
+            return _Reworded(engine, name, others[name]) if name in others else engine
         makers: dict[str, Callable[[], Allocator]] = {
             "fixed": lambda: FixedAllocator(rules),
             "motion": lambda: MotionAllocator(rules),
@@ -235,8 +241,8 @@ class _Baselined:
         """See Allocator."""
 
 
-class _ToldOf:
-    """An allocator that is told of the queries that stand in other words, and of none for which there are no others."""
+class _Reworded:
+    """An allocator that gets the standing queries in other words, and none for which there are no others."""
 
     def __init__(self, allocator: Allocator, name: str, said: Mapping[str, str]) -> None:
         self.name, self._allocator, self._said = name, allocator, said
@@ -244,10 +250,10 @@ class _ToldOf:
 
     async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
         """See Allocator."""
-        told = [
+        reworded = [
             replace(query, question=self._said[query.question]) for query in queries if query.question in self._said
         ]
-        return await self._allocator.allocate(hop, told, grant)
+        return await self._allocator.allocate(hop, reworded, grant)
 
 
 def _sizes(hop: Hop) -> list[tuple[int, int]]:

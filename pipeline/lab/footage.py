@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from allocator_engine.encode import native_tokens
 from allocator_engine.fit import FitRules
-from allocator_engine.train.data import turn
+from allocator_engine.train.data import permuted
 from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
 from pipeline.clock import Clock
 from pipeline.core.hops import HopRules, hops
@@ -36,7 +36,7 @@ MOST_QUESTIONS = 8
 """Watches that stand at once in an episode; of more, each episode draws some."""
 
 MOMENTS = 8
-"""How often a watch is asked in an episode, at most."""
+"""Most times that a watch is asked in an episode."""
 
 LONG_FRAMES = 64
 """Frames of a whole video, at most: a longer one is sampled more thinly."""
@@ -46,7 +46,7 @@ _SEED = 13
 
 
 class Reference(Protocol):
-    """What the frozen MLLM answers to native pictures."""
+    """The frozen MLLM's answers to native pictures."""
 
     def native(self, hops: Sequence[ClipHop], questions: Sequence[str]) -> NDArray[np.float64]:
         """P(yes) against P(no) of each question as each hop ends, NaN where it does not know: `[questions, hops]`.
@@ -178,7 +178,7 @@ class SiteClips:
 
     def episode(self, step: int, index: int) -> Episode:
         """See Clips. A clip that cannot be decoded is logged, and the next one takes its place."""
-        first = turn(len(self.clips), step * self.prompts_per_step + index)
+        first = permuted(len(self.clips), step * self.prompts_per_step + index)
         for offset in range(len(self.clips)):
             clip = self.clips[(first + offset) % len(self.clips)]
             try:

@@ -1,4 +1,4 @@
-"""What an MLLM answers to pictures at native size, kept on disk: it is asked once, however often training comes by."""
+"""An MLLM's answers to pictures at native size, kept on disk: it is asked once, however often training comes by."""
 
 import json
 import math

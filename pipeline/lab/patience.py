@@ -10,14 +10,15 @@ from pipeline.waiting import back_off_s
 T = TypeVar("T")
 
 TRIES = 5
-"""How often an MLLM that has too much to do is asked; its own client has asked a server again before that."""
+"""The number of times that an MLLM with too much to do is asked; its own client has asked a server again before
+that."""
 
 PATIENCE_S = 600.0
 """Least time that an answer may take in the lab, where nobody waits for it."""
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
-    """What `ask` gives in the end. Raises MLLMOverloaded where the last try does, and at once whatever else a try
+    """The result of `ask` in the end. Raises MLLMOverloaded where the last try does, and at once whatever else a try
     raises."""
     for failures in range(1, TRIES):
         try:

@@ -37,7 +37,7 @@ async def spend(
     loop, all of it spent, nothing shown. `standing` are the queries that stand in each hop; tokens are saved for those
     of the last one from the beginning.
 
-    Raises AllocationFailed where a fixed scale had to stand in: figures would be told of the wrong allocator.
+    Raises AllocationFailed where a fixed scale had to stand in: figures would be reported for the wrong allocator.
     """
     mllm = NullMLLM(grid=runtime.rules.grid)
     product = Runtime(
@@ -53,7 +53,7 @@ async def spend(
         if fell_back:
             raise AllocationFailed(
                 f"the allocator {allocator.name} failed on the hop at {hop.start_s:g} s, and a fixed scale in its place"
-                " would be told as its own; `resadapt-allocator check` says what is wrong with its engine"
+                " would be reported as its own; `resadapt-allocator check` says what is wrong with its engine"
             )
         taken_s += runtime.clock.monotonic_s() - began_s
         product.budget.settle(STREAM, allocation.tokens)
@@ -76,7 +76,7 @@ async def show(
     Raises MLLMUnavailable where the MLLM did not answer, and ConfigError for a clip that does not fit into it.
     """
     exam = _TaskExam(mllm, tasks, runtime.clock)
-    given = _Given({hop.start_s: allocation for hop, allocation in zip(hops, allocations, strict=True)})
+    given = GivenAllocations({hop.start_s: allocation for hop, allocation in zip(hops, allocations, strict=True)})
     played = await play(hops, cut, exam, given, pocket, mllm, runtime)
     if played.run.counts.fallbacks or played.run.context.epoch:
         raise ConfigError(
@@ -88,7 +88,7 @@ async def show(
     return tuple(exam.outcome(task, onsets_s) for task in tasks)
 
 
-class _Given:
+class GivenAllocations:
     """Allocations that were decided before, by the start of their hop."""
 
     name = "given"
@@ -129,13 +129,13 @@ class _TaskExam:
         if not due:
             return
         began_s, anchor_s = self._clock.monotonic_s(), context.anchor_s
-        texts = [task.questions[place].told(anchor_s) for place in due]
+        texts = [task.questions[place].at(anchor_s) for place in due]
         said = await patiently(lambda: self._mllm.say(context, texts, MOST_WORDS), self._clock)
         self._seconds[task.name] += self._clock.monotonic_s() - began_s
         for place, text in zip(due, said, strict=True):
             self._grades[task.name][place] = task.questions[place].grade(text, anchor_s)
 
     def outcome(self, task: Task, onsets_s: Mapping[str, Sequence[float]]) -> TaskOutcome:
-        """What became of a task. A question before which nothing was shown is answered wrongly."""
+        """The outcome of a task. A question before which nothing was shown is answered wrongly."""
         events = tuple(match(watch.spans, onsets_s.get(watch.slug, ())) for watch in task.watches)
         return TaskOutcome(tuple(self._grades[task.name]), events, self._seconds[task.name])

@@ -15,6 +15,7 @@ from pipeline.core.state import StreamRun
 from pipeline.errors import ConfigError, NotOwner, SourceStalled, SourceUnavailable, StoreDamaged, StoreUnavailable
 from pipeline.loop import Runtime, watch_stream
 from pipeline.redact import redact_url, scrub
+from pipeline.service.logged import log_watch_events
 from pipeline.service.removed import CLEARED
 from pipeline.service.tap import FrameTap
 from pipeline.sources.base import Notice, Notify, Sampler, Source, SourceCounts, ignore
@@ -134,7 +135,8 @@ class Attachment:
         state = run.state.keeping(watches)
         await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), tuple(events), run.decided_s))
         for event in events:
-            self._runtime.metrics.events.labels(event.type).inc()
+            self._runtime.metrics.event(event)
+        log_watch_events(events)
         run.state, run.counts = state, run.counts.add(events=len(events))
 
     async def _up(self) -> None:
@@ -146,11 +148,12 @@ class Attachment:
 
     async def _lost(self, error: SourceUnavailable) -> None:
         self._failures += 1
-        self._runtime.metrics.losses.labels(self.run.stream_id).inc()
+        self._runtime.metrics.attempts_failed.labels(self.run.stream_id).inc()
         reason = scrub(str(error))
         if self.phase == "lost":
             self._lost_reason = reason  # the newest is what a person can act on
             return
+        self._runtime.metrics.losses.labels(self.run.stream_id, type(error).__name__).inc()
         log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
         self._lost_at_s, self._lost_reason = self._runtime.clock.monotonic_s(), reason
         self._enter("lost")
@@ -173,7 +176,7 @@ class Attachment:
         data = {"stream_s": run.decided_s, **data}
         state, event = run.state.stream_event(run.stream_id, kind, self._runtime.clock.now(), data)
         await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), (event,), run.decided_s))
-        self._runtime.metrics.events.labels(kind).inc()
+        self._runtime.metrics.event(event)
         log.info(kind, stream=run.stream_id, stream_s=run.decided_s)
         run.state, run.counts = state, run.counts.add(events=1)
 

@@ -10,19 +10,21 @@ from typing import Self
 
 import structlog
 
-from pipeline.build import build_sink
+from pipeline.build import build_sink, build_source
 from pipeline.clock import Clock
 from pipeline.config.sinks import SinkConfig
-from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml
+from pipeline.config.site import SiteConfig, StreamConfig, load_site, parse_site, read_yaml
 from pipeline.delivery.history import History
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, StoreUnavailable
+from pipeline.loop import Observe, unobserved
 from pipeline.redact import scrub
 from pipeline.registry.desired import Composer, Desired
 from pipeline.registry.entry import Change
 from pipeline.registry.registry import Registry, Snapshot
 from pipeline.service.exchange import RESTARTING, changed_parts
 from pipeline.service.service import Service
+from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.waiting import first, stop
 
 log = structlog.get_logger()
@@ -38,17 +40,18 @@ class Reconciler:
     entries that cannot run why, by kind and slug.
     """
 
-    def __init__(self, path: Path | None, clock: Clock) -> None:
+    def __init__(self, path: Path | None, clock: Clock, observe: Observe = unobserved) -> None:
         self.path = path
         self.faults: Mapping[tuple[str, str], str] = {}
         self._clock = clock
         self._composer = _composer(path)
-        self.service = Service(self._composer.site, clock, compose=self._open)
+        self.service = Service(self._composer.site, clock, observe=observe, compose=self._open)
         self._registry: Registry | None = None
         self._woken = asyncio.Event()
         self._applied = 0
         self._applying = asyncio.Lock()
         self._tried: dict[str, tuple[SinkConfig, str]] = {}
+        self._judged: dict[str, tuple[StreamConfig, str]] = {}
 
     @property
     def registry(self) -> Registry:
@@ -153,23 +156,48 @@ class Reconciler:
         self._applied = snapshot.generation
 
     async def _compose(self, snapshot: Snapshot) -> SiteConfig:
-        """The site of a snapshot, without the sinks that cannot be built."""
+        """The site of a snapshot, without what cannot be built."""
         desired = await asyncio.to_thread(self._composer.compose, snapshot)
-        unbuilt = await self._unbuilt(snapshot, desired)
-        self.faults = {**desired.faults, **{("sink", slug): reason for slug, reason in unbuilt.items()}}
-        for (kind, slug), reason in self.faults.items():
-            log.error("entry_not_applied", kind=kind, slug=slug, reason=reason)
-        return _without_sinks(desired.site, unbuilt)
+        unbuilt = {
+            **await asyncio.to_thread(self._unbuilt_streams, snapshot, desired),
+            **await self._unbuilt_sinks(snapshot, desired),
+        }
+        faults = {**desired.faults, **unbuilt}
+        for (kind, slug), reason in faults.items():
+            if self.faults.get((kind, slug)) != reason:
+                log.error("entry_not_applied", kind=kind, slug=slug, reason=reason)
+        self.faults = faults
+        streams = {slug: one for slug, one in desired.site.streams.items() if ("stream", slug) not in unbuilt}
+        sinks = {slug: one for slug, one in desired.site.sinks.items() if ("sink", slug) not in unbuilt}
+        return replace(desired.site, streams=streams, sinks=sinks)
 
-    async def _unbuilt(self, snapshot: Snapshot, desired: Desired) -> dict[str, str]:
-        """Why sinks that nobody wrote into the site file cannot be built, by slug."""
+    def _unbuilt_streams(self, snapshot: Snapshot, desired: Desired) -> dict[tuple[str, str], str]:
+        """Why streams that no site file says cannot be opened, whatever is tried. Each is judged once as it is."""
+        streams = desired.site.streams
+        added = {slug for slug in streams if snapshot.entries["stream", slug].file is None}
+        for slug in added:
+            if self._judged.get(slug, (None, ""))[0] != streams[slug]:
+                self._judged[slug] = streams[slug], self._fault_of_stream(slug, streams[slug], desired.site)
+        self._judged = {slug: judged for slug, judged in self._judged.items() if slug in added}
+        return {("stream", slug): reason for slug, (_, reason) in self._judged.items() if reason}
+
+    def _fault_of_stream(self, slug: str, stream: StreamConfig, site: SiteConfig) -> str:
+        try:
+            require_mllm_or_yard(self.raw, replace(site, streams={slug: stream}))
+            build_source(slug, stream, self._clock, 0.0)
+        except ConfigError as error:
+            return scrub(str(error))
+        return ""
+
+    async def _unbuilt_sinks(self, snapshot: Snapshot, desired: Desired) -> dict[tuple[str, str], str]:
+        """Why sinks that no site file says cannot be built. Each is tried once as it is configured."""
         sinks = desired.site.sinks
-        added = {slug: entry for slug, entry in snapshot.of("sink").items() if entry.file is None and slug in sinks}
+        added = {slug for slug, entry in snapshot.of("sink").items() if entry.file is None and slug in sinks}
         for slug in added:
             if self._tried.get(slug, (None, ""))[0] != sinks[slug]:
                 self._tried[slug] = sinks[slug], await self._fault_of(slug, sinks[slug])
         self._tried = {slug: tried for slug, tried in self._tried.items() if slug in added}
-        return {slug: reason for slug, (_, reason) in self._tried.items() if reason}
+        return {("sink", slug): reason for slug, (_, reason) in self._tried.items() if reason}
 
     async def _fault_of(self, slug: str, config: SinkConfig) -> str:
         try:
@@ -180,9 +208,8 @@ class Reconciler:
 
 
 def _composer(path: Path | None) -> Composer:
-    raw = read_yaml(path) if path else {}
-    return Composer(load_site(path) if path else parse_site({}), raw, path.resolve() if path else None)
-
-
-def _without_sinks(site: SiteConfig, slugs: Mapping[str, str]) -> SiteConfig:
-    return replace(site, sinks={slug: sink for slug, sink in site.sinks.items() if slug not in slugs})
+    if path is None:
+        return Composer(parse_site({}), {}, None)
+    site, raw = load_site(path), read_yaml(path)
+    require_mllm_or_yard(raw, site)
+    return Composer(site, raw, path.resolve())

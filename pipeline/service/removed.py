@@ -11,6 +11,7 @@ from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamState
 from pipeline.delivery.store import Store, StoredStream
 from pipeline.loop import Committer
+from pipeline.service.logged import log_watch_events
 
 log = structlog.get_logger()
 
@@ -42,5 +43,5 @@ async def _clear(slug: str, stored: StoredStream, outbox: Committer, clock: Cloc
         return
     after, events = retire(state.lineage, slug, state.watches, (), stored.resume_s, clock.now(), reason)
     if events:
-        log.info("watches_of_stopped_stream_cleared", stream=slug, watches=len(events), reason=reason)
         await outbox.commit(Decision(slug, state.keeping(after).to_json(), tuple(events), stored.resume_s))
+        log_watch_events(events)

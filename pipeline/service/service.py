@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -27,7 +28,7 @@ from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay, SinkCounts
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
-from pipeline.loop import Runtime
+from pipeline.loop import Observe, Runtime, unobserved
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
 from pipeline.service.attachment import Attachment, EndReason
@@ -59,8 +60,8 @@ class Service:
 
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
     cannot be opened at first is given up instead of being tried for ever, and so is a store or MLLM that is away at the
-    start. `compose` gives the site to begin with once the store is open. `left` says after draining how many events
-    wait in the store, by sink; `on_commit` is called when decisions have become durable.
+    start. `observe` is called after every hop, `on_commit` when decisions have become durable. `compose` gives the site
+    to begin with once the store is open. `left` says after draining how many events wait in the store, by sink.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Service:
         clock: Clock,
         extra_sinks: Sequence[Sink] = (),
         insist: bool = True,
+        observe: Observe = unobserved,
         compose: Callable[[Store], Awaitable[SiteConfig]] | None = None,
     ) -> None:
         self.site = site
@@ -77,6 +79,7 @@ class Service:
         self.on_commit: Callable[[], None] = lambda: None
         self._clock = clock
         self._insist = insist
+        self._observe = observe
         self._compose = compose
         self._hurried = asyncio.Event()
         self._sinks = SinkSet(clock, extra_sinks)
@@ -164,6 +167,11 @@ class Service:
         live = self._lost is None and silent_s <= STUCK_S
         return Health(live, live and self._phase == "serving" and not outage, self._phase, tuple(troubles))
 
+    @property
+    def runtime(self) -> Runtime:
+        """What the streams share; once it has been entered."""
+        return self._runtime
+
     async def reconcile(self, site: SiteConfig, retry: bool = True) -> None:
         """Make what runs that of `site`, and return when it is so; see `begin_reconciling`."""
         await (await self.begin_reconciling(site, retry))
@@ -178,7 +186,8 @@ class Service:
         changed = changed_parts(self.site, site, RESTARTING)
         if changed:
             raise ConfigError(f"{', '.join(changed)} changed; that needs a restart of the process")
-        check_names(site, self._clock)
+        new = {slug: stream for slug, stream in site.streams.items() if self.site.streams.get(slug) != stream}
+        check_names(replace(site, streams=new), self._clock)
         async with self._reconciling:
             if self._closing:
                 return asyncio.gather()
@@ -282,6 +291,7 @@ class Service:
             mllm=mllm,
             outbox=outbox,
             metrics=self.metrics,
+            observe=self._observe,
         )
 
     def _start(self, slug: str, stream: StreamConfig) -> StreamSupervisor:

@@ -78,6 +78,7 @@ class DecodeThread:
         self.packet_s: float | None = None
         self.picture_s: float | None = None
         self.keys = 0
+        self._waited_s = 0.0
         self._to = state
         self._address = state.address
         self._clock = state.clock
@@ -181,16 +182,19 @@ class DecodeThread:
     def _packets(self, connection: Connection) -> Iterator[VideoPacket]:
         """The packets of its video. A recording is read on behind damage, a live stream is not."""
         container, failed = connection.container, 0
+        began_s = self._clock.monotonic_s()
         while True:
             try:
                 # Of a live stream all packets, for sound shows that the camera is there.
                 for packet in container.demux() if self.live else container.demux(connection.video):
                     failed = 0
                     now_s = self.heard_s = self._clock.monotonic_s()
+                    self._waited_s += now_s - began_s
                     if packet.stream.index == connection.video.index:
                         self.packet_s = now_s
                         self._to.rhythm.beat(now_s)
                         yield cast("VideoPacket", packet)
+                    began_s = self._clock.monotonic_s()
                 return
             except av.error.InvalidDataError:
                 failed += 1
@@ -207,7 +211,7 @@ class DecodeThread:
         seq = counts.decoded
         counts.decoded += 1
         counts.corrupt += verdict == "damaged"
-        pts_s = timeline.place(media_s, arrival_s)
+        pts_s = timeline.place(media_s, arrival_s, self._waited_s)
         counts.discontinuities, counts.restamped = timeline.discontinuities, timeline.restamped
         self._tell(self._to.findings.picture(pts_s, verdict, timeline.lie))
         if verdict != "sound" and self._to.options.on_corrupt == "drop":
@@ -240,6 +244,7 @@ class DecodeThread:
             if self.ring.closed:
                 raise RingClosed
             self._clock.wait(min(rest_s, WAIT_STEP_S))
+            self._waited_s += min(rest_s, WAIT_STEP_S)
             self.heard_s = self.packet_s = self.picture_s = self._clock.monotonic_s()
 
 

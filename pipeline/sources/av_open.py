@@ -90,8 +90,16 @@ class AvOptions:
         """The hardware device type to try, None for software. `auto` means CUDA where an NVIDIA device node exists."""
         if self.hwaccel != "auto":
             return None if self.hwaccel == "none" else self.hwaccel
-        present = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-ctrl").exists()
-        return "cuda" if present and "cuda" in hwdevices_available() else None
+        return "cuda" if has_device("cuda") and "cuda" in hwdevices_available() else None
+
+
+def has_device(kind: str) -> bool:
+    """Whether this machine has device nodes of an FFmpeg device type; True for types of which that is not known."""
+    if kind == "cuda":
+        return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-ctrl").exists()
+    if kind in ("vaapi", "qsv", "drm", "vulkan"):
+        return any(Path("/dev/dri").glob("renderD*"))
+    return True
 
 
 @dataclass(frozen=True, slots=True)

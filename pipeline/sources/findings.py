@@ -31,7 +31,7 @@ class Findings:
         if lie is not None and self._first(RESTAMPED):
             yield Notice(
                 RESTAMPED,
-                f"its time stamps {lie}; pictures are placed by when they arrive",
+                f"its time stamps {lie}; pictures are placed by arrival, those of a recording by its frame rate",
                 "look for newer firmware, set the camera's clock by NTP, or start the camera anew",
             )
 

@@ -34,6 +34,10 @@ WINDOWS: Final = 3
 or a hold-up on the network is over sooner."""
 
 
+IDLE: Final = 0.2
+"""A reader that waits for less than this part of a window is what holds things up; it cannot tell how they come."""
+
+
 class Timeline:
     """Places the frames of a stream, in presentation order, on one axis of stream seconds that never runs backwards.
 
@@ -67,7 +71,8 @@ class Timeline:
         self._stamp_arrival_s = 0.0
         self._repeats = 0
         self._jumps: deque[float] = deque(maxlen=JUMPS)
-        self._window: tuple[float, float] | None = None
+        self._window: tuple[float, float, float | None] | None = None
+        self._waited_s: float | None = None
         self._odd_windows = 0
 
     @property
@@ -100,9 +105,11 @@ class Timeline:
         if not live:
             self._last_s = resume_s
 
-    def place(self, media_s: float | None, arrival_s: float) -> float:
-        """Stream seconds of the next frame; `media_s` is its PTS in seconds (None if it has none). `stamped` says
-        afterwards whether its time rests on that."""
+    def place(self, media_s: float | None, arrival_s: float, waited_s: float | None = None) -> float:
+        """Stream seconds of the next frame; `media_s` is its PTS in seconds (None if it has none), `waited_s` how long
+        its reader has waited for packets so far (None if that is not known). `stamped` says afterwards whether its time
+        rests on its PTS."""
+        self._waited_s = waited_s
         self.stamped = media_s is not None and self.lie is None
         if media_s is None or self.lie is not None:
             self.restamped += media_s is not None
@@ -126,7 +133,7 @@ class Timeline:
             self._shift_s = -(media_s if self._origin_s is None else self._origin_s)
             if self._placed and media_s + self._shift_s <= (self._last_s or 0.0):  # behind frames that had no stamps
                 self._shift_s = self._next_s(arrival_s) - media_s
-        self._window = (media_s, arrival_s)
+        self._window = (media_s, arrival_s, self._waited_s)
         return self._moved(media_s, arrival_s)
 
     def _moved(self, media_s: float, arrival_s: float) -> float:
@@ -148,7 +155,7 @@ class Timeline:
         if not self._continuous(media_s, before_s, arrival_s) or (self._repeats and behind_s > LAG_S):
             self.discontinuities += 1
             self._shift_s = self._next_s(arrival_s) - media_s
-            self._window = (media_s, arrival_s)
+            self._window = (media_s, arrival_s, self._waited_s)
             self._jumps.append(arrival_s)
             if self._live and len(self._jumps) == JUMPS and arrival_s - self._jumps[0] <= JUMPS_S:
                 self.lie = "jump"
@@ -158,15 +165,18 @@ class Timeline:
 
     def _compare(self, media_s: float, arrival_s: float) -> None:
         """Compare the pace of the time stamps with that of arrival."""
-        began_media_s, began_s = self._window or (media_s, arrival_s)
+        began_media_s, began_s, began_waited_s = self._window or (media_s, arrival_s, None)
         passed_s = arrival_s - began_s
         if not self._live or passed_s < WINDOW_S:
+            return
+        self._window = (media_s, arrival_s, self._waited_s)
+        if began_waited_s is not None and (self._waited_s or 0.0) - began_waited_s < IDLE * passed_s:
+            self._odd_windows = 0
             return
         odd = not passed_s / 2 <= media_s - began_media_s <= 2 * passed_s
         self._odd_windows = self._odd_windows + 1 if odd else 0
         if self._odd_windows == WINDOWS:
             self.lie = "run too slow" if media_s - began_media_s < passed_s else "run too fast"
-        self._window = (media_s, arrival_s)
 
     def _continuous(self, media_s: float, before_s: float, arrival_s: float) -> bool:
         step_s = media_s - before_s

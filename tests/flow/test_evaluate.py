@@ -84,7 +84,7 @@ async def test_a_dry_pass_grants_and_spends_what_the_loop_does(source, kind, mon
     hops, table = as_hops(source.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
     pocket, dry, wet = purse(NATIVE, 112, SECONDS, 0.2, 0), Noting(), Noting()
     allocations, _ = await spend(hops, always("is it so?", hops), dry, pocket, table)
-    monkeypatch.setattr("pipeline.lab.trial._Given", lambda allocations: wet)
+    monkeypatch.setattr("pipeline.lab.trial.GivenAllocations", lambda allocations: wet)
     await show(hops, allocations, [task], pocket, NullMLLM(grid=grid()), table)
     assert wet.noted == dry.noted
     assert len(wet.noted) == len(hops)
@@ -206,7 +206,7 @@ def test_each_allocator_hears_what_stands_when_it_stands(examiner, monkeypatch):
 
     def heard(name: str, task) -> list[tuple[str, ...]]:
         engine = Hearing()
-        monkeypatch.setitem(examiner._engines, "learned", engine)
+        monkeypatch.setitem(examiner.engines, "learned", engine)
         examiner.spend(Pass(0, task.name, name, 0.3, 0))
         return engine.heard
 

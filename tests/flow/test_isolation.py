@@ -42,8 +42,7 @@ async def test_a_thousand_watches_share_one_look() -> None:
 
 def as_long_as(mllm: TransformersMLLM, text: str, tokens: int = 64) -> str:
     """The text with as many dots behind it as make it so many tokens long, so that the shapes are equal."""
-    assert mllm._reader
-    while len(mllm._reader.tokens(text)) < tokens:
+    while len(mllm.reader.tokens(text)) < tokens:
         text += "."
-    assert len(mllm._reader.tokens(text)) == tokens
+    assert len(mllm.reader.tokens(text)) == tokens
     return text

@@ -1,6 +1,7 @@
 """The learned allocator: what an engine proposes, for many streams at once, inside every grant."""
 
 import asyncio
+import math
 import threading
 from types import SimpleNamespace
 
@@ -84,8 +85,23 @@ async def test_questions_are_heard_once_each_however_many_watches_ask_them():
 async def test_frames_get_the_scales_that_the_engine_proposes():
     allocator = learned()
     await begin(allocator, plain(255))
-    allocation = await allocator.allocate(hop(9.0, plain(255), plain(128), plain(0)), QUERIES, 10_000)
+    allocation = await allocator.allocate(hop(9.0, plain(255), plain(128), plain(0)), QUERIES, 1000)
     assert [(s.frames, s.height, s.width) for s in allocation.segments] == [((0,), 256, 448), ((1,), 128, 224)]
+
+
+@pytest.mark.parametrize(("grant", "shown"), [(4 * 112, True), (4 * 112 - 1, False)])
+async def test_an_ample_grant_is_spent_whatever_the_engine_says(grant, shown):
+    """An engine is told no difference above four times the native tokens; what it saves there nobody asked for."""
+    for allocator, spends in ((learned(), shown), (learned(ample=math.inf), False)):
+        await begin(allocator, plain(0))
+        assert bool((await allocator.allocate(hop(9.0, plain(0)), QUERIES, grant)).segments) is spends
+
+
+async def test_what_is_found_with_an_ample_grant_does_not_depend_on_other_watches():
+    alone, among = learned(), learned()
+    for second, level in enumerate((0, 90, 0, 255, 10)):
+        seen = hop(float(second), plain(level))
+        assert await alone.allocate(seen, QUERIES[:1], 4000) == await among.allocate(seen, QUERIES, 4000)
 
 
 async def test_the_engine_is_shown_the_hop_the_questions_the_grant_and_what_it_remembered():
@@ -243,7 +259,7 @@ async def test_streams_that_ask_within_the_deadline_share_a_call():
             asyncio.create_task(together.allocate(hop(float(second), plain(60 * i), stream_id=str(i)), QUERIES, 1000))
             for i in range(5)
         ]
-        await waiting(together._batcher, 5)
+        await waiting(together.batcher, 5)
         assert engine_.calls == [5] * second
         clock.advance(0.002)
         allocations = await asyncio.gather(*asks)
@@ -289,7 +305,7 @@ async def test_an_asker_that_leaves_takes_nobody_along():
     asks = [
         asyncio.create_task(allocator.allocate(hop(0.0, plain(1), stream_id=str(i)), QUERIES, 100)) for i in range(3)
     ]
-    await waiting(allocator._batcher, 3)
+    await waiting(allocator.batcher, 3)
     asks[0].cancel()
     await asyncio.sleep(0)
     clock.advance(0.002)
@@ -300,7 +316,7 @@ async def test_an_asker_that_leaves_takes_nobody_along():
 
 async def test_every_call_is_told_with_its_hops():
     heard: list[tuple[int, float]] = []
-    allocator = learned(clock=ManualClock(), batching=Batching(most=3), told=lambda *call: heard.append(call))
+    allocator = learned(clock=ManualClock(), batching=Batching(most=3), on_call=lambda *call: heard.append(call))
     hops = [hop(0.0, plain(1), stream_id=str(i)) for i in range(3)]
     await asyncio.gather(*(allocator.allocate(one, QUERIES, 100) for one in hops))
     assert heard == [(3, 0.0)]
@@ -383,7 +399,7 @@ def test_opening_an_engine_that_does_not_fit_refuses_to_start():
 
 async def waiting(batcher: Batcher, count: int) -> None:
     """Return when so many asks wait: looking and embedding happen in threads."""
-    while len(batcher._waiting) < count:
+    while batcher.waiting < count:
         await asyncio.sleep(0.001)
     for _ in range(10):  # turns of the loop, in which the batcher begins to wait for its deadline
         await asyncio.sleep(0)

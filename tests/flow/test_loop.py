@@ -103,8 +103,7 @@ async def test_a_hop_that_could_not_be_asked_is_skipped_and_the_next_one_sees_it
     assert (run.counts.hops, run.counts.skipped, run.counts.answers) == (3, 1, 2)
     assert mllm.asked[-1][0].segments == run.context.segments
     assert sum(mllm.sent) <= run.counts.spent
-    skipped = runtime.metrics.skipped.labels("yard", type(failure).__name__)
-    assert skipped._value.get() == 1
+    assert runtime.metrics.value("hops_skipped_total", stream="yard", reason=type(failure).__name__) == 1
 
 
 async def test_a_context_the_mllm_has_lost_is_charged_before_it_is_sent_again():

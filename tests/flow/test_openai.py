@@ -523,9 +523,9 @@ async def test_too_long_a_prompt_is_told_with_the_numbers_and_what_to_do(mllm: O
 
 
 async def test_a_context_above_the_bound_is_not_sent(server: MLLMServer) -> None:
-    async with started(server, max_prompt_tokens=17) as mllm:
-        with pytest.raises(MLLMUnavailable, match=r"18 vision tokens .* 17 tokens") as error:
-            await mllm.ask(seconds(3), [GATE])
+    async with started(server, max_prompt_tokens=256) as mllm:
+        with pytest.raises(MLLMUnavailable, match=r"258 vision tokens .* 256 tokens") as error:
+            await mllm.ask(seconds(43), [GATE])
         assert not error.value.sent
         assert server.asked == []
 

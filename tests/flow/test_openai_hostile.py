@@ -160,6 +160,17 @@ async def test_one_strange_reply_of_many_ends_the_ask_and_not_the_stream(mllm: O
     assert len((await mllm.ask(seconds(2), MANY[:4])).answers) == 4
 
 
+async def test_a_server_that_counts_too_many_tokens_takes_no_room_from_other_streams(
+    mllm: OpenAIMLLM, server: MLLMServer
+) -> None:
+    await mllm.ask(seconds(2, "other"), [GATE])
+    reply = json.dumps(completion({"yes": 0.9}) | {"model": MODEL, "usage": {"prompt_tokens": 10**9}}).encode()
+    server.habits.next.append(Turn(200, reply))
+    await mllm.ask(seconds(2), [GATE])
+    assert mllm.pending(seconds(2, "other")) == 0
+    assert mllm.room(seconds(2, "other")).tokens > 10_000
+
+
 @pytest.mark.parametrize("value", ["0", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "0.0001", "-1e9"])
 async def test_a_busy_server_is_not_asked_again_at_once_whatever_it_says(server: MLLMServer, value: str) -> None:
     clock = ManualClock()

@@ -185,7 +185,7 @@ async def test_a_commit_cancelled_while_it_is_written_ends_when_that_is_settled(
     faulty.gate = Future()
     outbox = Outbox(faulty, SystemClock(), group_s=0.0)
     commit = asyncio.create_task(outbox.commit(decision(1)))
-    await until(lambda: outbox._attempt is not None)
+    await until(lambda: outbox.writing)
     commit.cancel()
     await asyncio.sleep(0.05)
     assert not commit.done()
@@ -260,7 +260,7 @@ async def test_closing_does_not_wait_for_a_try_that_hangs(faulty):
     faulty.gate = Future()
     outbox = Outbox(faulty, SystemClock(), group_s=0.0)
     commit = asyncio.create_task(outbox.commit(decision(1)))
-    await until(lambda: outbox._attempt is not None)
+    await until(lambda: outbox.writing)
     async with asyncio.timeout(5):
         await outbox.close(deadline_s=0.1)
         with pytest.raises(StoreUnavailable, match="closed before"):

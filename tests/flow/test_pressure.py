@@ -47,7 +47,7 @@ def streams(runtime: Runtime, count: int) -> list[StreamRun]:
 
 
 def restarts(runtime: Runtime, run: StreamRun, reason: str) -> float:
-    return float(runtime.metrics.context_reanchors.labels(run.stream_id, reason)._value.get())
+    return runtime.metrics.value("context_reanchors_total", stream=run.stream_id, reason=reason)
 
 
 async def test_streams_that_share_a_small_cache_restart_early_and_evict_nobody() -> None:

@@ -60,7 +60,7 @@ def shown(mllm: TransformersMLLM, stream_id: str = "yard") -> Context:
 
 def plainly(mllm: TransformersMLLM, now: Context, question: str, most: int) -> str:
     """The whole prompt in one pass, for each token anew."""
-    reader, said = mllm._reader, []
+    reader, said = mllm.reader, []
     assert reader
     with torch.inference_mode():
         while len(said) < most:
@@ -137,14 +137,14 @@ async def test_a_cut_answer_is_the_beginning_of_the_whole_one() -> None:
 @pytest.mark.usefixtures("xgrammar")
 async def test_no_chat_markup_is_ever_said_inside_a_string() -> None:
     async with started(tiny()) as mllm:
-        reader = mllm._reader
+        reader = mllm.reader
         assert reader
         mask = reader.grammars.mask({"type": "string"}, 1)
         mask.accept(0, reader.tokens('"')[0])
         allowed = torch.isfinite(mask.apply(torch.zeros(1, 512), [0])[0]).nonzero().flatten().tolist()
         assert reader.tokens("a")[0] in allowed
         assert not {reader.tokens(special)[0] for special in ("<|im_end|>", "<|image_pad|>", "<think>")} & {*allowed}
-        assert max(allowed) < len(reader._tokenizer)
+        assert max(allowed) < len(reader.tokenizer)
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"enum": []}, {"$ref": "#/nowhere"}])

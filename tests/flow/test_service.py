@@ -113,7 +113,7 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
     sink = MemorySink("memory")
     live = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
     async with Service(site_of(tmp_path, {"a": live, "b": live}), SystemClock(), [sink]) as service:
-        allocate, failures = service._runtime.allocator.allocate, []
+        allocate, failures = service.runtime.allocator.allocate, []
 
         async def failing_once(hop, queries, grant):
             if hop.stream_id == "a" and not failures:
@@ -121,9 +121,9 @@ async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobod
                 raise RuntimeError("a defect")
             return await allocate(hop, queries, grant)
 
-        monkeypatch.setattr(service._runtime.allocator, "allocate", failing_once)
+        monkeypatch.setattr(service.runtime.allocator, "allocate", failing_once)
         await until(lambda: "watch.opened" in types(sink, "a") and "watch.opened" in types(sink, "b"))
-        assert service.metrics.crashes.labels("a")._value.get() == 1
+        assert service.metrics.value("stream_crashes_total", stream="a") == 1
         assert types(sink, "b").count("stream.attached") == 1
 
 
@@ -176,7 +176,7 @@ async def test_a_service_keeps_trying_and_tells_once(tmp_path):
     sink = MemorySink("memory")
     site = site_of(tmp_path, {"gate": "rtsp://u:s3cret@127.0.0.1:1/yard?token=s3cret"})
     async with Service(site, SystemClock(), [sink]) as service:
-        await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 3)
+        await until(lambda: service.metrics.value("stream_losses_total", stream="gate") >= 3)
     assert types(sink, "gate") == ["stream.attached", "mllm.meaningless", "stream.lost", "stream.ended"]
 
 
@@ -202,7 +202,7 @@ async def test_credentials_stay_out_of_events_store_and_logs(tmp_path, caplog, u
     sink = MemorySink("memory")
     site = site_of(tmp_path, {"gate": url})
     async with Service(site, SystemClock(), [sink]) as service:
-        await until(lambda: service.metrics.losses.labels("gate")._value.get() >= 1)
+        await until(lambda: service.metrics.value("stream_losses_total", stream="gate") >= 1)
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"s3cret" not in written
     assert "s3cret" not in caplog.text + repr(sink.events)
@@ -244,7 +244,7 @@ async def test_what_goes_wrong_with_the_mllm_is_seen_in_a_scrape(tmp_path, unuse
         site = site_of(tmp_path, {}, mllm=mllm, metrics={"port": unused_tcp_port})
         async with Service(site, SystemClock()) as service:
             server.habits.next.append(Turn(429, headers={"Retry-After": "0"}))
-            await service._runtime.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
+            await service.runtime.mllm.ask(context(segment(GRIDS["qwen3_vl"], 0.0)), [WatchQuery("car", "a car?")])
             url = f"http://127.0.0.1:{unused_tcp_port}/metrics"
             text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
     assert "# TYPE resadapt_mllm_trouble_total counter" in text
@@ -260,7 +260,7 @@ async def test_a_hop_that_hangs_is_cut_at_the_drain_deadline_and_decided_after_t
         async def hang(context, queries, limit=None):
             await asyncio.sleep(3600)
 
-        monkeypatch.setattr(service._runtime.mllm, "ask", hang)
+        monkeypatch.setattr(service.runtime.mllm, "ask", hang)
         await until(lambda: "mllm.meaningless" in types(sink, "gate"))
     assert "watch.opened" not in types(sink, "gate")
     assert "watch.opened" in types(await run_to_the_end(site), "gate")

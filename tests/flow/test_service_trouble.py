@@ -149,7 +149,7 @@ async def test_a_drain_that_is_hurried_ends_at_once(tmp_path, monkeypatch):
             async def hang(context, queries, limit=None):
                 await asyncio.sleep(3600)
 
-            monkeypatch.setattr(service._runtime.mllm, "ask", hang)
+            monkeypatch.setattr(service.runtime.mllm, "ask", hang)
             await until(lambda: "mllm.meaningless" in types(sink, "gate"))
             asyncio.get_running_loop().call_later(0.3, service.hurry)
     assert "stream.ended" not in types(sink, "gate")

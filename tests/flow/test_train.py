@@ -99,7 +99,7 @@ def test_a_site_learns_without_labels_and_asks_about_native_pictures_once(run, t
     records = logged(tmp_path / "work")
     assert [record["phase"] for record in records] == ["grounding", "capo", "capo"]
     assert [record["reward_kind"] for record in records[1:]] == ["dense", "dense"]
-    assert records[0]["turns"] > 0, "what the MLLM itself says of each second is learned to be foreseen"
+    assert records[0]["transitions"] > 0, "what the MLLM itself says of each second is learned to be foreseen"
     assert load(tmp_path / "out" / "allocator.safetensors").notes["mllm_name"] == f"transformers:{tiny()}"
     (tmp_path / "work" / "capo.state").unlink()
     assert run(*site(footage, f"transformers:{tiny()}", steps=3))[0] == 0

@@ -410,7 +410,7 @@ async def test_memory_that_runs_out_is_overload_and_leaves_nothing_half_read(
         await mllm.ask(now, QUERIES)
         longer = now.append([segment(mllm.info.grid, 1.0)])
         with monkeypatch.context() as patch:
-            patch.setattr(reader.PromptReader, "_log_odds", failing(error))
+            patch.setattr(reader.PromptReader, "log_odds", failing(error))
             with pytest.raises(MLLMOverloaded, match="max_cache_tokens"):
                 await mllm.ask(longer, QUERIES)
         assert mllm.counters.out_of_memory == 1
@@ -425,7 +425,7 @@ async def test_any_failure_takes_the_streams_cache_with_it_and_no_other(monkeypa
         expected = scores(await mllm.ask(mine, QUERIES))
         await mllm.ask(other, QUERIES)
         with monkeypatch.context() as patch:
-            patch.setattr(reader.PromptReader, "_log_odds", failing(RuntimeError("a kernel failed")))
+            patch.setattr(reader.PromptReader, "log_odds", failing(RuntimeError("a kernel failed")))
             with pytest.raises(RuntimeError, match="a kernel failed"):
                 await mllm.ask(mine, QUERIES)
         assert (mllm.pending(mine), mllm.pending(other)) == (mine.tokens, 0)
@@ -433,7 +433,7 @@ async def test_any_failure_takes_the_streams_cache_with_it_and_no_other(monkeypa
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("fails", ["extend", "_log_odds"])
+@pytest.mark.parametrize("fails", ["extend", "log_odds"])
 async def test_a_failure_with_segments_aside_leaves_nothing_of_them(
     family: str, fails: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

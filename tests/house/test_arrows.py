@@ -51,7 +51,7 @@ ROOT_FILES = {
 }
 """What stands at the root of a package because every room needs it. Anything else has a room."""
 
-YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.demo"}
+YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.yard_demo"}
 """The product's two doors to the demo world."""
 
 DOORS = {

@@ -72,7 +72,7 @@ async def embedded() -> AsyncIterator[TransformersMLLM]:
 
 @pytest.fixture
 def engine(mllm: VllmMLLM) -> "VllmEngine":
-    return mllm._running.now()
+    return mllm.supervisor.now()
 
 
 def mixed(mllm: VllmMLLM | TransformersMLLM, seconds: int, start_s: float = 0.0) -> list[Segment]:
@@ -130,7 +130,7 @@ async def test_pictures_that_the_engine_has_lost_are_sent_again(
     shown = context(*mixed(mllm, 4), stream_id=stream_id)
     before = scores(await mllm.ask(shown, QUERIES[:2]))
     resent = mllm.counters.resent
-    await engine._llm.engine_core.reset_mm_cache_async()
+    await engine.llm.engine_core.reset_mm_cache_async()
     assert scores(await mllm.ask(shown, QUERIES[:2])) == pytest.approx(before, abs=1e-3)
     assert mllm.counters.resent == resent + 1, "pixels travel once: without them vLLM could not answer"
 
@@ -141,7 +141,7 @@ async def test_a_prefix_gone_behind_our_back_is_counted_and_read_again(
     shown = context(*mixed(mllm, 6), stream_id=stream_id)
     before = scores(await mllm.ask(shown, QUERIES[:2]))
     evicted = mllm.counters.evicted
-    assert await engine._llm.reset_prefix_cache()
+    assert await engine.llm.reset_prefix_cache()
     assert mllm.pending(shown) == 0
     answers = await mllm.ask(shown, QUERIES[:2])
     assert mllm.counters.evicted == evicted + 1
@@ -154,14 +154,14 @@ async def test_an_ask_that_takes_too_long_is_aborted(
 ) -> None:
     shown = context(*mixed(mllm, 6), stream_id=stream_id)
     with monkeypatch.context() as impatient, pytest.raises(MLLMTimeout, match=r"timeout_s = 0\.001"):
-        impatient.setattr(mllm, "_timeout_s", 0.001)
+        impatient.setattr(mllm, "settings", replace(mllm.settings, timeout_s=0.001))
         await mllm.ask(shown, QUERIES)
     assert engine.unfinished == 0
     assert mllm.pending(shown) == shown.tokens
-    assert mllm._running._check is not None, "it is seen to whether the engine answers at all"
+    assert mllm.supervisor.doubted, "it is seen to whether the engine answers at all"
     assert len(scores(await mllm.ask(shown, QUERIES))) == len(QUERIES), "and meanwhile it is asked by others"
-    await until(lambda: mllm._running._check is None, "the engine is no longer doubted")
-    assert mllm._running.now() is engine
+    await until(lambda: not mllm.supervisor.doubted, "the engine is no longer doubted")
+    assert mllm.supervisor.now() is engine
 
 
 async def test_an_engine_that_pauses_is_asked_on_and_not_replaced(
@@ -170,13 +170,13 @@ async def test_an_engine_that_pauses_is_asked_on_and_not_replaced(
     shown = context(*mixed(mllm, 5), stream_id=stream_id)
     with stopped(core()):
         with monkeypatch.context() as impatient, pytest.raises(MLLMTimeout):
-            impatient.setattr(mllm, "_timeout_s", 1.0)
+            impatient.setattr(mllm, "settings", replace(mllm.settings, timeout_s=1.0))
             await mllm.ask(shown, QUERIES)
         assert engine.unfinished == 0
         asking = await under_way(mllm, engine, shown, QUERIES)
     answers = await asking
-    await until(lambda: mllm._running._check is None, "the engine is no longer doubted")
-    assert mllm._running.now() is engine
+    await until(lambda: not mllm.supervisor.doubted, "the engine is no longer doubted")
+    assert mllm.supervisor.now() is engine
     assert scores(await mllm.ask(shown, QUERIES)) == pytest.approx(scores(answers), abs=1e-3)
 
 
@@ -191,7 +191,7 @@ async def test_a_cancelled_ask_leaves_no_request_behind(mllm: VllmMLLM, engine: 
 async def test_more_asks_than_the_queue_holds_are_refused(
     mllm: VllmMLLM, stream_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mllm, "_max_queue", 2)
+    monkeypatch.setattr(mllm, "settings", replace(mllm.settings, max_queue=2))
     contexts = [context(*mixed(mllm, 2), stream_id=f"{stream_id} {number}") for number in range(3)]
     asked = await asyncio.gather(*(mllm.ask(one, QUERIES) for one in contexts), return_exceptions=True)
     assert [type(one) for one in asked] == [Answers, Answers, MLLMOverloaded]
@@ -246,9 +246,9 @@ async def test_an_engine_that_hangs_is_named_and_replaced(
     before = scores(await mllm.ask(shown, QUERIES))
     hanging = core()
     with stopped(hanging), monkeypatch.context() as impatient:
-        impatient.setattr(mllm._running, "_care", replace(mllm._running._care, patience_s=2.0))
+        impatient.setattr(mllm.supervisor, "hooks", replace(mllm.supervisor.hooks, patience_s=2.0))
         with monkeypatch.context() as hasty, pytest.raises(MLLMTimeout):
-            hasty.setattr(mllm, "_timeout_s", 2.0)
+            hasty.setattr(mllm, "settings", replace(mllm.settings, timeout_s=2.0))
             await mllm.ask(shown, QUERIES)
         with pytest.raises(EngineGone, match="answers nobody and is being started again"):
             await mllm.ask(shown, QUERIES)
@@ -283,7 +283,7 @@ async def under_way(
 ) -> asyncio.Task[Answers]:
     """An ask that has reached the engine, or has ended before it could."""
     asking = asyncio.create_task(mllm.ask(shown, queries))
-    await until(lambda: (mllm._unfinished and engine.unfinished) or asking.done(), "the ask reaches the engine")
+    await until(lambda: (mllm.unfinished and engine.unfinished) or asking.done(), "the ask reaches the engine")
     return asking
 
 

@@ -33,7 +33,7 @@ HOSTILE_URLS = [
 
 
 def admission(**config):
-    return Admission(ApiConfig(**config), {}, SystemClock())
+    return Admission(ApiConfig(**config), {"mllm": "null"}, SystemClock())
 
 
 def refused(admission, kind, spec):
@@ -130,3 +130,8 @@ def test_references_that_the_site_offers_are_let_in_and_kept_as_they_are(monkeyp
     assert "s3cret" not in json.dumps(spec)
     monkeypatch.delenv("CAMERA_PASSWORD")
     assert "CAMERA_PASSWORD is not set" in str(refused(admission(), "stream", spec))
+
+
+def test_no_camera_is_attached_where_only_the_yards_mllm_would_answer():
+    bare = Admission(ApiConfig(), {}, SystemClock())
+    assert "no MLLM is named" in str(refused(bare, "stream", {"url": "rtsp://10.0.0.1/1"}))

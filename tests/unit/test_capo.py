@@ -125,7 +125,7 @@ def test_grounding_learns_what_cells_show_and_what_turns_and_the_policy_spends_t
     torch.manual_seed(0)
     learner = StreamLearner(StreamNetwork(SMALL), QueryEncoder(64, 16), slots=1)
     records = train(config, learner, outside, tmp_path)
-    for figure in ("cells", "holds", "turns"):
+    for figure in ("cells", "holds", "transitions"):
         first, last = (np.mean([record[figure] for record in part]) for part in (records[:3], records[-3:]))
         assert last < 0.7 * first, figure
     episode = next(one for one in (outside.clips.episode(99, i) for i in range(99)) if int(one.probes[0].truth) > 1)

@@ -13,7 +13,7 @@ from allocator_engine.model.checkpoint import Checkpoint, load, save
 from allocator_engine.model.network import Shape, StreamNetwork
 from allocator_engine.model.policy import entropy, log_prob, sample
 from allocator_engine.model.query import QueryEncoder
-from allocator_engine.model.worth import best_share, worth_of_turns
+from allocator_engine.model.worth import best_share, worth_of_transitions
 from allocator_engine.spec import STREAM
 from allocator_engine.words import features
 
@@ -162,7 +162,7 @@ def test_a_new_network_spends_what_its_foresight_is_worth_with_a_healthy_gradien
     shown = view(grant=0.0, queries=2)
     mean, concentration, *_ = fresh(*(torch.from_numpy(batch([shown])[spec.name]) for spec in STREAM.inputs))
     likely = torch.sigmoid(torch.tensor(turning))
-    best = best_share(2 * worth_of_turns(likely, likely), torch.tensor(0.0)).sqrt()
+    best = best_share(2 * worth_of_transitions(likely, likely), torch.tensor(0.0)).sqrt()
     assert torch.allclose(mean, best.expand_as(mean), atol=5e-3)
     log_prob(mean, concentration, torch.full_like(mean, 0.6)).sum().backward()
     gradient = fresh.head[-1].bias.grad
@@ -201,7 +201,7 @@ def test_what_nobody_asks_for_is_worth_what_any_query_would_be():
     with torch.no_grad():
         cells, _ = NETWORK.perceive(shown[0], shown[1], shown[2], shown[6])
         meaning, foreseen, _ = NETWORK.read(cells, shown[1], shown[2], shown[3], shown[4], shown[7])
-    expected = worth_of_turns(torch.sigmoid(foreseen[:, :, 0, 1]), torch.tensor(0.5))
+    expected = worth_of_transitions(torch.sigmoid(foreseen[:, :, 0, 1]), torch.tensor(0.5))
     assert torch.allclose(meaning[:, :, -1], expected)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from allocator_engine.fit import Allocation, FitRules, fit
 from allocator_engine.train.reward import check
-from allocator_engine.train.turns import turns
+from allocator_engine.train.transitions import transitions
 from pipeline.build import YARD
 from pipeline.errors import ConfigError
 from samples.yard.episodes.clips import SECONDS, YardClips
@@ -57,7 +57,7 @@ def test_a_watch_is_decided_where_it_turns_and_a_question_about_the_past_where_i
                 assert hops[-1] in (int(ends_s[1]), int(ends_s[1] - 1e-6))
                 lasted += 1
             elif (holds == 0).any():
-                assert (decided == turns(holds[None])[0]).all()
+                assert (decided == transitions(holds[None])[0]).all()
     assert lasted
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from allocator_engine.evaluate.baselines import Fewer, Random, Scheduled, Video, native
 from allocator_engine.evaluate.equal import ClipBudget
-from allocator_engine.evaluate.oracle import HopCost, on_turns, plan, schedule
+from allocator_engine.evaluate.oracle import HopCost, on_transitions, plan, schedule
 from allocator_engine.evaluate.tasks import Evidence
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
@@ -79,8 +79,8 @@ def tokens(scales: tuple[float, ...]) -> list[int]:
 
 
 def test_the_oracle_shows_watches_their_turns_alone():
-    assert on_turns(5, (Evidence(1, 1.0), Evidence(2, 1.0), Evidence(2, 1.0))) == (0.0, 1.0, 1.0, 0.0, 0.0)
-    assert on_turns(2, ()) == (0.0, 0.0)
+    assert on_transitions(5, (Evidence(1, 1.0), Evidence(2, 1.0), Evidence(2, 1.0))) == (0.0, 1.0, 1.0, 0.0, 0.0)
+    assert on_transitions(2, ()) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,11 @@ def test_events_pair_with_spans(spans, onsets, expected):
 
 def test_a_question_is_told_and_graded_in_the_contexts_own_time():
     late = TaskQuestion("at 12.5 seconds, was it so?", "yes", "yes_no", 9, timed=True)
-    assert late.told(0.0) == late.text
-    assert late.told(10.0) == "at 2.5 seconds, was it so?"
-    assert late.told(20.0) == "at 0.0 seconds, was it so?"
+    assert late.at(0.0) == late.text
+    assert late.at(10.0) == "at 2.5 seconds, was it so?"
+    assert late.at(20.0) == "at 0.0 seconds, was it so?"
     plain = TaskQuestion("plate 12.5?", "yes", "yes_no", 9, hint="Say yes or no.")
-    assert plain.told(10.0) == "plate 12.5? Say yes or no."
+    assert plain.at(10.0) == "plate 12.5? Say yes or no."
     when = TaskQuestion("when?", "12.0 to 16.0", "interval", 9)
     assert when.grade("2.0 to 6.0", 10.0) == 1.0
     assert when.grade("2.0 to 6.0", 12.0) == pytest.approx(2 / 6)

@@ -115,5 +115,5 @@ def test_a_damaged_record_is_named_by_file_and_line(tmp_path, line):
 
 def test_progress_is_told():
     heard: list[tuple[str, int, int]] = []
-    evaluation(Counting(), told=lambda *what: heard.append(what)).cells(["fixed"], [0.1])
+    evaluation(Counting(), on_progress=lambda *what: heard.append(what)).cells(["fixed"], [0.1])
     assert heard[-1] == ("asking the MLLM", 20, 20)

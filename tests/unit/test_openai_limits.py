@@ -1,12 +1,13 @@
 """How much a server takes is learned from what it refuses, in whatever words."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.context import Context, ContextRules, Room
+from allocator_engine.fit import Allocation, SegmentSize
+from allocator_engine.grid import GRIDS
+from pipeline.core.context import Room
+from pipeline.loop import newest
 from pipeline.mllm.openai import limits as limits_module
 from pipeline.mllm.openai.limits import FIRST_WAIT_S, LONGEST_WAIT_S, Hint, Limits, LimitsOfStreams, Size
 from pipeline.mllm.openai.words import advice_on, hint_of
@@ -206,11 +207,10 @@ def test_the_words_of_known_servers_are_a_hint(said: str, hint: Hint) -> None:
 
 
 def test_of_more_new_pictures_than_one_prompt_may_hold_the_newest_are_sent() -> None:
-    segments = [segment_at(second) for second in (0.0, 0.5, 1.0)]
-    for before in (Context.empty("yard", ContextRules()), context(segment_at(9.0))):
-        grown = replace(before, segments=before.segments[:0]).append(segments, Room(segments=2))
-        assert [one.pts_s[0] for one in grown.segments] == [0.5, 1.0]
-    assert len(context(segment_at(0.0)).append(segments[1:], Room(segments=2)).segments) == 2
+    allocation = Allocation(tuple(SegmentSize((number,), 32, 32, 1) for number in range(4)))
+    assert [one.frames for one in newest(allocation, Room(segments=2)).segments] == [(2,), (3,)]
+    assert newest(allocation, Room()) == allocation
+    assert newest(Allocation(), Room(segments=2)) == Allocation()
 
 
 def test_a_context_that_was_refused_restarts_without_new_pictures_too() -> None:
@@ -222,6 +222,4 @@ def test_a_context_that_was_refused_restarts_without_new_pictures_too() -> None:
 
 
 def segment_at(second: float):
-    from allocator_engine.grid import GRIDS
-
     return segment(GRIDS["qwen3_vl"], second)

@@ -196,8 +196,8 @@ def test_a_good_camera_needs_no_advice() -> None:
 @pytest.mark.parametrize(
     ("trait", "words"),
     [
-        ({"keyframe_s": 10.0}, "key frames come every 10.0 s"),
-        ({"keyframe_s": None, "gop_frames": None}, "more than 5.0 s"),
+        ({"keyframe_s": 10.0}, "key frames lie 10.0 s apart"),
+        ({"keyframe_s": None, "gop_frames": None}, "lie more than 5.0 s apart"),
         ({"b_frames": True}, "B frames"),
         ({"variable_rate": True}, "frame rate varies"),
         ({"codec": "hevc"}, "hevc costs more"),

@@ -278,7 +278,7 @@ def test_a_file_held_by_another_program_is_unavailable_not_broken(tmp_path, monk
 
 def test_commits_are_durable_before_they_return(tmp_path):
     store = Store(str(tmp_path / "store.db"), ManualClock())
-    with store._database.reading() as connection:
+    with store.database.reading() as connection:
         modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert modes == ["wal", 2]
     store.close()
@@ -364,7 +364,7 @@ def test_no_address_of_a_stream_or_server_is_stored(tmp_path):
     store = Store(str(tmp_path / "store.db"), ManualClock())
     store.register_sinks(["a"])
     store.commit([decision("1")])
-    with store._database.reading() as connection:
+    with store.database.reading() as connection:
         rows = [
             [str(value) for value in row]
             for table in ("meta", "stream_state", "outbox", "delivery")

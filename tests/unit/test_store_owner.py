@@ -23,14 +23,14 @@ def opened(address, **more):
 def locks_do_not_hold(store, tmp_path):
     """Let another process in, as a lost connection to a server does, or a lock on another machine's mount."""
     (tmp_path / "store.db.lock").unlink(missing_ok=True)
-    if not store._database.is_sqlite:
+    if not store.database.is_sqlite:
         cut_off(store)
 
 
 def cut_off(store):
     """Let the server end the connection that holds its lock."""
-    pid = store._database._claimed.connection.driver_connection.info.backend_pid
-    with store._database._engine.connect() as other:
+    pid = store.database.claimed.connection.driver_connection.info.backend_pid
+    with store.database.engine.connect() as other:
         other.execute(sa.select(sa.func.pg_terminate_backend(pid, 5000)))
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_damaged_while_in_use_is_told_apart_from_one_that_is_busy
     store = opened(str(path))
     for n in range(50):
         store.commit([decision(str(n), state="x" * 2000)])
-    with store._database.reading() as connection:
+    with store.database.reading() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
     store = opened(str(path))

@@ -222,3 +222,11 @@ def test_a_recording_that_begins_without_time_stamps_loses_none_of_its_frames() 
 def test_frames_of_a_recording_whose_time_stamps_stand_still_follow_its_rate() -> None:
     times = placed(connected(False, origin_s=0.0), [0.0] * 100)
     assert times == pytest.approx([number / 25 for number in range(100)])
+
+
+@pytest.mark.parametrize(("waits", "lie"), [(0.0, None), (0.15, "run too slow")])
+def test_a_reader_that_is_too_slow_itself_does_not_blame_the_camera(waits: float, lie: str | None) -> None:
+    timeline = connected(True)
+    for number in range(600):
+        timeline.place(number / 25, number / 5, number * waits)
+    assert timeline.lie == lie

@@ -16,7 +16,7 @@ from allocator_engine.model.query import QueryEncoder
 from allocator_engine.model.sentence import PretrainedEncoder
 from allocator_engine.spec import CELLS, MEMORY_FEATURES, QUERY_FEATURES
 from allocator_engine.train.curves import draw, smooth
-from allocator_engine.train.data import turn
+from allocator_engine.train.data import permuted
 from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
 from allocator_engine.train.watched import Watched, read
 from pipeline.clock import SystemClock
@@ -79,10 +79,10 @@ def test_an_episode_is_seen_in_training_as_it_is_hop_by_hop_in_service(remembers
         assert torch.allclose(at_once, torch.cat(by_hop, dim=1), atol=1e-4)
 
 
-def test_every_thing_has_one_turn_per_epoch():
-    turns = [turn(5, number) for number in range(10)]
-    assert sorted(turns[:5]) == sorted(turns[5:]) == list(range(5))
-    assert turns[:5] != turns[5:]
+def test_everything_is_met_once_per_epoch():
+    order = [permuted(5, number) for number in range(10)]
+    assert sorted(order[:5]) == sorted(order[5:]) == list(range(5))
+    assert order[:5] != order[5:]
 
 
 def test_a_watch_is_asked_as_often_when_it_holds_as_when_it_does_not():
@@ -117,7 +117,7 @@ def test_a_sentence_encoder_of_others_takes_the_place_of_ours(bert):
 def test_more_questions_than_are_kept_are_embedded_alike(bert, monkeypatch):
     texts = [f"is a dog {place}" for place in range(5)]
     expected = PretrainedEncoder(str(bert)).embed(texts)
-    monkeypatch.setattr(sentence, "_KEPT", 2)
+    monkeypatch.setattr(sentence, "KEPT", 2)
     assert (PretrainedEncoder(str(bert)).embed(texts) == expected).all()
 
 
@@ -209,7 +209,7 @@ def test_a_recording_that_breaks_off_while_it_is_counted_is_closed(folder, reade
     monkeypatch.setattr("pipeline.lab.footage.AvSource", lambda *_, **__: source)
     with pytest.raises(SourceUnavailable, match="it broke off"):
         reader.length_s(folder / "a.mp4")
-    assert source._closed
+    assert source.closed
 
 
 class Scripted:

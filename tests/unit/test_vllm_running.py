@@ -86,19 +86,19 @@ def caring(
 
 
 def impatient(running: EngineSupervisor[Machine]) -> None:
-    running._care = replace(running._care, patience_s=IMPATIENT_S)
+    running.hooks = replace(running.hooks, patience_s=IMPATIENT_S)
 
 
 async def turn(clock: ManualClock, seconds: float) -> None:
     """Advance, once somebody sleeps, and let what wakes up run."""
-    await until(lambda: clock._sleepers, "somebody sleeps")
+    await until(lambda: clock.sleepers, "somebody sleeps")
     clock.advance(seconds)
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 async def settled(running: EngineSupervisor[Machine]) -> None:
-    await until(lambda: running._check is None, "no engine is doubted")
+    await until(lambda: not running.doubted, "no engine is doubted")
 
 
 async def test_an_engine_that_dies_is_closed_and_started_again_after_longer_and_longer_waits() -> None:
@@ -184,7 +184,7 @@ async def test_an_engine_in_doubt_is_asked_on_and_replaced_if_it_answers_nobody(
     assert running.now() is made[1]
     running.doubt(made[0], asked_s=5.0)
     running.answered(made[0])
-    assert running._check is None, "what an engine long replaced did not answer is no news"
+    assert not running.doubted, "what an engine long replaced did not answer is no news"
 
 
 async def test_an_engine_that_is_only_slow_is_kept(kept: Kept) -> None:
@@ -205,10 +205,10 @@ async def test_an_answer_to_anybody_ends_the_doubt_and_prevents_it(kept: Kept) -
     await settled(running)
     clock.advance(1.0)
     running.doubt(made[0], asked_s=9.0)
-    assert running._check is None, "it has answered since"
+    assert not running.doubted, "it has answered since"
     assert running.now() is made[0]
     running.doubt(made[0], asked_s=10.5)
-    assert running._check is not None, "it has not"
+    assert running.doubted, "it has not"
 
 
 async def test_a_canary_that_fails_leaves_the_proof_to_the_others(kept: Kept) -> None:
@@ -219,11 +219,11 @@ async def test_a_canary_that_fails_leaves_the_proof_to_the_others(kept: Kept) ->
         failed.set()
         raise MLLMUnavailable("vLLM has lost pictures twice")
 
-    running._care = replace(running._care, canary=canary)
+    running.hooks = replace(running.hooks, canary=canary)
     running.doubt(made[0], asked_s=5.0)
     await failed.wait()
     assert running.now() is made[0]
-    assert running._check is not None
+    assert running.doubted
     running.answered(made[0])
     await settled(running)
     assert running.now() is made[0]
@@ -235,7 +235,7 @@ async def test_an_engine_that_dies_in_doubt_is_replaced_without_waiting_for_it(k
     async def canary(machine: Machine) -> None:
         raise EngineGone("dead")
 
-    running._care = replace(running._care, canary=canary)
+    running.hooks = replace(running.hooks, canary=canary)
     running.doubt(made[0], asked_s=5.0)
     await settled(running)
     with pytest.raises(MLLMUnavailable, match="has died and is being started again"):
@@ -244,7 +244,7 @@ async def test_an_engine_that_dies_in_doubt_is_replaced_without_waiting_for_it(k
     assert running.now() is made[1]
     made[1].works.clear()
     running.doubt(made[1], asked_s=12.0)
-    assert running._check is not None, "the next engine can be doubted"
+    assert running.doubted, "the next engine can be doubted"
 
 
 async def test_closing_ends_the_doubting(kept: Kept) -> None:
@@ -286,7 +286,7 @@ class Site:
         self.clock, self.made = ManualClock(), list[Machine]()
         self.mllm = VllmMLLM(tiny(), VllmConfig(use="vllm", timeout_s=PATIENT_S), self.clock)
         self.shown = context(segment(self.mllm.info.grid, 0.0))
-        patch.setattr(self.mllm, "_open", self.open)
+        patch.setattr(self.mllm, "open_engine", self.open)
 
     def open(self) -> Machine:
         self.made.append(Machine())
@@ -303,7 +303,7 @@ class Site:
         with pytest.raises(MLLMTimeout, match=r"timeout_s = 0\.05"):
             await self.mllm.ask(self.shown, QUERIES)
         self.mllm.settings = replace(self.mllm.settings, timeout_s=PATIENT_S)
-        assert self.mllm._running._check is not None
+        assert self.mllm.supervisor.doubted
 
     async def asking(self) -> asyncio.Task[Answers]:
         """An ask that has reached the machine."""
@@ -327,7 +327,7 @@ async def test_one_ask_that_came_too_late_makes_no_other_be_refused(site: Site) 
     asking = await site.asking()
     site.machine.works.set()
     assert len((await asking).answers) == len(QUERIES)
-    await settled(site.mllm._running)
+    await settled(site.mllm.supervisor)
     assert len((await site.mllm.ask(site.shown, QUERIES)).answers) == len(QUERIES)
     assert (site.mllm.counters.timed_out, site.mllm.counters.died, len(site.made)) == (1, 0, 1)
 
@@ -337,7 +337,7 @@ async def test_one_question_answered_is_proof_enough_though_no_ask_is_complete(s
     asking = await site.asking()
     site.machine.left = 1
     site.machine.works.set()
-    await settled(site.mllm._running)
+    await settled(site.mllm.supervisor)
     assert not asking.done()
     assert site.mllm.counters.died == 0
     site.machine.works.set()
@@ -345,7 +345,7 @@ async def test_one_question_answered_is_proof_enough_though_no_ask_is_complete(s
 
 
 async def test_what_is_asked_of_an_engine_that_hangs_ends_by_name_and_the_next_one_answers(site: Site) -> None:
-    impatient(site.mllm._running)
+    impatient(site.mllm.supervisor)
     await site.ask_too_late()
     with pytest.raises(EngineGone, match="the engine of vllm answers nobody and is being started again") as ended:
         await site.mllm.ask(site.shown, QUERIES)
@@ -355,7 +355,7 @@ async def test_what_is_asked_of_an_engine_that_hangs_ends_by_name_and_the_next_o
     assert not refusal.value.sent
     assert site.mllm.pending(site.shown) == site.shown.tokens
     await turn(site.clock, 1.0)
-    await until(lambda: site.mllm._running._restart is None, "the engine is started again")
+    await until(lambda: not site.mllm.supervisor.restarting, "the engine is started again")
     assert site.made[0].closed
     assert len((await site.mllm.ask(site.shown, QUERIES)).answers) == len(QUERIES)
     assert (site.mllm.counters.timed_out, site.mllm.counters.died, len(site.made)) == (1, 1, 2)
@@ -410,7 +410,7 @@ async def test_an_engine_that_does_not_take_the_proof_does_not_start(
 ) -> None:
     site, machine = Site(monkeypatch), Machine()
     machine.refusals = [(where, refusal)]
-    monkeypatch.setattr(site.mllm, "_open", lambda: machine)
+    monkeypatch.setattr(site.mllm, "open_engine", lambda: machine)
     with pytest.raises(EngineMismatch, match=str(refusal)):
         await site.mllm.start()
     assert machine.closed

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from allocator_engine.model.worth import HALF, best_share, price, worth_of_turns
+from allocator_engine.model.worth import HALF, best_share, price, worth_of_transitions
 
 SHARES = torch.linspace(0, 1, 201)
 
@@ -34,6 +34,6 @@ def test_what_little_there_is_goes_to_what_is_sure():
 
 def test_a_beginning_is_worth_more_than_an_end():
     sure = torch.tensor(1.0)
-    assert float(worth_of_turns(sure, sure)) == 1.0
-    assert 0 < float(worth_of_turns(sure, 0 * sure)) < 0.5
-    assert float(worth_of_turns(0 * sure, sure)) == 0.0
+    assert float(worth_of_transitions(sure, sure)) == 1.0
+    assert 0 < float(worth_of_transitions(sure, 0 * sure)) < 0.5
+    assert float(worth_of_transitions(0 * sure, sure)) == 0.0

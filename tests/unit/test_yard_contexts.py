@@ -78,9 +78,9 @@ def alone(model, packer, shown, question):
         suffix(question.text, FAMILY),
     ]
     text = markup([*parts, Text(question.answer)], expanded=True)
-    ids = torch.tensor(packer._words.encode(text, add_special_tokens=False))
-    asked = packer._words.encode(markup(parts, expanded=True), add_special_tokens=False)
-    pads = packer._words.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
+    ids = torch.tensor(packer.words.encode(text, add_special_tokens=False))
+    asked = packer.words.encode(markup(parts, expanded=True), add_special_tokens=False)
+    pads = packer.words.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
     is_vision = torch.isin(ids, torch.tensor(pads))
     vision = torch.from_numpy(np.concatenate([one.vision for one in shown]).astype(np.float32))
     embedded = model.model.language_model.embed_tokens(ids).masked_scatter(is_vision[:, None], vision)
@@ -164,9 +164,9 @@ def test_watches_are_asked_as_they_stand_and_only_where_the_truth_is_certain():
 
 def test_a_time_is_one_token_wherever_it_stands(packer):
     for text in ("<12.5 seconds>", "2.0 to 12.5", "at 12.5 seconds, was the gate open?"):
-        assert packer._words.convert_ids_to_tokens(packer.tokens(text)).count("12.5") == 1
-        assert packer._words.decode(packer.tokens(text)) == text
-    assert "12.5" not in packer._words.convert_ids_to_tokens(packer.tokens("112.5 seconds"))
+        assert packer.words.convert_ids_to_tokens(packer.tokens(text)).count("12.5") == 1
+        assert packer.words.decode(packer.tokens(text)) == text
+    assert "12.5" not in packer.words.convert_ids_to_tokens(packer.tokens("112.5 seconds"))
 
 
 def test_near_times_begin_alike():
@@ -186,7 +186,7 @@ def test_lessons_teach_answers_and_notes(packer):
     packed = packed_context(episode, packer, AS_SERVED, USUAL, np.random.default_rng(3))
     assert {one.kind for one in packed.questions} & set(NOW_KINDS)
     assert work(packed) > len(packed.context_ids) + len(packed.ids)
-    taught = TaughtText(untrained(packer._words, 1), 1)
+    taught = TaughtText(untrained(packer.words, 1), 1)
     loss, figures = answer_loss(taught, [packed])
     loss.backward()
     assert {"answers loss", "note now", "note past", "note time", "looks now", "looks then"} <= set(figures)

@@ -36,9 +36,9 @@ def viewings(monkeypatch):
         return Viewing(f"{seed}-{turn}", pixels, tuple(times), facts)
 
     monkeypatch.setattr(taught.episodes, "view", view)
-    taught._viewed.cache_clear()
+    taught.viewed.cache_clear()
     yield view
-    taught._viewed.cache_clear()
+    taught.viewed.cache_clear()
 
 
 @pytest.fixture

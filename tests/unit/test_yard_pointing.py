@@ -150,7 +150,7 @@ def test_points_find_their_tokens_in_what_is_packed(packer):
         ],
     )
     assert [GLANCES[glance] for glance in packed.glances] == ["now", "among", "now", "glyph", "glyph", "glyph"]
-    texts = [packer._words.decode([token]).strip() for token in packed.ids[packed.pointing]]
+    texts = [packer.words.decode([token]).strip() for token in packed.ids[packed.pointing]]
     assert texts == ["", "", "", "A", "7", "K"], "the first three stand at the end of the prompt, behind a line break"
     assert packed.wanted.any(1).tolist() == [False, True, True, True, True, True]
     assert bool(packed.is_vision[packed.wanted.any(0)].all())

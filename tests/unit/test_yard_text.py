@@ -70,7 +70,7 @@ def test_training_and_serving_read_the_same(tmp_path: Path, model, words, frames
             for pts_s, pixels in zip(seen.pts_s, seen.pixels, strict=True)
         ]
         reader.extend(prefix, [opening(FAMILY), *looks(segments, segments[0].pts_s[0])])
-        served = reader._last_logits(prefix, [reader.tokens(suffix(q.text, FAMILY).text) for q in (GATE, PLATE, ODD)])
+        served = reader.last_logits(prefix, [reader.tokens(suffix(q.text, FAMILY).text) for q in (GATE, PLATE, ODD)])
     owner = packed.owner[packed.targets != IGNORED]
     first = [int((owner == question).nonzero()[0]) for question in range(3)]
     # The vision tokens are kept in half precision between the stages.

@@ -1,7 +1,7 @@
 """`resadapt-allocator evaluate`: allocators compared at equal realised tokens or rates, as table, plot and JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -10,17 +10,18 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
-from rich.table import Table
 
 from allocator_engine.errors import EngineFailed, EngineMissing
-from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, FrontierPoint
+from allocator_engine.evaluate.frontier import Frontier
 from allocator_engine.evaluate.run import ALLOCATORS, Equal
 from allocator_engine.evaluate.tasks import FAMILIES, parse_seeds
 from allocator_engine.manifest import FILE_NAME, SHIPPED
 from pipeline.errors import ConfigError
+from pipeline.lab.cli.tables import TITLES, print_tables
 
 if TYPE_CHECKING:
     from pipeline.config.mllm import MLLMConfig
+    from pipeline.lab.comparison import Comparison
 
 T = TypeVar("T", bound=str)
 
@@ -31,8 +32,7 @@ MOST_WATCHES = 8
 """Watches of an episode of the yard."""
 
 _CACHE_TOKENS = 4_000_000
-_AT: dict[Equal, str] = {"tokens": "At equal realised tokens", "rates": "At equal rates"}
-_COLUMNS = ("watch_f1", "watch_f1 coarse", "watch_f1 fine", "qa", "grounding", "image")
+_DRAWN: dict[Equal, str] = {"tokens": "frontier.png", "rates": "frontier_at_rates.png"}
 
 
 def evaluate(
@@ -45,7 +45,7 @@ def evaluate(
     against: Annotated[
         list[str] | None, typer.Option(help="NAME=ENGINE: another engine, compared as `learned:NAME`. Repeatable.")
     ] = None,
-    mllm: Annotated[str, typer.Option(help="Who answers: a folder, or as for `resadapt run`.")] = "yard",
+    mllm: Annotated[str, typer.Option(help="The MLLM: a folder, or as for `resadapt run`.")] = "yard",
     device: Annotated[str | None, typer.Option(help="Where an embedded one computes: auto, cpu, cuda.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
@@ -56,9 +56,54 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
 ) -> None:
     """Compare allocators at equal tokens (or rates): accuracy by budget, with paired 95 % intervals over episodes."""
-    from pipeline.lab.comparison import Comparison, compare  # loads torch
+    from pipeline.lab.comparison import Comparison
+
+    _check(jobs, seconds, watches, plot)
+    if engine is None and (SHIPPED / FILE_NAME).exists():
+        engine = SHIPPED
+    comparison = Comparison(
+        tasks=tasks,
+        seeds=parse_seeds(seeds),
+        seconds=seconds,
+        budgets=_budgets(budgets),
+        allocators=_allocators(allocators, engine, Console(stderr=True)),
+        families=_some("--families", families, FAMILIES),
+        engine=engine,
+        mllm=_mllm(mllm, device),
+        watches=watches,
+        equal=_equal(equal),
+        against=_against(against or ()),
+    )
+    _compare(comparison, seeds, resume, jobs, plot, None if as_json else print_tables)
+
+
+def _compare(
+    comparison: "Comparison",
+    seeds: str,
+    resume: Path | None,
+    jobs: int,
+    plot: Path | None,
+    tables: Callable[[Frontier, Equal], None] | None,
+) -> None:
+    """Compare, show `tables` where there are any, draw the frontier, and print the points as a line of JSON."""
+    from pipeline.lab.comparison import compare
 
     console = Console(stderr=True)
+    try:
+        with Progress(console=console, transient=True) as progress:
+            found, hashes = compare(comparison, resume, jobs, _ProgressBar(progress))
+    except ConnectionError as error:
+        again = "the same command goes on where it was" if resume else "with --resume FOLDER it could be gone on with"
+        raise EngineFailed(f"{error}; {again}") from error
+    if tables:
+        tables(found, comparison.equal)
+    _draw(found, plot or (resume / _DRAWN[comparison.equal] if resume else None), console)
+    about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "equal": comparison.equal}
+    typer.echo(json.dumps(about | {"hashes": hashes} | found.as_json(), allow_nan=False))
+
+
+def _check(jobs: int, seconds: float, watches: int, plot: Path | None) -> None:
+    """Raise ConfigError for a number out of its range, or a picture that cannot be written."""
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}; expected 1 or more")
     if not SECONDS[0] <= seconds <= SECONDS[1]:
@@ -67,33 +112,6 @@ def evaluate(
         raise ConfigError(f"--watches is {watches}; expected 1 to {MOST_WATCHES}")
     if plot and (plot.suffix.lower() != ".png" or plot.is_dir() or not plot.absolute().parent.is_dir()):
         raise ConfigError(f"--plot is {plot}; expected a file .png in a folder that is there")
-    if engine is None and (SHIPPED / FILE_NAME).exists():
-        engine = SHIPPED
-    comparison = Comparison(
-        tasks=tasks,
-        seeds=parse_seeds(seeds),
-        seconds=seconds,
-        budgets=_budgets(budgets),
-        allocators=_allocators(allocators, engine, console),
-        families=_some("--families", families, FAMILIES),
-        engine=engine,
-        mllm=_mllm(mllm, device),
-        watches=watches,
-        equal=_equal(equal),
-        against=_against(against or ()),
-    )
-    try:
-        with Progress(console=console, transient=True) as progress:
-            found, hashes = compare(comparison, resume, jobs, _ProgressBar(progress))
-    except ConnectionError as error:
-        again = "the same command goes on where it was" if resume else "with --resume FOLDER it could be gone on with"
-        raise EngineFailed(f"{error}; {again}") from error
-    drawn = "frontier.png" if comparison.equal == "tokens" else "frontier_at_rates.png"
-    if not as_json:
-        _print(found, comparison.equal)
-    _draw(found, plot or (resume / drawn if resume else None), console)
-    about = {"tasks": tasks, "seeds": seeds, "watches": watches, "equal": equal, "hashes": hashes}
-    typer.echo(json.dumps(about | found.as_json(), allow_nan=False))
 
 
 def _allocators(text: str | None, engine: Path | None, console: Console) -> tuple[str, ...]:
@@ -130,10 +148,10 @@ def _some(option: str, text: str | None, known: Sequence[T]) -> tuple[T, ...]:
 
 
 def _equal(text: str) -> Equal:
-    for known in _AT:
+    for known in TITLES:
         if text == known:
             return known
-    raise ConfigError(f"--equal is {text!r}; expected one of {', '.join(_AT)}")
+    raise ConfigError(f"--equal is {text!r}; expected one of {', '.join(TITLES)}")
 
 
 def _budgets(text: str) -> tuple[float, ...]:
@@ -165,7 +183,7 @@ class _ProgressBar:
         self._bars: dict[str, TaskID] = {}
 
     def __call__(self, what: str, done: int, of: int) -> None:
-        """See Told."""
+        """See OnProgress."""
         if not self._progress.console.is_terminal:
             if 10 * done // of > 10 * (done - 1) // of:
                 self._progress.console.print(f"{what}: {done} of {of}", highlight=False)
@@ -185,79 +203,3 @@ def _draw(found: Frontier, picture: Path | None, console: Console) -> None:
         console.print(f"the frontier is drawn in {escape(str(picture))}", highlight=False, soft_wrap=True)
     except EngineMissing as error:
         console.print(escape(str(error)), highlight=False, soft_wrap=True)
-
-
-def _print(found: Frontier, equal: Equal) -> None:
-    """The tables."""
-    wide = Console(width=200)
-    wide.print(points_table(found.points, equal))
-    wide.print(differences_table(found.differences, equal))
-    if any(point.retention for point in found.points):
-        wide.print(retention_table(found.points))
-
-
-def points_table(points: Sequence[FrontierPoint], equal: Equal) -> Table:
-    """A row for each allocator at each budget; shares and figures in per cent, with their intervals."""
-    caption = "* does not spend that much" if equal == "tokens" else "* spends another share than the budget"
-    table = Table(title=_AT[equal], title_justify="left", caption=caption)
-    table.add_column("budget")
-    table.add_column("allocator")
-    costs = ("at rate", "realised", "frames", "tokens/s", "MLLM s", "ms/frame", "onset p50", "p95")
-    for name in (*_COLUMNS, *costs):
-        table.add_column(name, justify="right")
-    for before, point in zip((None, *points), points, strict=False):
-        if before is not None and before.budget != point.budget:
-            table.add_section()
-        figures = dict(point.splits) | {str(family): one for family, one in point.figures.items()}
-        table.add_row(
-            f"{point.budget:g}",
-            point.allocator,
-            *(_percent(figures.get(name)) for name in _COLUMNS),
-            f"{100 * point.at_rate:.1f}",
-            f"{100 * point.realised:.1f}{'*' if point.missed else ''}",
-            f"{100 * point.shown:.0f}",
-            f"{point.tokens_per_s:.1f}",
-            f"{point.mllm_s:.2f}",
-            f"{point.allocator_ms:.2f}",
-            *(
-                f"{delay_s:+.1f} s" if delay_s is not None else "-"
-                for delay_s in (point.onset_p50_s, point.onset_p95_s)
-            ),
-        )
-    return table
-
-
-def differences_table(differences: Sequence[Difference], equal: Equal) -> Table:
-    """How much better the first allocator is than each other: families across, in points."""
-    first = differences[0].allocator if differences else ""
-    table = Table(title=f"{first} minus the others, episode by episode, {_AT[equal].lower()}", title_justify="left")
-    table.add_column("budget")
-    table.add_column("minus")
-    for name in _COLUMNS:
-        table.add_column(name, justify="right")
-    rows: dict[tuple[float, str], dict[str, Estimate]] = {}
-    for one in differences:
-        rows.setdefault((one.budget, one.other), {})[one.family] = one.estimate
-    for (budget, other), estimates in rows.items():
-        table.add_row(f"{budget:g}", other, *(_percent(estimates.get(name), signed=True) for name in _COLUMNS))
-    return table
-
-
-def retention_table(points: Sequence[FrontierPoint]) -> Table:
-    """Figures in per cent of those at native size: families across."""
-    table = Table(title="Retention: per cent of the figure of every frame at native size", title_justify="left")
-    table.add_column("budget")
-    table.add_column("allocator")
-    for name in _COLUMNS:
-        table.add_column(name, justify="right")
-    for point in points:
-        kept = (_percent(point.retention.get(name)) for name in _COLUMNS)
-        table.add_row(f"{point.budget:g}", point.allocator, *kept)
-    return table
-
-
-def _percent(estimate: Estimate | None, *, signed: bool = False) -> str:
-    if estimate is None:
-        return "-"
-    value, lo, hi = (100 * one for one in (estimate.value, estimate.lo, estimate.hi))
-    return f"{value:+.1f} [{lo:+.1f}, {hi:+.1f}]" if signed else f"{value:.1f} [{lo:.0f}, {hi:.0f}]"

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from allocator_engine.train.learner import Learner
     from allocator_engine.train.progress import Record
     from allocator_engine.train.recipes import Recipe
-    from pipeline.lab.material import Material
+    from pipeline.lab.training import Material
 
 CURVES_EVERY = 50
 """Steps between two drawings of the curves."""
 
-_SHOWN = ("loss", "turns", "reward", "cost", "pivot", "entropy", "tokens", "skipped")
+_SHOWN = ("loss", "transitions", "reward", "cost", "pivot", "entropy", "tokens", "skipped")
 _COUNTS = ("tokens", "skipped")
 _CONFIGS = ("stream", "paper")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says of where clips and answers come from, and of what learns from them."""
+    """The command line's choice of clips and answers, and of what learns from them."""
 
     recipe: str
     work: Path
@@ -58,7 +58,7 @@ def train(
     recordings: Annotated[Path | None, typer.Option(help="site: folder of recordings.")] = None,
     watches: Annotated[Path | None, typer.Option(help="site: a site file, or its `watches:` alone.")] = None,
     data: Annotated[Path | None, typer.Option(help="qa: .jsonl or .parquet; videos by path.")] = None,
-    mllm: Annotated[str | None, typer.Option(help="site, qa: who answers; see `resadapt run`.")] = None,
+    mllm: Annotated[str | None, typer.Option(help="site, qa: the MLLM that answers; see `resadapt run`.")] = None,
     config: Annotated[str, typer.Option(help="stream, or paper: SmolVLM2's features, for its curves.")] = "stream",
     features: Annotated[str | None, typer.Option(help="paper: folder or hub name of a SmolVLM2.")] = None,
     encoder: Annotated[str | None, typer.Option(help="A sentence encoder in place of the own one.")] = None,
@@ -71,26 +71,30 @@ def train(
     """Train an allocator from a frozen MLLM's answers (CAPO). The same command goes on where it was stopped."""
     options = Options(recipe, work, recordings, watches, data, mllm, config, features, encoder, device, threads, seed)
     chosen = _chosen(options, ablation, steps, prompts, group)
-    console = Console(stderr=True)
+    _train(options, chosen, stop_at, out, Console(stderr=True))
+
+
+def _train(options: Options, recipe: "Recipe", stop_at: int | None, out: Path, console: Console) -> None:
+    """Train, and write the checkpoint and the curves into `out`."""
     import torch
 
     from pipeline.logs import set_up_logs
     from pipeline.mllm.transformers.loading import device_of
 
     set_up_logs("warning")
-    options = replace(options, device=device and str(device_of(device)))
+    options = replace(options, device=options.device and str(device_of(options.device)))
     out.mkdir(parents=True, exist_ok=True)  # rather than after hours
     torch.set_num_threads(1)  # each thread that asks has one of its own
-    torch.manual_seed(seed)
-    with _material(options, chosen) as material:
+    torch.manual_seed(options.seed)
+    with _material(options, recipe) as material:
         for remark in material.remarks:
             console.print(escape(remark), highlight=False, soft_wrap=True)
-        learner = _learner(options, chosen, material.slots)
-        records = _run(chosen, learner, material, work, stop_at, console)
+        learner = _learner(options, recipe, material.slots)
+        records = _run(recipe, learner, material, options.work, stop_at, console)
     notes = {
-        "recipe": chosen.config.name,
+        "recipe": recipe.config.name,
         "steps": str(len(records)),
-        "seed": str(seed),
+        "seed": str(options.seed),
         "reward": material.outside.answerer.reward_kind,
         **material.notes,
     }
@@ -151,7 +155,7 @@ def _material(options: Options, recipe: "Recipe") -> "AbstractContextManager[Mat
 
 
 def _learner(options: Options, recipe: "Recipe", slots: int) -> "Learner":
-    """What is trained, with its first weights, on its device."""
+    """The learner, with its first weights, on its device."""
     import torch
 
     from allocator_engine.train.learner import StreamLearner
@@ -180,8 +184,8 @@ def _run(
     """Train under a progress bar; the curves so far are drawn into `work`."""
     from allocator_engine.train.capo import train as run
 
-    told = TextColumn("{task.fields[figures]}")
-    with Progress(BarColumn(10), MofNCompleteColumn(), told, TimeRemainingColumn(), console=console) as progress:
+    figures = TextColumn("{task.fields[figures]}")
+    with Progress(BarColumn(10), MofNCompleteColumn(), figures, TimeRemainingColumn(), console=console) as progress:
         bar = progress.add_task("", total=min(recipe.config.steps, stop_at or recipe.config.steps), figures="")
 
         def on_step(records: "Sequence[Record]") -> None:

@@ -35,6 +35,9 @@ from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 
 log = structlog.get_logger()
 
+MOST_TEXT_TOKENS = 8192
+"""Of a prompt, beside twice its pictures': what a server counts beyond that drives nobody's prefix out."""
+
 
 class OpenAIMLLM:
     """Answers from the model `model` behind `url` (`http://host:port/v1`). Images only: one frame per segment.
@@ -237,7 +240,8 @@ class OpenAIMLLM:
         answered_s = self._clock.monotonic_s()
         with sent():
             if self._asking.get(context.stream_id) is turn:
-                self._keep(context, max(0, prefix_tokens(first, lines[asking.opener]) - _tokens(aside)))
+                believed = min(prefix_tokens(first, lines[asking.opener]), 2 * size.tokens + MOST_TEXT_TOKENS)
+                self._keep(context, max(0, believed - _tokens(aside)))
             rest = await asking.rest()
             await self._server.confirm()
         self.counters.resent += asking.resent

@@ -45,7 +45,7 @@ class TransformersMLLM:
         self._turns = ModelWorker(settings.use, settings.max_queue, settings.timeout_s, clock)
         self._kept: KeptPrefixes[Prefix] = KeptPrefixes(settings.max_streams, settings.max_cache_tokens)
         self._card: Card | None = None
-        self._reader: PromptReader | None = None
+        self._loaded: PromptReader | None = None
 
     @property
     def info(self) -> MLLMInfo:
@@ -57,6 +57,12 @@ class TransformersMLLM:
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt."""
         return min(self.settings.max_prompt_tokens, self._read_card().longest_prompt)
+
+    @property
+    def reader(self) -> "PromptReader":
+        """What reads prompts with the loaded model; after `start` only."""
+        assert self._loaded is not None, "ask before start"
+        return self._loaded
 
     @property
     def counters(self) -> Counters:
@@ -71,7 +77,7 @@ class TransformersMLLM:
     async def start(self) -> None:
         """Load the weights and warm up. Raises ConfigError and EngineMismatch as `loading.load` does,
         EngineMismatch also when the kept prefix does not answer as one pass over the whole prompt would."""
-        if self._reader is None:
+        if self._loaded is None:
             await self._turns.run(self._load)
 
     def counts(self) -> Mapping[str, int]:
@@ -111,7 +117,7 @@ class TransformersMLLM:
     async def close(self) -> None:
         await self._turns.close()
         self._kept.clear()
-        self._reader = None
+        self._loaded = None
 
     def _read_card(self) -> Card:
         if self._card is None:
@@ -130,12 +136,12 @@ class TransformersMLLM:
         reader = load(self._checkpoint, self._card, self.settings.device, self.settings.dtype)
         with torch.inference_mode():
             reader.check()
-        self._reader = reader
+        self._loaded = reader
 
     def _answer(self, turn: Turn, questions: Sequence[str]) -> "tuple[list[LogOdds], Usage]":
         import torch
 
-        reader = self._ready()
+        reader = self.reader
         asked = [reader.tokens(question) for question in questions]
         with torch.inference_mode():
             found, fresh = self._find(turn, reader, max(map(len, asked), default=0))
@@ -165,7 +171,7 @@ class TransformersMLLM:
 
         from pipeline.mllm.transformers.saying import say
 
-        reader = self._ready()
+        reader = self.reader
         asked = [reader.tokens(question) for question in questions]
         with torch.inference_mode():
             found, _ = self._find(turn, reader, max(map(len, asked), default=0) + most)
@@ -173,10 +179,6 @@ class TransformersMLLM:
             kept = self._bring_up(turn, found, reader)
             with self._dropped_on_failure(turn):
                 return say(reader, kept.prefix, asked, most, schema, lambda: self._turns.in_time(turn))
-
-    def _ready(self) -> "PromptReader":
-        assert self._reader is not None, "ask before start"
-        return self._reader
 
     def _find(
         self, turn: Turn, reader: "PromptReader", more_tokens: int

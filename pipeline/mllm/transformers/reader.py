@@ -64,7 +64,7 @@ class PromptReader:
     """A frozen model that reads prompts. Not thread-safe: one thread calls it."""
 
     def __init__(self, card: Card, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._card, self._model, self._tokenizer = card, model, tokenizer
+        self._card, self._model, self.tokenizer = card, model, tokenizer
         self._device, self._vision = model.device, VisionEncoder(card, model)
         yes, no = answer_tokens(self.tokens)
         self._yes, self._no = self._tensor(sorted(yes)), self._tensor(sorted(no))
@@ -77,12 +77,12 @@ class PromptReader:
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, its chat markup included."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of token ids, without its chat markup."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     def length(self, parts: Sequence[Part]) -> int:
         """Prompt tokens of the parts."""
@@ -122,7 +122,7 @@ class PromptReader:
         self.extend(prefix, parts[1:])
         for question in questions:
             plain = self._read(self.empty(), [*parts, question], {})
-            kept = self._last_logits(prefix, [self.tokens(question.text)])
+            kept = self.last_logits(prefix, [self.tokens(question.text)])
             off = float((plain - kept).abs().max() / plain.abs().max())
             if not off <= _TOLERANCE.get(plain.dtype, _TOLERANCE_HALF):
                 raise EngineMismatch(
@@ -166,9 +166,9 @@ class PromptReader:
     def answers(self, prefix: Prefix, questions: Sequence[Sequence[int]]) -> Iterator[list[LogOdds]]:
         """The same, as soon as each group of questions is answered."""
         for group in self.groups(questions):
-            yield self._log_odds(self._last_logits(prefix, group))
+            yield self.log_odds(self.last_logits(prefix, group))
 
-    def _last_logits(self, prefix: Prefix, questions: list[Sequence[int]]) -> torch.Tensor:
+    def last_logits(self, prefix: Prefix, questions: list[Sequence[int]]) -> torch.Tensor:
         """Logits `[questions, vocabulary]` of the first answer token."""
         if self.packs:
             return self.read_row(PackedQuestions(prefix, len(questions)), dict(enumerate(questions)))
@@ -220,7 +220,8 @@ class PromptReader:
         logits: torch.Tensor = output.logits
         return logits
 
-    def _log_odds(self, logits: torch.Tensor) -> list[LogOdds]:
+    def log_odds(self, logits: torch.Tensor) -> list[LogOdds]:
+        """Log-probabilities of yes and of no, all spellings together, of each row `[rows, vocabulary]`."""
         shares = torch.log_softmax(logits.float(), dim=-1)
         yes = torch.logsumexp(shares[:, self._yes], dim=-1)
         no = torch.logsumexp(shares[:, self._no], dim=-1)

@@ -64,7 +64,7 @@ class VllmMLLM:
         self._checkpoint, self.settings, self._clock = str(checkpoint), settings, clock
         self._kept: KeptPrefixes[None] = KeptPrefixes(settings.max_streams, settings.max_prompt_tokens)
         hooks = EngineHooks(self._begin, self._canary, settings.timeout_s, self._on_death, self._end_asks)
-        self._running: EngineSupervisor[VllmEngine] = EngineSupervisor(settings.use, clock, hooks)
+        self.supervisor: EngineSupervisor[VllmEngine] = EngineSupervisor(settings.use, clock, hooks)
         self._unfinished: dict[asyncio.Task[list[VllmReply]], str] = {}
         self._forgotten: set[str] = set()
         self._reading: Reading | None = None
@@ -85,6 +85,11 @@ class VllmMLLM:
         """The prefixes that the engine should have, and what their bounds did."""
         return self._kept
 
+    @property
+    def unfinished(self) -> int:
+        """Asks that have no answer yet."""
+        return len(self._unfinished)
+
     async def start(self) -> None:
         """Start the engine, which takes as long as its weights and its compilation do, and prove it.
 
@@ -92,7 +97,7 @@ class VllmMLLM:
         installed, and for values that vLLM refuses; EngineMismatch if the engine does not start, if it does not see
         the prompt that was meant, or if a kept prefix is not answered as a fresh one.
         """
-        await self._running.start()
+        await self.supervisor.start()
 
     def counts(self) -> Mapping[str, int]:
         return self.counters.with_kept(self._kept)
@@ -133,7 +138,7 @@ class VllmMLLM:
 
     async def close(self) -> None:
         await self._end_asks()
-        await self._running.close()
+        await self.supervisor.close()
         self._kept.clear()
 
     @cached_property
@@ -143,8 +148,8 @@ class VllmMLLM:
     def _ready(self) -> Reading:
         """The part that writes prompts and reads answers. Raises MLLMUnavailable without an engine, or with a full
         queue."""
-        self._running.now()
-        if len(self._unfinished) >= self.settings.max_queue:
+        self.supervisor.now()
+        if self.unfinished >= self.settings.max_queue:
             self.counters.refused += 1
             raise MLLMOverloaded(
                 f"{self.settings.use} has {self.settings.max_queue} asks unfinished, which is max_queue", sent=False
@@ -153,7 +158,7 @@ class VllmMLLM:
         return self._reading
 
     async def _do(self, work: Work, limit: int | None) -> tuple[list[VllmReply], Usage]:
-        engine, began_s, stream_id = self._running.now(), self._clock.monotonic_s(), work.context.stream_id
+        engine, began_s, stream_id = self.supervisor.now(), self._clock.monotonic_s(), work.context.stream_id
         self._forgotten.discard(stream_id)
         found = self._kept.find(work.context)
         known = len(found.content_ids) if found else 0
@@ -177,17 +182,17 @@ class VllmMLLM:
                 return await task
         except TimeoutError as error:
             self.counters.timed_out += 1
-            self._running.doubt(engine, began_s)
+            self.supervisor.doubt(engine, began_s)
             raise MLLMTimeout(
                 f"{self.settings.use} has no answer after timeout_s = {self.settings.timeout_s:g} seconds"
             ) from error
         except EngineGone:
-            self._running.died(engine)
+            self.supervisor.died(engine)
             raise
         except asyncio.CancelledError as error:
             if (asking := asyncio.current_task()) and asking.cancelling():
                 raise
-            raise self._running.ended(engine) from error
+            raise self.supervisor.ended(engine) from error
         finally:
             del self._unfinished[task]
 
@@ -203,7 +208,7 @@ class VllmMLLM:
         return replies
 
     async def _tried(self, engine: "VllmEngine", work: Work) -> list[VllmReply]:
-        heard = partial(self._running.answered, engine)
+        heard = partial(self.supervisor.answered, engine)
         with refusals(work):
             return await engine.reply(await engine.read(work.prompt), work.questions, work.how, heard)
 
@@ -228,7 +233,7 @@ class VllmMLLM:
     async def _begin(self) -> "VllmEngine":
         """A started and proven engine."""
         reading = self._reading = await asyncio.to_thread(Reading, read_card(self._checkpoint))
-        engine = await begin_in_thread(self._open)
+        engine = await begin_in_thread(self.open_engine)
         try:
             async with asyncio.timeout(CANARY_S):
                 await self._prove(engine, reading)
@@ -255,7 +260,8 @@ class VllmMLLM:
                     f" {before.score:.3f} and {after.score:.3f}; use a version of vllm that the package names"
                 )
 
-    def _open(self) -> "VllmEngine":
+    def open_engine(self) -> "VllmEngine":
+        """The engine of the settings, started in the calling thread. Raises as `start`, but for its proof."""
         prepare_environment()
         try:
             from pipeline.mllm.vllm.engine import open_engine

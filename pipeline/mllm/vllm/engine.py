@@ -42,7 +42,7 @@ class VllmEngine:
     """A started engine. Raises EngineGone once its processes have died."""
 
     def __init__(self, llm: AsyncLLM) -> None:
-        self._llm = llm
+        self.llm = llm
         self._numbers = count()
         self.on_cpu = bool(current_platform.is_cpu())
         cache = llm.vllm_config.cache_config
@@ -52,12 +52,12 @@ class VllmEngine:
     @property
     def dead(self) -> bool:
         """True if its processes have died."""
-        return bool(self._llm.errored)
+        return bool(self.llm.errored)
 
     @property
     def unfinished(self) -> int:
         """Requests under way."""
-        return int(self._llm.get_num_unfinished_requests())
+        return int(self.llm.get_num_unfinished_requests())
 
     async def read(self, prompt: VllmPrompt) -> ReadyPrompt:
         """Make a prompt ready: only pictures that the engine has not seen are processed. Nothing is sent yet.
@@ -68,7 +68,7 @@ class VllmEngine:
         if prompt.pictures:
             asked |= {"multi_modal_data": prompt.pictures, "multi_modal_uuids": prompt.names}
         try:
-            (ready,) = await self._llm.renderer.render_cmpl_async([asked])
+            (ready,) = await self.llm.renderer.render_cmpl_async([asked])
         except ValueError as error:
             raise EngineMismatch(
                 f"vLLM does not take a prompt: {error}; use a version that the package names"
@@ -109,7 +109,7 @@ class VllmEngine:
         assert isinstance(ids, list)
         asked = {**prompt, "prompt_token_ids": [*ids, *question]}
         try:
-            async for output in self._llm.generate(asked, sampling, str(next(self._numbers))):
+            async for output in self.llm.generate(asked, sampling, str(next(self._numbers))):
                 heard()
                 return _reply(output)
         except EngineDeadError as error:
@@ -122,12 +122,12 @@ class VllmEngine:
 
     def close(self) -> None:
         """Stop its processes. Blocks, for CLOSE_S seconds at most before they are killed."""
-        if self._llm.output_handler is not None:
+        if self.llm.output_handler is not None:
             # Otherwise it reports the end of the processes as their failure.
-            cancel_task_threadsafe(self._llm.output_handler)
-        self._llm.shutdown(timeout=CLOSE_S)
+            cancel_task_threadsafe(self.llm.output_handler)
+        self.llm.shutdown(timeout=CLOSE_S)
         # It refers to itself in a circle; collected at the end of this process, it would complain.
-        del self._llm
+        del self.llm
         gc.collect()
 
 

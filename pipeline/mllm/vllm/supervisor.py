@@ -51,8 +51,8 @@ class EngineHooks(Generic[E]):
 class EngineSupervisor(Generic[E]):
     """The engine that runs now, if any."""
 
-    def __init__(self, name: str, clock: Clock, care: EngineHooks[E]) -> None:
-        self._name, self._clock, self._care = name, clock, care
+    def __init__(self, name: str, clock: Clock, hooks: EngineHooks[E]) -> None:
+        self._name, self._clock, self.hooks = name, clock, hooks
         self._engine: E | None = None
         self._restart: asyncio.Task[None] | None = None
         self._burial: asyncio.Task[None] | None = None
@@ -60,10 +60,20 @@ class EngineSupervisor(Generic[E]):
         self._heard, self._heard_s = asyncio.Event(), 0.0
         self._fate = ""  # what is said of the engine that was lost last
 
+    @property
+    def doubted(self) -> bool:
+        """Whether it is being seen to that the engine answers at all."""
+        return self._check is not None
+
+    @property
+    def restarting(self) -> bool:
+        """Whether a lost engine is being started again."""
+        return self._restart is not None
+
     async def start(self) -> None:
         """Start the engine, unless one runs. Raises what `begin` raises."""
         if self._engine is None and self._restart is None:
-            self._engine = await self._care.begin()
+            self._engine = await self.hooks.begin()
 
     def now(self) -> E:
         """The engine, also while it is doubted. Raises MLLMUnavailable (nothing sent) while there is none."""
@@ -91,7 +101,7 @@ class EngineSupervisor(Generic[E]):
         answered anybody since, see whether it answers at all, and replace one that does not: a process that hangs does
         not die by itself. Until that is known others go on asking it, and any answer clears it of the doubt."""
         if engine is self._engine and self._check is None and self._heard_s <= asked_s:
-            log.warning("mllm_engine_doubted", mllm=self._name, patience_s=self._care.patience_s)
+            log.warning("mllm_engine_doubted", mllm=self._name, patience_s=self.hooks.patience_s)
             self._heard.clear()
             self._check = asyncio.create_task(self._examine(engine))
 
@@ -99,19 +109,19 @@ class EngineSupervisor(Generic[E]):
         canary = asyncio.create_task(self._send_canary(engine))
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._heard.wait(), self._care.patience_s)
+                await asyncio.wait_for(self._heard.wait(), self.hooks.patience_s)
         finally:
             await stop([canary])
             self._check = None
         if self._heard.is_set():
             log.info("mllm_engine_answers", mllm=self._name)
         else:
-            log.error("mllm_engine_hangs", mllm=self._name, silent_s=self._care.patience_s)
+            log.error("mllm_engine_hangs", mllm=self._name, silent_s=self.hooks.patience_s)
             self.died(engine, "answers nobody")
 
     async def _send_canary(self, engine: E) -> None:
         try:
-            await self._care.canary(engine)
+            await self.hooks.canary(engine)
         except EngineGone:
             self.died(engine)
         except (ConfigError, EngineMismatch, MLLMUnavailable) as error:
@@ -124,7 +134,7 @@ class EngineSupervisor(Generic[E]):
         """Replace this engine in the background. Said once more of the same one, nothing happens."""
         if engine is self._engine:
             self._engine, self._fate = None, f"{how} and is being started again"
-            self._care.on_death()
+            self.hooks.on_death()
             log.error("mllm_engine_died", mllm=self._name)
             self._burial = asyncio.create_task(self._bury(engine))
             self._restart = asyncio.create_task(self._revive(self._burial))
@@ -132,7 +142,7 @@ class EngineSupervisor(Generic[E]):
     async def _bury(self, dead: E) -> None:
         if self._check is not None:
             await stop([self._check])
-        await self._care.end_asks()
+        await self.hooks.end_asks()
         await asyncio.to_thread(dead.close)
 
     async def _revive(self, burial: asyncio.Task[None]) -> None:
@@ -142,7 +152,7 @@ class EngineSupervisor(Generic[E]):
             failures += 1
             await self._clock.sleep(back_off_s(failures, FIRST_RESTART_S, LONGEST_RESTART_S))
             try:
-                self._engine = await self._care.begin()
+                self._engine = await self.hooks.begin()
             except (ConfigError, EngineMismatch, MLLMUnavailable) as error:
                 log.error("mllm_engine_not_started", mllm=self._name, failures=failures, reason=str(error))
         self._restart = None

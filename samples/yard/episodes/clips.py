@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
-from allocator_engine.train.turns import turns
+from allocator_engine.train.transitions import transitions
 from samples.yard.episodes.cells import cells
 from samples.yard.episodes.evidence import of_past
 from samples.yard.questions.grammar import CARD_FAMILY, KINDS, Question, ask, holds, watches_for
@@ -142,7 +142,7 @@ def _watch_row(told_by_hop: Sequence[Sequence[FrameFacts]], watch: YardWatch, rn
     text = watch.text if rng.random() < 0.5 else _reworded(watch, rng)
     hops = moments(known, _MOMENTS, rng)
     probes = [GradedQuestion(text, "yes" if known[hop] else "no", "yes_no", hop, hop) for hop in hops]
-    return _QueryRow(text, known, turns(known[None])[0], probes)
+    return _QueryRow(text, known, transitions(known[None])[0], probes)
 
 
 def _reworded(watch: YardWatch, rng: np.random.Generator) -> str:

@@ -148,7 +148,7 @@ def overview_loss(model: TaughtOverview, batch: Overview) -> tuple[Tensor, Mappi
 
 
 @lru_cache(maxsize=EPISODES_PER_STEP + 1)
-def _viewed(seed: int) -> tuple[episodes.Viewing, tuple[tuple[NDArray[np.int8], ...], ...]]:
+def viewed(seed: int) -> tuple[episodes.Viewing, tuple[tuple[NDArray[np.int8], ...], ...]]:
     """An episode, and what each of its pictures shows."""
     viewing = episodes.view(seed, 0)
     return viewing, tuple(_shown(pixels, facts) for pixels, facts in zip(viewing.pixels, viewing.facts, strict=True))
@@ -167,7 +167,7 @@ def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) ->
     """Pictures of episodes that change in turn, as to render one costs as much as to learn from it for some steps; and
     sheets, of which nothing is asked but what their cells know."""
     changed = turns(step, EPISODES_PER_STEP, STEPS_PER_EPISODE)
-    chosen = [_viewed(seeds[(turn * EPISODES_PER_STEP + place) % len(seeds)]) for place, turn in enumerate(changed)]
+    chosen = [viewed(seeds[(turn * EPISODES_PER_STEP + place) % len(seeds)]) for place, turn in enumerate(changed)]
     pixels: list[Pixels] = []
     shown: list[tuple[NDArray[np.int8], ...]] = []
     for viewing, known in chosen:

@@ -74,7 +74,7 @@ class Packer:
     """Packs for one tokenizer."""
 
     def __init__(self, words: PreTrainedTokenizerBase) -> None:
-        self._words = words
+        self.words = words
         self._known: dict[str, list[int]] = {}
 
     def tokens(self, text: str) -> list[int]:
@@ -82,7 +82,7 @@ class Packer:
         if text not in self._known:
             if len(self._known) > 50_000:
                 self._known.clear()
-            self._known[text] = self._words.encode(text, add_special_tokens=False)
+            self._known[text] = self.words.encode(text, add_special_tokens=False)
         return self._known[text]
 
     def pack(
@@ -191,7 +191,7 @@ class Packer:
         """The token that a point is about, counted from the first that asks; None where it has none of its own."""
         if point.glance != "glyph":
             return len(prompt) - 1 + point.place
-        texts = [str(self._words.decode([token])).strip() for token in prompt]
+        texts = [str(self.words.decode([token])).strip() for token in prompt]
         behind = texts.index("plate") + 1
         written = [index for index in range(behind, len(texts)) if texts[index]][point.place]
         return written if len(texts[written]) == 1 else None

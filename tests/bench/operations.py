@@ -1,4 +1,4 @@
-"""How many operations the Allocator needs for a hop, against those of a large MLLM on the tokens that it leaves.
+"""Operations of the Allocator on a hop, against those of a large MLLM on the tokens that it leaves.
 
 An operation is one multiplication or addition, of matrix products and convolutions alone.
 """
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 SHARE = 0.1
-"""Of a hop's native tokens that the MLLM is shown."""
+"""The share of a hop's native tokens that the MLLM is shown."""
 
 PICTURES = ((256, 448), (1080, 1920))
-"""Heights and widths in px for which shares are told: the smallest of interest, and a usual camera's."""
+"""Heights and widths in px for which shares are reported: the smallest of interest, and a usual camera's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transformer:
-    """What counts of one: its layers, the width of their attention, the weights of a layer's matrices, and whether a
-    token sees all others or only those before it."""
+    """A transformer as far as operations are counted: its layers, the width of their attention, the weights of a
+    layer's matrices, and whether a token sees all others or only those before it."""
 
     layers: int
     width: int
@@ -31,8 +31,9 @@ class Transformer:
     causal: bool
 
     def operations(self, tokens: int) -> int:
-        """Of `tokens` in one pass: 2 per weight and token, and 4 per feature and pair of tokens that see each other,
-        for the scores and for the sum of the values (Hoffmann et al., 2022, appendix F, without the softmax)."""
+        """Operations of `tokens` in one pass: 2 per weight and token, and 4 per feature and pair of tokens that see
+        each other, for the scores and for the sum of the values (Hoffmann et al., 2022, appendix F, without the
+        softmax)."""
         pairs = tokens * (tokens + 1) // 2 if self.causal else tokens**2
         return self.layers * (2 * self.weights * tokens + 4 * self.width * pairs)
 
@@ -50,8 +51,8 @@ class LargeModel:
     merger: int
 
     def operations(self, tokens: int) -> int:
-        """Of encoding and reading one segment of so many vision tokens. The questions, the answers, and what the
-        segment's tokens see of the context before it are left out: they would only add to it."""
+        """Operations of encoding and reading one segment of so many vision tokens. The questions, the answers, and what
+        the segment's tokens see of the context before it are left out: they would only add to it."""
         patches = self.patches * tokens
         seen = self.vision.operations(patches) + 2 * self.embedding * patches
         return seen + 2 * self.merger * tokens + self.text.operations(tokens)
@@ -88,7 +89,8 @@ def tokens_shown(height: int, width: int, share: float = SHARE) -> tuple[int, in
 
 
 def network_operations(network: "nn.Module", frames: int = 2, queries: int = 6) -> int:
-    """Of one hop of `frames` with so many queries, as torch counts them while the network, on the CPU, decides it."""
+    """Operations of one hop of `frames` with so many queries, as torch counts them while the network, on the CPU,
+    decides it."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
