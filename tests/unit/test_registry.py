@@ -16,7 +16,7 @@ from pipeline.registry.desired import Composer
 from pipeline.registry.entry import Change, EntryMissing, EntryOwned, EntryPresent, RevisionConflict
 from pipeline.registry.registry import Registry
 from pipeline.testing import ManualClock
-from tests.unit.test_store import url  # noqa: F401 - a fixture: SQLite and PostgreSQL
+from tests.unit.test_store import server, url  # noqa: F401 - fixtures: SQLite and PostgreSQL
 
 
 @pytest.fixture
