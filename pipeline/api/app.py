@@ -37,7 +37,7 @@ def describe(app: FastAPI) -> None:
         document["components"]["schemas"] |= {**schemas.pop("$defs"), "ProblemBody": schemas}
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign] - as FastAPI's own guide extends it
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own guide extends it
 
 
 def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI:
