@@ -88,7 +88,9 @@ def run(
         stall_s=stall_s,
         first_picture_s=first_picture_s,
     )
-    named = given(mllm=_mllm(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=named_sinks(sink or []))
+    named = given(
+        mllm=mllm_of(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=named_sinks(sink or [])
+    )
     rules = given(open_at=open_at, clear_at=clear_at, confirm=None if confirm is None else _confirm(confirm))
     described = site_of_one(raw, source, name, watch or [], realtime, own, rules) | named
     site = parse_site(described)
@@ -159,11 +161,12 @@ def _make_scratch() -> Path:
         ) from error
 
 
-def _mllm(known: object, use: str | None, family: str | None) -> object:
-    """The MLLM of the command line over that of the site file. Another MLLM than the file's has none of its settings
-    but those given here."""
+def mllm_of(known: object, use: str | None, family: str | None) -> object:
+    """The MLLM of the command line over that of the site file. Another MLLM than the file names has none of the
+    settings there: its key is not for others."""
     if use:
-        return {"use": use, **given(family=family)}
+        own = dict(known) if isinstance(known, dict) and known.get("use", use) == use else {}
+        return own | {"use": use, **given(family=family)}
     if family:
         return ({"use": known} if isinstance(known, str) else dict(known) if isinstance(known, dict) else {}) | {
             "family": family

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.build import build_mllm
+from pipeline.cli.run import mllm_of
 from pipeline.clock import SystemClock
 from pipeline.config.site import SiteConfig, parse_site
 from pipeline.errors import ConfigError, MLLMUnavailable
@@ -281,3 +282,19 @@ async def test_what_an_error_advises_to_set_has_an_effect(
     await mllm.start()
     assert len((await mllm.ask(seconds(1), [GATE])).answers) == 1
     await mllm.close()
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        (None, {}),
+        ("yard", {}),
+        ({"any_model": True}, {"any_model": True}),
+        ({"use": "openai:http://a/v1#m", "api_key": "${KEY}"}, {"api_key": "${KEY}"}),
+        ({"use": "openai:http://other/v1#m", "api_key": "${KEY}"}, {}),
+    ],
+)
+def test_an_mllm_on_the_command_line_has_the_files_settings_unless_the_file_names_another(
+    known: object, kept: dict
+) -> None:
+    assert mllm_of(known, "openai:http://a/v1#m", None) == {"use": "openai:http://a/v1#m", **kept}
