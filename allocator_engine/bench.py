@@ -1,4 +1,4 @@
-"""Cost of an engine on a machine: milliseconds per frame by backend and batch, and operations against an MLLM's."""
+"""Cost of an engine on a machine: milliseconds per frame by backend and batch."""
 
 import platform
 import statistics
@@ -12,7 +12,6 @@ from allocator_engine.check import crowd
 from allocator_engine.errors import EngineError, EngineMissing
 from allocator_engine.export import OPSET
 from allocator_engine.manifest import read, verified, versions
-from allocator_engine.operations import PICTURES, QWEN3_VL_8B, network_operations, tokens_shown
 from allocator_engine.runtime import Engine, LoadedEngine, Tensors, gpu, load, load_checkpoint, torch_engine
 from allocator_engine.spec import STREAM
 
@@ -42,31 +41,17 @@ class CallTiming:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """Measurements on `device`, of `rounds` calls each. `without` is the reason why a backend is not in the rows;
-    `operations` are those of the network on one hop."""
+    """Measurements on `device`, of `rounds` calls each. `without` is the reason why a backend is not in the rows."""
 
     device: str
     rounds: int
     rows: tuple[CallTiming, ...]
     without: Mapping[str, str]
-    operations: int
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Operations of the network over those of the MLLM on a tenth of the hop's tokens, by width x height in px."""
-        return {
-            f"{width}x{height}": self.operations / QWEN3_VL_8B.operations(tokens_shown(height, width)[0])
-            for height, width in PICTURES
-        }
 
     @property
     def remarks(self) -> list[str]:
         """Remarks beside the rows, in lines for a person."""
-        shares = ", ".join(f"{100 * share:.2g} % at {size} px" for size, share in self.shares.items())
-        return [
-            *(f"without {backend}: {reason}" for backend, reason in self.without.items()),
-            f"{self.operations / 1e9:.2g} G operations per hop; of {QWEN3_VL_8B.name}'s on a tenth of it: {shares}",
-        ]
+        return [f"without {backend}: {reason}" for backend, reason in self.without.items()]
 
     def as_json(self) -> dict[str, object]:
         """The same for programs, with the machine and the versions."""
@@ -80,7 +65,6 @@ class EngineReport:
             "frames": FRAMES,
             "queries": QUERIES,
             "warm_up": WARM_UP,
-            "shares": self.shares,
         } | asdict(self)
 
 
@@ -101,7 +85,6 @@ def measure(
 
     if device == "cuda" and gpu() is None:
         raise EngineMissing("there is no GPU that torch can use; measure with --device cpu")
-    operations = network_operations(network, FRAMES, QUERIES)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -109,9 +92,7 @@ def measure(
         rows = [row for batch in batches for row in compare(engines, batch, rounds, now_s)]
     finally:
         torch.set_num_threads(threads)
-    return EngineReport(
-        device, rounds, tuple(sorted(rows, key=lambda row: list(engines).index(row.backend))), without, operations
-    )
+    return EngineReport(device, rounds, tuple(sorted(rows, key=lambda row: list(engines).index(row.backend))), without)
 
 
 def contenders(

@@ -198,7 +198,7 @@ def _one_question(encoder: "QueryEncoder") -> "nn.Module":
     """The encoder as a function of tensors alone, with a sum of rows in the place of the bag of embeddings."""
     import torch
 
-    class Question(torch.nn.Module):
+    class QuestionEncoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.encoder = encoder
@@ -207,7 +207,7 @@ def _one_question(encoder: "QueryEncoder") -> "nn.Module":
             rows = self.encoder.table.weight[hashes % self.encoder.buckets]
             return self.encoder.mixed((rows * weights[:, None]).sum(0, keepdim=True))[0]
 
-    return Question()
+    return QuestionEncoder()
 
 
 def _strip(model: "ModelProto") -> None:

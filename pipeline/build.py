@@ -20,6 +20,7 @@ from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import Clock
+from pipeline.config.api import KeepConfig
 from pipeline.config.mllm import (
     EmbeddedConfig,
     MLLMConfig,
@@ -32,11 +33,12 @@ from pipeline.config.mllm import (
 )
 from pipeline.config.sinks import JsonlConfig, KafkaConfig, SinkConfig, WebhookConfig
 from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
-from pipeline.config.values import resolve
+from pipeline.config.values import resolve, resolve_url
+from pipeline.delivery.history import Keep
 from pipeline.errors import ConfigError
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
-from pipeline.redact import redact_mllm, splits_a_password
+from pipeline.redact import redact_mllm, redact_url, remember
 from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
@@ -47,13 +49,14 @@ from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import WatchQuery
+from pipeline.urls import Url, parse_url
 
 log = structlog.get_logger()
 
 
 def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) -> Source:
     """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds."""
-    url = resolve(stream.url)
+    url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
         return SyntheticSource(url, clock=clock, realtime=stream.realtime, start_s=start_s)
     return AvSource(
@@ -68,6 +71,8 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
         on_corrupt=stream.on_corrupt,
         rtsp_transport=stream.rtsp_transport,
         start_s=start_s,
+        policy=stream.address_policy(),
+        shown=redact_url(stream.url) if "${" in stream.url else None,
         first_picture_s=stream.first_picture_s,
         max_pixels=stream.max_pixels,
         video_track=stream.video_track,
@@ -85,6 +90,13 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
         watch.cooldown_s,
         watch.priority,
         watch.every_s,
+    )
+
+
+def build_keep(keep: KeepConfig) -> Keep:
+    """How much of the past a store keeps, of a configuration in days and MiB."""
+    return Keep(
+        keep.events_days * 86_400, keep.events_mib * 2**20, keep.answers_days * 86_400, keep.answers_mib * 2**20
     )
 
 
@@ -220,15 +232,26 @@ def _vllm(config: VllmConfig, clock: Clock) -> MLLM:
 
 
 def _openai(config: OpenAIConfig, clock: Clock) -> MLLM:
-    url, _, model = config.use.removeprefix("openai:").partition("#")
-    if splits_a_password(model):
-        raise ConfigError("mllm.use has a # in its user name or password; write it as %23")
-    if not url.startswith(("http://", "https://")) or not model:
+    url = _server_of(resolve_url(config.use.removeprefix("openai:")))
+    model = url.rest.partition("#")[2]
+    if url.scheme not in ("http", "https") or not url.host or not model:
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected openai:URL#MODEL")
     from pipeline.mllm.openai.backend import OpenAIMLLM
 
     api_key = resolve(config.api_key) if config.api_key else None
-    return OpenAIMLLM(url, model, replace(config, api_key=api_key), clock)
+    bare = replace(url, rest=url.rest.partition("#")[0]).text
+    return OpenAIMLLM(bare, model, replace(config, api_key=api_key), clock)
+
+
+def _server_of(url: str) -> Url:
+    """The parts of an MLLM server's URL; its password is hidden in every text from now on. Raises ConfigError."""
+    try:
+        parts = parse_url(url)
+    except ConfigError as error:
+        raise ConfigError(f"mllm.use cannot be read; expected openai:http://HOST:PORT/v1#MODEL: {error}") from None
+    if parts.password is not None:
+        remember(parts.password)
+    return parts
 
 
 def _yard(config: YardConfig, clock: Clock) -> MLLM:
@@ -277,7 +300,7 @@ def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
 
 
 def _resolved(config: SinkConfig) -> SinkConfig:
-    config = replace(config, url=resolve(config.url))
+    config = replace(config, url=resolve_url(config.url))
     if isinstance(config, WebhookConfig) and config.secret:
         return replace(config, secret=resolve(config.secret))
     if isinstance(config, KafkaConfig):

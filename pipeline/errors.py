@@ -17,6 +17,10 @@ class SourceStalled(SourceUnavailable):
     """A stream is connected but has sent no picture for longer than its stall time. Handled as SourceUnavailable."""
 
 
+class SourceRefused(SourceUnavailable):
+    """A camera refuses the user name or password. It is asked again after minutes: cameras lock accounts."""
+
+
 class AllocationFailed(ResadaptError):
     """An allocator could not propose. The loop falls back to one fixed scale inside the same grant, counted."""
 

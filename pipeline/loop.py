@@ -12,13 +12,14 @@ What may go wrong here, and what happens then:
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
+from allocator_engine.encode import native_tokens
 from allocator_engine.fit import Allocation, FitRules
 from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import fixed_scale
@@ -28,7 +29,7 @@ from pipeline.core.context import Context, Room
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
-from pipeline.core.outcome import Decision, HopReply, Outcome
+from pipeline.core.outcome import Decision, HopRecord, HopReply, Outcome
 from pipeline.core.questions import distinct, doubtful, due, spread
 from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
@@ -38,7 +39,7 @@ from pipeline.logs import Seldom
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.sources.base import Source
-from pipeline.types import Answers, Hop, Json, WatchQuery, render
+from pipeline.types import Answers, Event, Hop, Json, WatchQuery, render
 
 log = structlog.get_logger()
 
@@ -61,6 +62,14 @@ class Watches(Protocol):
         ...
 
 
+Observe = Callable[[Outcome, Sequence[Event]], None]
+"""Called after each hop is durable, with its outcome and its events. It must neither block nor raise."""
+
+
+def unobserved(_outcome: Outcome, _events: Sequence[Event]) -> None:
+    """Nobody observes the hops."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """The parts that all streams of a process share."""
@@ -73,6 +82,7 @@ class Runtime:
     mllm: MLLM
     outbox: Committer
     metrics: Metrics
+    observe: Observe = unobserved
     seldom: Seldom = field(default_factory=Seldom)
 
     def warn(self, trouble: str, stream_id: str, error: Exception, **more: Json) -> None:
@@ -101,13 +111,16 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             runtime.budget.settle(hop.stream_id, reply.spent)
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
             seconds = runtime.clock.monotonic_s() - began_s
-            outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted)
+            native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
+            outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native)
             run.ladder, stepped = climb(run, outcome, source)
             decision, state, counts = decide(run, queries, outcome, stepped, runtime)
             await runtime.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
+            run.remember(reply.answers.answers)
             doubt(run, queries, reply.answers)
             runtime.metrics.hop(outcome, run, source.counts, decision.events, runtime.clock.monotonic_s() - began_s)
+            runtime.observe(outcome, decision.events)
 
 
 def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtime: Runtime) -> int:
@@ -120,7 +133,9 @@ def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtim
     owed, resent = run.context.owed(hop.end_s, room)
     owed += runtime.mllm.pending(run.context)
     granted = runtime.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
-    return min(run.ladder.grant(granted), room.tokens)
+    if run.ladder.saves:
+        granted = run.ladder.grant(granted, native_tokens([frame.size for frame in hop.frames], runtime.fit_rules))
+    return min(granted, room.tokens)
 
 
 async def allocate(hop: Hop, queries: Sequence[WatchQuery], grant: int, runtime: Runtime) -> tuple[Allocation, bool]:
@@ -254,6 +269,8 @@ def decide(
         frames=len(hop.frames),
         lost=hop.lost,
         kept=sum(len(segment.frames) for segment in outcome.allocation.segments),
+        native=outcome.native,
+        allocated=outcome.allocation.tokens,
         granted=outcome.grant,
         spent=reply.spent,
         encoded=reply.answers.usage.encoded_tokens,
@@ -266,7 +283,8 @@ def decide(
         fallbacks=int(outcome.fell_back),
         events=len(events),
     )
-    return Decision(hop.stream_id, state.to_json(), events, hop.end_s), state, counts
+    record = HopRecord.of(outcome, run.ladder.step)
+    return Decision(hop.stream_id, state.to_json(), events, hop.end_s, record), state, counts
 
 
 def doubt(run: StreamRun, queries: Sequence[WatchQuery], answers: Answers) -> None:

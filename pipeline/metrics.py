@@ -52,7 +52,8 @@ class Metrics:
             return noted(made, labels)
 
         self.stream_up = gauge("stream_up", "1 while the stream gives frames", stream)
-        self.losses = counter("stream_losses", "connections lost or refused", stream)
+        self.losses = counter("stream_losses", "times it was lost, however often tried since", [*stream, "type"])
+        self.attempts_failed = counter("stream_attempts_failed", "connections that broke or were refused", stream)
         self.crashes = counter("stream_crashes", "unforeseen failures after which the stream was restarted", stream)
         self.frames = counter("frames", "sampled frames that reached the loop", stream)
         self.frames_lost = counter("frames_lost", "sampled frames overwritten unread because the loop was late", stream)
@@ -67,6 +68,7 @@ class Metrics:
         self.hwaccel_fallbacks = gauge("hwaccel_fallbacks", "times decoding fell back to the CPU", stream)
         self.hops = counter("hops", "hops decided", stream)
         self.hop_seconds = histogram("hop_seconds", "hop complete to decision durable", stream)
+        self.tokens_native = counter("tokens_native", "tokens of all sampled frames at native size", stream)
         self.tokens_granted = counter("tokens_granted", "tokens hops were allowed to spend", stream)
         self.tokens_allocated = counter("tokens_allocated", "tokens allocators spent on new frames", stream)
         self.tokens_spent = counter("tokens_spent", "tokens charged: new frames and what was sent again", stream)
@@ -93,13 +95,15 @@ class Metrics:
         self.mllm_first_seconds = histogram("mllm_first_answer_seconds", "from then to its first answer", [])
         self.watch_warming = gauge("watch_warming", "1 while it sees frames sized without it", [*stream, "watch"])
         self.watch_open = gauge("watch_open", "1 while the watch is open", [*stream, "watch"])
-        self.events = counter("events", "events decided", ["type"])
+        self.events = counter("events", "events decided; of the stream itself: no watch", ["type", *stream, "watch"])
         self.commit_retries = gauge("commit_retries", "commits tried again because the store could not take them", [])
         self.event_conflicts = gauge("event_conflicts", "events dropped because another one had their id", [])
         self.task_crashes = gauge("task_crashes", "unforeseen ends of background work, which began again", ["task"])
         self.sink_pending = gauge("sink_pending", "events waiting for a sink", ["sink"])
         self.sink_published = counter("sink_published", "events a sink acknowledged", ["sink"])
         self.sink_failures = gauge("sink_failures", "batches a sink could not take", ["sink"])
+        self.api_refused = counter("api_refused", "requests refused at a limit, by what it bounds", ["limit"])
+        self.api_listeners = gauge("api_listeners", "clients that listen to events, answers or pictures", [])
         self.event_seconds = histogram("event_seconds", "event decided to acknowledged by the sink", ["sink"])
 
     def hop(
@@ -112,6 +116,7 @@ class Metrics:
             (self.hops, 1),
             (self.frames, len(outcome.hop.frames)),
             (self.frames_lost, outcome.hop.lost),
+            (self.tokens_native, outcome.native),
             (self.tokens_allocated, outcome.allocation.tokens),
             (self.tokens_spent, reply.spent),
             (self.fallbacks, outcome.fell_back),
@@ -135,8 +140,12 @@ class Metrics:
             self.context_reanchors.labels(stream, outcome.reanchored).inc()
         self.hop_seconds.labels(stream).observe(seconds)
         for event in events:
-            self.events.labels(event.type).inc()
+            self.event(event)
         self._answers(stream, reply, run)
+
+    def event(self, event: Event) -> None:
+        """Count one event that was decided."""
+        self.events.labels(event.type, event.stream_id, event.watch_id or "").inc()
 
     def watch_mllm(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Show the troubles that the MLLM counts, by kind, as they are when somebody looks."""
@@ -147,6 +156,11 @@ class Metrics:
         self._watches.pop(stream, None)
         for metric in self._of_streams:
             metric.remove_by_labels({"stream": stream})
+
+    def forget_sink(self, sink: str) -> None:
+        """Drop every series of a sink that is gone."""
+        for metric in (self.sink_pending, self.sink_published, self.sink_failures, self.event_seconds):
+            metric.remove_by_labels({"sink": sink})
 
     def _tokens(self, stream: str, granted: int, usage: Usage) -> None:
         for what, count, tokens in (
@@ -180,13 +194,19 @@ class Metrics:
         for watch_id in stand:
             self.watch_open.labels(stream, watch_id).set(is_open.get(watch_id, False))
         for watch_id in self._watches.get(stream, frozenset()) - stand:
-            self.watch_open.remove(stream, watch_id)
-            self.watch_warming.remove(stream, watch_id)
+            for metric in (self.watch_open, self.watch_warming, self.events):
+                metric.remove_by_labels({"stream": stream, "watch": watch_id})
         self._watches[stream] = stand
 
     def value(self, name: str, **labels: str) -> float:
-        """The current value of a sample, such as `hops_total`; 0 where nothing was counted yet."""
-        return self.registry.get_sample_value(f"resadapt_{name}", labels) or 0.0
+        """The current value of a sample, such as `hops_total`, summed over the labels that are not named; 0 where
+        nothing was counted yet."""
+        samples = (sample for metric in self.registry.collect() for sample in metric.samples)
+        return sum(
+            sample.value
+            for sample in samples
+            if sample.name == f"resadapt_{name}" and labels.items() <= sample.labels.items()
+        )
 
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""

@@ -1,38 +1,113 @@
 """Credentials out of text. Everything that shows a URL to a person or a log goes through here.
 
-Rather too much than too little: what a person typed may not be a legal URL, and its password must not be shown all the
-same. A slash in a password is recognised by the user name and colon before it, where on the web no port can be.
+Two things keep a secret out. What was read from a `${...}` or out of a URL is known, and is replaced wherever it
+stands. What is not known is recognised by where it stands in a URL, rather too much of it than too little: where a URL
+can be read in several ways, nothing is shown that is a part of a password by one of them.
 """
 
+import json
 import re
+import threading
 import traceback
+from urllib.parse import quote, quote_plus
 
-# What is looked for ahead has an end, so that no text takes longer than in proportion to its length.
-_SCHEME = r"(?P<scheme>(?P<web>https?)://|(?<!http)(?<!https)://)"
-_NO_PORT = r"(?(web)(?!\d{1,9}(?:[/?#]|\s|$)))"
-_USERINFO = re.compile(
-    rf"{_SCHEME}(?:[^\s/]{{0,2048}}@|[^\s/:@]{{0,512}}:{_NO_PORT}[^\s@]{{0,2048}}@)(?:[^\s@?#]{{0,2048}}@)*",
-    re.IGNORECASE,
-)
-_QUERY = re.compile(r"(?P<url>://[^\s?#]{0,2048})[?#]\S+?(?=['\"<>)\]},;.:]{0,4}(?:\s|$)|\"[,}\]])")
+from pipeline.urls import REFERENCE, UrlReading, choose, is_sure, readings
+
+HIDDEN = "***"
+
+SHORTEST_SECRET = 3
+"""Characters. What is shorter is no secret, and stands in every word."""
+
+MOST_SECRETS = 4096
+"""How many secrets are known at most; the oldest go first. A site has a few for each camera."""
+
+_LONGEST = 4096
+_SCHEME = re.compile(r"[\w+.%-]{0,32}$")
+_CLOSING = {quote: re.compile(rf"(?<!\\){quote}(?=[,}}\])\s:;.]|$)") for quote in "\"'"}
+_SPACE = re.compile(r"\s|$")
+_TRAILING = re.compile(r"['\"<>)\]},;.:]{0,4}$")
 _NAMED = re.compile(r"(?P<name>(?:pass(?:word|wd|phrase)?|pwd|token|secret|api_?key)=)[^\s&?#]+", re.IGNORECASE)
-_NO_SCHEME = re.compile(r"^(?://)?[^/\s:]*:[^/]*@")
+_NO_SCHEME = re.compile(r"^(?://)?[^/\s:]*:.*@", re.DOTALL)
+
+
+class KnownSecrets:
+    """The secrets of this process, in every form in which they are written. Used from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._secrets: dict[str, None] = {}
+        self._forms: tuple[str, ...] = ()  # the longest first, for a short one may be a part of it
+
+    def add(self, secret: str) -> None:
+        if len(secret) < SHORTEST_SECRET or secret in self._secrets:
+            return
+        with self._lock:
+            self._secrets[secret] = None
+            forms = {*self._forms, *_forms(secret)}
+            if len(self._secrets) > MOST_SECRETS:
+                del self._secrets[next(iter(self._secrets))]
+                forms = {form for one in self._secrets for form in _forms(one)}
+            self._forms = tuple(sorted(forms, key=len, reverse=True))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._secrets.clear()
+            self._forms = ()
+
+    def hide(self, text: str) -> str:
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, HIDDEN)
+        return text
+
+
+known = KnownSecrets()
+"""What this process was given as secrets."""
+
+
+def remember(secret: str) -> None:
+    """From now on `scrub` hides `secret` wherever it stands, encoded and escaped too, and of a URL also its parts."""
+    for line in {secret, *secret.splitlines()}:
+        known.add(line.strip())
+    _, mark, behind = secret.strip().partition("://")
+    reading = choose(readings(behind)) if mark else None
+    if reading is not None:
+        for part in (reading.userinfo or "", *(reading.userinfo or "").split(":", 1), reading.authority, reading.rest):
+            known.add(part)
+
+
+def forget_secrets() -> None:
+    """Know no secret any more: for tests, each of which has its own."""
+    known.clear()
 
 
 def scrub(text: str) -> str:
-    """`text` with the user, password, query and fragment of every URL in it replaced by `***`, and what is named as a
-    secret (`password=...`)."""
-    return _NAMED.sub(r"\g<name>***", _QUERY.sub(r"\g<url>?***", _USERINFO.sub(r"\g<scheme>***@", text)))
+    """`text` without the secrets that are known, with user, password, query and fragment of every URL in it replaced
+    by `***`, and what is named as a secret (`password=...`)."""
+    text = known.hide(text)
+    shown, done = [], 0
+    mark = text.find("://")
+    while mark >= 0:
+        scheme = _SCHEME.search(text, max(mark - 32, done), mark)
+        start, end = (scheme.start() if scheme else mark), _end(text, scheme.start() if scheme else mark)
+        shown += [text[done:start], _shown(text[start:mark], text[mark + 3 : end])]
+        done = end
+        mark = text.find("://", end)
+    return _NAMED.sub(rf"\g<name>{HIDDEN}", "".join(shown) + text[done:])
 
 
 def redact_url(url: str) -> str:
-    """`url` to show: `rtsp://u:p@cam/1?token=x` becomes `rtsp://***@cam/1?***`, and `u:p@cam/1` `***@cam/1`."""
-    shown = scrub(re.sub(r"\s", "%20", url))
-    if lacks_scheme(shown):
-        shown = _NO_SCHEME.sub("***@", shown)
-    scheme, mark, rest = shown.partition("://")
-    address, *behind = re.split(r"[?#]", rest, maxsplit=1)
-    return scheme + mark + address + ("?***" if behind else "")
+    """`url` to show: `rtsp://u:p@cam/1?token=x` becomes `rtsp://***@cam/1?***`, and `u:p@cam/1` `***@cam/1`.
+
+    What a `${...}` stands for is not shown; a URL that is nothing else is shown by that name.
+    """
+    if REFERENCE.fullmatch(url):
+        return url
+    url = re.sub(r"\s", "%20", known.hide(REFERENCE.sub(HIDDEN, url)))
+    if lacks_scheme(url):
+        url = f"{HIDDEN}@{url.rpartition('@')[2]}"
+    scheme, mark, rest = url.partition("://")
+    return _NAMED.sub(rf"\g<name>{HIDDEN}", _shown(scheme, rest) if mark else url)
 
 
 def redact_mllm(use: str) -> str:
@@ -56,3 +131,59 @@ def lacks_scheme(url: str) -> bool:
 def plain_traceback(error: BaseException) -> str:
     """The traceback of `error` to log: without the values of variables, which may be secrets."""
     return scrub("".join(traceback.format_exception(error)))
+
+
+def _forms(secret: str) -> set[str]:
+    """How a secret may be written: as it is, in a URL, and inside JSON or a Python literal."""
+    return {
+        *(secret, quote(secret, safe=""), quote(secret), quote_plus(secret)),
+        *(json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]),
+    }
+
+
+def _end(text: str, start: int) -> int:
+    """Where the URL that begins at `start` ends: at the quote that closes it, else before the next space."""
+    closing = _CLOSING.get(text[start - 1]) if start else None
+    end = closing.search(text, start) if closing else None
+    if end:
+        return end.start()
+    space = _SPACE.search(text, start)
+    stop = space.start() if space else len(text)
+    trailing = _TRAILING.search(text, max(stop - 4, start), stop)
+    return trailing.start() if trailing else stop
+
+
+def _shown(scheme: str, behind: str) -> str:
+    """What may be shown of `scheme://behind`."""
+    if "@" not in behind:
+        return f"{scheme}://{_without_query(behind)}"
+    if len(behind) > _LONGEST:
+        return f"{scheme}://{HIDDEN}"
+    found = readings(behind)
+    if found and all(reading.userinfo is None for reading in found):
+        return f"{scheme}://{_without_query(behind)}"
+    chosen = choose(found)
+    if chosen and (len(found) == 1 or is_sure(chosen) or chosen.userinfo is None):
+        login = "" if chosen.userinfo is None else f"{HIDDEN}@"
+        return f"{scheme}://{login}{chosen.authority}{_rest_shown(chosen)}"
+    return f"{scheme}://{_tail(behind, found)}"
+
+
+def _rest_shown(reading: UrlReading) -> str:
+    """Path and query behind a host. What stands before another @ may be the rest of a password."""
+    path = _without_query(reading.rest)
+    return f"/{HIDDEN}" if "@" in path else path
+
+
+def _tail(behind: str, found: list[UrlReading]) -> str:
+    """What no reading takes for a part of a password or a query: what stands behind the last @, if anything."""
+    first = min((len(behind) - len(one.authority) - len(one.rest) for one in found), default=0)
+    head, _, tail = behind.rpartition("@")
+    if not found or re.search(r"[?#]", head[first:]):
+        return HIDDEN
+    return f"{HIDDEN}@{_without_query(tail)}"
+
+
+def _without_query(text: str) -> str:
+    shown = re.split(r"[?#]", text, maxsplit=1)
+    return shown[0] + (f"?{HIDDEN}" if len(shown) > 1 else "")

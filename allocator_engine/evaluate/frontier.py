@@ -104,7 +104,7 @@ class Frontier:
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
+class _FigureByEpisode:
     """A figure by episode: `top` and `bottom` float64 `[episodes]`, and how many answers or events it is of."""
 
     top: NDArray[np.float64]
@@ -127,7 +127,7 @@ class Bootstrap:
         drawn = np.random.default_rng(_SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
         return cls(tuple(episodes), drawn.astype(np.float64))
 
-    def column(self, cells: Sequence[Cell], split: str | None = None) -> _Column:
+    def column(self, cells: Sequence[Cell], split: str | None = None) -> _FigureByEpisode:
         """The figure of all tasks of these cells together."""
         by_episode: dict[str, Parts] = dict.fromkeys(self.episodes, Parts())
         for cell in cells:
@@ -135,9 +135,9 @@ class Bootstrap:
                 by_episode[task.episode] += parts(task, outcome, split)
         found = [by_episode[episode] for episode in self.episodes]
         top, bottom = (np.array([getattr(one, name) for one in found], np.float64) for name in ("top", "bottom"))
-        return _Column(top, bottom, sum(one.count for one in found))
+        return _FigureByEpisode(top, bottom, sum(one.count for one in found))
 
-    def estimate(self, column: _Column, minus: _Column | None = None) -> Estimate | None:
+    def estimate(self, column: _FigureByEpisode, minus: _FigureByEpisode | None = None) -> Estimate | None:
         """The figure, or how much greater it is than another; None where nothing happened that it could be of."""
         value, draws = _quotient(column.top, column.bottom), self._draws(column)
         if minus is not None:
@@ -147,7 +147,7 @@ class Bootstrap:
         lo, hi = np.nanpercentile(draws, [2.5, 97.5])
         return Estimate(float(value), float(lo), float(hi), column.count)
 
-    def ratio(self, column: _Column, to: _Column) -> Estimate | None:
+    def ratio(self, column: _FigureByEpisode, to: _FigureByEpisode) -> Estimate | None:
         """The figure as a share of another; None where there is no figure, or that one is 0."""
         figure, whole = _quotient(column.top, column.bottom), _quotient(to.top, to.bottom)
         if np.isnan(figure) or not whole > 0:
@@ -157,7 +157,7 @@ class Bootstrap:
         lo, hi = np.nanpercentile(draws, [2.5, 97.5])
         return Estimate(figure / whole, float(lo), float(hi), column.count)
 
-    def _draws(self, column: _Column) -> NDArray[np.float64]:
+    def _draws(self, column: _FigureByEpisode) -> NDArray[np.float64]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of draws that hold no event at all
             return np.asarray((self.weights @ column.top) / (self.weights @ column.bottom), np.float64)

@@ -222,8 +222,8 @@ def _sampled(
             levels.append(level)
             actions.append(action)
             old.append(log_prob(mean, concentration, action))
-    together = (torch.cat(parts, dim=1) for parts in (levels, actions, old))
-    return variants, _Drawn(*together, np.concatenate(free, axis=1))
+    level, action, before = (torch.cat(parts, dim=1) for parts in (levels, actions, old))
+    return variants, _Drawn(level, action, before, np.concatenate(free, axis=1))
 
 
 def play(episode: Episode, config: CapoConfig, learner: Learner, outside: Outside, prompt: tuple[int, int]) -> Rollout:

@@ -26,13 +26,17 @@ from allocator_engine.errors import EngineFailed
 from allocator_engine.fit import Allocation, FitRules, fit
 from allocator_engine.query import Embed, load_encoder
 from allocator_engine.runtime import AUTO, LIMITS, Engine, LoadedEngine, load
-from allocator_engine.spec import QUERY_FEATURES, STREAM
+from allocator_engine.spec import GRANT_RANGE, QUERY_FEATURES, STREAM
 from pipeline.allocators.batcher import Batcher, Batching, OnEngineCall
 from pipeline.clock import Clock, SystemClock
 from pipeline.errors import AllocationFailed, EngineMismatch
 from pipeline.types import Frame, Hop, WatchQuery
 
 Floats = NDArray[np.float32]
+
+AMPLE = 2.0 ** GRANT_RANGE[1]
+"""A grant of so many times a hop's native tokens is ample. An engine knows no difference above it: it would go on
+saving as if tokens were short, and miss what only native size shows, with most of the budget left."""
 
 MAX_QUESTIONS = 4096
 """Embeddings that are kept, of all streams together; the one unused for longest goes first."""
@@ -65,6 +69,9 @@ class LearnedAllocator:
 
     The engine spends on what changes. What a stream begins with has to be known first, so that its first hops are shown
     as large as their grants allow; so are those after a new question came.
+
+    A hop whose grant is at least `ample` times its native tokens is shown at native size, whatever the engine proposes:
+    saving buys nothing there. What is below that stays for the hops that matter. Infinity: the engine's word alone.
     """
 
     name = "learned"
@@ -77,23 +84,26 @@ class LearnedAllocator:
         clock: Clock = SystemClock(),
         batching: Batching = Batching(),
         on_call: OnEngineCall = lambda hops, seconds: None,
+        ample: float = AMPLE,
     ) -> None:
         if engine.spec != STREAM:
             raise EngineMismatch("the engine has another spec than this version's; export its checkpoint again")
         self._rules = rules
+        self._ample = ample
         self.batcher = Batcher(engine, clock, batching, on_call)
         self._questions = _Questions(embed)
         self._pasts: dict[str, _StreamMemory] = {}
 
     async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
         sizes = [frame.size for frame in hop.frames]
+        native = native_tokens(sizes, self._rules)
         try:
-            proposed = await self._propose(hop, queries, grant_level(grant, native_tokens(sizes, self._rules)))
+            proposed = await self._propose(hop, queries, grant_level(grant, native))
         except EngineFailed as error:
             self.forget(hop.stream_id)
             raise AllocationFailed(str(error)) from error
         past = self._pasts.get(hop.stream_id, _StreamMemory())
-        if past.shown < FIRST_HOPS:
+        if past.shown < FIRST_HOPS or grant >= self._ample * native:
             proposed = [1.0] * len(sizes)
         allocation = fit(sizes, proposed, grant, self._rules)
         past.shown += bool(allocation.segments)
@@ -169,7 +179,9 @@ def open_engine(engine: Path, backend: str = AUTO) -> tuple[LoadedEngine, Embed]
     Raises EngineMissing if there is no such engine, EngineMismatch if it does not fit this version or this machine.
     """
     loaded, embed = load(engine, backend), load_encoder(engine)
-    log.info("engine_loaded", backend=loaded.backend, passed_over=list(loaded.passed_over))
+    log.info("engine_loaded", backend=loaded.backend)
+    if loaded.passed_over:
+        log.debug("engine_backends_passed_over", why=list(loaded.passed_over))
     return loaded, embed
 
 

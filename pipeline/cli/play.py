@@ -22,10 +22,10 @@ class Played:
     mllm_s: float
 
 
-async def play(service: Service, clock: Clock, screen: Screen | None = None, lines: TextSink | None = None) -> Played:
-    """Run a service until its streams have ended, a signal stops it, or nobody reads `lines`; then drain it.
+async def play(service: Service, clock: Clock, output: Screen | TextSink | None = None) -> Played:
+    """Run a service until its streams have ended, a signal stops it, or nobody reads `output`; then drain it.
 
-    `screen` shows how it goes on. Raises what ended the first stream, or the service, if it was an error, and Stopped
+    A Screen shows how it goes on. Raises what ended the first stream, or the service, if it was an error, and Stopped
     if a signal came before the service had started.
     """
     signals = Signals(clock)
@@ -33,9 +33,9 @@ async def play(service: Service, clock: Clock, screen: Screen | None = None, lin
         began_s = clock.monotonic_s()
         ended, broken = asyncio.create_task(service.finished()), asyncio.create_task(service.broken())
         ends = [asyncio.create_task(signals.stop.wait())]
-        if lines:
-            ends.append(asyncio.create_task(lines.broken.wait()))
-        watched = [asyncio.create_task(screen.follow(service, clock))] if screen else []
+        if output:
+            ends.append(asyncio.create_task(output.broken.wait()))
+        watched = [asyncio.create_task(output.follow(service, clock))] if isinstance(output, Screen) else []
         await asyncio.wait([ended, broken, *ends], return_when=asyncio.FIRST_COMPLETED)
         wall_s = clock.monotonic_s() - began_s
         runs = {slug: attachment.run for slug, attachment in service.attachments.items()}

@@ -1,12 +1,8 @@
 """What a command line says of one stream, as the mappings of a site file."""
 
-import re
-import unicodedata
-from pathlib import Path
-
 from pipeline.config.site import overlay
+from pipeline.config.slugs import stream_slug, unique_slug
 from pipeline.errors import ConfigError
-from pipeline.redact import redact_url
 
 
 def site_of_one(
@@ -16,12 +12,14 @@ def site_of_one(
     watches: list[str],
     realtime: bool,
     own: dict[str, object],
+    rules: dict[str, object],
 ) -> dict[str, object]:
-    """The site file's mappings with one stream instead of its own, and the watches of the command line if any.
+    """The site file's mappings with one stream instead of its own, and the watches of the command line if any. `own` is
+    laid over the defaults, `rules` over every watch.
 
     Raises ConfigError if nothing is watched for.
     """
-    slug = name or _slug(Path(re.sub(r"\?.*", "", redact_url(source))).stem, "stream")
+    slug = name or stream_slug(source)
     defaults = raw.get("defaults", {})
     site = raw | {"streams": {slug: {"url": source, "realtime": realtime}}}
     site["defaults"] = overlay(defaults, own) if isinstance(defaults, dict) else defaults
@@ -30,6 +28,8 @@ def site_of_one(
     elif isinstance(known := raw.get("watches"), dict):
         # The watches of the file, whichever of its streams they stand on.
         site["watches"] = {slug: _without(watch, "streams") for slug, watch in known.items()}
+    if isinstance(watched := site.get("watches"), dict):
+        site["watches"] = {slug: one | rules if isinstance(one, dict) else one for slug, one in watched.items()}
     if not site.get("watches"):
         raise ConfigError("nothing to watch for; give at least one --watch 'is there a car in view?'")
     return site
@@ -38,9 +38,8 @@ def site_of_one(
 def named_sinks(urls: list[str]) -> dict[str, object]:
     """Sinks by slugs, each made from its scheme."""
     named: dict[str, object] = {}
-    for number, url in enumerate(urls, 1):
-        scheme = _slug(url.partition(":")[0], "sink") if ":" in url else "sink"
-        named[scheme if scheme not in named else f"{scheme}-{number}"] = url
+    for url in urls:
+        named[unique_slug(url.partition(":")[0] if ":" in url else "sink", "sink", named)] = url
     return named
 
 
@@ -52,14 +51,8 @@ def given(**values: object) -> dict[str, object]:
 def _named_watches(questions: list[str]) -> dict[str, object]:
     named: dict[str, object] = {}
     for number, question in enumerate(questions, 1):
-        slug = _slug(question, f"watch-{number}")
-        named[slug if slug not in named else f"{slug}-{number}"] = {"question": question}
+        named[unique_slug(question, f"watch-{number}", named)] = {"question": question}
     return named
-
-
-def _slug(text: str, otherwise: str) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or otherwise
 
 
 def _without(mapping: object, key: str) -> object:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from pipeline.config.api import ApiConfig, KeepConfig
 from pipeline.config.faults import explain, fault_of, key_names
 from pipeline.config.loader import SiteLoader
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
@@ -18,7 +19,15 @@ from pipeline.config.values import STRICT, Count, NotNegative, Positive, Share, 
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
+from pipeline.core.relook import PictureRing
 from pipeline.errors import ConfigError
+from pipeline.sources.policy import AddressPolicy
+from pipeline.types import WatchQuery
+
+_HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), WatchQuery("", "")
+
+Selector = Annotated[str, StringConstraints(pattern=r"^(tag:)?[a-z0-9][a-z0-9_-]{0,62}$")]
+Title = Annotated[str, StringConstraints(max_length=200)]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -31,25 +40,33 @@ class BudgetConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class ReconnectConfig:
-    """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half."""
+    """Back-off between attempts to reattach, in seconds: doubles from `first_s` to `cap_s`, each jittered by half.
+
+    After a refused password it is `refused_s`, jittered alike: cameras lock accounts that try again and again.
+    """
 
     first_s: Positive = 0.2
     cap_s: Positive = 0.75
+    refused_s: Positive = 300.0
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamPolicy:
     """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
-    are the MLLM family's where they are None."""
+    are the MLLM family's where they are None.
 
-    sample_fps: Annotated[float, Field(gt=0, le=60)] = 2.0
-    hop_s: Positive = 1.0
+    `allow_addresses` and `deny_addresses` hold for what is opened and whatever that leads to, see `sources.policy`:
+    `loopback`, `private`, `link-local`, `metadata`, `public`, `file`, `any`, a network, or `file:/FOLDER`.
+    """
+
+    sample_fps: Annotated[float, Field(gt=0, le=60)] = _HOPS.sample_fps
+    hop_s: Positive = _HOPS.hop_s
     context_max_s: Positive | None = None
     context_keep_s: Positive | None = None
-    context_max_tokens: Count = 16_384
+    context_max_tokens: Count = _CONTEXT.max_tokens
     budget: BudgetConfig = field(default_factory=BudgetConfig)
-    relook_tokens: Annotated[int, Field(ge=0)] = 0
-    relook_frames: Annotated[int, Field(ge=1, le=256)] = 8
+    relook_tokens: Annotated[int, Field(ge=0)] = _RING.tokens
+    relook_frames: Annotated[int, Field(ge=1, le=256)] = _RING.most
     priority: Annotated[int, Field(ge=1, le=100)] = 1
     realtime: bool = False
     hwaccel: str = "auto"
@@ -62,6 +79,12 @@ class StreamPolicy:
     max_pixels: Annotated[int, Field(ge=1)] = 8192 * 4320
     video_track: Annotated[int, Field(ge=0)] | None = None
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
+    allow_addresses: tuple[str, ...] = ()
+    deny_addresses: tuple[str, ...] = ()
+
+    def address_policy(self) -> AddressPolicy:
+        """What it may lead to. Raises ConfigError for a rule that is none."""
+        return AddressPolicy.of(self.allow_addresses, self.deny_addresses)
 
     def hop_rules(self) -> HopRules:
         """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""
@@ -84,23 +107,31 @@ class Defaults(StreamPolicy):
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamConfig(StreamPolicy):
-    """One camera: where it is, and where its policy differs from the defaults."""
+    """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
+    `display_name` and `site` are for people; one that is `paused` is not looked at."""
 
     url: str = field(kw_only=True)
+    display_name: Title = ""
+    site: Title = ""
+    tags: tuple[Slug, ...] = ()
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class WatchConfig:
-    """One standing question. `streams` are slugs, empty for all; the rest is explained in `types.WatchQuery`."""
+    """One standing question. `streams` are slugs or `tag:TAG`, empty for all; one that is `paused` is not asked; the
+    rest is explained in `types.WatchQuery`."""
 
     question: str
-    streams: tuple[Slug, ...] = ()
-    open_at: Share = 0.7
-    clear_at: Share = 0.3
-    confirm: tuple[Count, Annotated[int, Field(ge=1, le=1000)]] = (1, 1)
-    cooldown_s: NotNegative = 0.0
-    every_s: NotNegative = 0.0
-    priority: Annotated[int, Field(ge=1, le=100)] = 1
+    streams: tuple[Selector, ...] = ()
+    open_at: Share = _WATCH.open_at
+    clear_at: Share = _WATCH.clear_at
+    confirm: tuple[Count, Annotated[int, Field(ge=1, le=1000)]] = _WATCH.confirm
+    cooldown_s: NotNegative = _WATCH.cooldown_s
+    every_s: NotNegative = _WATCH.every_s
+    priority: Annotated[int, Field(ge=1, le=100)] = _WATCH.priority
+    display_name: Title = ""
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -134,6 +165,8 @@ class SiteConfig:
     )
     store: str = "sqlite:///resadapt.db"
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
+    keep: KeepConfig = field(default_factory=KeepConfig)
     gpu_budget: BudgetConfig | None = None
     drain_s: Positive = 20.0
 
@@ -216,7 +249,7 @@ def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, 
 def _check(site: SiteConfig) -> None:
     """What spans several values."""
     for slug, watch in site.watches.items():
-        unknown = set(watch.streams) - set(site.streams)
+        unknown = {name for name in watch.streams if not name.startswith("tag:")} - set(site.streams)
         if unknown:
             raise ConfigError(f"watches.{slug}.streams names {sorted(unknown)}; the streams are {sorted(site.streams)}")
         if watch.clear_at >= watch.open_at:
@@ -235,6 +268,7 @@ def _check(site: SiteConfig) -> None:
             )
         _at(f"streams.{slug}", stream.hop_rules)
         _at(f"streams.{slug}", stream.context_rules)
+        _at(f"streams.{slug}", stream.address_policy)
 
 
 def _at(where: str, build: Callable[[], object]) -> None:

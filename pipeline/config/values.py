@@ -5,13 +5,14 @@ as written and only resolved where a connection is built, so a configuration can
 """
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from pipeline.errors import ConfigError
+from pipeline.redact import remember
+from pipeline.urls import REFERENCE, fill
 
 Slug = Annotated[
     str,
@@ -27,17 +28,30 @@ STRICT = ConfigDict(extra="forbid", strict=False)
 
 
 def resolve(text: str) -> str:
-    """`text` with its `${NAME}` and `${file:PATH}` references replaced. Raises ConfigError for one that is missing."""
+    """`text` with its `${NAME}` and `${file:PATH}` references replaced; what they stand for is hidden from now on in
+    every text. Raises ConfigError for one that is missing."""
+    return REFERENCE.sub(lambda match: _secret(match.group(1)), text)
 
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name.startswith("file:"):
-            try:
-                return Path(name[5:]).read_text(encoding="utf-8").splitlines()[0]
-            except (OSError, IndexError) as error:
-                raise ConfigError(f"the secret file {name[5:]!r} cannot be read or is empty") from error
-        if name not in os.environ:
-            raise ConfigError(f"the environment variable {name} is not set, but the configuration refers to it")
-        return os.environ[name]
 
-    return re.sub(r"\$\{([^}]+)\}", value, text)
+def resolve_url(text: str, *, whole_path: bool = False) -> str:
+    """As `resolve`, for a URL: a value is percent-encoded where it stands in it, see `urls.fill`."""
+    return fill(text, _secret, whole_path=whole_path)
+
+
+def _secret(name: str) -> str:
+    if name.startswith("file:"):
+        try:
+            value = Path(name[5:]).read_text(encoding="utf-8").splitlines()[0]
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            raise ConfigError(f"the secret file {name[5:]!r} cannot be read or is empty") from error
+    elif name in os.environ:
+        value = os.environ[name]
+    else:
+        raise ConfigError(f"the environment variable {name} is not set, but the configuration refers to it")
+    remember(value)
+    return value
+
+
+def environment(name: str) -> str | None:
+    """A variable of the environment, None where it is not set or empty."""
+    return os.environ.get(name) or None

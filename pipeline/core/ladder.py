@@ -7,8 +7,8 @@ it is *calm* when it was not pressed and had time to spare. Each step keeps what
 from dataclasses import dataclass, replace
 
 STEPS = ("normal", "fewer_askings", "smaller_grants", "longer_hops", "shed")
-"""By number: watches of lower priority are asked less often; grants are halved; hops are twice as long; watches of
-lower priority are not asked at all."""
+"""By number: watches of lower priority are asked less often; grants are half of what could be spent; hops are
+twice as long; watches of lower priority are not asked at all."""
 
 FEWER_ASKINGS, SMALLER_GRANTS, LONGER_HOPS, SHED = range(1, len(STEPS))
 
@@ -47,9 +47,15 @@ class Ladder:
         """The number of hops' lengths the next hop spans."""
         return 2 if self.step >= LONGER_HOPS else 1
 
-    def grant(self, tokens: int) -> int:
-        """The part of a grant that this step leaves."""
-        return tokens // 2 if self.step >= SMALLER_GRANTS else tokens
+    @property
+    def saves(self) -> bool:
+        """Whether grants are smaller than they could be."""
+        return self.step >= SMALLER_GRANTS
+
+    def grant(self, tokens: int, native: int) -> int:
+        """The part of a grant that this step leaves for a hop of `native` vision tokens. More than these could not be
+        spent, so that half of a large grant would be no less work."""
+        return min(tokens, native) // 2 if self.saves else tokens
 
     def update(self, pressed: bool, spare: bool, rules: LadderRules = LadderRules()) -> "Ladder":
         """The ladder after one more hop. A hop that was neither pressed nor left time to spare changes no step."""

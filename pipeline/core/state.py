@@ -12,7 +12,7 @@ from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
 from pipeline.core.relook import PictureRing
 from pipeline.core.watches import Understanding, Warming
-from pipeline.types import Event, Json, WatchQuery
+from pipeline.types import Answer, Event, Json, WatchQuery
 
 GONE_KEPT = 64
 """Watches that no longer stand of which a stream remembers how many events they have sent."""
@@ -23,14 +23,18 @@ class Counts:
     """Totals of one run of a stream.
 
     `granted`, `spent` and `encoded` are vision tokens; what a hop was granted and did not spend went back and was
-    granted again. `prefilled` prompt tokens were computed, `cached` ones found. `lost` frames were overwritten unread,
-    `kept` ones were shown to the MLLM; `skipped` hops were not asked about, `relooked` answers got a second look.
+    granted again; `native` are those of all sampled frames at native size, `allocated` as they
+    were shown. `prefilled` prompt tokens were computed,
+    `cached` ones found. `lost` frames were overwritten unread, `kept` ones were shown to the MLLM; `skipped` hops were
+    not asked about, `relooked` answers got a second look.
     """
 
     hops: int = 0
     frames: int = 0
     lost: int = 0
     kept: int = 0
+    native: int = 0
+    allocated: int = 0
     granted: int = 0
     spent: int = 0
     encoded: int = 0
@@ -105,7 +109,8 @@ _STATE = TypeAdapter(StreamState)
 
 @dataclass(slots=True)
 class StreamRun:
-    """One stream under way; the loop is the only writer. `ring` keeps the pictures for a second look."""
+    """One stream under way, from `began_s` stream seconds on; the loop is the only writer. `ring` keeps the pictures
+    for a second look, `answers` are the newest of the watches that stand."""
 
     stream_id: str
     hop_rules: HopRules
@@ -113,10 +118,18 @@ class StreamRun:
     state: StreamState = StreamState()
     counts: Counts = Counts()
     decided_s: float = 0.0
+    began_s: float = 0.0
     ring: PictureRing = PictureRing()
     understanding: Understanding = Understanding()
     warming: Warming = Warming()
     ladder: Ladder = Ladder()
+    answers: tuple[Answer, ...] = ()
+
+    def remember(self, answers: Sequence[Answer]) -> None:
+        """Keep these as the newest answers of their watches; those of watches that stand no more go."""
+        stand = self.warming.watch_ids
+        newest = {one.watch_id: one for one in (*self.answers, *answers) if one.watch_id in stand}
+        self.answers = tuple(newest.values())
 
     @property
     def stretch(self) -> int:

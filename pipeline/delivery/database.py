@@ -1,12 +1,14 @@
-"""The database under the store: its tables, how it is opened, and what its errors mean."""
+"""The database under the store: how it is opened and brought to its schema, and what its errors mean."""
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -15,10 +17,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from pipeline.delivery import ownership
 from pipeline.delivery.database_faults import is_refused, named
 from pipeline.delivery.lockfile import LockFile
+from pipeline.delivery.migrations import migrate
+from pipeline.delivery.tables import HEAD, META, MIGRATION, SCHEMA_VERSION, tables
 from pipeline.errors import ConfigError, StoreDamaged, StoreUnavailable
-from pipeline.redact import scrub
+from pipeline.redact import redact_url, remember
+from pipeline.urls import parse_url
 
-SCHEMA_VERSION = 1
+log = structlog.get_logger()
+
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's lock before the store counts as unavailable."""
 STATEMENT_TIMEOUT_S = 10.0
@@ -27,37 +33,7 @@ STATEMENT_TIMEOUT_S = 10.0
 _PAGE_BYTES = 4096
 _CREATION_LOCK = 7_275_116
 _EXCLUSIVE_LOCK = 7_275_117
-
-tables = sa.MetaData()
-META = sa.Table(
-    "meta", tables, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
-)
-STREAM_STATE = sa.Table(
-    "stream_state",
-    tables,
-    sa.Column("stream_id", sa.Text, primary_key=True),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("resume_s", sa.Double, nullable=False),
-    sa.Column("updated_at", sa.Text, nullable=False),
-)
-OUTBOX = sa.Table(
-    "outbox",
-    tables,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("event_id", sa.Text, nullable=False, unique=True),
-    sa.Column("stream_id", sa.Text, nullable=False),
-    sa.Column("watch_id", sa.Text),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("time", sa.Text, nullable=False),
-    sa.Column("data", sa.Text, nullable=False),
-    sqlite_autoincrement=True,  # a pruned number is never given again
-)
-DELIVERY = sa.Table(
-    "delivery",
-    tables,
-    sa.Column("sink", sa.Text, primary_key=True),
-    sa.Column("seq", sa.ForeignKey("outbox.seq", ondelete="CASCADE"), primary_key=True, index=True),
-)
+_SLIP = re.compile(r"(sqlite|postgres(?:ql)?(?:\+\w+)?):", re.IGNORECASE)
 
 
 class Database:
@@ -71,9 +47,9 @@ class Database:
     """
 
     def __init__(self, url: str, max_bytes: int | None = None, exclusive: bool = False) -> None:
-        parsed = _parse(url)
+        parsed = parse_store(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self.name = str(parsed.database) if self.is_sqlite else scrub(parsed.render_as_string())
+        self.name = str(parsed.database) if self.is_sqlite else redact_url(parsed.render_as_string())
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
         if max_bytes is not None and not self.is_sqlite:
             raise ConfigError(f"max_bytes bounds a SQLite file; {self.name} is not one")
@@ -175,18 +151,62 @@ class Database:
         self._token = token
 
 
-def _parse(url: str) -> sa.URL:
+def parse_store(url: str) -> sa.URL:
+    """The database in a store's URL. Raises ConfigError, for a slip with what was meant."""
+    scheme, mark, _ = url.partition("://")
+    backend = _backend(scheme if mark else "sqlite")
+    if not mark and (slip := _SLIP.match(url)):
+        raise ConfigError(f"the store {redact_url(url)!r} lacks its slashes; expected {_expected(slip[1], url)}")
+    if not mark:
+        return _parse_file(f"sqlite:///{url}")
+    if backend == "sqlite":
+        return _parse_file(url)
     try:
-        parsed = sa.make_url(url if "://" in url else f"sqlite:///{url}")
-    except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"{scrub(url)!r} is no database URL; expected sqlite:///FILE or postgresql://...") from error
-    backend = parsed.get_backend_name()
-    if backend == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
+        parts = parse_url(url)
+        database, _, query = parts.rest.removeprefix("/").partition("?")
+        bare = sa.make_url(f"{_driver(scheme)}://{parts.authority}/{database}{'?' if query else ''}{query}")
+    except (ArgumentError, ConfigError, ValueError) as error:
+        raise ConfigError(
+            f"{redact_url(url)!r} is no database URL; expected postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
+    if not database:
+        raise ConfigError(f"the store {redact_url(url)!r} names no database; expected postgresql://HOST/NAME")
+    if parts.password:
+        remember(parts.password)
+    return bare.set(username=parts.user, password=parts.password)
+
+
+def _parse_file(url: str) -> sa.URL:
+    host, slash, path = url.partition("://")[2].partition("/")
+    if host:
+        meant = redact_url(f"sqlite:///{host}{slash}{path}")
+        raise ConfigError(
+            f"the store {redact_url(url)!r} has two slashes, behind which a host stands; expected {meant}"
+        )
+    if not path or path == ":memory:":
         raise ConfigError("the store would be in memory and lost with the process; expected sqlite:///FILE")
+    return sa.make_url(f"sqlite:///{path}")
+
+
+def _backend(scheme: str) -> str:
+    backend = scheme.lower().partition("+")[0]
+    backend = "postgresql" if backend == "postgres" else backend
     if backend not in ("sqlite", "postgresql"):
         raise ConfigError(f"the store's database is {backend!r}; expected sqlite or postgresql")
-    # SQLAlchemy 2.0 would take psycopg2 for the bare name.
-    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+    return backend
+
+
+def _driver(scheme: str) -> str:
+    driver = scheme.lower().partition("+")[2]
+    return f"postgresql+{driver or 'psycopg'}"  # SQLAlchemy 2.0 would take psycopg2 for the bare name
+
+
+def _expected(scheme: str, url: str) -> str:
+    """What somebody meant who wrote too few slashes."""
+    behind = url[len(scheme) + 1 :].lstrip("/")
+    if scheme.lower() == "sqlite":
+        return f"sqlite:////{behind}" if url.startswith(f"{scheme}:/") else f"sqlite:///{behind}"
+    return redact_url(f"{scheme.lower()}://{behind}")
 
 
 def _claim(path: Path, exclusive: bool) -> LockFile | None:
@@ -277,11 +297,15 @@ def _create_tables(connection: sa.Connection, name: str) -> None:
     # A PostgreSQL database may hold tables of others beside ours; a SQLite file belongs to one program.
     if not ours and (present if connection.dialect.name == "sqlite" else present & set(tables.tables)):
         raise ConfigError(f"the store {name} is the database of another program; give this one a database of its own")
-    tables.create_all(connection)
-    version = connection.scalar(sa.select(META.c.value).where(META.c.key == "schema"))
+    version = connection.scalar(sa.select(META.c.value).where(META.c.key == "schema")) if ours else None
     if version is None:
+        tables.create_all(connection)
         connection.execute(sa.insert(META).values(key="schema", value=str(SCHEMA_VERSION)))
+        connection.execute(sa.insert(MIGRATION).values(version_num=HEAD))
     elif int(version) > SCHEMA_VERSION:
         raise ConfigError(
             f"the store {name} has schema {version}; this program knows {SCHEMA_VERSION}: it was written by a newer one"
         )
+    elif int(version) < SCHEMA_VERSION:
+        log.info("store_migrated", store=name, schema=int(version), to=SCHEMA_VERSION)
+        migrate(connection)

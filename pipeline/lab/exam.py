@@ -60,7 +60,7 @@ class Exam(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class ShownClip:
     """A clip that has been shown: the stream as it ended, and the decisions."""
 
     run: StreamRun
@@ -75,7 +75,7 @@ async def play(
     pocket: ClipBudget,
     mllm: MLLM,
     runtime: TrialRuntime,
-) -> Played:
+) -> ShownClip:
     """Show a clip, which was cut by `cut`, from end to end with the tokens of `pocket`.
 
     Raises MLLMUnavailable where the MLLM did not answer a hop or the exam.
@@ -90,7 +90,7 @@ async def play(
     examined.forget(STREAM)
     if examined.fault:
         raise examined.fault
-    return Played(run, journal)
+    return ShownClip(run, journal)
 
 
 class Recording:

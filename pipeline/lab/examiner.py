@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,9 @@ class Examiner:
         self.engines: dict[str, LearnedAllocator] = {}
         for name, file in setup.engines.items():
             engine, embed = open_engine(file)
-            self.engines[name] = LearnedAllocator(engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1))
+            self.engines[name] = LearnedAllocator(
+                engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1), ample=math.inf
+            )
         self._tasks: dict[int, Mapping[str, Task]] = {}
         self._clips: OrderedDict[str, tuple[Hop, ...]] = OrderedDict()
         self._pictures = 0

@@ -15,18 +15,34 @@ from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLMConfig, patient
 from pipeline.config.one_stream import given
 from pipeline.config.site import SiteConfig, parse_site, read_yaml
+from pipeline.core.budget import Bucket, Rate
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
 from pipeline.lab.digests import of_file
 from pipeline.lab.footage import LONG_FRAMES, RecordingReader, SiteClips, survey
-from pipeline.lab.material import Material, bucket
 from pipeline.lab.natives import NativeAnswers
 from pipeline.lab.patience import PATIENCE_S
 from pipeline.redact import redact_mllm
 
 PROMPTS_AT_ONCE = 2
 """Prompts that are played at the same time where others answer: one is decoded and fitted while the other is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The material of a training; `notes` name what was learned from, `remarks` are for people. `slots` things are
+    known of every cell of its episodes."""
+
+    outside: Outside
+    notes: Mapping[str, str]
+    remarks: tuple[str, ...] = ()
+    slots: int = 0
+
+
+def bucket(rate: float, burst: int) -> Bucket:
+    """The product's bucket, empty at 0 s."""
+    return Bucket(Rate(rate, burst), 0.0, full=False)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from samples.yard.episodes.tasks import WATCHES, YardTasks
 from samples.yard.versions import of_file, version
 
 if TYPE_CHECKING:
-    from pipeline.lab.material import Material
+    from pipeline.lab.training import Material
 
 YARDS = ("yard", "yard-distracted")
 """Tasks that are made from seeds; any other name is a file's."""
@@ -26,7 +26,7 @@ def yard(prompts_per_step: int, threads: int, device: str) -> "Iterator[Material
     process of their own. Raises ConfigError where the weights of that MLLM are missing."""
     from allocator_engine.train.ahead import Ahead  # loads torch, as the others do, which a comparison need not
     from allocator_engine.train.capo import Outside
-    from pipeline.lab.material import Material, bucket
+    from pipeline.lab.training import Material, bucket
     from samples.yard.episodes.answerer import YardAnswerer
     from samples.yard.episodes.cells import SLOTS
     from samples.yard.episodes.clips import YardClips

@@ -14,9 +14,10 @@ from pipeline.clock import Clock
 from pipeline.config.mllm import MLLMConfig, YardConfig
 from pipeline.config.sinks import SinkConfig
 from pipeline.config.site import MetricsConfig, SiteConfig, StreamConfig
-from pipeline.config.values import resolve
+from pipeline.config.values import resolve_url
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, ResadaptError
+from pipeline.redact import redact_url
 from pipeline.service.health import Health
 from pipeline.service.port import Port
 from pipeline.sources.probe import probe
@@ -49,14 +50,22 @@ def _finding(what: str, outcome: str | BaseException) -> Finding:
 
 
 def _stream(stream: StreamConfig, clock: Clock) -> str:
-    url = resolve(stream.url)
+    url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
         return "a generated scene"
     found = probe(
-        url, clock=clock, read_s=2.0, open_timeout_s=stream.open_timeout_s, rtsp_transport=stream.rtsp_transport,
-        max_pixels=stream.max_pixels, video_track=stream.video_track,
-    )  # fmt: skip
-    return f"{found.codec} {found.width}x{found.height} at {found.fps:g} fps, clock {found.clock}"
+        url,
+        clock=clock,
+        read_s=2.0,
+        open_timeout_s=stream.open_timeout_s,
+        rtsp_transport=stream.rtsp_transport,
+        max_pixels=stream.max_pixels,
+        video_track=stream.video_track,
+        policy=stream.address_policy(),
+        shown=redact_url(stream.url) if "${" in stream.url else None,
+    )
+    rate = "one picture" if found.fps is None else f"{found.fps:g} fps"
+    return f"{found.codec} {found.width}x{found.height} at {rate}, clock {found.clock}"
 
 
 async def _mllm(config: MLLMConfig, clock: Clock) -> str:
@@ -89,7 +98,7 @@ async def _sink(slug: str, config: SinkConfig, clock: Clock) -> str:
 
 
 def _store(url: str, clock: Clock) -> str:
-    store = Store(resolve(url), clock)
+    store = Store(resolve_url(url, whole_path=True), clock)
     try:
         owed = [f"{store.pending(sink)} to {sink}" for sink in store.sinks_owed()]
         return f"open, events still to deliver: {', '.join(owed) or 'none'}"

@@ -28,7 +28,7 @@ class Port:
         self._health = health
         self._metrics = make_wsgi_app(registry)
         try:
-            self._server = _PortServer((address.host, address.port), _Quiet)
+            self._server = _MetricsServer((address.host, address.port), _Quiet)
         except OSError as error:
             why = error.strerror or str(error)
             raise ConfigError(f"metrics cannot be offered on {address.host}:{address.port}: {why}") from error
@@ -59,7 +59,7 @@ class Port:
         return [json.dumps(health.as_json()).encode()]
 
 
-class _PortServer(ThreadingMixIn, WSGIServer):
+class _MetricsServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 

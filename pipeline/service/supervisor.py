@@ -100,7 +100,7 @@ class StreamSupervisor:
         runtime.budget.open(slug, rate, start_s, stream.priority, full=stored is None)
         context = Context.empty(slug, stream.context_rules(runtime.mllm.info.family))
         ring = PictureRing(stream.relook_tokens, stream.relook_frames)
-        run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, ring=ring)
+        run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, began_s=start_s, ring=ring)
         return Attachment(run, source, stream.url, runtime, stream.reconnect, self._insist)
 
     async def _pause(self, seconds: float) -> None:

@@ -2,11 +2,11 @@
 
 import re
 import ssl
-from urllib.parse import urlsplit
 
 from pipeline.config.sinks import KafkaSecurity
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_url
+from pipeline.urls import parse_url
 
 _DEFAULT_PORT = 9092
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -56,13 +56,16 @@ def parse_kafka_url(url: str) -> tuple[str, str]:
     `security`.
     """
     try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ConfigError("the URL of Kafka cannot be read; expected kafka://host:port[,host:port]/topic") from None
-    if "@" in parts.netloc:
+        parts = parse_url(url)
+    except ConfigError as error:
+        shown = redact_url(url)
+        raise ConfigError(
+            f"{shown!r} is no Kafka address; expected kafka://host:port[,host:port]/topic: {error}"
+        ) from None
+    if parts.user is not None:
         raise ConfigError(f"{redact_url(url)} holds credentials; give them as security.username and security.password")
-    hosts = [_HOST.fullmatch(host) for host in parts.netloc.split(",")]
-    topic = parts.path.removeprefix("/")
-    if parts.scheme != "kafka" or not all(hosts) or not _TOPIC.fullmatch(topic) or parts.query or parts.fragment:
+    hosts = [_HOST.fullmatch(host) for host in parts.authority.split(",")]
+    topic = parts.rest.removeprefix("/")
+    if parts.scheme != "kafka" or not all(hosts) or not _TOPIC.fullmatch(topic):
         raise ConfigError(f"{redact_url(url)!r} is no Kafka address; expected kafka://host:port[,host:port]/topic")
     return ",".join(f"{host['host']}:{host['port'] or _DEFAULT_PORT}" for host in hosts if host), topic

@@ -10,14 +10,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from urllib.parse import urlsplit
 
 import httpx
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SinkUnavailable
+from pipeline.redact import remember
 from pipeline.sinks.cloudevents import BATCH_TYPE, encode_batch
 from pipeline.types import Event
+from pipeline.urls import Url, parse_url
 from pipeline.waiting import retry_after_s
 
 SIGNATURE_HEADER = "X-Resadapt-Signature"
@@ -82,9 +83,10 @@ class WebhookSink:
         exchange_s: float = EXCHANGE_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._where = _host_of(url)
+        parts = _parsed(url)
+        self._where = f"{parts.scheme}://{parts.authority}"
         self.name = name or f"webhook:{self._where}"
-        self._url = url
+        self._url = parts.text
         self._clock = clock
         self._secret = secret
         self._exchange_s = exchange_s
@@ -147,17 +149,17 @@ async def _read_rest(reply: httpx.Response) -> None:
                 return
 
 
-def _host_of(url: str) -> str:
-    """Scheme, host and port. Raises ConfigError for what is no HTTP address."""
+def _parsed(url: str) -> Url:
+    """The parts of an HTTP address. Raises ConfigError for what is none."""
     try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL) as error:
-        raise ConfigError("the URL of a webhook cannot be read; expected https://host/path") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = parse_url(url)
+        httpx.URL(parts.text)
+    except (ConfigError, httpx.InvalidURL) as error:
+        raise ConfigError(f"the URL of a webhook cannot be read; expected https://host/path: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.host:
         raise ConfigError(
             f"the URL of a webhook begins with {parts.scheme or 'no scheme'!r}; expected https://host/path"
         )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}"
+    if parts.password is not None:
+        remember(parts.password)
+    return parts

@@ -9,9 +9,10 @@ from pipeline.clock import Clock
 from pipeline.errors import SourceStalled, SourceUnavailable
 from pipeline.sources.address import parse_address
 from pipeline.sources.av_decode import DecodeThread, SourceState
-from pipeline.sources.av_open import AvOptions
+from pipeline.sources.av_options import AvOptions
 from pipeline.sources.base import Notice, Notify, Sampler, SourceCounts, ignore
 from pipeline.sources.findings import Findings
+from pipeline.sources.policy import AddressPolicy
 from pipeline.sources.rhythm import Rhythm
 from pipeline.sources.ring import Ring
 from pipeline.sources.shape import MAX_PIXELS
@@ -31,13 +32,14 @@ OPENING_SLACK_S = 1.0
 
 
 class AvSource:
-    """Frames of `url`: rtsp(s), rtmp(s), srt, http(s) with HLS, udp, file paths and file://, v4l2:/dev/videoN.
+    """Frames of `url`: rtsp(s), rtmp(s), srt, http(s) with HLS and snapshots, udp, file paths, named pipes and file://,
+    v4l2:/dev/videoN, and `-` for standard input.
 
     A connection is demuxed and decoded by one thread with one decoder thread; only sampled frames come to the event
     loop, still in the decoder's pixel format. `name` is for logs. `live` overrides what the address and its container
-    tell. Stream time begins at `start_s`: a recording is read from there, a live stream's first frame has that time.
-    A recording with `realtime` plays at its own pace and drops the oldest like a camera, but its end is an end. See
-    AvOptions for the rest. Raises ConfigError for a value that is not allowed.
+    tell, `shown` what people see of it. Stream time begins at `start_s`: a recording is read from there, a live
+    stream's first frame has that time. A recording with `realtime` plays at its own pace and drops the oldest like a
+    camera, but its end is an end. See AvOptions for the rest. Raises ConfigError for a value that is not allowed.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class AvSource:
         first_picture_s: float = 30.0,
         max_pixels: int = MAX_PIXELS,
         video_track: int | None = None,
+        policy: AddressPolicy = AddressPolicy(),
+        shown: str | None = None,
     ) -> None:
         options = AvOptions(
             hwaccel, stall_s, open_timeout_s, ring_frames, on_corrupt, rtsp_transport, start_s, first_picture_s,
-            max_pixels, video_track,
+            max_pixels, video_track, policy,
         )  # fmt: skip
-        address = parse_address(url, live)
+        address = parse_address(url, live, shown)
         self._state = SourceState(
             address, options, clock, realtime, options.device(), Timeline(start_s), Rhythm(stall_s, first_picture_s),
             Findings(address.scheme, rtsp_transport),

@@ -1,10 +1,8 @@
 """The thread of one connection: demux, decode, place in time, sample, hand over."""
 
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import av
@@ -15,23 +13,23 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address
 from pipeline.sources.av_decoder import Decoder, VideoPacket
-from pipeline.sources.av_open import AvOptions, Connection, Opener
+from pipeline.sources.av_open import Opener
+from pipeline.sources.av_options import AvOptions
 from pipeline.sources.av_picture import AvPicture
 from pipeline.sources.base import Notice, Sampler, SourceCounts
+from pipeline.sources.connection import Connection
 from pipeline.sources.findings import Findings
+from pipeline.sources.labels import Labels
 from pipeline.sources.pace import Pacer
 from pipeline.sources.rhythm import Rhythm
 from pipeline.sources.ring import Ring, RingClosed
 from pipeline.sources.rtp_loss import losses_heard
 from pipeline.sources.soundness import Verdict
 from pipeline.sources.timeline import Timeline
-from pipeline.types import ClockQuality, Frame
+from pipeline.types import Frame
 
 READ_ERRORS = 32
 """Failed reads of a recording in a row before it is given up; each is counted."""
-
-CLOCK_TRUST_S = 60.0
-"""A camera's own clock that differs more than this from ours was never set; arrival is used instead."""
 
 SAME_TIME_S = 1e-6
 """Two stream times closer than this are one: the rounding of time bases."""
@@ -84,7 +82,7 @@ class DecodeThread:
         self._clock = state.clock
         self._counts = state.counts
         self._sampler = sampler
-        self._opener = Opener(state.address, state.options, state.clock, state.device)
+        self._opener = Opener(state.address, state.options, state.clock, state.device, sampler.fps)
         self._thread = threading.Thread(target=self._run, name=f"source {self._address.shown}", daemon=True)
 
     def start(self) -> None:
@@ -126,7 +124,7 @@ class DecodeThread:
                     raise RingClosed from None
                 since_s = self.packet_s or self.heard_s or self.opened_s or self._clock.monotonic_s()
                 raise self._opener.broken(error, since_s) from None
-            if self.live:
+            if self.live and not connection.is_over():
                 return SourceUnavailable(f"{self._address.shown} ended, as a live stream should not")
         return None
 
@@ -152,9 +150,9 @@ class DecodeThread:
         to.findings.connect()
         if not live:
             connection.seek(max(to.options.start_s, self._after_s or 0.0))
-        self._pacer = _pacer(self._address, live=live, realtime=to.realtime)
+        self._pacer = _pacer(connection, realtime=to.realtime)
         self._drop_oldest = live or to.realtime
-        self._labels = _Labels(connection, self._address, self._clock, arrival=self._drop_oldest)
+        self._labels = Labels(connection, self._address, self._clock, arrival=self._drop_oldest)
         self._decoder = Decoder(connection, self._counts)
         self.live = to.was_live = live
         self.opened_s = self._clock.monotonic_s()
@@ -248,34 +246,7 @@ class DecodeThread:
             self.heard_s = self.packet_s = self.picture_s = self._clock.monotonic_s()
 
 
-def _pacer(address: Address, *, live: bool, realtime: bool) -> Pacer | None:
-    if not live:
+def _pacer(connection: Connection, *, realtime: bool) -> Pacer | None:
+    if not connection.live:
         return Pacer(speed=1.0, late_s=1.0) if realtime else None
-    return Pacer(speed=1.0, late_s=10.0) if address.is_playlist else Pacer(speed=4.0, late_s=0.5)
-
-
-class _Labels:
-    """UTC of capture: from RTCP sender reports where a camera sends them, else from arrival, else from the file."""
-
-    def __init__(self, connection: Connection, address: Address, clock: Clock, *, arrival: bool) -> None:
-        self._clock = clock
-        self._tick_s = connection.tick_s
-        self._start = None if arrival else connection.started_at(address.path, clock.now())
-        self._camera_start: datetime | None = None
-
-    def learn(self, packet: VideoPacket) -> None:
-        """Take the wall clock that FFmpeg derived from the camera's sender reports (RFC 3550, 6.4.1), if it is sane."""
-        if packet.pts is None or not packet.has_sidedata("prft"):
-            return
-        (micros,) = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))
-        sent = datetime.fromtimestamp(micros / 1e6, UTC)
-        sane = abs((sent - self._clock.now()).total_seconds()) <= CLOCK_TRUST_S
-        self._camera_start = sent - timedelta(seconds=packet.pts * self._tick_s) if sane else None
-
-    def of(self, pts_s: float, media_s: float | None) -> tuple[datetime, ClockQuality]:
-        """UTC of the frame at stream time `pts_s` and media time `media_s`, in seconds, and where it comes from."""
-        if self._start is not None:
-            return self._start + timedelta(seconds=pts_s), "file"
-        if self._camera_start is not None and media_s is not None:
-            return self._camera_start + timedelta(seconds=media_s), "ntp"
-        return self._clock.now(), "arrival"
+    return Pacer(speed=1.0, late_s=10.0) if connection.is_playlist else Pacer(speed=4.0, late_s=0.5)

@@ -10,8 +10,8 @@ from av.error import FFmpegError
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from pipeline.sources.av_open import Connection
 from pipeline.sources.base import SourceCounts
+from pipeline.sources.connection import Connection
 from pipeline.sources.h264 import LOOK_BYTES, PictureNumbers
 from pipeline.sources.soundness import Coded, InOrder, Soundness, Verdict
 

@@ -2,42 +2,34 @@
 
 import errno
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from fractions import Fraction
+from io import BytesIO
 from itertools import count
-from pathlib import Path
-from typing import Literal
 
 import av
-from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipeline.clock import Clock
-from pipeline.errors import ConfigError, SourceUnavailable
-from pipeline.redact import scrub
-from pipeline.sources.address import Address
+from pipeline.errors import ConfigError, SourceRefused, SourceUnavailable
+from pipeline.sources.address import WEB_SCHEMES, Address
+from pipeline.sources.av_faults import REFUSALS, reason_of, words
+from pipeline.sources.av_options import AvOptions
+from pipeline.sources.connection import Connection
 from pipeline.sources.ffmpeg_pipe import FfmpegPipe
-from pipeline.sources.shape import MAX_PIXELS
+from pipeline.sources.hls import Body
+from pipeline.sources.inputs import Input, WebInput, begins_playlist, open_local_playlist, open_pipe
+from pipeline.sources.web import look_up, refusal
 
 log = logging.getLogger(__name__)
 
-TRANSPORTS = ("tcp", "udp", "udp_multicast", "http", "https")
-ON_CORRUPT = ("keep", "drop")
-DEFAULT_FPS = 25.0
 PADDING = 64 * 16_384
 """What FFmpeg adds to a picture before it compares it with its own bound, in px: its lines are up to 63 px longer."""
-
-UNSET = datetime(1990, 1, 1, tzinfo=UTC)
-"""Clocks that were never set show the year in which their makers' counting begins: 1904, 1970, 1980."""
-
-PREROLL_S = 10.0
-"""How much earlier, in seconds, a format without an index is read when it is resumed."""
 
 QUICK_PROBE = {"probesize": "500000", "analyzeduration": "500000"}
 """Bytes and microseconds that FFmpeg may read of a camera before the first picture; its own limits cost 5 s."""
@@ -49,148 +41,47 @@ SLOW_TO_TELL = ("rtsp", "rtsps", "rtp", "udp", "tcp")
 """Schemes whose streams are joined anywhere, and may state their pictures' size at a key frame only."""
 
 
-@dataclass(frozen=True, slots=True)
-class AvOptions:
-    """How to open and read. Raises ConfigError for a value that is not allowed.
+class Opener:
+    """Opens one connection, on hardware `device` if that is there. `device` is None once it fell back to software.
 
-    `open_timeout_s` bounds each of FFmpeg's two steps of opening, `stall_s` the silence of a live stream (one that
-    sends less often is given more), `first_picture_s` how long its packets may show no picture, in seconds.
-    `hwaccel` is `auto`, `none` or a device type of FFmpeg. `on_corrupt` says what to do with a picture that is damaged
-    or built on one that is: `drop` shows none until the next key frame that is whole. A picture of more than
-    `max_pixels` px is refused. `video_track` is counted from 0, None for the one that FFmpeg finds best.
+    Snapshots are asked for `fps` times a second.
     """
 
-    hwaccel: str = "auto"
-    stall_s: float = 5.0
-    open_timeout_s: float = 5.0
-    ring_frames: int = 8
-    on_corrupt: Literal["keep", "drop"] = "drop"
-    rtsp_transport: str = "tcp"
-    start_s: float = 0.0
-    first_picture_s: float = 30.0
-    max_pixels: int = MAX_PIXELS
-    video_track: int | None = None
-
-    def __post_init__(self) -> None:
-        _one_of("hwaccel", self.hwaccel, ("auto", "none", *hwdevices_available()))
-        _one_of("on_corrupt", self.on_corrupt, ON_CORRUPT)
-        _one_of("rtsp_transport", self.rtsp_transport, TRANSPORTS)
-        for name in ("stall_s", "open_timeout_s", "first_picture_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected seconds, more than 0")
-        for name in ("ring_frames", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.video_track is not None and self.video_track < 0:
-            raise ConfigError(f"video_track is {self.video_track}; expected a number from 0 on")
-        if not self.start_s >= 0:
-            raise ConfigError(f"start_s is {self.start_s}; expected seconds, at least 0")
-
-    def device(self) -> str | None:
-        """The hardware device type to try, None for software. `auto` means CUDA where an NVIDIA device node exists."""
-        if self.hwaccel != "auto":
-            return None if self.hwaccel == "none" else self.hwaccel
-        present = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-ctrl").exists()
-        return "cuda" if present and "cuda" in hwdevices_available() else None
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """An open container and its video stream. `live` is what opening told, `device` the hardware in use, `aspect` the
-    width of a pixel in heights where the container says another than the codec, `tracks` how many it has to choose
-    from."""
-
-    container: InputContainer
-    video: VideoStream
-    live: bool
-    device: str | None
-    aspect: Fraction | None = None
-    tracks: int = 1
-
-    @property
-    def pixel_aspect(self) -> Fraction | None:
-        """Width of a pixel of the newest picture in heights, None where nobody says."""
-        return self.aspect or self.video.codec_context.sample_aspect_ratio
-
-    @property
-    def tick_s(self) -> float:
-        """Unit of its time stamps in seconds."""
-        return float(self.video.time_base or 1 / 90_000)
-
-    @property
-    def interval_s(self) -> float:
-        """The usual distance of two frames in seconds, by the container's word."""
-        rate = self.video.average_rate or self.video.guessed_rate or DEFAULT_FPS
-        return 1.0 / float(rate)
-
-    @property
-    def origin_s(self) -> float | None:
-        """Media time of the container's start, in seconds."""
-        start = self.container.start_time
-        return None if start is None else start / av.time_base
-
-    @property
-    def duration_s(self) -> float | None:
-        """Length of a recording in seconds, where the container knows it."""
-        duration = self.container.duration
-        return None if duration is None or duration <= 0 else duration / av.time_base
-
-    @property
-    def has_clock(self) -> bool:
-        """True if PTS mean anything: FFmpeg invents 25 fps for MJPEG over HTTP and for bare JPEG streams."""
-        return not (self.live and self.container.format.name in ("mpjpeg", "mjpeg", "image2pipe", "jpeg_pipe"))
-
-    def seek(self, stream_s: float) -> None:
-        """Go to the key frame before `stream_s` seconds from the start, or stay where the format cannot."""
-        if stream_s <= 0:
-            return
-        # MPEG streams have no index of key frames: a seek may land behind the one that is needed.
-        early_s = PREROLL_S if self.container.format.name in ("mpegts", "mpeg") else 0.0
-        target_s = max(stream_s - early_s, 0.0) + (self.origin_s or 0.0)
-        try:
-            self.container.seek(int(target_s * av.time_base))
-        except FFmpegError as error:
-            log.info("no seek to %.3f s (%s); reading from the start", stream_s, _words(error))
-
-    def started_at(self, path: Path | None, now: datetime) -> datetime | None:
-        """UTC of a recording's start: its `creation_time`, else the file's modification time minus its length. Neither
-        is believed when it lies in the future, nor one of before there were such files."""
-        stated = self.container.metadata.get("creation_time") or self.video.metadata.get("creation_time")
-        if stated:
-            created = _time(stated)
-            if created is not None and UNSET < created <= now:
-                return created
-            log.info("creation_time %r cannot be; the file's own date is used", stated)
-        if path is None:
-            return None
-        written = min(datetime.fromtimestamp(path.stat().st_mtime, UTC), now)
-        return written - timedelta(seconds=self.duration_s or 0.0)
-
-
-class Opener:
-    """Opens one connection, on hardware `device` if that is there. `device` is None once it fell back to software."""
-
-    def __init__(self, address: Address, options: AvOptions, clock: Clock, device: str | None) -> None:
+    def __init__(
+        self, address: Address, options: AvOptions, clock: Clock, device: str | None, fps: float = 1.0
+    ) -> None:
         self.device = device
         self._address = address
         self._options = options
         self._clock = clock
+        self._fps = fps
         self._pipe: FfmpegPipe | None = None
+        self._cut: Callable[[], None] | None = None
+        self._interrupted = False
+        self._opened = False
         self._probe = QUICK_PROBE
 
     def interrupt(self) -> None:
-        """Unblock a read from a child program. From any thread."""
+        """Unblock a read that is not FFmpeg's own. From any thread."""
+        self._interrupted = True
         if self._pipe is not None:
             self._pipe.kill()
+        if self._cut is not None:
+            self._cut()
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """An open connection, closed at the end. Raises SourceUnavailable, or ConfigError where no retry can help."""
         self._check_path()
+        self._check_host()
         self._pipe = FfmpegPipe(self._address) if self._needs_program() else None
         try:
-            with closing(self._open()) as container:
-                yield self._connection(container)
+            with self._open() as (container, read):
+                yield self._connection(container, read)
+                if read is not None and (fault := read.fault()) is not None:
+                    raise fault
+        except SourceUnavailable as error:
+            raise self._named(error) from None
         finally:
             if self._pipe is not None:
                 self._pipe.close()
@@ -207,12 +98,65 @@ class Opener:
 
     def _unavailable(self, event: str, error: Exception, since_s: float, limit_s: float) -> SourceUnavailable:
         said = self._pipe.said() if self._pipe is not None else ""
-        reason = said or _reason(error, self._clock.monotonic_s() - since_s, limit_s)
-        return SourceUnavailable(f"{self._address.shown} {event}: {reason}")
+        reason = said or reason_of(error, self._clock.monotonic_s() - since_s, limit_s)
+        kind = SourceRefused if isinstance(error, REFUSALS) else SourceUnavailable
+        return self._named(kind(reason), event)
+
+    def _named(self, error: SourceUnavailable, event: str | None = None) -> SourceUnavailable:
+        """`error` with the address in front, if it does not have it, and what happened."""
+        shown, url = self._address.shown, self._address.url
+        if str(error).startswith(shown):
+            return error
+        event = event or ("broke off" if self._opened else "cannot be opened")
+        encoded = isinstance(error, SourceRefused) and url is not None and _ENCODED.search(url.password or "")
+        return type(error)(f"{shown} {event}: {error}{_AS_IT_IS if encoded else ''}")
+
+    def _input(self) -> Input | None:
+        """What FFmpeg reads instead of opening the address itself."""
+        address, options = self._address, self._options
+        if address.scheme in WEB_SCHEMES:
+            web = WebInput(address, options.policy, options.open_timeout_s, self._read_limit_s, self._clock)
+            self._set_cut(web.cut)
+            try:
+                return web.open(1 / self._fps)
+            except (SourceUnavailable, ConfigError):
+                web.close()
+                raise
+        if address.scheme == "pipe":
+            read = open_pipe(address.path)
+        elif address.path is not None and begins_playlist(address.path):
+            read = open_local_playlist(
+                address.path, options.policy, options.open_timeout_s, self._read_limit_s, self._clock
+            )
+        else:
+            return None
+        self._set_cut(read.cut)
+        return read
+
+    def _set_cut(self, cut: Callable[[], None]) -> None:
+        self._cut = cut
+        if self._interrupted:
+            cut()
+
+    def _check_host(self) -> None:
+        """Judge the host of what FFmpeg opens by itself, where the policy can refuse what was typed."""
+        url, policy = self._address.url, self._options.policy
+        if not policy.judges_typed or url is None or self._address.scheme in WEB_SCHEMES or not url.host:
+            return
+        try:
+            found = look_up(url.host)
+        except (OSError, UnicodeError):
+            return  # FFmpeg does not find it either, and says so
+        if not policy.permitted(found, None):
+            raise SourceUnavailable(refusal(found, None))
 
     def _check_path(self) -> None:
         path = self._address.path
         if path is None:
+            return
+        if not self._options.policy.permits_file(path, None):
+            raise ConfigError(f"{path} is not allowed here; see allow_addresses and deny_addresses")
+        if self._address.scheme == "pipe":
             return
         if not path.is_file():
             raise ConfigError(f"{path} is not a file; expected a video file")
@@ -225,38 +169,50 @@ class Opener:
             return True  # no PyAV wheel has libsrt, and there is no way to ask one for its protocols
         return scheme == "v4l2" and not any("v4l2" in name.split(",") for name in av.formats_available)
 
-    def _open(self) -> InputContainer:
-        since_s = self._clock.monotonic_s()
+    @contextmanager
+    def _open(self) -> Iterator[tuple[InputContainer, Input | None]]:
+        """The container, and what it reads where FFmpeg does not open that itself."""
+        for device in dict.fromkeys((self.device, None)):
+            since_s = self._clock.monotonic_s()
+            read = self._input()
+            try:
+                container = self._open_patiently(device, read)
+            except (FFmpegError, OSError) as error:
+                fault = read.fault() if read is not None else None
+                _close(read)
+                # What refuses a password must not be asked twice. Else the device may be at fault, not the stream: only
+                # a second try without it can tell.
+                if fault is not None or device is None or isinstance(error, REFUSALS):
+                    raise fault or self._refused(error, since_s) from None
+                refusal = error
+                continue
+            except SourceUnavailable:
+                _close(read)
+                raise
+            break
+        if device != self.device:
+            log.warning("%s: no %s here (%s); decoding in software", self._address.shown, self.device, words(refusal))
+            self.device = None
         try:
-            return self._open_patiently(self.device)
-        except (FFmpegError, OSError) as error:
-            if self.device is None:
-                raise self._refused(error, since_s) from None
-            refusal = error
-        # The device may be at fault, not the stream: only a second try without it can tell.
-        since_s = self._clock.monotonic_s()
-        try:
-            container = self._open_patiently(None)
-        except (FFmpegError, OSError) as error:
-            raise self._refused(error, since_s) from None
-        log.warning("%s: no %s here (%s); decoding in software", self._address.shown, self.device, _words(refusal))
-        self.device = None
-        return container
+            with closing(container):
+                yield container, read
+        finally:
+            _close(read)
 
-    def _open_patiently(self, device: str | None) -> InputContainer:
+    def _open_patiently(self, device: str | None, read: Input | None) -> InputContainer:
         """Open, and where a camera takes too long to say what its video is, for that stands at its next key frame, be
         content with less: the decoder learns it when it comes."""
         since_s = self._clock.monotonic_s()
         try:
-            return self._open_with(device)
-        except (FFmpegError, OSError):
+            return self._open_with(device, read)
+        except (FFmpegError, OSError) as error:
             in_time = self._clock.monotonic_s() - since_s < 0.9 * self._options.open_timeout_s
-            if in_time or self._address.scheme not in SLOW_TO_TELL:
+            if in_time or isinstance(error, REFUSALS) or self._address.scheme not in SLOW_TO_TELL:
                 raise
         self._probe = BRIEF_PROBE
-        return self._open_with(device)
+        return self._open_with(device, read)
 
-    def _open_with(self, device: str | None) -> InputContainer:
+    def _open_with(self, device: str | None, read: Input | None) -> InputContainer:
         address, options = self._address, self._options
         # Frames stay on the device; the few that are sampled are downloaded by AvPicture.
         hwaccel = HWAccel(device, is_hw_owned=True) if device else None
@@ -264,6 +220,12 @@ class Opener:
             return av.open(
                 self._pipe.stream, "r", format=self._pipe.format, options=QUICK_PROBE, metadata_errors="replace",
                 hwaccel=hwaccel,
+            )  # fmt: skip
+        if read is not None:
+            return av.open(
+                read.file, "r", format=read.format, options={**self._ffmpeg_options(), **read.options},
+                timeout=None if address.live is False else (options.open_timeout_s, self._read_limit_s),
+                io_open=read.open or _open_nothing, metadata_errors="replace", hwaccel=hwaccel,
             )  # fmt: skip
         timeout = None if address.scheme == "file" else (options.open_timeout_s, self._read_limit_s)
         return av.open(
@@ -273,19 +235,27 @@ class Opener:
 
     def _ffmpeg_options(self) -> dict[str, str]:
         scheme = self._address.scheme
+        protocols = {"protocol_whitelist": _PROTOCOLS[scheme]} if scheme in _PROTOCOLS else {}
         if scheme in ("rtsp", "rtsps"):
-            return {"rtsp_transport": self._options.rtsp_transport, **self._probe}
-        return dict(self._probe) if self._address.live else {}
+            return {"rtsp_transport": self._options.rtsp_transport, **protocols, **self._probe}
+        return {**protocols, **self._probe} if self._address.live else {}
 
     def _refused(self, error: Exception, since_s: float) -> ConfigError | SourceUnavailable:
         """What a failed opening means: a file that is not a video stays one, everything else may come back."""
         path = self._address.path
-        if path is not None and not (isinstance(error, OSError) and error.errno == errno.EACCES):
-            return ConfigError(f"{path} cannot be read as video: {_words(error)}")
+        if (
+            path is not None
+            and self._address.scheme == "file"
+            and not (isinstance(error, OSError) and error.errno == errno.EACCES)
+        ):
+            return ConfigError(f"{path} cannot be read as video: {words(error)}")
         return self._unavailable("cannot be opened", error, since_s, self._options.open_timeout_s)
 
-    def _connection(self, container: InputContainer) -> Connection:
+    def _connection(self, container: InputContainer, read: Input | None) -> Connection:
+        self._opened = True
         live = self._address.live
+        if read is not None and (live is None or read.format == "hls"):
+            live = read.live
         if live is None:
             live = container.duration is None
         tracks = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -296,7 +266,9 @@ class Opener:
         context.options = {**context.options, "max_pixels": str(self._options.max_pixels + PADDING)}
         stated = video.sample_aspect_ratio
         aspect = stated if stated and stated != context.sample_aspect_ratio else None
-        return Connection(container, video, live, self.device if context.is_hwaccel else None, aspect, len(tracks))
+        return Connection(
+            container, video, live, self.device if context.is_hwaccel else None, aspect, len(tracks), read
+        )
 
     def check_size(self, width: int, height: int) -> None:
         """Refuse a picture that is too large, by what is known before anything of it is decoded."""
@@ -328,54 +300,33 @@ class Opener:
         return ConfigError(message) if self._address.path else SourceUnavailable(message)
 
 
+def _close(read: Input | None) -> None:
+    if read is not None:
+        read.close()
+
+
+def _open_nothing(_url: str, _flags: int, _options: dict[str, str]) -> Body:
+    """What a container names that is no playlist is not opened."""
+    return BytesIO()
+
+
 def _described(track: VideoStream, number: int) -> str:
     context = track.codec_context
     return f"{number}" if context is None else f"{number} ({context.name} {context.width}x{context.height})"
 
 
-def _time(stated: str) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(stated)
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+_ENCODED = re.compile("%[0-9A-Fa-f]{2}")
+_AS_IT_IS = "; its password holds %XX: what a ${NAME} stands for is the password as it is, and is encoded here"
 
-
-def _reason(error: Exception, took_s: float, limit_s: float) -> str:
-    """Why an opening or a read failed. The time it took says more than the type: a time-out has many."""
-    if isinstance(error, av.error.HTTPUnauthorizedError):
-        return "it refuses the user name or password (401)"
-    if isinstance(error, av.error.HTTPForbiddenError):
-        return "it forbids this to the user (403)"
-    if isinstance(error, av.error.HTTPNotFoundError):
-        return "it has nothing at this path (404)"
-    if took_s >= 0.9 * limit_s:
-        return f"it did not answer within {limit_s:g} s"
-    if isinstance(error, OSError):
-        return _NETWORK.get(error.errno or 0) or _words(error)
-    if isinstance(error, av.error.InvalidDataError):
-        return "what it sends is not video"
-    return _words(error)
-
-
-def _words(error: Exception) -> str:
-    # Not str(error): FFmpeg's messages end with the URL, password and all.
-    strerror = getattr(error, "strerror", None)
-    return scrub(strerror if isinstance(strerror, str) else str(error))
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(known)}")
-
-
-_NETWORK = {
-    errno.ECONNREFUSED: "connection refused; is it on, and is the port right?",
-    errno.EHOSTUNREACH: "no route to the host",
-    errno.ENETUNREACH: "the network is unreachable",
-    errno.EIO: "the host is unknown or the connection broke",
-    errno.ECONNRESET: "the connection was reset",
-    errno.ETIMEDOUT: "the host does not answer",
-    errno.ENOENT: "there is no such device",
-    errno.ENODEV: "there is no such device",
+_PROTOCOLS = {
+    "rtsp": "rtsp,rtp,srtp,udp,tcp,tls,http,https",
+    "rtsps": "rtsps,rtp,srtp,udp,tcp,tls,http,https",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,rtmp,tls,tcp",
+    "rtmpt": "rtmpt,rtmp,ffrtmphttp,http,tcp",
+    "rtmpts": "rtmpts,rtmp,ffrtmphttp,https,http,tls,tcp",
+    "udp": "udp",
+    "rtp": "rtp,udp",
+    "tcp": "tcp",
 }
+"""What FFmpeg may speak to serve a URL of a scheme; nothing that is told by the other side opens another."""

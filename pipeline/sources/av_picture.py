@@ -11,7 +11,7 @@ from av.sidedata.sidedata import SideData
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.sources.shape import UPRIGHT, Shape, of_matrix
+from pipeline.sources.shape import UPRIGHT, Display, of_matrix
 
 SCALERS_PER_THREAD: Final = 8
 """Set-up scalers a thread keeps, one per pair of sizes: a hop has few of them. The oldest goes first."""
@@ -73,7 +73,7 @@ class AvPicture:
         return np.array(self._shape.turn(pixels), order="C")
 
 
-def shape_of(frame: VideoFrame, aspect: Fraction | None) -> Shape:
+def shape_of(frame: VideoFrame, aspect: Fraction | None) -> Display:
     """How `frame` is to be shown: by the display matrix of its container or camera (SEI, EXIF), if there is one."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     shape = of_matrix(bytes(matrix)) if isinstance(matrix, SideData) else UPRIGHT

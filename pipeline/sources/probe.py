@@ -15,9 +15,12 @@ from av.video.stream import VideoStream
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address, parse_address
-from pipeline.sources.av_open import AvOptions, Connection, Opener
+from pipeline.sources.av_open import Opener
+from pipeline.sources.av_options import AvOptions, has_device
 from pipeline.sources.av_picture import shape_of
-from pipeline.sources.shape import MAX_PIXELS, MAX_RATIO, UPRIGHT, Shape, ratio
+from pipeline.sources.connection import Connection
+from pipeline.sources.policy import AddressPolicy
+from pipeline.sources.shape import MAX_PIXELS, MAX_RATIO, UPRIGHT, Display, ratio
 from pipeline.types import ClockQuality
 
 LONG_GOP_S = 4.0
@@ -39,8 +42,8 @@ class Probe:
     `interlaced`: its lines are of two moments. `tracks` are the videos to choose from with `video_track`.
     `fps` is measured from PTS; `keyframe_s` and `gop_frames` are the longest distance of two key frames seen, in
     seconds and frames (None if fewer than two came); `bit_rate` is measured, in bit/s; `duration_s` None if live or
-    unknown. `clock` is what `captured_at` will rest on, `hwaccel` the devices that this FFmpeg can decode the codec
-    with (whether the machine has them shows only at use). `advice` is in plain words, most important first.
+    unknown. `clock` is what `captured_at` will rest on, `hwaccel` the devices by which the codec can be decoded here:
+    this FFmpeg knows how, and the machine has such a device. `advice` is in plain words, most important first.
     """
 
     url: str
@@ -78,7 +81,7 @@ class _Observed:
     size: int = 0
     ntp: bool = False
     picture: bool = False
-    shape: Shape = UPRIGHT
+    shape: Display = UPRIGHT
     interlaced: bool = False
 
 
@@ -92,15 +95,17 @@ def probe(
     live: bool | None = None,
     max_pixels: int = MAX_PIXELS,
     video_track: int | None = None,
+    policy: AddressPolicy = AddressPolicy(),
+    shown: str | None = None,
 ) -> Probe:
     """Look at `url` for about `read_s` seconds. Blocks at most for two opening time-outs, `read_s` and a little more.
 
     Raises SourceUnavailable or ConfigError as a source would, SourceUnavailable also when that time runs out.
     """
-    address = parse_address(url, live)
+    address = parse_address(url, live, shown)
     options = AvOptions(
         "none", open_timeout_s=open_timeout_s, stall_s=read_s, first_picture_s=read_s, rtsp_transport=rtsp_transport,
-        max_pixels=max_pixels, video_track=video_track,
+        max_pixels=max_pixels, video_track=video_track, policy=policy,
     )  # fmt: skip
     opener = Opener(address, options, clock, None)
     answers: queue.Queue[Probe | ConfigError | SourceUnavailable] = queue.Queue(maxsize=1)
@@ -191,7 +196,11 @@ def _describe(connection: Connection, address: Address, seen: _Observed) -> Prob
         bit_rate=round(8 * seen.size / span_s) if span_s else None,
         clock="ntp" if seen.ntp else recorded,
         duration_s=None if connection.live else connection.duration_s,
-        hwaccel=tuple(HWDeviceType(c.device_type).name for c in context.codec.hardware_configs or () if c.is_supported),
+        hwaccel=tuple(
+            name
+            for c in context.codec.hardware_configs or ()
+            if c.is_supported and has_device(name := HWDeviceType(c.device_type).name)
+        ),
         advice=(),
     )
     return replace(found, advice=tuple(advise(found, address.scheme, span_s)))
@@ -208,21 +217,22 @@ def advise(found: Probe, scheme: str, seen_s: float) -> Iterator[str]:
         yield f"no picture could be decoded in {seen_s:.1f} s: look for a key frame interval longer than that"
     yield from _advise_on_shape(found)
     if found.live and (found.keyframe_s or seen_s) >= LONG_GOP_S:
-        least = "" if found.keyframe_s else "more than "
+        apart = f"{found.keyframe_s:.1f} s" if found.keyframe_s else f"more than {seen_s:.1f} s"
         yield (
-            f"key frames come every {least}{found.keyframe_s or seen_s:.1f} s, which is how long a lost connection or"
-            " picture takes to recover: set the camera's key frame (I frame) interval to 1 or 2 s"
+            f"key frames lie {apart} apart, which is how long a lost connection or picture takes to recover: set the"
+            " camera's key frame (I frame) interval to 1 or 2 s"
         )
     if found.live and found.b_frames:
         yield "B frames hold pictures back by some frame intervals: choose a profile of the camera without them"
     if found.variable_rate:
         yield "the frame rate varies; frames are sampled by their time stamps, so this does no harm"
     if found.codec in ("hevc", "av1", "vvc", "vp9"):
-        yield f"{found.codec} costs more to decode in software than H.264: use H.264 or hardware for many streams"
+        hardware = " or hardware" if found.hwaccel else ""
+        yield f"{found.codec} costs more to decode in software than H.264: use H.264{hardware} for many streams"
     if found.width * found.height * (found.fps or 0.0) > LARGE_PIXELS_PER_S:
         yield (
-            f"{found.width}x{found.height} at {found.fps:g} fps takes a good part of a core to decode:"
-            " use the camera's sub-stream, a lower rate or hardware decoding"
+            f"{found.width}x{found.height} at {found.fps:g} fps takes a good part of a core to decode: use the camera's"
+            f" sub-stream{', a lower rate or hardware decoding' if found.hwaccel else ' or a lower rate'}"
         )
     if scheme in ("rtsp", "rtsps") and found.clock != "ntp":
         yield "the camera sent no sender report with its clock yet: events carry the time of arrival here until it does"

@@ -21,7 +21,7 @@ SQUARE: Final = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Display:
     """The way from stored pixels to shown ones: rows and columns swapped, then flipped; `aspect` is the width of a
     stored pixel in heights."""
 
@@ -60,17 +60,17 @@ class Shape:
         """Whether they are mirrored."""
         return self.swapped ^ self.flip_rows ^ self.flip_columns
 
-    def with_aspect(self, aspect: Fraction | None) -> "Shape":
+    def with_aspect(self, aspect: Fraction | None) -> "Display":
         """The same with pixels of another width; square ones if that is unknown or absurd."""
         if aspect is None or not Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT:
             aspect = SQUARE
         return replace(self, aspect=aspect)
 
 
-UPRIGHT: Final = Shape()
+UPRIGHT: Final = Display()
 
 
-def of_matrix(matrix: bytes) -> Shape:
+def of_matrix(matrix: bytes) -> Display:
     """The quarter turn and mirroring nearest to a display matrix: nine native int32, row by row, of which the first
     two of the first two rows say where stored x and y point on the screen."""
     try:
@@ -78,8 +78,8 @@ def of_matrix(matrix: bytes) -> Shape:
     except struct.error:
         return UPRIGHT
     if abs(x_down) + abs(y_right) > abs(x_right) + abs(y_down):
-        return Shape(swapped=True, flip_rows=x_down < 0, flip_columns=y_right < 0)
-    return Shape(flip_rows=y_down < 0, flip_columns=x_right < 0)
+        return Display(swapped=True, flip_rows=x_down < 0, flip_columns=y_right < 0)
+    return Display(flip_rows=y_down < 0, flip_columns=x_right < 0)
 
 
 def ratio(height: int, width: int) -> float:

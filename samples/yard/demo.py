@@ -1,24 +1,29 @@
 """Yard cameras that play as live streams: their films and truth, the watches that stand on them, and the score."""
 
 import asyncio
+import math
 import multiprocessing
 import signal
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from allocator_engine.evaluate.tasks import f1
+from allocator_engine.evaluate import tasks
+from allocator_engine.evaluate.tasks import Span, f1
 from pipeline.errors import SourceUnavailable
 from samples.yard.questions.grammar import YardWatch, watches_for
-from samples.yard.questions.matching import WatchScore, match
+from samples.yard.questions.matching import WatchScore, match, spans
 from samples.yard.world.codec import write_video
 from samples.yard.world.facts import FrameFacts
 from samples.yard.world.scene import Scene
 from samples.yard.world.segments import sampled_times_s
+
+_DRAWN = 64  # watches to choose from
 
 UNDERSTOOD = (
     "gate and barrier, vehicles (kind, colour, place, plate), people (helmet, vest, bag), a bag left behind, smoke"
@@ -72,10 +77,41 @@ async def film(seeds: Sequence[int], seconds: float, sample_fps: float, folder: 
     return tuple(Camera(f"yard-{seed}", seed, files[seed], seen) for seed, seen in zip(seeds, facts, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """An event that was not found: the stream it was on, when it was to be seen, and whether it was noticed after all,
+    too late to count."""
+
+    stream_id: str
+    span: Span
+    late: bool
+
+
 def choose_watches(cameras: Sequence[Camera], seed: int, count: int) -> tuple[YardWatch, ...]:
-    """Watches for all of the cameras: about half happen before one of them, and about half are fine."""
+    """Watches for all of the cameras, of which about half are fine: those that something happens for before one of
+    them, and others only where these are too few."""
     frames = [facts for camera in cameras for facts in camera.facts]
-    return watches_for(frames, np.random.default_rng((seed, 9)), count)
+    drawn = watches_for(frames, np.random.default_rng((seed, 9)), _DRAWN)
+    until_s = {camera.slug: math.inf for camera in cameras}
+    happening = [watch for watch in drawn if score(watch, cameras, {}, until_s).missed]
+    fine, coarse = ([w for w in happening if (w.family == "fine") is wanted] for wanted in (True, False))
+    even = [watch for pair in zip_longest(coarse, fine) for watch in pair if watch]
+    return tuple([*even, *(watch for watch in drawn if watch not in happening)][:count])
+
+
+def misses(
+    watch: YardWatch, cameras: Sequence[Camera], onsets_s: Mapping[str, Sequence[float]], until_s: Mapping[str, float]
+) -> tuple[Miss, ...]:
+    """The events that `score` counts as missed."""
+    found = []
+    for camera in cameras:
+        facts = [one for one in camera.facts if one.time_s < until_s.get(camera.slug, 0.0)]
+        onsets = onsets_s.get(camera.slug, ())
+        for span in spans(watch, facts):
+            if tasks.match([span], onsets).missed:
+                late = any(span.since_s <= onset_s < span.until_s for onset_s in onsets)
+                found.append(Miss(camera.slug, span, late))
+    return tuple(found)
 
 
 def score(

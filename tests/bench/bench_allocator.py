@@ -17,11 +17,13 @@ from rich.console import Console
 from allocator_engine.compile import compile_plan
 from allocator_engine.errors import EngineError
 from allocator_engine.export import export
-from allocator_engine.manifest import manifest_path
+from allocator_engine.manifest import manifest_path, read, verified
 from allocator_engine.model.checkpoint import Checkpoint, save
 from allocator_engine.model.network import StreamNetwork
 from allocator_engine.model.query import QueryEncoder
+from allocator_engine.runtime import load_checkpoint
 from pipeline.lab.cli.main import app
+from tests.bench.operations import PICTURES, QWEN3_VL_8B, network_operations, tokens_shown
 
 
 def random_engine(folder: Path) -> Path:
@@ -30,6 +32,16 @@ def random_engine(folder: Path) -> Path:
     save(Checkpoint(StreamNetwork().eval(), QueryEncoder().eval()), file)
     export(file)
     return folder
+
+
+def shares(engine: Path) -> str:
+    """The operations of an engine's network on a hop, and their share of a large MLLM's on a tenth of its tokens."""
+    count = network_operations(load_checkpoint(verified(engine, read(engine).checkpoint)).network)
+    parts = ", ".join(
+        f"{100 * count / QWEN3_VL_8B.operations(tokens_shown(height, width)[0]):.2g} % at {width}x{height} px"
+        for height, width in PICTURES
+    )
+    return f"{count / 1e9:.2g} G operations per hop; of {QWEN3_VL_8B.name}'s on a tenth of it: {parts}"
 
 
 def main(arguments: list[str]) -> None:
@@ -43,6 +55,7 @@ def main(arguments: list[str]) -> None:
             compile_plan(folder)
         except EngineError as error:
             Console().print(f"no TensorRT plan is added: {error}", markup=False)
+        Console().print(shares(folder), highlight=False)
         app(["bench", str(folder), *arguments[1:]])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests.checkpoints import untrained_yard
 from tests.engines import engine
 from tests.services import require
 
@@ -50,13 +51,75 @@ def test_an_engine_that_is_named_allocates(tmp_path):
     assert (last["counts"]["hops"], last["counts"]["fallbacks"]) == (25, 0)
 
 
-def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
+def test_a_person_gets_events_and_a_summary_on_stdout_and_a_journal(tmp_path):
     done = resadapt("run", SCENE, "--watch", "フォークリフトの近くに人がいますか？", "--mllm", "null", cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stdout == ""
-    assert "watch.opened" in done.stderr
-    assert "フォークリフト" in done.stderr
+    assert "watch.opened" in done.stdout
+    assert "フォークリフト" in done.stdout
+    assert "\x1b" not in done.stdout, "a pipe gets no colours and no live table"
+    table = done.stdout[done.stdout.index("asked") :].splitlines()
+    assert table[1].split()[-2:] == ["2", "1"], "opened and cleared"
+    assert "of the 14,000 that the budget allowed" in table[2]
     assert len((tmp_path / "resadapt-events.jsonl").read_text().splitlines()) == 6
+
+
+def test_what_is_read_by_people_holds_no_json(tmp_path):
+    untrained = f"transformers:{untrained_yard()}"
+    done = resadapt("run", SCENE, "--watch", "is there a car in view?", "--mllm", untrained, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "watch_not_understood" in done.stderr
+    assert "{" not in done.stdout + done.stderr
+    assert "was answered unknown every time" in done.stdout
+
+
+def test_the_yards_mllm_answers_unnamed_about_the_yard_only(tmp_path):
+    watch = ("--watch", "is there a car in view?")
+    for command in (["run", SCENE, *watch], ["serve", "-c", "site.yaml"]):
+        (tmp_path / "site.yaml").write_text(f"streams: {{gate: {{url: '{SCENE}'}}}}\nmetrics: {{port: 0}}\n")
+        done = resadapt(*command, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert "no MLLM is named" in done.stderr
+        assert "--mllm yard" in done.stderr
+    assert not (tmp_path / "resadapt-events.jsonl").exists()
+
+
+def test_rules_given_on_the_command_line_hold_for_every_watch(tmp_path):
+    rules = ["--open-at", "0.6", "--clear-at", "0.5", "--confirm", "2/3"]
+    done = resadapt("run", SCENE, "--watch", "a?", "--watch", "b?", "--mllm", "null", *rules, cwd=tmp_path)
+    plain = resadapt("run", SCENE, "--watch", "a?", "--watch", "b?", "--mllm", "null", cwd=tmp_path)
+    assert done.returncode == plain.returncode == 0
+    shut = [onset(line) for line in done.stdout.splitlines() if "watch.cleared" in line]
+    assert len(shut) == 2
+    assert shut != [onset(line) for line in plain.stdout.splitlines() if "watch.cleared" in line]
+
+
+def onset(line):
+    return line.split()[1]
+
+
+def test_a_reader_who_leaves_ends_a_run_without_a_traceback(tmp_path):
+    scene = "synthetic:?seconds=inf&width=160&height=96&fps=4"
+    for more in ([], ["--json"]):
+        arguments = [*COMMAND, "run", scene, "--watch", "a?", "--mllm", "null", "--realtime", *more]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(
+            arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+        ) as process:
+            assert process.stdout.readline()
+            process.stdout.close()
+            said = process.stderr.read()
+            assert process.wait(30) == 0, said
+        assert "Traceback" not in said
+        assert "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in ("run", "serve", "probe", "check", "demo")), ["bench"]])
+def test_each_command_has_a_short_help(command, tmp_path):
+    done = resadapt(*command, "-h", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+    if command not in ([], ["bench"]):
+        assert f"Example: resadapt {command[0]}" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -84,6 +147,10 @@ def test_a_person_gets_the_events_on_stderr_and_a_journal(tmp_path):
         (["run", "rtsp://u:s3cret@127.0.0.1:1/x", "--watch", "x", "--mllm", "null"], 3, "connection refused"),
         (["probe", "rtsp://u:s3cret@127.0.0.1:1/x"], 3, "connection refused"),
         (["probe", "nowhere.mp4"], 2, "nowhere.mp4"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "--confirm", "2of3"], 2, "expected K/N such as 2/3"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "--confirm", "3/2"], 2, "k of at most n"),
+        (["run", SCENE, "--watch", "x", "--mllm", "null", "--open-at", "1.5"], 2, "open_at"),
+        (["run", "nowhere.mp4", "--watch", "x"], 2, "nowhere.mp4 is not a file"),
         (["serve", "-c", "nowhere.yaml", "--log-level", "INFO"], 2, "nowhere.yaml"),
         (["probe", "nowhere.mp4", "--seconds", "-3"], 2, "--seconds is -3; expected more than 0"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--log-level", "loud"], 2, "debug, info, warning, error"),
@@ -175,7 +242,7 @@ def test_sigterm_drains_a_service(tmp_path):
     (tmp_path / "site.yaml").write_text(
         "streams: {gate: {url: 'synthetic:?seconds=inf&width=160&height=96&fps=4', realtime: true}}\n"
         "watches: {car: {question: 'is there a car?'}}\n"
-        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\n"
+        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\napi: {port: 0}\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([*COMMAND, "serve", "-c", "site.yaml"], cwd=tmp_path, env=environment) as process:
@@ -221,7 +288,7 @@ def test_a_real_clip_is_watched_with_a_real_architecture(tmp_path):
 def test_sighup_reads_the_site_again(tmp_path):
     site = (
         "streams: {gate: {url: 'synthetic:?seconds=inf&width=160&height=96&fps=4', realtime: true}}\n"
-        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\n"
+        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\napi: {port: 0}\n"
     )
     path = tmp_path / "site.yaml"
     path.write_text(site)

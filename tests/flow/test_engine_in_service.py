@@ -15,7 +15,7 @@ from allocator_engine.digests import sha256_of
 from allocator_engine.manifest import artifact_of, read, write
 from pipeline import build
 from pipeline.build import allocator_name
-from pipeline.cli.demo import Demo, _site
+from pipeline.cli.yard_demo import Demo, _site
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, EngineMismatch

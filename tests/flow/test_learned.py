@@ -1,6 +1,7 @@
 """The learned allocator: what an engine proposes, for many streams at once, inside every grant."""
 
 import asyncio
+import math
 import threading
 from types import SimpleNamespace
 
@@ -84,8 +85,23 @@ async def test_questions_are_heard_once_each_however_many_watches_ask_them():
 async def test_frames_get_the_scales_that_the_engine_proposes():
     allocator = learned()
     await begin(allocator, plain(255))
-    allocation = await allocator.allocate(hop(9.0, plain(255), plain(128), plain(0)), QUERIES, 10_000)
+    allocation = await allocator.allocate(hop(9.0, plain(255), plain(128), plain(0)), QUERIES, 1000)
     assert [(s.frames, s.height, s.width) for s in allocation.segments] == [((0,), 256, 448), ((1,), 128, 224)]
+
+
+@pytest.mark.parametrize(("grant", "shown"), [(4 * 112, True), (4 * 112 - 1, False)])
+async def test_an_ample_grant_is_spent_whatever_the_engine_says(grant, shown):
+    """An engine is told no difference above four times the native tokens; what it saves there nobody asked for."""
+    for allocator, spends in ((learned(), shown), (learned(ample=math.inf), False)):
+        await begin(allocator, plain(0))
+        assert bool((await allocator.allocate(hop(9.0, plain(0)), QUERIES, grant)).segments) is spends
+
+
+async def test_what_is_found_with_an_ample_grant_does_not_depend_on_other_watches():
+    alone, among = learned(), learned()
+    for second, level in enumerate((0, 90, 0, 255, 10)):
+        seen = hop(float(second), plain(level))
+        assert await alone.allocate(seen, QUERIES[:1], 4000) == await among.allocate(seen, QUERIES, 4000)
 
 
 async def test_the_engine_is_shown_the_hop_the_questions_the_grant_and_what_it_remembered():

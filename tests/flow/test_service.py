@@ -7,6 +7,8 @@ from allocator_engine.grid import GRIDS
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.redact import scrub
+from pipeline.service.doctor import examine
 from pipeline.service.service import Service
 from pipeline.sources.base import Notice
 from pipeline.testing import MemorySink, ScriptedSource, frame_at
@@ -14,6 +16,8 @@ from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.clips import steady, write
 from tests.mllm_server import MODEL, Turn, serving
+from tests.web_server import Page
+from tests.web_server import serving as web_serving
 
 WATCH = {"car": {"question": "is there a car?"}}
 
@@ -101,10 +105,11 @@ async def test_a_watch_is_added_without_restarting_its_stream(tmp_path):
     assert types(sink, "a").count("stream.attached") == 1
 
 
-async def test_what_all_streams_share_cannot_change_under_them(tmp_path):
+async def test_the_mllm_and_the_store_cannot_change_under_running_streams(tmp_path):
     async with Service(site_of(tmp_path, {}), SystemClock()) as service:
-        with pytest.raises(ConfigError, match=r"mllm, gpu_budget changed; that needs a restart"):
-            await service.reconcile(site_of(tmp_path, {}, mllm="tiny", gpu_budget={"rate_tokens_per_s": 5}))
+        with pytest.raises(ConfigError, match=r"mllm, store changed; that needs a restart"):
+            await service.reconcile(site_of(tmp_path, {"a": "synthetic:"}, mllm="tiny", store="sqlite:///other.db"))
+        assert service.attachments == {}
 
 
 async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobody_along(tmp_path, monkeypatch):
@@ -179,6 +184,31 @@ async def test_a_service_keeps_trying_and_tells_once(tmp_path):
     assert types(sink, "gate") == ["stream.attached", "mllm.meaningless", "stream.lost", "stream.ended"]
 
 
+async def test_a_camera_that_refuses_the_password_is_not_asked_again_for_minutes(tmp_path):
+    sink = MemorySink("memory")
+    with web_serving() as camera:
+        camera.pages["/cam"] = Page(status=401, headers={"WWW-Authenticate": 'Basic realm="cam"'})
+        site = site_of(tmp_path, {"gate": camera.url("/cam", "operator:XQZwrong@")})
+        async with Service(site, SystemClock(), [sink]) as service:
+            await until(lambda: "stream.lost" in types(sink, "gate"))
+            await asyncio.sleep(1.5)  # two attempts at least, by the back-off of other losses
+            await asyncio.wait_for(service.reconcile(site_of(tmp_path, {})), 10)  # and nobody waits for its pause
+    assert len(camera.asked) <= 2  # without a password, and with it
+    (lost,) = [event for event in sink.events if event.type == "stream.lost"]
+    assert "401" in lost.data["reason"]
+    assert "XQZ" not in str([event.data for event in sink.events])
+
+
+async def test_a_missing_file_that_a_person_names_is_an_error_without_events(tmp_path):
+    sink = MemorySink("memory")
+    with pytest.raises(ConfigError, match=r"gone\.mp4 is not a file"):
+        async with Service(
+            site_of(tmp_path, {"gone": str(tmp_path / "gone.mp4")}), SystemClock(), [sink], insist=False
+        ) as service:
+            await service.finished()
+    assert sink.events == []
+
+
 async def test_a_missing_file_ends_its_stream_and_no_other(tmp_path):
     sink = MemorySink("memory")
     streams = {"gone": str(tmp_path / "gone.mp4"), "here": "synthetic:?seconds=25&width=160&height=96&fps=4"}
@@ -206,6 +236,34 @@ async def test_credentials_stay_out_of_events_store_and_logs(tmp_path, caplog, u
     assert b"s3cret" not in written
     assert "s3cret" not in caplog.text + repr(sink.events)
     assert shown in repr(sink.events)
+
+
+PLACES = {
+    "typed": "rtsp://operator:{0}@127.0.0.1:1/yard",
+    "password": "rtsp://operator:${{P}}@127.0.0.1:1/yard",
+    "login": "rtsp://${{P}}@127.0.0.1:1/yard",
+    "path": "http://127.0.0.1:1/${{P}}/live",
+    "query": "http://127.0.0.1:1/live?key=${{P}}&x=1",
+    "srt": "srt://127.0.0.1:1?passphrase=${{P}}",
+}
+
+
+@pytest.mark.parametrize(
+    "secret", ["p@XQZ/w#KJV%1", "XQZ?KJV:WKQ", "XQZ&KJV=WKQ", "[XQZ]{KJV}", "XQZ KJV", "%41XQZ'KJV\""]
+)
+async def test_no_part_of_any_password_in_any_place_is_shown_by_a_run(tmp_path, caplog, capfd, monkeypatch, secret):
+    monkeypatch.setenv("P", secret)
+    sink = MemorySink("memory")
+    streams = {slug: place.format(secret) for slug, place in PLACES.items()}
+    site = site_of(tmp_path, streams)
+    async with Service(site, SystemClock(), [sink]) as service:
+        await until(lambda: all(service.metrics.value("stream_losses_total", stream=slug) >= 1 for slug in streams))
+    found = await examine(site, SystemClock())
+    said = "".join(scrub(finding.detail) for finding in found if finding.what.startswith("stream "))
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir()).decode(errors="replace")
+    for part in ("XQZ", "KJV", "WKQ"):
+        assert part not in said + written + caplog.text + repr(sink.events) + "".join(capfd.readouterr())
+    assert {event.stream_id for event in sink.events if event.type == "stream.lost"} == set(streams)
 
 
 async def test_a_second_process_on_the_same_store_is_refused(tmp_path):

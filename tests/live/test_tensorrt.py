@@ -92,7 +92,8 @@ def test_check_says_one_line_of_each_part(compiled):
     result = CliRunner().invoke(app, ["check", str(compiled)])
     lines = [line.split()[:2] for line in result.output.splitlines()]
     gpu = [["ok", "GPU"], ["ok", "parity"], ["ok", "parity"]] if GPU else [["FAIL", "GPU"], ["ok", "parity"]]
-    assert lines == [*(["ok", part] for part in ("spec", "checkpoint", "onnx", "plan", "versions")), *gpu]
+    whole = ("spec", "checkpoint", "onnx", "encoder", "plan", "versions")
+    assert lines == [*(["ok", part] for part in whole), *gpu, ["ok", "query"]]
     assert result.exit_code == (0 if GPU else 3)
 
 

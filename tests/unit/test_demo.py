@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allocator_engine.evaluate.tasks import Span
 from pipeline import build
-from pipeline.cli.demo import Demo, compare
+from pipeline.cli.demo_misses import HopSeen, cause, explained
 from pipeline.cli.play import Played
+from pipeline.cli.yard_demo import Demo, compare
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.core.context import Context, ContextRules
@@ -19,7 +21,7 @@ from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.transformers.tiny import make_tiny
 from pipeline.sources.base import Sampler
 from pipeline.types import Event
-from samples.yard.demo import Camera, totals
+from samples.yard.demo import Camera, Miss, choose_watches, score, totals
 from samples.yard.questions.grammar import watch_questions
 from samples.yard.questions.matching import WatchScore
 from samples.yard.world.facts import FPS, FrameFacts
@@ -96,6 +98,47 @@ def test_what_came_after_the_end_of_a_stopped_demo_was_not_missed():
     assert outcome.totals.recall == 1.0
     nothing = compare([], Played({}, 0.0, 0.0), cameras, (GATE,))
     assert (nothing.totals.f1, nothing.realtime_factor) == (None, 0.0)
+
+
+def hops(stream_id, *seconds, tokens=112, answered=True):
+    return [HopSeen(stream_id, float(at), float(at + 1), tokens, 112, answered) for at in seconds]
+
+
+@pytest.mark.parametrize(
+    ("span", "late", "seen", "why"),
+    [
+        ((4.0, 8.0), False, hops("a", *range(20)), "unrecognised"),
+        ((4.0, 8.0), False, hops("a", *range(20), tokens=20), "small"),
+        ((4.0, 8.0), False, hops("a", *range(20), answered=False), "unasked"),
+        ((4.0, 8.0), False, hops("b", *range(20)), "unasked"),
+        ((4.2, 4.9), False, hops("a", *range(20)), "brief"),
+        ((4.0, 8.0), True, hops("a", *range(20)), "late"),
+    ],
+)
+def test_why_an_event_was_missed_is_found_in_what_was_shown(span, late, seen, why):
+    since_s, until_s = span
+    assert cause(Miss("a", Span(since_s, since_s, until_s), late), seen, needed=2) == why
+
+
+def test_the_misses_are_those_that_the_score_counts():
+    cameras = (camera("a", 4.0, 12.0), camera("b", 8.0))
+    outcome = compare([opened("a", 4.0), opened("b", 9.5)], played(*cameras), cameras, (GATE,))
+    assert [(miss.stream_id, miss.span.since_s, miss.late) for miss in outcome.missed] == [
+        ("a", 12.0, False), ("b", 8.0, True),
+    ]  # fmt: skip
+    assert len(outcome.missed) == outcome.scores[0].missed
+    assert explained(outcome.missed, hops("a", *range(20)), 2) == [
+        "1 shown at native size, and not recognised by the MLLM", "1 noticed, but more than a second late",
+    ]  # fmt: skip
+
+
+def test_the_watches_of_a_demo_have_events_where_there_are_any():
+    cameras = (camera("a", 4.0), camera("b"))
+    chosen = choose_watches(cameras, 800001, 6)
+    assert len(set(chosen)) == 6
+    happens = [score(watch, cameras, {}, {"a": 20.0, "b": 20.0}).missed > 0 for watch in chosen]
+    assert happens == sorted(happens, reverse=True)
+    assert happens[0]
 
 
 def test_totals_count_events_not_watches():

@@ -35,7 +35,8 @@ def test_one_that_relapses_waits_longer_before_the_next_step_down():
 
 
 def test_each_step_keeps_what_the_ones_below_it_gave_up():
-    assert [Ladder(step).grant(100) for step in range(len(STEPS))] == [100, 100, 50, 50, 50]
+    assert [Ladder(step).grant(100, 1000) for step in range(len(STEPS))] == [100, 100, 50, 50, 50]
+    assert [Ladder(step).grant(1000, 100) for step in range(len(STEPS))] == [1000, 1000, 50, 50, 50]
     assert [Ladder(step).stretch for step in range(len(STEPS))] == [1, 1, 1, 2, 2]
     assert SMALLER_GRANTS < LONGER_HOPS < SHED == len(STEPS) - 1
 

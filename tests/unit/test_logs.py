@@ -1,7 +1,9 @@
 """Logs hold no credentials, wherever in an entry they are."""
 
+import io
 import json
 import logging
+import sys
 
 import pytest
 import structlog
@@ -45,3 +47,22 @@ def test_no_credential_is_logged_however_deep_it_lies(capsys):
 def test_an_unknown_level_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="'loud'; expected one of debug, info, warning, error"):
         set_up_logs("loud")
+
+
+def test_people_get_lines_without_json_colours_or_control_characters(capsys):
+    set_up_logs("info", people=True, colours=False)
+    structlog.get_logger().info("watch.opened", stream="gate", score=0.93, question="is\x1b[2J it?")
+    logging.getLogger("other").warning("slow \x1b]0;x\x07")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.split(maxsplit=1)[1].startswith("[info] watch.opened")
+    assert "stream=gate score=0.93" in first
+    assert "\x1b" not in first + second
+    assert "{" not in first + second
+
+
+def test_what_stands_in_for_stderr_gets_the_lines(capsys, monkeypatch):
+    set_up_logs("info", people=True, colours=False)
+    instead = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", instead)
+    structlog.get_logger().info("serving")
+    assert "serving" in instead.getvalue()

@@ -46,7 +46,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def write(metrics: Metrics, run: StreamRun, outcome: Outcome = OUTCOME) -> None:
-    event = Event("id", "watch.opened", run.stream_id, datetime.now(UTC), {})
+    event = Event("id", "watch.opened", run.stream_id, datetime.now(UTC), {}, "car")
     metrics.hop(outcome, run, SourceCounts(), [event], 0.9)
 
 
@@ -100,7 +100,17 @@ def test_a_step_of_the_ladder_and_lost_frames_are_told(metrics: Metrics) -> None
     assert value(metrics, "frames_lost_total", stream="gate") == 1
 
 
+def test_events_are_counted_by_type_stream_and_watch(metrics: Metrics) -> None:
+    write(metrics, run_of("gate"))
+    write(metrics, run_of("dock"))
+    metrics.event(Event("other", "stream.lost", "dock", datetime.now(UTC), {}))
+    assert value(metrics, "events_total", type="watch.opened", stream="gate", watch="car") == 1
+    assert value(metrics, "events_total", type="watch.opened", stream="dock", watch="car") == 1
+    assert value(metrics, "events_total", type="stream.lost", stream="dock", watch="") == 1
+
+
 def test_a_watch_has_series_for_as_long_as_it_stands(metrics: Metrics) -> None:
+    write(metrics, run_of("gate", VAN))
     write(metrics, run_of())
     assert value(metrics, "watch_open", stream="gate", watch="car") == 1
     assert value(metrics, "watch_open", stream="gate", watch="van") == 0
@@ -135,5 +145,5 @@ def test_the_troubles_of_the_mllm_are_read_when_somebody_looks(metrics: Metrics)
     found = {what: value(metrics, "mllm_trouble_total", what=what) for what in counters.with_kept(kept)}
     assert found == {
         **{"refused": 1, "timed_out": 4, "evicted": 3, "stale": 0},
-        **{"out_of_memory": 0, "resent": 0, "retried": 0, "died": 0},
+        **{"out_of_memory": 0, "resent": 0, "retried": 0, "died": 0, "too_large": 0},
     }

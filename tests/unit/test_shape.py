@@ -10,11 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.sources.av_picture import AvPicture
-from pipeline.sources.shape import MAX_PIXELS, UPRIGHT, Shape, of_matrix
+from pipeline.sources.shape import MAX_PIXELS, UPRIGHT, Display, of_matrix
 
 ONE = 1 << 16
 QUARTERS = [(ONE, 0, 0, ONE), (0, ONE, -ONE, 0), (-ONE, 0, 0, -ONE), (0, -ONE, ONE, 0)]
-shapes = st.builds(Shape, st.booleans(), st.booleans(), st.booleans())
+shapes = st.builds(Display, st.booleans(), st.booleans(), st.booleans())
 sides = st.integers(1, 40)
 
 
@@ -50,7 +50,7 @@ def test_a_quarter_turn_is_stated_clockwise(quarter: tuple[int, int, int, int], 
 
 
 @given(shapes, sides, sides)
-def test_turning_and_mirroring_as_stated_is_what_turning_does(shape: Shape, height: int, width: int) -> None:
+def test_turning_and_mirroring_as_stated_is_what_turning_does(shape: Display, height: int, width: int) -> None:
     stored = np.arange(height * width * 3, dtype=np.uint32).reshape(height, width, 3)
     stated = np.rot90(stored, -(shape.turned_deg // 90))
     stated = stated[:, ::-1] if shape.mirrored else stated
@@ -64,7 +64,7 @@ def test_whatever_stands_for_a_matrix_is_some_quarter_turn(data: bytes) -> None:
 
 @given(shapes, st.fractions(Fraction(1, 16), 16), st.integers(1, 1400), st.integers(1, 1400))
 def test_pixels_become_square_and_nothing_stored_is_lost(
-    shape: Shape, aspect: Fraction, height: int, width: int
+    shape: Display, aspect: Fraction, height: int, width: int
 ) -> None:
     shown = shape.with_aspect(aspect).shown(height, width)
     rows, columns = reversed(shown) if shape.swapped else shown

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from allocator_engine.train.learner import Learner
     from allocator_engine.train.progress import Record
     from allocator_engine.train.recipes import Recipe
-    from pipeline.lab.material import Material
+    from pipeline.lab.training import Material
 
 CURVES_EVERY = 50
 """Steps between two drawings of the curves."""

@@ -36,7 +36,7 @@ from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 log = structlog.get_logger()
 
 MOST_TEXT_TOKENS = 8192
-"""Of a prompt, beside twice its pictures', as a server may count it: one that counts more drives nobody's prefix out."""
+"""Of a prompt, beside twice its pictures': what a server counts beyond that drives nobody's prefix out."""
 
 
 class OpenAIMLLM:
@@ -137,7 +137,7 @@ class OpenAIMLLM:
         lines = [question_line(query.question) for query in queries]
         if not lines:
             return Answers()
-        ways = [self._abilities.dialect.scored(sample) for sample in range(self._abilities.dialect.samples)]
+        ways = [self._abilities.dialect.scored(sample) for sample in range(self._abilities.dialect.draws)]
         results, usage = await self._converse(context, lines, ways, limit, aside)
         answers = [self._answer(query.id, replies) for query, replies in zip(queries, results, strict=True)]
         return Answers(tuple(answers), usage)

@@ -10,6 +10,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from pipeline.sources.mark import YARD
 from samples.yard.world.facts import FPS
 from samples.yard.world.scene import Scene
 
@@ -59,6 +60,7 @@ def write_video(
     frames = round((last_s - start_s) * FPS)
     first = scene.look(start_s, facts=False).pixels
     with av.open(str(path), "w") as out:
+        out.metadata["comment"] = f"{YARD}, seed {scene.seed}"
         stream = out.add_stream("libx264", rate=FPS, options=_options(pick_crf(scene.seed) if crf is None else crf))
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
