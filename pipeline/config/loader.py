@@ -5,7 +5,6 @@ Of the scalars of YAML 1.1 only those are read that YAML 1.2 kept: `on`, `off`, 
 """
 
 import re
-from typing import ClassVar
 
 import yaml
 
@@ -29,10 +28,6 @@ _PLAIN = {
 class SiteLoader(yaml.SafeLoader):
     """Loads a site file. Raises ConfigError naming the line for a key written twice and for what is nested too deep."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str | None, list[tuple[str, re.Pattern[str]]]]] = {  # type: ignore[misc]
-        None: [(f"tag:yaml.org,2002:{kind}", re.compile(rf"^(?:{text})$")) for kind, text in _PLAIN.items()]
-    }
-
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = 0
@@ -40,16 +35,14 @@ class SiteLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
-            raise ConfigError(f"line {line}: nested deeper than {MAX_DEPTH}; a site file needs no such depth")
+            raise ConfigError(f"line {self.line + 1}: nested deeper than {MAX_DEPTH}; a site file needs no such depth")
         try:
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
 
-    # The stubs take an anchor for a mapping of nodes.
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:  # type: ignore[override]
-        node = super().compose_mapping_node(anchor)  # type: ignore[arg-type]
+    def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         node.value = [(_as_text(key), value) for key, value in node.value]
         seen: set[str] = set()
         for key, _ in node.value:
@@ -61,6 +54,11 @@ class SiteLoader(yaml.SafeLoader):
                 raise ConfigError(f"line {line}: {key.value!r} is written twice; expected each key once{more}")
             seen.add(key.value)
         return node
+
+
+SiteLoader.yaml_implicit_resolvers = {
+    None: [(f"tag:yaml.org,2002:{kind}", re.compile(rf"^(?:{text})$")) for kind, text in _PLAIN.items()]
+}
 
 
 def _as_text(key: yaml.Node) -> yaml.Node:
