@@ -80,7 +80,7 @@ async def test_watches_stand_on_the_streams_they_select_and_on_those_attached_la
     async with Service(site_of(tmp_path, streams, watches), SystemClock()) as service:
 
         def standing(stream):
-            return {query.id for query in service._board.on(stream)}
+            return {query.id for query in service.runtime.watches.on(stream)}
 
         assert (standing("a"), standing("b")) == ({"gate", "all"}, {"dock", "all"})
         kept = service.supervisors["a"]
@@ -124,12 +124,12 @@ async def test_sinks_come_and_go_without_a_stream_noticing(tmp_path):
     site = site_of(tmp_path, {"a": LIVE}, sinks={"first": f"jsonl:{first}"})
     async with Service(site, SystemClock()) as service:
         await until(lambda: service.sink_counts["first"].published > 2)
-        kept, courier = service.attachments["a"], service._relay._couriers[0]
+        kept, served = service.attachments["a"], service.sink("first")
         both = replace(
             site, sinks=site_of(tmp_path, {}, sinks={"first": f"jsonl:{first}", "second": f"jsonl:{second}"}).sinks
         )
         await service.reconcile(both)
-        assert service._relay._couriers[0] is courier
+        assert service.sink("first") is served
         await service.reconcile(replace(both, watches={}))
         await until(lambda: service.sink_counts["second"].published > 0)
         await service.reconcile(replace(both, sinks={"second": both.sinks["second"]}))
@@ -151,7 +151,7 @@ async def test_the_allocator_and_the_metrics_port_change_under_running_streams(t
         kept, hops = service.attachments["a"], service.attachments["a"].run.counts.hops
         changed = site_of(tmp_path, {"a": LIVE}, metrics={"port": after}, defaults={"allocator": "fixed"})
         await service.reconcile(changed)
-        assert service._runtime.allocator.name == "fixed"
+        assert service.runtime.allocator.name == "fixed"
         await until(lambda: kept.run.counts.hops > hops + 1)
         assert service.attachments["a"] is kept
         assert b"resadapt_hops_total" in await asyncio.to_thread(read_metrics, after)
