@@ -14,14 +14,13 @@ from pipeline.api.problems import Problem
 from pipeline.build import build_source
 from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
-from pipeline.config.entries import named_streams, parse_sink, parse_stream, parse_watch, require_slug
+from pipeline.config.entries import api_policy, named_streams, parse_sink, parse_untrusted, parse_watch, require_slug
 from pipeline.config.site import parse_site
 from pipeline.core.selectors import TAG, selects
 from pipeline.errors import ConfigError
-from pipeline.registry.entry import Entry, Kind, Spec
+from pipeline.registry.entry import Kind, RegistryEntry, Spec
 from pipeline.registry.registry import Snapshot
 from pipeline.service.unnamed import require_mllm_or_yard
-from pipeline.sources.policy import AddressPolicy
 from pipeline.types import Json
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -37,8 +36,7 @@ class Admission:
         self._config = config
         self._site = site
         self._clock = clock
-        # Cameras live in private networks; this machine, its neighbours on the cable and its files do not count.
-        self.policy = AddressPolicy.of(("private", *config.allow_addresses), config.deny_addresses, trusting=False)
+        self.policy = api_policy(config.allow_addresses, config.deny_addresses)
 
     def admit(self, kind: Kind, slug: str, spec: Spec, snapshot: Snapshot) -> None:
         """Raise Problem or ConfigError, naming the field, for a spec that may not come in."""
@@ -62,7 +60,12 @@ class Admission:
 
     def admit_stream(self, slug: str, spec: Spec) -> None:
         """The same for a stream, which is not opened."""
-        stream = parse_stream(slug, spec, self._site)
+        for name in ("allow_addresses", "deny_addresses"):
+            if name in spec:
+                raise Problem(
+                    422, "not accepted", f"{name}: only the site file says so, under `api`; leave it out", name
+                )
+        stream = parse_untrusted(slug, spec, self._site)
         self._address(stream.url)
         require_mllm_or_yard(self._site, replace(parse_site({}), streams={slug: stream}))
         try:
@@ -127,7 +130,7 @@ class Admission:
             )
 
 
-def allow_entry(caller: Caller, entry: Entry | None, kind: Kind, spec: Spec | None, snapshot: Snapshot) -> None:
+def allow_entry(caller: Caller, entry: RegistryEntry | None, kind: Kind, spec: Spec | None, snapshot: Snapshot) -> None:
     """Raise Problem 403 where a caller's tags do not reach: a stream of other tags, a watch on streams of others, a
     sink."""
     if not caller.tags:
@@ -138,7 +141,7 @@ def allow_entry(caller: Caller, entry: Entry | None, kind: Kind, spec: Spec | No
             raise Problem(403, "not allowed", f"the key is for streams of the tags {tags} only", _scoped_field(kind))
 
 
-def sees(caller: Caller, entry: Entry, snapshot: Snapshot) -> bool:
+def sees(caller: Caller, entry: RegistryEntry, snapshot: Snapshot) -> bool:
     """Whether an entry is for a caller at all. A watch is where it stands on one of the caller's streams."""
     if not caller.tags:
         return True

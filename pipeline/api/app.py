@@ -13,7 +13,7 @@ from pipeline.api.desk import Desk
 from pipeline.api.entries import entry_router
 from pipeline.api.hub import Hub
 from pipeline.api.limits import Failures, RequestLimits, is_loopback
-from pipeline.api.live import LivePictures
+from pipeline.api.live import JpegCache
 from pipeline.api.problems import ProblemBody
 from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
@@ -37,7 +37,7 @@ def describe(app: FastAPI) -> None:
         document["components"]["schemas"] |= {**schemas.pop("$defs"), "ProblemBody": schemas}
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own guide extends it
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI:
@@ -59,7 +59,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     state.desk = Desk(reconciler, Admission(config, reconciler.raw, clock), clock)
     state.keys = keys
     state.gate = Gate(keys, is_loopback(config.host), Failures(clock))
-    state.pictures = LivePictures()
+    state.pictures = JpegCache()
     state.ready = False
     state.listeners, state.max_listeners = 0, config.max_listeners
     history = reconciler.history

@@ -14,7 +14,7 @@ from pipeline.api.entries import AtDesk, Body
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.config.site import parse_site
 from pipeline.registry.desired import SECTIONS
-from pipeline.registry.entry import Change, Entry, EntryOwned, Kind
+from pipeline.registry.entry import Change, EntryOwned, Kind, RegistryEntry
 from pipeline.registry.registry import Snapshot
 from pipeline.service.exchange import EXCHANGED, RESTARTING, changed_parts
 from pipeline.types import Json
@@ -92,7 +92,7 @@ def steps_of(changes: Sequence[Change], snapshot: Snapshot) -> list[Step]:
     return [_step(change, snapshot.entries.get((change.kind, change.slug))) for change in changes]
 
 
-def _step(change: Change, present: Entry | None) -> Step:
+def _step(change: Change, present: RegistryEntry | None) -> Step:
     if change.spec is None:
         return Step(kind=change.kind, slug=change.slug, action="remove")
     if present is None:
@@ -144,7 +144,7 @@ def _admit(asked: _Asked, changes: Sequence[Change], snapshot: Snapshot, caller:
             entries.pop((change.kind, change.slug), None)
         else:
             key = change.kind, change.slug
-            entries[key] = Entry(change.kind, change.slug, 0, change.owner, change.spec, now, now)
+            entries[key] = RegistryEntry(change.kind, change.slug, 0, change.owner, change.spec, now, now)
     after = Snapshot(snapshot.generation, entries)
     for change in changes:
         try:

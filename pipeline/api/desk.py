@@ -13,7 +13,7 @@ from pipeline.api.problems import Problem
 from pipeline.api.views import VIEWS, EntryView, entry_fields, sink_fields
 from pipeline.clock import Clock
 from pipeline.core.selectors import selects
-from pipeline.registry.entry import Change, Entry, EntryMissing, Expected, Kind, RevisionConflict, Spec
+from pipeline.registry.entry import Change, EntryMissing, Expected, Kind, RegistryEntry, RevisionConflict, Spec
 from pipeline.registry.registry import Registry, Snapshot
 from pipeline.service.reconciler import Reconciler
 from pipeline.service.status import StreamStatus, WatchStanding, stream_status
@@ -36,7 +36,7 @@ class Desk:
         """Raises StoreUnavailable while the service starts."""
         return self.reconciler.registry
 
-    def entry(self, caller: Caller, kind: Kind, slug: str, snapshot: Snapshot) -> Entry:
+    def entry(self, caller: Caller, kind: Kind, slug: str, snapshot: Snapshot) -> RegistryEntry:
         """An entry that is for the caller. Raises EntryMissing for one that is not, as if it were not there."""
         entry = snapshot.entries.get((kind, slug))
         if entry is None or not sees(caller, entry, snapshot):
@@ -45,7 +45,7 @@ class Desk:
             raise EntryMissing(f"there is no {kind} {slug[:80]!r}; {few}")
         return entry
 
-    def put(self, caller: Caller, kind: Kind, slug: str, spec: Spec, expected: Expected) -> tuple[Entry, bool]:
+    def put(self, caller: Caller, kind: Kind, slug: str, spec: Spec, expected: Expected) -> tuple[RegistryEntry, bool]:
         """Make an entry what `spec` says; whether it is new."""
         snapshot = self.registry.snapshot()
         present = snapshot.entries.get((kind, slug))
@@ -58,7 +58,7 @@ class Desk:
         assert entry is not None
         return entry, present is None
 
-    def patch(self, caller: Caller, kind: Kind, slug: str, patch: Spec, expected: Expected) -> Entry:
+    def patch(self, caller: Caller, kind: Kind, slug: str, patch: Spec, expected: Expected) -> RegistryEntry:
         """Merge a patch (RFC 7396) into an entry."""
         for attempt in range(_TRIES):
             snapshot = self.registry.snapshot()
@@ -89,9 +89,9 @@ class Desk:
         allow_entry(caller, present, kind, None, snapshot)
         self.registry.edit([Change(kind, slug, None, caller.name, expected)], caller.name)
 
-    def look(self, caller: Caller) -> "DeskLook":
+    def look(self, caller: Caller) -> "DeskView":
         """What is wanted and how it stands, at one moment."""
-        return DeskLook(self, caller, self.registry.snapshot())
+        return DeskView(self, caller, self.registry.snapshot())
 
     def visible_streams(self, caller: Caller) -> frozenset[str] | None:
         """The slugs of the streams that are for a caller; None for all, those that are gone included."""
@@ -101,7 +101,7 @@ class Desk:
         return frozenset(entry.slug for entry in streams if caller.sees(entry.tags))
 
 
-class DeskLook:
+class DeskView:
     """The registry at one moment, and how what runs stood then, for one caller."""
 
     def __init__(self, desk: Desk, caller: Caller, snapshot: Snapshot) -> None:
@@ -110,20 +110,20 @@ class DeskLook:
         self._caller = caller
         self._service = desk.reconciler.service
         self._statuses: dict[str, StreamStatus] = {}
-        self._entries: dict[Kind, list[Entry]] = {}
+        self._entries: dict[Kind, list[RegistryEntry]] = {}
 
-    def entries(self, kind: Kind) -> list[Entry]:
+    def entries(self, kind: Kind) -> list[RegistryEntry]:
         """The entries of a kind that are for the caller, by slug."""
         if kind not in self._entries:
             all_of_kind = self.snapshot.of(kind).values()
             self._entries[kind] = [entry for entry in all_of_kind if sees(self._caller, entry, self.snapshot)]
         return self._entries[kind]
 
-    def entry(self, kind: Kind, slug: str) -> Entry:
+    def entry(self, kind: Kind, slug: str) -> RegistryEntry:
         """One of them. Raises EntryMissing."""
         return self._desk.entry(self._caller, kind, slug, self.snapshot)
 
-    def view(self, entry: Entry) -> EntryView:
+    def view(self, entry: RegistryEntry) -> EntryView:
         """An entry as it is wanted and as it stands."""
         more: dict[str, Any] = {}
         fault = self._fault(entry)
@@ -135,7 +135,7 @@ class DeskLook:
             more |= sink_fields(self._service.sink_counts.get(entry.slug), fault)
         return VIEWS[entry.kind](**entry_fields(entry), **more)
 
-    def status(self, entry: Entry) -> StreamStatus:
+    def status(self, entry: RegistryEntry) -> StreamStatus:
         """How a stream stands."""
         found = self._statuses.get(entry.slug)
         if found is None:
@@ -144,10 +144,10 @@ class DeskLook:
             self._statuses[entry.slug] = found
         return found
 
-    def _fault(self, entry: Entry) -> str | None:
+    def _fault(self, entry: RegistryEntry) -> str | None:
         return self._desk.reconciler.faults.get((entry.kind, entry.slug))
 
-    def _standing(self, entry: Entry) -> dict[str, WatchStanding]:
+    def _standing(self, entry: RegistryEntry) -> dict[str, WatchStanding]:
         watch = self._service.site.watches.get(entry.slug)
         if watch is None or watch.paused:
             return {}

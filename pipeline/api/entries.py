@@ -10,10 +10,9 @@ from pipeline.api.auth import Caller, allowed
 from pipeline.api.desk import Desk, expected_revision, json_object
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.views import VIEWS, EditView, EntryView, Page, edit_view, spec_schema
-from pipeline.config.entries import slug_of
-from pipeline.redact import redact_url
+from pipeline.config.slugs import slug_of, stream_slug
 from pipeline.registry.desired import SECTIONS
-from pipeline.registry.entry import Entry, Expected, Kind
+from pipeline.registry.entry import Expected, Kind, RegistryEntry
 from pipeline.registry.keys import Role
 from pipeline.types import Json
 
@@ -62,7 +61,7 @@ def _reading(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         """In the order of slugs, filtered."""
         look = desk.look(caller)
 
-        def wanted(entry: Entry) -> bool:
+        def wanted(entry: RegistryEntry) -> bool:
             return (
                 (cursor is None or entry.slug > cursor)
                 and (tag is None or tag in entry.tags)
@@ -104,7 +103,7 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         status_code=201,
         response_model=view,
         operation_id=f"add_{kind}",
-        openapi_extra=_body(_with_slug(spec_schema(kind))),
+        openapi_extra=_body(spec_schema(kind, slug=True)),
     )
     def add(body: Body, caller: editor, desk: AtDesk, response: Response) -> EntryView:
         """Add one, under `slug` or a slug made of what it is about. 409 where there is one already."""
@@ -193,7 +192,8 @@ def _slug_for(kind: Kind, spec: Mapping[str, Json]) -> str:
     """A slug made of a name, a question, or what a URL shows."""
     if name := spec.get("display_name") or spec.get("question"):
         return slug_of(str(name), kind)
-    return slug_of(redact_url(str(spec.get("url", ""))).rpartition("://")[2], kind)
+    url = str(spec.get("url", ""))
+    return stream_slug(url) if kind == "stream" else slug_of(url.partition(":")[0], kind)
 
 
 def _tagged(view: EntryView, response: Response) -> EntryView:
@@ -203,8 +203,3 @@ def _tagged(view: EntryView, response: Response) -> EntryView:
 
 def _body(schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _with_slug(schema: dict[str, Any]) -> dict[str, Any]:
-    slug = {"type": ["string", "null"], "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"}
-    return {**schema, "properties": {"slug": slug, **schema["properties"]}}

@@ -19,6 +19,7 @@ from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.sse import listening
 from pipeline.config.values import resolve_url
 from pipeline.service.attachment import Attachment
+from pipeline.sources.policy import AddressPolicy
 from pipeline.sources.probe import probe
 from pipeline.types import Frame
 
@@ -51,7 +52,7 @@ class ProbeView(BaseModel):
     advice: list[str] = []
 
 
-class LivePictures:
+class JpegCache:
     """JPEGs of the newest frames, each made once whoever looks."""
 
     def __init__(self) -> None:
@@ -76,14 +77,14 @@ def probe_stream(slug: str, caller: Operator, desk: AtDesk) -> dict[str, JsonVal
     stream = desk.reconciler.service.site.streams.get(slug)
     if stream is None:
         raise Problem(503, "not available now", f"the stream {slug!r} is not applied yet", headers={"Retry-After": "1"})
-    return _probed(stream.url, desk)
+    return _probed(stream.url, desk, stream.address_policy())
 
 
 @router.post("/probe", response_model=ProbeView, operation_id="probe_url")
 def probe_url(body: Body, caller: Operator, desk: AtDesk) -> dict[str, JsonValue]:
     """The same for a stream that is not attached: the body is the spec it would have."""
     desk.admission.admit("stream", "probe", body, desk.registry.snapshot())
-    return _probed(str(body["url"]), desk)
+    return _probed(str(body["url"]), desk, desk.admission.policy)
 
 
 @router.get("/{slug}/snapshot.jpg", response_class=Response, responses=JPEG, operation_id="snapshot")
@@ -97,7 +98,7 @@ async def snapshot(
             frame = await attachment.tap.next()
     except TimeoutError:
         raise _no_picture(slug, attachment) from None
-    pictures: LivePictures = request.app.state.pictures
+    pictures: JpegCache = request.app.state.pictures
     jpeg = await pictures.jpeg(slug, frame, width, _overlay(attachment) if overlay else "")
     headers = {"Cache-Control": "no-store", "X-Captured-At": frame.captured_at.isoformat()}
     return Response(jpeg, media_type="image/jpeg", headers=headers)
@@ -110,7 +111,7 @@ async def live(
     """Frames as they are sampled, until the stream is gone or the client is."""
     attachment = await asyncio.to_thread(_attachment, slug, caller, desk)
     place = listening(request)
-    pictures: LivePictures = request.app.state.pictures
+    pictures: JpegCache = request.app.state.pictures
 
     async def parts() -> AsyncIterator[bytes]:
         with place:
@@ -171,7 +172,7 @@ def encode(frame: Frame, width: int, text: str) -> bytes:
     return jpeg.getvalue()
 
 
-def _probed(url: str, desk: Desk) -> dict[str, JsonValue]:
+def _probed(url: str, desk: Desk, policy: AddressPolicy) -> dict[str, JsonValue]:
     if url.startswith("synthetic:"):
         raise Problem(422, "not accepted", "a synthetic stream is generated here; there is nothing to probe", "url")
     found = asdict(probe(resolve_url(url), clock=desk.clock, read_s=3.0))

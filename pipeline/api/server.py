@@ -26,7 +26,7 @@ GOODBYE_S = 3
 _BACKLOG = 256
 
 
-class _QuietServer(uvicorn.Server):
+class _LoopServer(uvicorn.Server):
     """Leaves signals to the program."""
 
     @contextmanager
@@ -48,7 +48,7 @@ class ApiServer:
         config = self.config
         listening = _bound(config)
         self.port = listening.getsockname()[1]
-        self._server = _QuietServer(
+        self._server = _LoopServer(
             uvicorn.Config(
                 self.app,
                 log_config=None,

@@ -27,7 +27,7 @@ Admin = Annotated[Caller, Depends(allowed("admin"))]
 Operator = Annotated[Caller, Depends(allowed("operator"))]
 
 
-class SystemView(BaseModel):
+class ServiceOverview(BaseModel):
     """One screen: what runs, and how. `notice` is what an operator should know now."""
 
     version: str
@@ -126,7 +126,7 @@ def metrics(caller: Viewer, desk: AtDesk) -> Response:
     return Response(generate_latest(desk.reconciler.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/status", response_model=SystemView, operation_id="status", tags=["status"])
+@router.get("/v1/status", response_model=ServiceOverview, operation_id="status", tags=["status"])
 def status(request: Request, caller: Viewer, desk: AtDesk) -> Response:
     """Everything on one screen."""
     look, reconciler = desk.look(caller), desk.reconciler
@@ -136,7 +136,7 @@ def status(request: Request, caller: Viewer, desk: AtDesk) -> Response:
     def views(kind: Kind) -> list[EntryView]:
         return [look.view(entry) for entry in look.entries(kind)]
 
-    overview = SystemView(
+    overview = ServiceOverview(
         version=request.app.version,
         mllm=redact_mllm(site.mllm.use),
         allocator=reconciler.service.allocator,

@@ -10,7 +10,7 @@ from pipeline.config.sinks import SinkConfig
 from pipeline.config.site import StreamConfig, WatchConfig
 from pipeline.delivery.history import StoredAnswers, StoredEvent
 from pipeline.delivery.relay import SinkCounts
-from pipeline.registry.entry import Edit, Entry, Kind
+from pipeline.registry.entry import Edit, Kind, RegistryEntry
 from pipeline.service.status import StreamStatus, WatchStanding
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ _CONFIGS: dict[Kind, TypeAdapter[Any]] = {
 }
 
 
-def entry_fields(entry: Entry) -> dict[str, Any]:
+def entry_fields(entry: RegistryEntry) -> dict[str, Any]:
     """The fields that all views of entries share."""
     return {
         "slug": entry.slug,
@@ -162,13 +162,19 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]:
     return dict(value)
 
 
-def spec_schema(kind: Kind, partial: bool = False) -> Schema:
-    """The JSON Schema of a spec; `partial` for a merge patch, in which nothing is required and null removes."""
+def spec_schema(kind: Kind, partial: bool = False, slug: bool = False) -> Schema:
+    """The JSON Schema of a spec; `partial` for a merge patch, in which nothing is required and null removes, `slug` for
+    one that may name itself."""
     schema = _inlined(_CONFIGS[kind].json_schema(mode="validation"))
-    schema.setdefault("properties", {})
-    if partial:
-        schema.pop("required", None)
-        schema["properties"] = {name: {"anyOf": [one, {"type": "null"}]} for name, one in schema["properties"].items()}
+    for one in schema.get("oneOf") or schema.get("anyOf") or [schema]:  # what comes in kinds has a schema for each
+        properties = one["properties"]
+        for name in ("allow_addresses", "deny_addresses"):  # the site's to say, under `api`
+            properties.pop(name, None)
+        if partial:
+            one.pop("required", None)
+            one["properties"] = {name: {"anyOf": [value, {"type": "null"}]} for name, value in properties.items()}
+        if slug:
+            properties["slug"] = {"type": ["string", "null"], "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"}
     return schema
 
 

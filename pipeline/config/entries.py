@@ -1,13 +1,17 @@
 """One stream, watch or sink by itself, read as a site file is: what is wrong with it is said in the same words."""
 
 import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+from pydantic.dataclasses import dataclass
 
 from pipeline.config.sinks import SinkConfig
 from pipeline.config.site import StreamConfig, WatchConfig, parse_site
+from pipeline.config.values import STRICT
 from pipeline.core.selectors import TAG
 from pipeline.errors import ConfigError
+from pipeline.sources.policy import AddressPolicy
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -18,6 +22,32 @@ def parse_stream(slug: str, own: Mapping[str, object], site: Mapping[str, object
     """A stream over the defaults of a site's mappings. Raises ConfigError."""
     shared = {key: site[key] for key in _SHARED if key in site}
     return parse_site({**shared, "streams": {require_slug(slug): dict(own)}}).streams[slug]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class UntrustedStreamConfig(StreamConfig):
+    """A stream that came over the network: it may lead to public and private addresses, and to what its
+    `allow_addresses`, which are then the site's for the API, name."""
+
+    def address_policy(self) -> AddressPolicy:
+        """What it, and whatever it names, may lead to."""
+        return api_policy(self.allow_addresses, self.deny_addresses)
+
+
+def api_policy(allow: Sequence[str], deny: Sequence[str]) -> AddressPolicy:
+    """What may be opened of what came over the network. Cameras live in private networks; this machine, its neighbours
+    on the cable, its cloud and its files do not count as such."""
+    return AddressPolicy.of(("private", *allow), deny, trusting=False)
+
+
+def parse_untrusted(slug: str, own: Mapping[str, object], site: Mapping[str, object]) -> UntrustedStreamConfig:
+    """A stream that came by the API, under the addresses that the site allows it. Raises ConfigError."""
+    plain = parse_stream(slug, own, site)
+    api = parse_site({"api": site["api"]} if "api" in site else {}).api
+    said = {item.name: getattr(plain, item.name) for item in fields(plain)}
+    return UntrustedStreamConfig(
+        **said | {"allow_addresses": api.allow_addresses, "deny_addresses": api.deny_addresses}
+    )
 
 
 def parse_watch(slug: str, own: Mapping[str, object]) -> WatchConfig:
@@ -38,12 +68,6 @@ def require_slug(slug: str) -> str:
     if not SLUG.fullmatch(slug):
         raise ConfigError(f"slug: {slug[:80]!r} is none; expected lower-case letters, digits, - and _, at most 63")
     return slug
-
-
-def slug_of(text: str, otherwise: str) -> str:
-    """`text` in lower-case letters, digits and hyphens; `otherwise` where nothing is left of it."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or otherwise
 
 
 def named_streams(watch: WatchConfig) -> frozenset[str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pipeline.config.entries import parse_sink, parse_stream, parse_watch
+from pipeline.config.entries import parse_sink, parse_untrusted, parse_watch
 from pipeline.config.site import SiteConfig
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_url, scrub
-from pipeline.registry.entry import FILE_OWNER, Change, Entry, Kind, Spec
+from pipeline.registry.entry import FILE_OWNER, Change, Kind, RegistryEntry, Spec
 from pipeline.registry.registry import Snapshot
 from pipeline.types import Json
 
@@ -40,7 +40,7 @@ class Composer:
         self.site = site
         self.raw = raw
         self.path = path
-        self._streams = _Reader("stream", site.streams, lambda slug, spec: parse_stream(slug, spec, raw))
+        self._streams = _Reader("stream", site.streams, lambda slug, spec: parse_untrusted(slug, spec, raw))
         self._watches = _Reader("watch", site.watches, parse_watch)
         self._sinks = _Reader("sink", site.sinks, parse_sink)
 
@@ -100,7 +100,7 @@ class _Reader(Generic[_T]):
                 found[slug] = config
         return found
 
-    def _parsed(self, entry: Entry) -> tuple[int, _T | None, str]:
+    def _parsed(self, entry: RegistryEntry) -> tuple[int, _T | None, str]:
         if entry.file is not None:
             return entry.revision, None, f"it is written in {entry.file}, which says so no longer"
         try:

@@ -21,7 +21,7 @@ Expected = int | Literal["any", "absent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RegistryEntry:
     """One stream, watch or sink that is wanted. `revision` grows by one with each change; times are UTC."""
 
     kind: Kind

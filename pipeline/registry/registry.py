@@ -16,11 +16,11 @@ from pipeline.registry.entry import (
     FILE_OWNER,
     Change,
     Edit,
-    Entry,
     EntryMissing,
     EntryOwned,
     EntryPresent,
     Kind,
+    RegistryEntry,
     RevisionConflict,
     Spec,
 )
@@ -40,13 +40,13 @@ class Snapshot:
     """All entries as they were after the edit `generation`, by kind and slug."""
 
     generation: int = 0
-    entries: Mapping[tuple[str, str], Entry] = field(default_factory=dict)
+    entries: Mapping[tuple[str, str], RegistryEntry] = field(default_factory=dict)
 
-    def of(self, kind: Kind) -> dict[str, Entry]:
+    def of(self, kind: Kind) -> dict[str, RegistryEntry]:
         """The entries of a kind, in the order of slugs."""
         return {slug: entry for (of, slug), entry in sorted(self.entries.items()) if of == kind}
 
-    def get(self, kind: Kind, slug: str) -> Entry:
+    def get(self, kind: Kind, slug: str) -> RegistryEntry:
         """Raises EntryMissing, naming what there is."""
         entry = self.entries.get((kind, slug))
         if entry is None:
@@ -90,7 +90,7 @@ class Registry:
             self._snapshot = Snapshot(newest, entries)
             return self._snapshot
 
-    def edit(self, changes: Sequence[Change], actor: str) -> list[Entry | None]:
+    def edit(self, changes: Sequence[Change], actor: str) -> list[RegistryEntry | None]:
         """Make all changes or none; the entries after them, None for those removed.
 
         What is so already stays at its revision. Raises EntryMissing, EntryPresent, EntryOwned, RevisionConflict, and
@@ -117,7 +117,7 @@ class Registry:
         with self.database.reading() as connection:
             return [_edit(row) for row in connection.execute(query)]
 
-    def _change(self, connection: sa.Connection, change: Change, actor: str, now: datetime) -> Entry | None:
+    def _change(self, connection: sa.Connection, change: Change, actor: str, now: datetime) -> RegistryEntry | None:
         here = (ENTRY.c.kind == change.kind) & (ENTRY.c.slug == change.slug)
         row = connection.execute(sa.select(ENTRY).where(here)).one_or_none()
         present = None if row is None else _entry(row)
@@ -145,10 +145,10 @@ class Registry:
             connection.execute(sa.insert(ENTRY).values(**named, **values))
         _note(connection, change, present, revision, actor, now)
         created_at = present.created_at if present else now
-        return Entry(change.kind, change.slug, revision, change.owner, change.spec, created_at, now)
+        return RegistryEntry(change.kind, change.slug, revision, change.owner, change.spec, created_at, now)
 
 
-def _allow(change: Change, present: Entry | None) -> None:
+def _allow(change: Change, present: RegistryEntry | None) -> None:
     """Raise what stands against a change of an entry as it is."""
     name = f"{change.kind} {change.slug!r}"
     if present and present.file and present.owner != change.owner and not change.owner.startswith(FILE_OWNER):
@@ -168,7 +168,7 @@ def _allow(change: Change, present: Entry | None) -> None:
         )
 
 
-def _bound(connection: sa.Connection, change: Change, present: Entry | None) -> None:
+def _bound(connection: sa.Connection, change: Change, present: RegistryEntry | None) -> None:
     if (size := len(_dump(change.spec).encode())) > MAX_SPEC_BYTES:
         raise ConfigError(f"the {change.kind} {change.slug!r} takes {size} bytes; expected at most {MAX_SPEC_BYTES}")
     of_kind = sa.select(sa.func.count()).select_from(ENTRY).where(ENTRY.c.kind == change.kind)
@@ -176,14 +176,14 @@ def _bound(connection: sa.Connection, change: Change, present: Entry | None) -> 
         raise ConfigError(f"there are {MAX_ENTRIES} entries of the kind {change.kind}, the most there may be")
 
 
-def _next_revision(connection: sa.Connection, change: Change, present: Entry | None) -> int:
+def _next_revision(connection: sa.Connection, change: Change, present: RegistryEntry | None) -> int:
     """One more than the entry ever had, so that an entry that comes back is never taken for the one that went."""
     query = sa.select(sa.func.max(EDIT.c.revision)).where(EDIT.c.kind == change.kind, EDIT.c.slug == change.slug)
     return max(connection.scalar(query) or 0, present.revision if present else 0) + 1
 
 
 def _note(
-    connection: sa.Connection, change: Change, present: Entry | None, revision: int, actor: str, now: datetime
+    connection: sa.Connection, change: Change, present: RegistryEntry | None, revision: int, actor: str, now: datetime
 ) -> None:
     before = None if present is None else _dump(present.spec)
     after = None if change.spec is None else _dump(change.spec)
@@ -197,9 +197,9 @@ def _bound_history(connection: sa.Connection) -> None:
         connection.execute(sa.delete(EDIT).where(EDIT.c.seq <= newest - KEEP_EDITS))
 
 
-def _entry(row: sa.Row[tuple[object, ...]]) -> Entry:
+def _entry(row: sa.Row[tuple[object, ...]]) -> RegistryEntry:
     created_at, updated_at = datetime.fromisoformat(row.created_at), datetime.fromisoformat(row.updated_at)
-    return Entry(row.kind, row.slug, row.revision, row.owner, json.loads(row.spec), created_at, updated_at)
+    return RegistryEntry(row.kind, row.slug, row.revision, row.owner, json.loads(row.spec), created_at, updated_at)
 
 
 def _edit(row: sa.Row[tuple[object, ...]]) -> Edit:

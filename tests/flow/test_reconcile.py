@@ -124,12 +124,12 @@ async def test_sinks_come_and_go_without_a_stream_noticing(tmp_path):
     site = site_of(tmp_path, {"a": LIVE}, sinks={"first": f"jsonl:{first}"})
     async with Service(site, SystemClock()) as service:
         await until(lambda: service.sink_counts["first"].published > 2)
-        kept, courier = service.attachments["a"], service.sink_counts["first"]
+        kept, served = service.attachments["a"], service.sink("first")
         both = replace(
             site, sinks=site_of(tmp_path, {}, sinks={"first": f"jsonl:{first}", "second": f"jsonl:{second}"}).sinks
         )
         await service.reconcile(both)
-        assert service.sink_counts["first"] is courier
+        assert service.sink("first") is served
         await service.reconcile(replace(both, watches={}))
         await until(lambda: service.sink_counts["second"].published > 0)
         await service.reconcile(replace(both, sinks={"second": both.sinks["second"]}))

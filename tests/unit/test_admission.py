@@ -2,6 +2,8 @@
 
 import json
 import socket
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from pipeline.api.admission import Admission
 from pipeline.api.problems import Problem
 from pipeline.clock import SystemClock
 from pipeline.config.api import ApiConfig
+from pipeline.config.entries import parse_untrusted
 from pipeline.errors import ConfigError
 from pipeline.registry.registry import Snapshot
 
@@ -135,3 +138,18 @@ def test_references_that_the_site_offers_are_let_in_and_kept_as_they_are(monkeyp
 def test_no_camera_is_attached_where_only_the_yards_mllm_would_answer():
     bare = Admission(ApiConfig(), {}, SystemClock())
     assert "no MLLM is named" in str(refused(bare, "stream", {"url": "rtsp://10.0.0.1/1"}))
+
+
+def test_a_stream_of_the_api_is_under_its_policy_when_it_runs_too():
+    site = {"mllm": "null", "api": {"allow_addresses": ["127.0.0.1"], "deny_addresses": ["10.0.0.9"]}}
+    policy = parse_untrusted("x", {"url": "rtsp://cam.example/1"}, site).address_policy()
+
+    def permitted(*texts):
+        return [str(address) for address in policy.permitted(map(ip_address, texts), None)]
+
+    assert permitted("8.8.8.8", "10.0.0.1", "127.0.0.1") == ["8.8.8.8", "10.0.0.1", "127.0.0.1"]
+    assert permitted("127.0.0.2", "169.254.169.254", "10.0.0.9", "::1") == []
+    assert not policy.permits_file(Path("/etc/passwd"), None)
+    for name in ("allow_addresses", "deny_addresses"):
+        error = refused(admission(), "stream", {"url": "rtsp://10.0.0.1/1", name: ["any"]})
+        assert error.body.errors[0].field == name

@@ -16,11 +16,12 @@ from pipeline.registry.desired import Composer
 from pipeline.registry.entry import Change, EntryMissing, EntryOwned, EntryPresent, RevisionConflict
 from pipeline.registry.registry import Registry
 from pipeline.testing import ManualClock
-from tests.unit.test_store import server, url  # noqa: F401 - fixtures: SQLite and PostgreSQL
+from tests.unit.test_store import server as server
+from tests.unit.test_store import url as url
 
 
 @pytest.fixture
-def registry(url):  # noqa: F811
+def registry(url):
     store = Store(url, ManualClock())
     yield Registry(store.database, ManualClock())
     store.close()
