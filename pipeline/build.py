@@ -20,6 +20,7 @@ from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import Clock
+from pipeline.config.api import KeepConfig
 from pipeline.config.mllm import (
     EmbeddedConfig,
     MLLMConfig,
@@ -33,6 +34,7 @@ from pipeline.config.mllm import (
 from pipeline.config.sinks import JsonlConfig, KafkaConfig, SinkConfig, WebhookConfig
 from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
 from pipeline.config.values import resolve, resolve_url
+from pipeline.delivery.history import Keep
 from pipeline.errors import ConfigError
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
@@ -72,6 +74,13 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
         watch.cooldown_s,
         watch.priority,
         watch.every_s,
+    )
+
+
+def build_keep(keep: KeepConfig) -> Keep:
+    """How much of the past a store keeps, of a configuration in days and MiB."""
+    return Keep(
+        keep.events_days * 86_400, keep.events_mib * 2**20, keep.answers_days * 86_400, keep.answers_mib * 2**20
     )
 
 

@@ -29,7 +29,7 @@ from pipeline.core.context import Context, Room
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
-from pipeline.core.outcome import Decision, HopReply, Outcome
+from pipeline.core.outcome import Decision, HopRecord, HopReply, Outcome
 from pipeline.core.questions import distinct, doubtful, due, spread
 from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
@@ -117,6 +117,7 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             decision, state, counts = decide(run, queries, outcome, stepped, runtime)
             await runtime.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
+            run.remember(reply.answers.answers)
             doubt(run, queries, reply.answers)
             runtime.metrics.hop(outcome, run, source.counts, decision.events, runtime.clock.monotonic_s() - began_s)
             runtime.observe(outcome, decision.events)
@@ -282,7 +283,8 @@ def decide(
         fallbacks=int(outcome.fell_back),
         events=len(events),
     )
-    return Decision(hop.stream_id, state.to_json(), events, hop.end_s), state, counts
+    record = HopRecord.of(outcome, run.ladder.step)
+    return Decision(hop.stream_id, state.to_json(), events, hop.end_s, record), state, counts
 
 
 def doubt(run: StreamRun, queries: Sequence[WatchQuery], answers: Answers) -> None:

@@ -102,6 +102,8 @@ class Metrics:
         self.sink_pending = gauge("sink_pending", "events waiting for a sink", ["sink"])
         self.sink_published = counter("sink_published", "events a sink acknowledged", ["sink"])
         self.sink_failures = gauge("sink_failures", "batches a sink could not take", ["sink"])
+        self.api_refused = counter("api_refused", "requests refused at a limit, by what it bounds", ["limit"])
+        self.api_listeners = gauge("api_listeners", "clients that listen to events, answers or pictures", [])
         self.event_seconds = histogram("event_seconds", "event decided to acknowledged by the sink", ["sink"])
 
     def hop(
@@ -155,6 +157,11 @@ class Metrics:
         for metric in self._of_streams:
             metric.remove_by_labels({"stream": stream})
 
+    def forget_sink(self, sink: str) -> None:
+        """Drop every series of a sink that is gone."""
+        for metric in (self.sink_pending, self.sink_published, self.sink_failures, self.event_seconds):
+            metric.remove_by_labels({"sink": sink})
+
     def _tokens(self, stream: str, granted: int, usage: Usage) -> None:
         for what, count, tokens in (
             ("granted", self.tokens_granted, granted),
@@ -192,8 +199,14 @@ class Metrics:
         self._watches[stream] = stand
 
     def value(self, name: str, **labels: str) -> float:
-        """The current value of a sample, such as `hops_total`; 0 where nothing was counted yet."""
-        return self.registry.get_sample_value(f"resadapt_{name}", labels) or 0.0
+        """The current value of a sample, such as `hops_total`, summed over the labels that are not named; 0 where
+        nothing was counted yet."""
+        samples = (sample for metric in self.registry.collect() for sample in metric.samples)
+        return sum(
+            sample.value
+            for sample in samples
+            if sample.name == f"resadapt_{name}" and labels.items() <= sample.labels.items()
+        )
 
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""

@@ -49,6 +49,11 @@ class KnownSecrets:
                 forms = {form for one in self._secrets for form in _forms(one)}
             self._forms = tuple(sorted(forms, key=len, reverse=True))
 
+    def clear(self) -> None:
+        with self._lock:
+            self._secrets.clear()
+            self._forms = ()
+
     def hide(self, text: str) -> str:
         for form in self._forms:
             if form in text:
@@ -69,6 +74,11 @@ def remember(secret: str) -> None:
     if reading is not None:
         for part in (reading.userinfo or "", *(reading.userinfo or "").split(":", 1), reading.authority, reading.rest):
             known.add(part)
+
+
+def forget_secrets() -> None:
+    """Know no secret any more: for tests, each of which has its own."""
+    known.clear()
 
 
 def scrub(text: str) -> str:

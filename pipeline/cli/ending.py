@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import NoReturn, TypeVar
+from types import TracebackType
+from typing import NoReturn, Protocol, TypeVar
 
 import structlog
 
 from pipeline.clock import Clock
+from pipeline.config.site import SiteConfig
 from pipeline.errors import ResadaptError, SinkUnavailable
-from pipeline.service.service import Service
 from pipeline.waiting import first, stop
 
 EXIT_UNREAD = 141
@@ -101,8 +102,23 @@ class Signals:
         self._asked_at_s = now_s
 
 
+class Startable(Protocol):
+    """What starts and drains: a service, alone or with its API."""
+
+    @property
+    def site(self) -> SiteConfig: ...
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def hurry(self) -> None: ...
+
+
 @asynccontextmanager
-async def started(service: Service, signals: Signals) -> AsyncGenerator[None, None]:
+async def started(service: Startable, signals: Signals) -> AsyncGenerator[None, None]:
     """A service from its start to the end of its drain, which are both bounded once a signal has come.
 
     Raises Stopped when a signal comes before it has started.
@@ -127,7 +143,7 @@ async def started(service: Service, signals: Signals) -> AsyncGenerator[None, No
             await stop([hurrying])
 
 
-async def _hurry(service: Service, signals: Signals) -> None:
+async def _hurry(service: Startable, signals: Signals) -> None:
     await signals.hurry.wait()
     service.hurry()
 

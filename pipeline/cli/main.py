@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import bench, check, demo, probe, run, serve
+from pipeline.cli import apply, bench, check, demo, event, init, key, probe, run, serve, sink, status, stream, watch
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Unread, end_unread
 from pipeline.cli.options import EXIT_FAILED, EXIT_REFUSED, REST
 from pipeline.cli.output import notices, shown
@@ -38,6 +38,14 @@ app.command(epilog=run.EXAMPLE, context_settings=REST)(run.run)
 app.command(epilog=probe.EXAMPLE, context_settings=REST)(probe.probe)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=check.EXAMPLE)(check.check)
+app.command(epilog=init.EXAMPLE)(init.init)
+app.command(epilog=apply.EXAMPLE)(apply.apply)
+app.command(epilog=status.EXAMPLE)(status.status)
+app.add_typer(stream.app, name="stream")
+app.add_typer(watch.app, name="watch")
+app.add_typer(event.app, name="event")
+app.add_typer(sink.app, name="sink")
+app.add_typer(key.app, name="key")
 app.add_typer(bench.app, name="bench")
 
 

@@ -29,7 +29,7 @@ _PLAIN = {
 class SiteLoader(yaml.SafeLoader):
     """Loads a site file. Raises ConfigError naming the line for a key written twice and for what is nested too deep."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str | None, list[tuple[str, re.Pattern[str]]]]] = {
+    yaml_implicit_resolvers: ClassVar[dict[str | None, list[tuple[str, re.Pattern[str]]]]] = {  # type: ignore[misc]
         None: [(f"tag:yaml.org,2002:{kind}", re.compile(rf"^(?:{text})$")) for kind, text in _PLAIN.items()]
     }
 
@@ -37,18 +37,19 @@ class SiteLoader(yaml.SafeLoader):
         super().__init__(stream)
         self._depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            line = self.peek_event().start_mark.line + 1
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
             raise ConfigError(f"line {line}: nested deeper than {MAX_DEPTH}; a site file needs no such depth")
         try:
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
+    # The stubs take an anchor for a mapping of nodes.
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:  # type: ignore[override]
+        node = super().compose_mapping_node(anchor)  # type: ignore[arg-type]
         node.value = [(_as_text(key), value) for key, value in node.value]
         seen: set[str] = set()
         for key, _ in node.value:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from pipeline.config.api import ApiConfig, KeepConfig
 from pipeline.config.faults import explain, fault_of, key_names
 from pipeline.config.loader import SiteLoader
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
@@ -24,6 +25,9 @@ from pipeline.sources.settings import SourceConfig
 from pipeline.types import WatchQuery
 
 _HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), WatchQuery("", "")
+
+Selector = Annotated[str, StringConstraints(pattern=r"^(tag:)?[a-z0-9][a-z0-9_-]{0,62}$")]
+Title = Annotated[str, StringConstraints(max_length=200)]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -83,23 +87,31 @@ class Defaults(StreamPolicy):
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamConfig(StreamPolicy):
-    """One camera: where it is, and where its policy differs from the defaults."""
+    """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
+    `display_name` and `site` are for people; one that is `paused` is not looked at."""
 
     url: str = field(kw_only=True)
+    display_name: Title = ""
+    site: Title = ""
+    tags: tuple[Slug, ...] = ()
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class WatchConfig:
-    """One standing question. `streams` are slugs, empty for all; the rest is explained in `types.WatchQuery`."""
+    """One standing question. `streams` are slugs or `tag:TAG`, empty for all; one that is `paused` is not asked; the
+    rest is explained in `types.WatchQuery`."""
 
     question: str
-    streams: tuple[Slug, ...] = ()
+    streams: tuple[Selector, ...] = ()
     open_at: Share = _WATCH.open_at
     clear_at: Share = _WATCH.clear_at
     confirm: tuple[Count, Annotated[int, Field(ge=1, le=1000)]] = _WATCH.confirm
     cooldown_s: NotNegative = _WATCH.cooldown_s
     every_s: NotNegative = _WATCH.every_s
     priority: Annotated[int, Field(ge=1, le=100)] = _WATCH.priority
+    display_name: Title = ""
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -133,6 +145,8 @@ class SiteConfig:
     )
     store: str = "sqlite:///resadapt.db"
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
+    keep: KeepConfig = field(default_factory=KeepConfig)
     gpu_budget: BudgetConfig | None = None
     drain_s: Positive = 20.0
 
@@ -215,7 +229,7 @@ def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, 
 def _check(site: SiteConfig) -> None:
     """What spans several values."""
     for slug, watch in site.watches.items():
-        unknown = set(watch.streams) - set(site.streams)
+        unknown = {name for name in watch.streams if not name.startswith("tag:")} - set(site.streams)
         if unknown:
             raise ConfigError(f"watches.{slug}.streams names {sorted(unknown)}; the streams are {sorted(site.streams)}")
         if watch.clear_at >= watch.open_at:

@@ -50,3 +50,8 @@ def _secret(name: str) -> str:
         raise ConfigError(f"the environment variable {name} is not set, but the configuration refers to it")
     remember(value)
     return value
+
+
+def environment(name: str) -> str | None:
+    """A variable of the environment, None where it is not set or empty."""
+    return os.environ.get(name) or None

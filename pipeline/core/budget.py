@@ -80,6 +80,13 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
         self._active_s = active_s
 
+    def share(self, parent: Rate | None) -> None:
+        """From now on all streams together have this, which begins full; None: each has its own alone."""
+        if parent != self._parent_rate:
+            now_s = self._clock.monotonic_s()
+            self._parent_rate, self._credited_at_s = parent, now_s
+            self._parent = Bucket(parent, now_s) if parent else None
+
     def open(self, stream_id: str, rate: Rate, at_s: float, priority: int = 1, full: bool = True) -> None:
         """Open a stream's account at a stream time, with a full bucket or an empty one.
 

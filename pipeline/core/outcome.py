@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from allocator_engine.fit import Allocation
 from pipeline.core.context import Reason
-from pipeline.types import Answers, Event, Hop
+from pipeline.types import Answer, Answers, Event, Hop, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,60 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class HopRecord:
+    """What is kept of a hop: its seconds of stream, vision tokens granted, allocated and spent, the step of the ladder,
+    why nothing was asked, the linear scale of each frame by its stream second (0: dropped), and the answers."""
+
+    start_s: float
+    end_s: float
+    granted: int
+    allocated: int
+    spent: int
+    step: int
+    skipped: str | None
+    frames: tuple[tuple[float, float], ...]
+    answers: tuple[Answer, ...]
+
+    @classmethod
+    def of(cls, outcome: Outcome, step: int) -> "HopRecord":
+        """The record of an outcome."""
+        hop, allocation, reply = outcome.hop, outcome.allocation, outcome.reply
+        scales = {i: segment.height / hop.frames[i].size[0] for segment in allocation.segments for i in segment.frames}
+        frames = tuple((frame.pts_s, scales.get(i, 0.0)) for i, frame in enumerate(hop.frames))
+        answers = reply.answers.answers
+        return cls(
+            hop.start_s, hop.end_s, outcome.grant, allocation.tokens, reply.spent, step, reply.skipped, frames, answers
+        )
+
+    def as_json(self) -> dict[str, Json]:
+        """Small enough to keep one for every hop: an answer is its score, mass and marks (1 relooked, 2 warming)."""
+        return {
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "granted": self.granted,
+            "allocated": self.allocated,
+            "spent": self.spent,
+            "step": self.step,
+            "skipped": self.skipped,
+            "frames": [[round(pts_s, 3), round(scale, 3)] for pts_s, scale in self.frames],
+            "answers": {
+                one.watch_id: [round(one.score, 4), round(one.mass, 4), one.relooked + 2 * one.warming]
+                for one in self.answers
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """The outcome of one hop: the stream's new state and the events it sends out, durable together or not at all.
+    """The outcome of one hop: the stream's new state, the events it sends out and what was answered, durable together
+    or not at all.
 
     `state` is the whole StreamState after this decision as JSON text, which the store does not look into; `resume_s`
-    the stream time up to which the stream is decided.
+    the stream time up to which the stream is decided. What is decided beside a hop has no record.
     """
 
     stream_id: str
     state: str
     events: tuple[Event, ...]
     resume_s: float
+    record: HopRecord | None = None

@@ -12,7 +12,7 @@ from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
 from pipeline.core.relook import PictureRing
 from pipeline.core.watches import Understanding, Warming
-from pipeline.types import Event, Json, WatchQuery
+from pipeline.types import Answer, Event, Json, WatchQuery
 
 GONE_KEPT = 64
 """Watches that no longer stand of which a stream remembers how many events they have sent."""
@@ -110,7 +110,7 @@ _STATE = TypeAdapter(StreamState)
 @dataclass(slots=True)
 class StreamRun:
     """One stream under way, from `began_s` stream seconds on; the loop is the only writer. `ring` keeps the pictures
-    for a second look."""
+    for a second look, `answers` are the newest of the watches that stand."""
 
     stream_id: str
     hop_rules: HopRules
@@ -123,6 +123,13 @@ class StreamRun:
     understanding: Understanding = Understanding()
     warming: Warming = Warming()
     ladder: Ladder = Ladder()
+    answers: tuple[Answer, ...] = ()
+
+    def remember(self, answers: Sequence[Answer]) -> None:
+        """Keep these as the newest answers of their watches; those of watches that stand no more go."""
+        stand = self.warming.watch_ids
+        newest = {one.watch_id: one for one in (*self.answers, *answers) if one.watch_id in stand}
+        self.answers = tuple(newest.values())
 
     @property
     def stretch(self) -> int:

@@ -1,4 +1,4 @@
-"""The database under the store: its tables, how it is opened, and what its errors mean."""
+"""The database under the store: how it is opened and brought to its schema, and what its errors mean."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -16,11 +17,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from pipeline.delivery import ownership
 from pipeline.delivery.database_faults import is_refused, named
 from pipeline.delivery.lockfile import LockFile
+from pipeline.delivery.migrations import migrate
+from pipeline.delivery.tables import HEAD, META, MIGRATION, SCHEMA_VERSION, tables
 from pipeline.errors import ConfigError, StoreDamaged, StoreUnavailable
 from pipeline.redact import redact_url, remember
 from pipeline.urls import parse_url
 
-SCHEMA_VERSION = 1
+log = structlog.get_logger()
+
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's lock before the store counts as unavailable."""
 STATEMENT_TIMEOUT_S = 10.0
@@ -30,37 +34,6 @@ _PAGE_BYTES = 4096
 _CREATION_LOCK = 7_275_116
 _EXCLUSIVE_LOCK = 7_275_117
 _SLIP = re.compile(r"(sqlite|postgres(?:ql)?(?:\+\w+)?):", re.IGNORECASE)
-
-tables = sa.MetaData()
-META = sa.Table(
-    "meta", tables, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
-)
-STREAM_STATE = sa.Table(
-    "stream_state",
-    tables,
-    sa.Column("stream_id", sa.Text, primary_key=True),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("resume_s", sa.Double, nullable=False),
-    sa.Column("updated_at", sa.Text, nullable=False),
-)
-OUTBOX = sa.Table(
-    "outbox",
-    tables,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("event_id", sa.Text, nullable=False, unique=True),
-    sa.Column("stream_id", sa.Text, nullable=False),
-    sa.Column("watch_id", sa.Text),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("time", sa.Text, nullable=False),
-    sa.Column("data", sa.Text, nullable=False),
-    sqlite_autoincrement=True,  # a pruned number is never given again
-)
-DELIVERY = sa.Table(
-    "delivery",
-    tables,
-    sa.Column("sink", sa.Text, primary_key=True),
-    sa.Column("seq", sa.ForeignKey("outbox.seq", ondelete="CASCADE"), primary_key=True, index=True),
-)
 
 
 class Database:
@@ -74,7 +47,7 @@ class Database:
     """
 
     def __init__(self, url: str, max_bytes: int | None = None, exclusive: bool = False) -> None:
-        parsed = _parse(url)
+        parsed = parse_store(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.name = str(parsed.database) if self.is_sqlite else redact_url(parsed.render_as_string())
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
@@ -178,7 +151,8 @@ class Database:
         self._token = token
 
 
-def _parse(url: str) -> sa.URL:
+def parse_store(url: str) -> sa.URL:
+    """The database in a store's URL. Raises ConfigError, for a slip with what was meant."""
     scheme, mark, _ = url.partition("://")
     backend = _backend(scheme if mark else "sqlite")
     if not mark and (slip := _SLIP.match(url)):
@@ -323,11 +297,15 @@ def _create_tables(connection: sa.Connection, name: str) -> None:
     # A PostgreSQL database may hold tables of others beside ours; a SQLite file belongs to one program.
     if not ours and (present if connection.dialect.name == "sqlite" else present & set(tables.tables)):
         raise ConfigError(f"the store {name} is the database of another program; give this one a database of its own")
-    tables.create_all(connection)
-    version = connection.scalar(sa.select(META.c.value).where(META.c.key == "schema"))
+    version = connection.scalar(sa.select(META.c.value).where(META.c.key == "schema")) if ours else None
     if version is None:
+        tables.create_all(connection)
         connection.execute(sa.insert(META).values(key="schema", value=str(SCHEMA_VERSION)))
+        connection.execute(sa.insert(MIGRATION).values(version_num=HEAD))
     elif int(version) > SCHEMA_VERSION:
         raise ConfigError(
             f"the store {name} has schema {version}; this program knows {SCHEMA_VERSION}: it was written by a newer one"
         )
+    elif int(version) < SCHEMA_VERSION:
+        log.info("store_migrated", store=name, schema=int(version), to=SCHEMA_VERSION)
+        migrate(connection)

@@ -10,8 +10,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from pipeline.clock import Clock
+from pipeline.delivery.history import StoredEvent
 from pipeline.delivery.outbox import FATAL
-from pipeline.delivery.store import StoredEvent
 from pipeline.errors import ConfigError, ResadaptError, SinkGone, SinkUnavailable, StoreUnavailable
 from pipeline.redact import plain_traceback
 from pipeline.sinks.base import Sink
@@ -92,10 +92,14 @@ class Relay:
         if len(set(names)) < len(names):
             raise ConfigError(f"sinks need names of their own; got {', '.join(sorted(names))}")
         store.register_sinks(names)
+        self._store = store
         self._clock = clock
         self._on_fatal = on_fatal
         self._thread = ThreadPoolExecutor(1, "relay")
-        self._couriers = [_Courier(sink, store, clock, self._thread, on_delivered, batch, poll_s) for sink in sinks]
+        self._make: Callable[[Sink], _Courier] = lambda sink: _Courier(
+            sink, store, clock, self._thread, on_delivered, batch, poll_s
+        )
+        self._couriers = [self._make(sink) for sink in sinks]
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -103,12 +107,28 @@ class Relay:
         """Totals by sink name."""
         return {courier.name: courier.counts for courier in self._couriers}
 
+    @property
+    def sinks(self) -> dict[str, Sink]:
+        """Those that are served, by name."""
+        return {courier.name: courier.sink for courier in self._couriers}
+
     async def start(self) -> None:
         """Begin to deliver, first of all what waited from before."""
-        self._tasks = [
-            asyncio.create_task(self._keep_delivering(courier), name=f"relay {courier.name}")
-            for courier in self._couriers
-        ]
+        self._tasks = [self._begin(courier) for courier in self._couriers]
+
+    async def exchange(self, sinks: Sequence[Sink]) -> None:
+        """Deliver to these from now on. Those that were served before go on undisturbed; of one that is gone, what
+        waits stays in the store."""
+        served = {id(courier.sink): courier for courier in self._couriers}
+        gone = [courier for courier in self._couriers if courier.sink not in sinks]
+        self._store.register_sinks([sink.name for sink in sinks])
+        await stop([task for task in self._tasks if task.get_name() in {f"relay {courier.name}" for courier in gone}])
+        await asyncio.gather(*(courier.close() for courier in gone))
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._couriers = [served.get(id(sink)) or self._make(sink) for sink in sinks]
+        for courier in self._couriers:
+            if id(courier.sink) not in served:
+                self._tasks.append(self._begin(courier))
 
     def wake(self, new_events: int = 0) -> None:
         """There is something to deliver: `new_events` were committed."""
@@ -128,6 +148,9 @@ class Relay:
         await stop(self._tasks)
         await asyncio.gather(*(courier.close() for courier in self._couriers))
         self._thread.shutdown(wait=False)
+
+    def _begin(self, courier: "_Courier") -> asyncio.Task[None]:
+        return asyncio.create_task(self._keep_delivering(courier), name=f"relay {courier.name}")
 
     async def _keep_delivering(self, courier: "_Courier") -> None:
         try:
@@ -155,7 +178,7 @@ class _Courier:
     ) -> None:
         self.name = sink.name
         self.counts = SinkCounts()
-        self._sink = sink
+        self.sink = sink
         self._store = store
         self._clock = clock
         self._thread = thread
@@ -230,13 +253,13 @@ class _Courier:
         outcome: list[BaseException | None] = []
 
         async def attempt() -> None:
-            outcome.extend(await asyncio.gather(self._sink.publish(events), return_exceptions=True))
+            outcome.extend(await asyncio.gather(self.sink.publish(events), return_exceptions=True))
 
         await first(attempt(), self._clock.sleep(PUBLISH_S))
         return outcome[0] if outcome else SinkUnavailable(f"it did not take {len(events)} events in {PUBLISH_S:g} s")
 
     async def _close_sink(self) -> None:
-        (failure,) = await asyncio.gather(self._sink.close(), return_exceptions=True)
+        (failure,) = await asyncio.gather(self.sink.close(), return_exceptions=True)
         if isinstance(failure, Exception):
             log.warning("sink_not_closed", sink=self.name, traceback=plain_traceback(failure))
 

@@ -14,30 +14,32 @@ import structlog
 
 from pipeline.clock import Clock
 from pipeline.core.outcome import Decision
-from pipeline.delivery.database import DELIVERY, OUTBOX, STREAM_STATE, Database
+from pipeline.delivery.database import Database
 from pipeline.delivery.database_faults import StoreFull
-from pipeline.sinks.cloudevents import dump_json, load_json
+from pipeline.delivery.history import (
+    EVENTS,
+    History,
+    Keep,
+    StoredEvent,
+    answers_row,
+    event_of,
+    prune_answers,
+    prune_events,
+    written_bytes,
+)
+from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, OUTBOX, STREAM_STATE
+from pipeline.sinks.cloudevents import dump_json
 from pipeline.types import Event
 
 log = structlog.get_logger()
 
-KEEP_EVENTS = 10_000
 PRUNE_EVERY = 256
-"""Deliveries (or events, where there is no sink) between two prunings of the history."""
+"""Events and answers written between two prunings of the history."""
 
 _KEYS_PER_QUERY = 500
-_EVENTS = sa.select(
-    OUTBOX.c.seq,
-    OUTBOX.c.event_id,
-    OUTBOX.c.type,
-    OUTBOX.c.stream_id,
-    OUTBOX.c.time,
-    OUTBOX.c.data,
-    OUTBOX.c.watch_id,
-)
-_OWED = _EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
+_OWED = EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
 _SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
-_KNOWN = _EVENTS.where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+_KNOWN = EVENTS.where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
 _SAME = ("type", "stream_id", "watch_id", "data")
 """What an event that is decided again has in common with the first; it may be decided at another time."""
 _DELIVERED = sa.delete(DELIVERY).where(
@@ -46,7 +48,8 @@ _DELIVERED = sa.delete(DELIVERY).where(
 
 _T = TypeVar("_T")
 _StateRow = dict[str, str | float]
-_EventRow = dict[str, str | None]
+_EventRow = dict[str, str | int | None]
+_AnswersRow = dict[str, str | float | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +62,22 @@ class StoredStream:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event and its place in the order of commits, which is the order of decision within a stream."""
-
-    seq: int
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
 class Rows:
     """A decision in the form in which it is written."""
 
     state: _StateRow
     events: tuple[tuple[str, _EventRow], ...]
+    answers: _AnswersRow | None = None
 
 
 class Store:
-    """Stream states and outgoing events in the database at `url`; see Database for what opening it raises.
+    """Stream states, outgoing events and answers in the database at `url`; see Database for what opening it raises.
 
-    Events delivered to every sink stay as history, the newest `keep_events` of them. `max_bytes` bounds a SQLite file:
-    when it, or the disk, is full the history goes first; after that commits raise StoreUnavailable until sinks have
-    taken events. Undelivered events are never dropped. `exclusive` allows one such process per database: once another
-    one has taken it, whatever writes raises NotOwner. `conflicts` counts the events that were dropped because another
-    one has their id, which must not happen.
+    Events delivered to every sink, and answers, stay as `history` for as long as `keep` says. `max_bytes` bounds a
+    SQLite file: when it, or the disk, is full the answers go first, then the history; after that commits raise
+    StoreUnavailable until sinks have taken events. Undelivered events are never dropped. `exclusive` allows one such
+    process per database: once another one has taken it, whatever writes raises NotOwner. `conflicts` counts the events
+    that were dropped because another one has their id, which must not happen.
     """
 
     def __init__(
@@ -89,18 +85,20 @@ class Store:
         url: str,
         clock: Clock,
         *,
-        keep_events: int = KEEP_EVENTS,
+        keep: Keep = Keep(),
         max_bytes: int | None = None,
         exclusive: bool = False,
     ) -> None:
         self.conflicts = 0
         self._clock = clock
-        self._keep_events = keep_events
+        self.keep = keep
         self._sinks: tuple[str, ...] = ()
         self._unpruned = 0
         self.database = Database(url, max_bytes, exclusive)
+        self.history = History(self.database)
         self._save_state = _upsert_state(self.database)
         self._save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
+        self._save_answers = sa.insert(HOP_ANSWERS)
         self._save_owed = self.database.insert(DELIVERY).on_conflict_do_nothing()
 
     def register_sinks(self, names: Sequence[str]) -> None:
@@ -125,13 +123,15 @@ class Store:
 
     def rows_of(self, decision: Decision) -> Rows:
         """What `write` takes. Raises ValueError for event data that JSON cannot hold and a time without a zone."""
+        now, record = self._clock.now(), decision.record
         state: _StateRow = {
             "stream_id": decision.stream_id,
             "state": decision.state,
             "resume_s": decision.resume_s,
-            "updated_at": self._clock.now().isoformat(),
+            "updated_at": now.isoformat(),
         }
-        return Rows(state, tuple((event.id, _row_of(event)) for event in decision.events))
+        answers = answers_row(decision.stream_id, record, now) if record and self.keep.answers_bytes else None
+        return Rows(state, tuple((event.id, _row_of(event)) for event in decision.events), answers)
 
     def commit(self, decisions: Sequence[Decision]) -> int:
         """Make decisions durable together; later ones of a stream replace earlier ones.
@@ -147,13 +147,14 @@ class Store:
         try:
             return self._write(rows)
         except StoreFull:
-            if not self.prune(keep_events=0):
+            if not self._make_room():
                 raise
             return self._write(rows)
 
     def _write(self, rows: Sequence[Rows]) -> int:
         states = {row.state["stream_id"]: row.state for row in rows}
         events = dict(event for row in rows for event in row.events)
+        answers = [row.answers for row in rows if row.answers]
         with self.database.writing() as connection:
             if states:
                 connection.execute(self._save_state, list(states.values()))
@@ -161,13 +162,16 @@ class Store:
                 self._shout_if_changed(known, events.pop(str(known["event_id"])))
             if events:
                 self._write_events(connection, events)
+            if answers:
+                connection.execute(self._save_answers, _counted(connection, HOP_ANSWERS, answers))
+            self._prune_now_and_then(connection, len(events) + len(answers))
         return len(events)
 
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]:
         """The oldest `limit` events that `sink` still has to get, in the order of commits."""
         with self.database.reading() as connection:
-            rows = connection.execute(_OWED.limit(limit), {"sink": sink})
-            return [_event_of(*row) for row in rows]
+            rows = connection.execute(_OWED.limit(limit), {"sink": sink}).mappings()
+            return [event_of(row) for row in rows]
 
     def pending(self, sink: str) -> int:
         """The number of events `sink` still has to get."""
@@ -180,7 +184,6 @@ class Store:
         with self.database.writing() as connection:
             for part in _portions(seqs):
                 connection.execute(_DELIVERED, {"sink": sink, "seqs": part})
-            self._prune_now_and_then(connection, len(seqs))
 
     def sinks_owed(self) -> tuple[str, ...]:
         """Names under which events still wait, registered or not."""
@@ -192,32 +195,20 @@ class Store:
         with self.database.writing() as connection:
             return connection.execute(sa.delete(DELIVERY).where(DELIVERY.c.sink == sink)).rowcount
 
-    def recent(self, limit: int, before_seq: int | None = None, stream_id: str | None = None) -> list[StoredEvent]:
-        """The newest events of the history, newest first: of one stream, or older than a known one, where asked."""
-        query = _EVENTS.order_by(OUTBOX.c.seq.desc()).limit(limit)
-        if before_seq is not None:
-            query = query.where(OUTBOX.c.seq < before_seq)
-        if stream_id is not None:
-            query = query.where(OUTBOX.c.stream_id == stream_id)
-        with self.database.reading() as connection:
-            return [_event_of(*row) for row in connection.execute(query)]
-
-    def prune(self, keep_events: int) -> int:
-        """Remove events delivered everywhere, beyond the newest `keep_events` of all. Returns how many went."""
+    def prune(self, keep: Keep | None = None) -> int:
+        """Remove what is kept beyond `keep` from the oldest part of the history. Returns how many events went."""
         with self.database.writing() as connection:
-            return _prune(connection, keep_events)
+            return self._prune(connection, keep or self.keep)
 
     def close(self) -> None:
         """Close the database, and let another exclusive process in."""
         self.database.close()
 
     def _write_events(self, connection: sa.Connection, events: dict[str, _EventRow]) -> None:
-        connection.execute(self._save_event, list(events.values()))
+        connection.execute(self._save_event, _counted(connection, OUTBOX, list(events.values())))
         seqs = _seqs_of(connection, list(events)).values() if self._sinks else ()
         if owed := [{"sink": sink, "seq": seq} for sink in self._sinks for seq in seqs]:
             connection.execute(self._save_owed, owed)
-        if not self._sinks:
-            self._prune_now_and_then(connection, len(events))
 
     def _shout_if_changed(self, known: sa.RowMapping, again: _EventRow) -> None:
         differing = [name for name in _SAME if known[name] != again[name]]
@@ -229,8 +220,19 @@ class Store:
     def _prune_now_and_then(self, connection: sa.Connection, more: int) -> None:
         self._unpruned += more
         if self._unpruned >= PRUNE_EVERY:
-            _prune(connection, self._keep_events)
+            self._prune(connection, self.keep)
             self._unpruned = 0
+
+    def _prune(self, connection: sa.Connection, keep: Keep) -> int:
+        now = self._clock.now()
+        prune_answers(connection, now, keep)
+        return prune_events(connection, now, keep)
+
+    def _make_room(self) -> bool:
+        """Give up some of the history: the oldest answers, or events where there are none. Whether anything went."""
+        now, nothing = self._clock.now(), Keep(events_bytes=0, answers_bytes=0)
+        with self.database.writing() as connection:
+            return bool(prune_answers(connection, now, nothing) or prune_events(connection, now, nothing))
 
 
 def _upsert_state(database: Database) -> sa.Executable:
@@ -239,34 +241,33 @@ def _upsert_state(database: Database) -> sa.Executable:
     return insert.on_conflict_do_update(index_elements=["stream_id"], set_=changed)
 
 
-def _prune(connection: sa.Connection, keep_events: int) -> int:
-    newest = sa.select(OUTBOX.c.seq).order_by(OUTBOX.c.seq.desc()).offset(keep_events).limit(1)
-    last = connection.scalar(newest)
-    if last is None:
-        return 0
-    owed = sa.exists().where(DELIVERY.c.seq == OUTBOX.c.seq)
-    return connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.seq <= last, ~owed)).rowcount
+_CountedRow = TypeVar("_CountedRow", _EventRow, _AnswersRow)
+
+
+def _counted(connection: sa.Connection, table: sa.Table, rows: Sequence[_CountedRow]) -> list[_CountedRow]:
+    """The rows with how much was written up to and with each: what each holds comes in `written_bytes`."""
+    total, counted = written_bytes(connection, table), []
+    for row in rows:
+        own = row["written_bytes"]
+        assert isinstance(own, int)
+        total += own
+        counted.append({**row, "written_bytes": total})
+    return counted
 
 
 def _row_of(event: Event) -> _EventRow:
     if event.time.tzinfo is None:
         raise ValueError(f"the time of event {event.id} has no zone: {event.time.isoformat()}; expected UTC")
+    data = dump_json(event.data)
     return {
         "event_id": event.id,
         "stream_id": event.stream_id,
         "watch_id": event.watch_id,
         "type": event.type,
         "time": event.time.isoformat(),
-        "data": dump_json(event.data),
+        "data": data,
+        "written_bytes": len(data),
     }
-
-
-def _event_of(
-    seq: int, event_id: str, kind: str, stream_id: str, time: str, text: str, watch_id: str | None
-) -> StoredEvent:
-    data = load_json(text)
-    assert isinstance(data, dict)
-    return StoredEvent(seq, Event(event_id, kind, stream_id, datetime.fromisoformat(time), data, watch_id))
 
 
 def _known(connection: sa.Connection, ids: Sequence[str]) -> Iterator[sa.RowMapping]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import Literal
 
 import structlog
@@ -23,6 +24,8 @@ from pipeline.errors import (
 from pipeline.loop import Runtime, watch_stream
 from pipeline.redact import redact_url, scrub
 from pipeline.service.logged import log_watch_events
+from pipeline.service.removed import CLEARED
+from pipeline.service.tap import FrameTap
 from pipeline.sources.base import Notice, Notify, Sampler, Source, SourceCounts, ignore
 from pipeline.types import Frame, Json
 from pipeline.waiting import back_off_s, first
@@ -30,8 +33,8 @@ from pipeline.waiting import back_off_s, first
 log = structlog.get_logger()
 
 Phase = Literal["connecting", "up", "lost", "ended"]
-EndReason = Literal["end of stream", "drained", "detached", "failed"]
-"""Why a run of a stream ended: by itself, with its process, because it was removed, or by an error."""
+EndReason = Literal["end of stream", "drained", "detached", "paused", "failed"]
+"""Why a run of a stream ended: by itself, with its process, because it was removed or paused, or by an error."""
 
 
 class Attachment:
@@ -39,7 +42,8 @@ class Attachment:
 
     A live stream that breaks is reattached for ever, after a refused password in minutes only. With `insist` False a
     stream that never gave a frame is given up with SourceUnavailable instead and has no events, which is what a person
-    who has just typed its URL wants.
+    who has just typed its URL wants. `phase` is where it stands, `since` when (UTC); `tap` gives its frames to who
+    looks, `seen_at` is when the newest was taken (UTC).
     """
 
     def __init__(
@@ -54,6 +58,9 @@ class Attachment:
         self.run = run
         self.source = source
         self.phase: Phase = "connecting"
+        self.since = runtime.clock.now()
+        self.tap = FrameTap()
+        self.seen_at: datetime | None = None
         self._url = redact_url(url)
         self._runtime = runtime
         self._reconnect = reconnect
@@ -93,14 +100,14 @@ class Attachment:
             self._runtime.allocator.forget(self.run.stream_id)
 
     async def stop(self, reason: EndReason = "drained") -> None:
-        """Take no new frames; `live` returns once the hop under way is decided. A stream that is detached clears its
-        open watches."""
+        """Take no new frames; `live` returns once the hop under way is decided. A stream that is detached or paused
+        clears its open watches."""
         self._stopping = reason
         self._stop.set()
         await self.source.close()
 
     async def _watch(self) -> None:
-        attended = _Attended(self.source, self._up, self._found)
+        attended = _Attended(self.source, self._up, self._seen, self._found)
         while not self._stopping:
             try:
                 await watch_stream(self.run, attended, self._runtime)
@@ -140,16 +147,14 @@ class Attachment:
             await self._announce("mllm.meaningless", {"mllm": mllm, "warning": warning})
 
     async def _ended(self, reason: EndReason, error: str | None) -> None:
-        if reason == "detached":
-            await self._clear_watches()
+        if reason in CLEARED:
+            await self._clear_watches(CLEARED[reason])
         why: dict[str, Json] = {"reason": reason} | ({"error": error} if error else {})
         await self._announce("stream.ended", why | {"counts": self.run.counts.as_json()})
 
-    async def _clear_watches(self) -> None:
+    async def _clear_watches(self, reason: str) -> None:
         run, now = self.run, self._runtime.clock.now()
-        watches, events = retire(
-            run.state.lineage, run.stream_id, run.state.watches, (), run.decided_s, now, "stream removed"
-        )
+        watches, events = retire(run.state.lineage, run.stream_id, run.state.watches, (), run.decided_s, now, reason)
         state = run.state.keeping(watches)
         await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), tuple(events), run.decided_s))
         for event in events:
@@ -168,17 +173,22 @@ class Attachment:
     async def _lost(self, error: SourceUnavailable) -> None:
         self._failures += 1
         self._runtime.metrics.attempts_failed.labels(self.run.stream_id).inc()
-        if self.phase == "lost":
-            return
-        self._runtime.metrics.losses.labels(self.run.stream_id, type(error).__name__).inc()
-        await self._attach()
         reason = scrub(str(error))
         if isinstance(error, SourceRefused):
             reason += f"; asked again after about {self._reconnect.refused_s:g} s, for cameras lock accounts"
+        if self.phase == "lost":
+            self._lost_reason = reason  # the newest is what a person can act on
+            return
+        self._runtime.metrics.losses.labels(self.run.stream_id, type(error).__name__).inc()
+        await self._attach()
         log.warning("stream_lost", stream=self.run.stream_id, reason=reason)
         self._lost_at_s, self._lost_reason = self._runtime.clock.monotonic_s(), reason
         self._enter("lost")
         await self._announce("stream.lost", {"reason": reason, "stalled": isinstance(error, SourceStalled)})
+
+    def _seen(self, frame: Frame) -> None:
+        self.seen_at = frame.captured_at
+        self.tap.offer(frame)
 
     async def _found(self, notice: Notice) -> None:
         """Send out what the source found out; between two hops, or the loop would decide on an older state."""
@@ -198,16 +208,23 @@ class Attachment:
         run.state, run.counts = state, run.counts.add(events=1)
 
     def _enter(self, phase: Phase) -> None:
-        self.phase = phase
+        self.phase, self.since = phase, self._runtime.clock.now()
         self._runtime.metrics.stream_up.labels(self.run.stream_id).set(phase == "up")
 
 
 class _Attended:
     """A source whose notices are attended to, and the first frame of each connection too."""
 
-    def __init__(self, source: Source, up: Callable[[], Awaitable[None]], found: Notify) -> None:
+    def __init__(
+        self,
+        source: Source,
+        up: Callable[[], Awaitable[None]],
+        seen: Callable[[Frame], None],
+        found: Notify,
+    ) -> None:
         self._source = source
         self._up = up
+        self._seen = seen
         self._found = found
 
     @property
@@ -229,6 +246,7 @@ class _Attended:
                 if first:
                     await self._up()
                 first = False
+                self._seen(frame)
                 yield frame
 
     async def close(self) -> None:

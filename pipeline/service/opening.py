@@ -9,6 +9,7 @@ import structlog
 from pipeline.build import build_mllm
 from pipeline.clock import Clock
 from pipeline.config.mllm import MLLMConfig
+from pipeline.delivery.history import Keep
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, MLLMUnavailable, SinkUnavailable, StoreUnavailable
 from pipeline.mllm.base import MLLM
@@ -48,9 +49,9 @@ async def patiently(
         await clock.sleep(pause_s)
 
 
-async def open_store(url: str, clock: Clock) -> Store:
+async def open_store(url: str, clock: Clock, keep: Keep) -> Store:
     """The store, owned by this process. If nobody waits for it any more, it is closed as soon as it is open."""
-    opening = asyncio.get_running_loop().run_in_executor(None, lambda: Store(url, clock, exclusive=True))
+    opening = asyncio.get_running_loop().run_in_executor(None, lambda: Store(url, clock, keep=keep, exclusive=True))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

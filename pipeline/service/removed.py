@@ -1,7 +1,7 @@
-"""Watches of streams that were removed while no process ran: an open one must not stay open for ever."""
+"""Watches of streams that nobody looks at any more: an open one must not stay open for ever."""
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 import structlog
 
@@ -9,24 +9,39 @@ from pipeline.clock import Clock
 from pipeline.core.judge import retire
 from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamState
-from pipeline.delivery.store import Store
+from pipeline.delivery.store import Store, StoredStream
 from pipeline.loop import Committer
 from pipeline.service.logged import log_watch_events
 
 log = structlog.get_logger()
 
+CLEARED: Mapping[str, str] = {"detached": "stream removed", "paused": "stream paused"}
+"""Reasons for which a stream ends that clear its open watches, and what their events say."""
 
-async def clear_removed(store: Store, outbox: Committer, clock: Clock, kept: Container[str]) -> None:
+
+async def clear_removed(
+    store: Store, outbox: Committer, clock: Clock, kept: Container[str], paused: Container[str] = ()
+) -> None:
     """Clear the open watches of every stream in the store that is not `kept`, each with an event."""
     for slug, stored in await asyncio.to_thread(store.streams):
-        if slug in kept:
-            continue
-        try:
-            state = StreamState.from_json(stored.state)
-        except ValueError as error:
-            log.error("state_not_read", stream=slug, reason=str(error))
-            continue
-        after, events = retire(state.lineage, slug, state.watches, (), stored.resume_s, clock.now(), "stream removed")
-        if events:
-            await outbox.commit(Decision(slug, state.keeping(after).to_json(), tuple(events), stored.resume_s))
-            log_watch_events(events)
+        if slug not in kept or slug in paused:
+            await _clear(slug, stored, outbox, clock, CLEARED["paused" if slug in kept else "detached"])
+
+
+async def clear_stopped(store: Store, outbox: Committer, clock: Clock, slug: str, reason: str) -> None:
+    """Clear what a stream that was cut, or never ran, has left open in the store."""
+    stored = await asyncio.to_thread(store.load, slug)
+    if stored and reason in CLEARED:
+        await _clear(slug, stored, outbox, clock, CLEARED[reason])
+
+
+async def _clear(slug: str, stored: StoredStream, outbox: Committer, clock: Clock, reason: str) -> None:
+    try:
+        state = StreamState.from_json(stored.state)
+    except ValueError as error:
+        log.error("state_not_read", stream=slug, reason=str(error))
+        return
+    after, events = retire(state.lineage, slug, state.watches, (), stored.resume_s, clock.now(), reason)
+    if events:
+        await outbox.commit(Decision(slug, state.keeping(after).to_json(), tuple(events), stored.resume_s))
+        log_watch_events(events)

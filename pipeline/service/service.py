@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -10,33 +11,36 @@ from typing import Self, TypeVar
 
 import structlog
 
+from pipeline.allocators.switch import AllocatorSwitch
 from pipeline.build import (
     MakeAllocator,
     build_allocator,
     build_fit_rules,
-    build_sink,
-    build_watch,
+    build_keep,
     check_names,
 )
 from pipeline.clock import Clock
 from pipeline.config.mllm import MLLMConfig
-from pipeline.config.site import BudgetConfig, SiteConfig
+from pipeline.config.site import BudgetConfig, SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Ledger, Rate
 from pipeline.delivery.outbox import FATAL, Outbox
-from pipeline.delivery.relay import Relay
+from pipeline.delivery.relay import Relay, SinkCounts
+from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
 from pipeline.loop import Observe, Runtime, unobserved
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
 from pipeline.service.attachment import Attachment, EndReason
+from pipeline.service.board import WatchBoard
+from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
-from pipeline.service.port import Port
-from pipeline.service.removed import clear_removed
+from pipeline.service.removed import clear_removed, clear_stopped
+from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
 from pipeline.sinks.base import Sink
-from pipeline.types import Event, WatchQuery
+from pipeline.types import Event
 from pipeline.waiting import first, stop
 
 log = structlog.get_logger()
@@ -51,32 +55,13 @@ STUCK_S = 60.0
 """Without a beat for so long it counts as stuck, and the service as dead."""
 
 
-class WatchBoard:
-    """The watches that stand now, by stream: larger priority first, then by slug."""
-
-    def __init__(self) -> None:
-        self._queries: dict[str, tuple[WatchQuery, ...]] = {}
-
-    def on(self, stream_id: str) -> Sequence[WatchQuery]:
-        return self._queries.get(stream_id, ())
-
-    def replace(self, site: SiteConfig) -> None:
-        """Replace all watches by the site's."""
-        ordered = sorted(site.watches.items(), key=lambda item: (-item[1].priority, item[0]))
-        self._queries = {
-            stream: tuple(
-                build_watch(slug, watch) for slug, watch in ordered if not watch.streams or stream in watch.streams
-            )
-            for stream in site.streams
-        }
-
-
 class Service:
     """Everything one process runs. Use as `async with Service(...) as service`; leaving drains.
 
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
     cannot be opened at first is given up instead of being tried for ever, and so is a store or MLLM that is away at the
-    start. `observe` is called after every hop. `left` says after draining how many events wait in the store, by sink.
+    start. `observe` is called after every hop, `on_commit` when decisions have become durable. `compose` gives the site
+    to begin with once the store is open. `left` says after draining how many events wait in the store, by sink.
     """
 
     def __init__(
@@ -86,21 +71,25 @@ class Service:
         extra_sinks: Sequence[Sink] = (),
         insist: bool = True,
         observe: Observe = unobserved,
+        compose: Callable[[Store], Awaitable[SiteConfig]] | None = None,
     ) -> None:
         self.site = site
         self.left: dict[str, int] = {}
         self.metrics = Metrics()
+        self.on_commit: Callable[[], None] = lambda: None
         self._clock = clock
         self._insist = insist
         self._observe = observe
-        self._extra_sinks = list(extra_sinks)
-        self._keepers: dict[str, StreamSupervisor] = {}
+        self._compose = compose
+        self._hurried = asyncio.Event()
+        self._sinks = SinkSet(clock, extra_sinks)
+        self._metrics_port = MetricsPort(self.metrics, self.health)
+        self._streams = RunningStreams(self._start, self._stopped, lambda: self.site.drain_s, self._hurried)
         self._reconciling = asyncio.Lock()
         self._closing = False
         self._board = WatchBoard()
         self._phase: Phase = "starting"
         self._waiting_for: dict[str, str] = {}
-        self._hurried = asyncio.Event()
         self._lost: ResadaptError | None = None
         self._broken = asyncio.Event()
         self._beat_at_s = clock.monotonic_s()
@@ -110,12 +99,31 @@ class Service:
     @property
     def attachments(self) -> dict[str, Attachment]:
         """The streams that have been attached, by slug, ended ones included."""
-        return {slug: keeper.attachment for slug, keeper in self._keepers.items() if keeper.attachment}
+        return {slug: running.attachment for slug, running in self.supervisors.items() if running.attachment}
 
     @property
     def supervisors(self) -> dict[str, StreamSupervisor]:
         """The streams that run, or have ended by themselves, by slug."""
-        return self._keepers
+        return self._streams.running
+
+    @property
+    def store(self) -> Store:
+        """Where decisions are durable. There while the service is open."""
+        return self._store
+
+    @property
+    def sink_counts(self) -> dict[str, SinkCounts]:
+        """Totals by sink name."""
+        return self._relay.counts if self._relay else {}
+
+    @property
+    def allocator(self) -> str:
+        """Name of the allocator that serves all streams."""
+        return self._allocator.name
+
+    def sink(self, name: str) -> Sink | None:
+        """A sink that is served, by its name."""
+        return self._relay.sinks.get(name) if self._relay else None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opened:
@@ -150,7 +158,7 @@ class Service:
         for name, counts in list(self._relay.counts.items()) if self._relay else ():
             if counts.last_error:
                 troubles.append(Trouble(f"sink {name}", counts.last_error))
-        for slug, keeper in list(self._keepers.items()):
+        for slug, keeper in list(self.supervisors.items()):
             if keeper.trouble:
                 troubles.append(Trouble(f"stream {slug}", keeper.trouble))
         silent_s = self._clock.monotonic_s() - self._beat_at_s
@@ -164,33 +172,34 @@ class Service:
         """What the streams share; once it has been entered."""
         return self._runtime
 
-    async def reconcile(self, site: SiteConfig) -> None:
-        """Make the running streams those of `site`: start the new, stop the gone, restart the changed.
+    async def reconcile(self, site: SiteConfig, retry: bool = True) -> None:
+        """Make what runs that of `site`, and return when it is so; see `begin_reconciling`."""
+        await (await self.begin_reconciling(site, retry))
 
-        Watches change without a restart; streams that had failed are tried again. Raises ConfigError, before anything
-        changes, if what all streams share differs.
+    async def begin_reconciling(self, site: SiteConfig, retry: bool = True) -> Awaitable[object]:
+        """Begin to make what runs that of `site`: streams start, stop and restart, each where it has changed.
+
+        Watches, sinks, the metrics port and the allocator change without touching a stream. With `retry` streams that
+        had given up are tried again. Returns what can be awaited to see the streams as they are wanted. Raises
+        ConfigError, before anything changes, if what needs a restart differs or what is new cannot be had.
         """
-        changed = [name for name, value in _shared(site).items() if value != _shared(self.site)[name]]
+        changed = changed_parts(self.site, site, RESTARTING)
         if changed:
             raise ConfigError(f"{', '.join(changed)} changed; that needs a restart of the process")
-        check_names(site, self._clock)
+        new = {slug: stream for slug, stream in site.streams.items() if self.site.streams.get(slug) != stream}
+        check_names(replace(site, streams=new), self._clock)
         async with self._reconciling:
             if self._closing:
-                return
-            keepers = self._keepers.items()
-            stale = [slug for slug, keeper in keepers if keeper.failed or site.streams.get(slug) != keeper.stream]
-            await asyncio.gather(
-                *(self._detach(slug, "drained" if slug in site.streams else "detached") for slug in stale)
-            )
+                return asyncio.gather()
+            await self._exchange(site)
             self.site = site
-            self._board.replace(site)
-            for slug, stream in site.streams.items():
-                if slug not in self._keepers:
-                    self._keepers[slug] = StreamSupervisor(slug, stream, self._runtime, self._store, self._insist)
+            self._board.replace(site.streams, site.watches)
+            return self._streams.want(site.streams, retry)
 
     async def finished(self) -> None:
         """Wait until every stream has ended. Raises what ended the first of them, if it was an error."""
-        ends = await asyncio.gather(*(keeper.task for keeper in self._keepers.values()), return_exceptions=True)
+        tasks = [running.task for running in self.supervisors.values()]
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
         for end in ends:
             if isinstance(end, Exception):
                 raise end
@@ -200,15 +209,18 @@ class Service:
         outbox, relay, MLLM, store."""
         site = self.site
         check_names(site, self._clock)
-        sinks = [build_sink(slug, sink, self._clock) for slug, sink in site.sinks.items()] + self._extra_sinks
+        self._sinks.build(site.sinks)
         beating = asyncio.create_task(self._beat(), name="beat")
         opened.push_async_callback(stop, [beating])
-        if self._insist and site.metrics.port:
-            opened.callback(Port(site.metrics, self.metrics.registry, self.health).open().close)
-        self._store = await self._patiently(
-            "store", partial(open_store, resolve_url(site.store, whole_path=True), self._clock)
-        )
+        opened.callback(self._metrics_port.close)
+        if self._insist:
+            self._metrics_port.move(site.metrics)
+        opening = partial(open_store, resolve_url(site.store, whole_path=True), self._clock, build_keep(site.keep))
+        self._store = await self._patiently("store", opening)
         opened.callback(self._store.close)
+        if self._compose:
+            self.site = site = await self._compose(self._store)
+        sinks = self._sinks.build(site.sinks)
         self._relay = relay = Relay(self._store, sinks, self._clock, self._delivered, self._lose)
         opened.push_async_callback(relay.close)
         await check_sinks(sinks, self._clock, refuse=self._insist)
@@ -220,15 +232,36 @@ class Service:
             log.warning("events_wait_for_sinks_not_named_here", sinks=sorted(others))
         await relay.start()
         opened.push_async_callback(self._drain, relay)
-        self._outbox = outbox = Outbox(self._store, self._clock, relay.wake, self._lose)
+        self._outbox = outbox = Outbox(self._store, self._clock, self._committed, self._lose)
         opened.push_async_callback(outbox.close, min(OUTBOX_CLOSE_S, site.drain_s))
         self._runtime = self._furnish(site.mllm, mllm, outbox, make_allocator)
-        opened.push_async_callback(self._runtime.allocator.close)
-        self._count(relay, outbox)
+        opened.push_async_callback(self._allocator.close)
+        self._count(outbox)
         opened.push_async_callback(self._detach_all)
         if self._insist:
-            await clear_removed(self._store, outbox, self._clock, kept=site.streams)
-        await self.reconcile(site)
+            paused = {slug for slug, stream in site.streams.items() if stream.paused}
+            await clear_removed(self._store, outbox, self._clock, kept=site.streams, paused=paused)
+        await self.begin_reconciling(site)
+
+    async def _exchange(self, site: SiteConfig) -> None:
+        """Exchange what all streams share where it differs: all of it is made before anything changes."""
+        assert self._relay is not None
+        differs = frozenset(changed_parts(self.site, site, EXCHANGED))
+        make = await asyncio.to_thread(build_allocator, site, self._clock) if needs_allocator(self.site, site) else None
+        sinks = self._sinks.build(site.sinks) if "sinks" in differs else None
+        if "metrics" in differs and self._insist:
+            close_before = self._metrics_port.move(site.metrics)
+            await asyncio.to_thread(close_before)
+        if make:
+            await self._allocator.switch(make(self._runtime.fit_rules, self.metrics.engine_call))
+        if sinks is not None:
+            before = set(self._relay.counts)
+            await self._relay.exchange(sinks)
+            for name in before - set(self._relay.counts):
+                self.metrics.forget_sink(name)
+            self._count_sinks()
+        self._runtime.budget.share(_rate(site.gpu_budget) if site.gpu_budget else None)
+        self._store.keep = build_keep(site.keep)
 
     async def _patiently(self, what: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """`attempt()`, again until what it needs is there, unless a person waits."""
@@ -248,11 +281,12 @@ class Service:
     def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> Runtime:
         rules = build_fit_rules(config, mllm.info)
         gpu = self.site.gpu_budget
+        self._allocator = AllocatorSwitch(make_allocator(rules, self.metrics.engine_call))
         return Runtime(
             clock=self._clock,
             watches=self._board,
             budget=Ledger(self._clock, _rate(gpu) if gpu else None),
-            allocator=make_allocator(rules, self.metrics.engine_call),
+            allocator=self._allocator,
             fit_rules=rules,
             mllm=mllm,
             outbox=outbox,
@@ -260,20 +294,29 @@ class Service:
             observe=self._observe,
         )
 
-    async def _detach(self, slug: str, reason: EndReason) -> None:
-        await self._keepers.pop(slug).stop(self.site.drain_s, self._hurried, reason)
+    def _start(self, slug: str, stream: StreamConfig) -> StreamSupervisor:
+        return StreamSupervisor(slug, stream, self._runtime, self._store, self._insist)
+
+    async def _stopped(self, slug: str, reason: EndReason) -> None:
         self.metrics.forget(slug)
+        if self._outbox and not self._lost:
+            await clear_stopped(self._store, self._outbox, self._clock, slug, reason)
 
     async def _detach_all(self) -> None:
         async with self._reconciling:
             self._closing = True
-            await asyncio.gather(*(self._detach(slug, "drained") for slug in list(self._keepers)))
+        await self._streams.drain()
+
+    def _committed(self, new_events: int) -> None:
+        if self._relay:
+            self._relay.wake(new_events)
+        self.on_commit()
 
     async def _drain(self, relay: Relay) -> None:
         """Deliver what is decided, for at most `drain_s`; the rest stays in the store for the next start."""
         if not self._lost:
             await first(relay.drain(self.site.drain_s), self._hurried.wait())
-        transient = {sink.name for sink in self._extra_sinks}
+        transient = {sink.name for sink in self._sinks.extra}
         for name, counts in relay.counts.items():
             try:
                 if name in transient:
@@ -291,24 +334,21 @@ class Service:
         for event in events:
             self.metrics.event_seconds.labels(sink).observe((now - event.time).total_seconds())
 
-    def _count(self, relay: Relay, outbox: Outbox) -> None:
+    def _count(self, outbox: Outbox) -> None:
         """Show in the metrics what store, sinks and MLLM count."""
         self.metrics.commit_retries.set_function(partial(getattr, outbox.counts, "retries"))
         self.metrics.event_conflicts.set_function(partial(getattr, self._store, "conflicts"))
         self.metrics.task_crashes.labels("outbox").set_function(partial(getattr, outbox.counts, "crashes"))
-        for name, counts in relay.counts.items():
+        self._count_sinks()
+        if isinstance(self._runtime.mllm, Counting):
+            self.metrics.watch_mllm(self._runtime.mllm.counts)
+
+    def _count_sinks(self) -> None:
+        for name, counts in self.sink_counts.items():
             self.metrics.sink_pending.labels(name).set_function(partial(getattr, counts, "pending"))
             self.metrics.sink_failures.labels(name).set_function(partial(getattr, counts, "failures"))
             self.metrics.task_crashes.labels(f"relay {name}").set_function(partial(getattr, counts, "crashes"))
-        if isinstance(self._runtime.mllm, Counting):
-            self.metrics.watch_mllm(self._runtime.mllm.counts)
 
 
 def _rate(budget: BudgetConfig) -> Rate:
     return Rate(budget.rate_tokens_per_s, budget.burst_tokens)
-
-
-def _shared(site: SiteConfig) -> dict[str, object]:
-    """What all streams use, and what therefore cannot change under them."""
-    names = ("mllm", "engine", "sinks", "store", "metrics", "gpu_budget")
-    return {name: getattr(site, name) for name in names} | {"defaults.allocator": site.defaults.allocator}

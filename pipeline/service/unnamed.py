@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.config.site import SiteConfig
-from pipeline.config.values import resolve
+from pipeline.config.values import resolve_url
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_url
 from pipeline.sources.mark import YARD, marked
@@ -19,7 +19,7 @@ def require_mllm_or_yard(raw: Mapping[str, object], site: SiteConfig) -> None:
     if isinstance(mllm, str) or (isinstance(mllm, Mapping) and "use" in mllm):
         return
     for stream in site.streams.values():
-        url = resolve(stream.url)
+        url = resolve_url(stream.url)
         if not (marked(url) or "").startswith(YARD):
             raise ConfigError(
                 f"no MLLM is named, and {redact_url(url)} is no recording of the demo's yard, which is all that the"

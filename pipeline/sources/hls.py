@@ -109,7 +109,7 @@ class Playlist(io.BytesIO):
             return _Once()
         if url == self.name:
             return self._reload()
-        segment = _Segment(url, options, self._fetcher, None if url in self._keys else self.dates)
+        segment = _MediaSegment(url, options, self._fetcher, None if url in self._keys else self.dates)
         if segment.failed is None:
             self._failures = 0
             return segment
@@ -172,7 +172,7 @@ class _Once(io.BytesIO):
         return False
 
 
-class _Segment(io.RawIOBase):
+class _MediaSegment(io.RawIOBase):
     """A segment, header or key, decrypted where FFmpeg gives the key. `failed` says why it is empty, if it is.
 
     `dates` counts its bytes, as FFmpeg does for all but keys. A part of a file on the web begins with its first byte;

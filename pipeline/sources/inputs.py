@@ -182,12 +182,12 @@ class _FileFetcher:
             if span is None:
                 return file
             file.seek(span[0])
-            return _Part(file, None if span[1] is None else span[1] - span[0])
+            return _FilePart(file, None if span[1] is None else span[1] - span[0])
         except OSError as error:
             raise SourceUnavailable(f"a file that it names cannot be read: {error.strerror}") from None
 
 
-class _Part:
+class _FilePart:
     """The next `left` bytes of a file."""
 
     def __init__(self, file: BinaryIO, left: int | None) -> None:

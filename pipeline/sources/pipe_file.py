@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline.errors import SourceUnavailable
 
-STDIN_FD = 0
-"""File descriptor of the standard input."""
+STANDARD_INPUT = 0
+"""Its file descriptor."""
 
 
 class PipeFile(io.RawIOBase):
@@ -23,7 +23,7 @@ class PipeFile(io.RawIOBase):
         self._ours = path is not None
         try:
             # Without O_NONBLOCK, opening waits for a writer, and nothing can end that.
-            self._file = STDIN_FD if path is None else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            self._file = STANDARD_INPUT if path is None else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise SourceUnavailable(f"the pipe cannot be opened: {error.strerror}") from None
         self._wake_read, self._wake_write = os.pipe()

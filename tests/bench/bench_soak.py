@@ -28,6 +28,7 @@ def site_of(clip: Path) -> dict[str, object]:
         "mllm": "null",
         "sinks": {"journal": "jsonl:events.jsonl"},
         "metrics": {"port": 0},
+        "api": {"port": 0},
     }
 
 

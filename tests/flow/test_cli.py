@@ -242,7 +242,7 @@ def test_sigterm_drains_a_service(tmp_path):
     (tmp_path / "site.yaml").write_text(
         "streams: {gate: {url: 'synthetic:?seconds=inf&width=160&height=96&fps=4', realtime: true}}\n"
         "watches: {car: {question: 'is there a car?'}}\n"
-        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\n"
+        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\napi: {port: 0}\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([*COMMAND, "serve", "-c", "site.yaml"], cwd=tmp_path, env=environment) as process:
@@ -288,7 +288,7 @@ def test_a_real_clip_is_watched_with_a_real_architecture(tmp_path):
 def test_sighup_reads_the_site_again(tmp_path):
     site = (
         "streams: {gate: {url: 'synthetic:?seconds=inf&width=160&height=96&fps=4', realtime: true}}\n"
-        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\n"
+        "mllm: 'null'\nsinks: {journal: 'jsonl:events.jsonl'}\nmetrics: {port: 0}\napi: {port: 0}\n"
     )
     path = tmp_path / "site.yaml"
     path.write_text(site)

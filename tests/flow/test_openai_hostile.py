@@ -74,6 +74,8 @@ async def test_whatever_a_server_answers_an_ask_is_answered_or_unavailable(
         assert 0 <= answered.usage.prefilled_tokens + answered.usage.cached_tokens <= 2 * 10**9
     server.habits.refuse = lambda prompt: None
     assert mllm.room(seconds(1)).tokens > 0
+    with suppress(MLLMUnavailable):  # what was sent beyond the reply's end is found on the next use of the connection
+        await mllm.ask(seconds(1), [GATE])
     assert len((await mllm.ask(seconds(1), [GATE])).answers) == 1
 
 

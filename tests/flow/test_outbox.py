@@ -95,7 +95,7 @@ async def test_nothing_is_lost_or_reordered_while_the_store_is_away(faulty, stor
     faulty.refusing = True
     streams = [asyncio.create_task(stream(name)) for name in ("gate", "yard")]
     await until(lambda: outbox.counts.retries >= 2)
-    assert store.recent(1) == []
+    assert store.history.events() == []
     assert outbox.waiting == 2
     faulty.refusing = False
     await asyncio.gather(*streams)

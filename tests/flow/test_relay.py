@@ -270,7 +270,7 @@ async def test_nothing_committed_is_lost_when_the_process_is_killed_again_and_ag
     await relay.start()
     assert await relay.drain(20) == {"file": 0}
     await relay.close()
-    stored = {item.event.id for item in store.recent(1_000_000)}
+    stored = {item.event.id for item in store.history.events(limit=1_000_000)}
     arrived = [decode(line).id for line in (tmp_path / "events.jsonl").read_bytes().splitlines()]
     for name in ("s0", "s1", "s2"):
         last = int(store.load(name).state)

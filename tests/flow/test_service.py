@@ -105,10 +105,11 @@ async def test_a_watch_is_added_without_restarting_its_stream(tmp_path):
     assert types(sink, "a").count("stream.attached") == 1
 
 
-async def test_what_all_streams_share_cannot_change_under_them(tmp_path):
+async def test_the_mllm_and_the_store_cannot_change_under_running_streams(tmp_path):
     async with Service(site_of(tmp_path, {}), SystemClock()) as service:
-        with pytest.raises(ConfigError, match=r"mllm, gpu_budget changed; that needs a restart"):
-            await service.reconcile(site_of(tmp_path, {}, mllm="tiny", gpu_budget={"rate_tokens_per_s": 5}))
+        with pytest.raises(ConfigError, match=r"mllm, store changed; that needs a restart"):
+            await service.reconcile(site_of(tmp_path, {"a": "synthetic:"}, mllm="tiny", store="sqlite:///other.db"))
+        assert service.attachments == {}
 
 
 async def test_a_stream_that_fails_in_an_unforeseen_way_restarts_and_takes_nobody_along(tmp_path, monkeypatch):

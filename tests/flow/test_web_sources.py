@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
 
-import cv2
 import pytest
+from PIL import Image
 
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, SourceRefused, SourceStalled, SourceUnavailable
@@ -79,7 +80,9 @@ def live_edge(playlist: str, first: int, count: int) -> bytes:
 
 
 def jpeg(number: int, size: tuple[int, int] = (64, 96)) -> bytes:
-    return cv2.imencode(".jpg", clips.picture(number, *size))[1].tobytes()
+    made = BytesIO()
+    Image.fromarray(clips.picture(number, *size)).save(made, "JPEG")
+    return made.getvalue()
 
 
 @pytest.mark.parametrize("name", ["a.webm", "a.mkv", "a.h264", "a.ts", "a.mp4", "no-suffix"])
@@ -457,7 +460,7 @@ async def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
 async def test_standard_input_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = clip(tmp_path, "a.ts").read_bytes()
     reading, writing = os.pipe()
-    monkeypatch.setattr("pipeline.sources.pipe_file.STDIN_FD", reading)
+    monkeypatch.setattr("pipeline.sources.pipe_file.STANDARD_INPUT", reading)
 
     def write() -> None:
         with os.fdopen(writing, "wb") as file:
@@ -472,10 +475,10 @@ async def test_standard_input_is_read_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 async def test_a_pipe_that_nobody_writes_is_let_go(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    source = av_source(str(tmp_path / "pipe"), open_timeout_s=0.2)
+    os.mkfifo(tmp_path / "nobody writes")
+    source = av_source(str(tmp_path / "nobody writes"), open_timeout_s=0.2)
     with pytest.raises(SourceUnavailable, match="did not answer"):
         await read(source)
-    await source.close()
-    name = f"source {tmp_path / 'pipe'}"
-    assert not any(thread.name == name for thread in threading.enumerate() if thread.is_alive())
+    await asyncio.wait_for(source.close(), 5)
+    (reader,) = [one for one in threading.enumerate() if "nobody writes" in one.name] or [None]
+    assert reader is None

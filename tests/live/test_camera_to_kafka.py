@@ -54,6 +54,7 @@ def site_of(url: str, topic: str, mllm: str, **stream: object) -> dict[str, obje
         "mllm": mllm,
         "sinks": {"plant": f"kafka://{bootstrap_servers()}/{topic}", "journal": "jsonl:events.jsonl"},
         "metrics": {"port": 0},
+        "api": {"port": 0},
     }
 
 

@@ -1,17 +1,21 @@
 """JPEG pictures are found by their own structure, whatever a camera wraps them in."""
 
-import cv2
+from io import BytesIO
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.sources.jpegs import MAX_PICTURE_BYTES, JpegCutter
 
 
 def jpeg(number: int, *, progressive: bool = False, size: int = 48) -> bytes:
     pixels = np.random.default_rng(number).integers(0, 255, (size, size, 3), np.uint8)
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])[1].tobytes()
+    made = BytesIO()
+    Image.fromarray(pixels).save(made, "JPEG", progressive=progressive)
+    return made.getvalue()
 
 
 PICTURES = [jpeg(1), jpeg(2, progressive=True), jpeg(3, size=16)]

@@ -4,15 +4,17 @@ import os
 import sqlite3
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.core.outcome import Decision
+from pipeline.core.outcome import Decision, HopRecord
+from pipeline.delivery.history import PRUNED_AT_ONCE, EventFilter, Keep
 from pipeline.delivery.store import Store, StoredStream
 from pipeline.errors import ConfigError, StoreUnavailable
+from pipeline.sinks.cloudevents import dump_json
 from pipeline.testing import ManualClock
-from pipeline.types import Event
+from pipeline.types import Answer, Event
 from tests.services import require
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,6 +26,15 @@ def event(identity, stream="gate", **data):
 
 def decision(*identities, stream="gate", state="{}", resume_s=1.0):
     return Decision(stream, state, tuple(event(identity, stream) for identity in identities), resume_s)
+
+
+def record(n):
+    answer = Answer("fire", 0.25, 0.9375, relooked=True)
+    return HopRecord(float(n), n + 1.0, 100, 90, 80, 0, None, ((n + 0.5, 0.5), (n + 1.0, 0.0)), (answer,))
+
+
+def answered(n, stream="gate"):
+    return Decision(stream, "{}", (), n + 1.0, record(n))
 
 
 def ids(stored):
@@ -42,7 +53,7 @@ def server():
     yield (url := postgresql_url())
     import sqlalchemy as sa
 
-    from pipeline.delivery.database import tables
+    from pipeline.delivery.tables import tables
 
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
     tables.drop_all(engine)
@@ -122,15 +133,15 @@ def test_data_that_json_cannot_hold_leaves_nothing_behind(store):
     with pytest.raises(ValueError):
         store.commit([decision("1"), bad])
     assert store.load("gate") is None
-    assert store.recent(10) == []
+    assert store.history.events() == []
 
 
 def test_the_history_can_be_paged_and_narrowed_to_a_stream(store):
     store.commit([decision("1", "2", "3"), decision("4", stream="yard")])
-    newest = store.recent(2)
+    newest = store.history.events(limit=2)
     assert ids(newest) == ["4", "3"]
-    assert ids(store.recent(2, before_seq=newest[-1].seq)) == ["2", "1"]
-    assert ids(store.recent(2, stream_id="yard")) == ["4"]
+    assert ids(store.history.events(limit=2, before_seq=newest[-1].seq)) == ["2", "1"]
+    assert ids(store.history.events(EventFilter(streams=frozenset({"yard"})))) == ["4"]
 
 
 def test_pruning_keeps_the_newest_events_and_whatever_is_not_delivered(store):
@@ -139,19 +150,100 @@ def test_pruning_keeps_the_newest_events_and_whatever_is_not_delivered(store):
     everything = [item.seq for item in store.pending_events("a", 10)]
     store.delivered("a", everything)
     store.delivered("b", everything[1:])
-    assert store.prune(keep_events=3) == 6
-    assert ids(store.recent(10)) == ["9", "8", "7", "0"]
+    assert store.prune(Keep(events_bytes=3 * len("{}"))) == 6
+    assert ids(store.history.events()) == ["9", "8", "7", "0"]
 
 
 @pytest.mark.parametrize("sinks", [["a"], []])
 def test_the_history_stays_bounded_without_anyone_asking(tmp_path, sinks):
-    store = Store(str(tmp_path / "store.db"), ManualClock(), keep_events=50)
+    store = Store(str(tmp_path / "store.db"), ManualClock(), keep=Keep(events_bytes=50 * len("{}")))
     store.register_sinks(sinks)
     for start in range(0, 2000, 100):
         store.commit([decision(*(str(n) for n in range(start, start + 100)))])
         for sink in sinks:
             store.delivered(sink, [item.seq for item in store.pending_events(sink, 100)])
-    assert 50 <= len(store.recent(5000)) <= 50 + 300
+    assert 50 <= len(store.history.events(limit=5000)) <= 50 + 400
+    store.close()
+
+
+def test_answers_are_kept_with_their_decision_by_age_and_size(url):
+    clock = ManualClock()
+    store = Store(url, clock, keep=Keep(answers_s=60.0))
+    for n in range(3):
+        store.commit([answered(n), answered(n, "yard"), decision(str(n))])
+        clock.advance(50.0)
+    kept = store.history.answers()
+    assert [(item.stream_id, item.record["end_s"]) for item in kept[:3]] == [("yard", 3), ("gate", 3), ("yard", 2)]
+    assert kept[0].record["answers"] == {"fire": [0.25, 0.9375, 1]}
+    assert kept[0].record["frames"] == [[2.5, 0.5], [3.0, 0.0]]
+    assert [item.seq for item in store.history.answers_after(kept[1].seq, 10)] == [kept[0].seq]
+    assert {item.stream_id for item in store.history.answers(["gate"])} == {"gate"}
+    assert [item.record["end_s"] for item in store.history.answers(["gate"], before_seq=kept[1].seq)] == [2, 1]
+    store.prune()
+    assert [item.record["end_s"] for item in store.history.answers(["gate"])] == [3]
+    store.prune(Keep(answers_bytes=0))
+    assert store.history.answers() == []
+    store.close()
+
+
+def test_answers_stay_bounded_without_anyone_asking(tmp_path):
+    one = len(dump_json(record(0).as_json()))
+    store = Store(str(tmp_path / "store.db"), ManualClock(), keep=Keep(answers_bytes=20 * one))
+    for n in range(50):
+        store.commit([answered(n, f"camera-{i}") for i in range(40)])
+    assert 20 <= len(store.history.answers(limit=5000)) <= 20 + 300
+    store.close()
+
+
+def test_a_full_file_gives_up_answers_before_events(tmp_path):
+    store = Store(str(tmp_path / "store.db"), ManualClock(), max_bytes=256 * 1024)
+    store.commit([decision("first")])
+    for n in range(3000):
+        store.commit([answered(n)])
+    assert ids(store.history.events()) == ["first"]
+    assert store.load("gate").resume_s == 3000
+    store.close()
+
+
+def test_a_clock_that_jumps_ahead_for_a_moment_takes_little_of_the_history(tmp_path):
+    clock = ManualClock()
+    store = Store(str(tmp_path / "store.db"), clock)
+    for n in range(3):
+        store.commit([decision(*(f"{n}-{k}" for k in range(1000)))])
+    clock.advance(400 * 86_400)
+    store.commit([decision("late")])
+    store.prune()
+    assert len(store.history.events(limit=5000)) >= 3001 - PRUNED_AT_ONCE
+    store.close()
+
+
+def test_events_are_found_by_every_filter(url):
+    store = Store(url, ManualClock())
+    others = (
+        Event("a", "watch.opened", "gate", TIME, {}, "fire"),
+        Event("b", "watch.cleared", "gate", TIME + timedelta(hours=1), {}, "fire"),
+        Event("c", "stream.lost", "yard", TIME + timedelta(hours=2), {}),
+        Event("d", "watch.opened", "dock", TIME + timedelta(hours=3), {}, "smoke"),
+    )
+    store.commit([Decision("gate", "{}", others, 1.0)])
+    assert store.history.label("a", "true")
+    assert not store.history.label("nobody", "true")
+
+    def found(**wanted):
+        return "".join(ids(store.history.events(EventFilter(**wanted))))
+
+    assert found() == "dcba"
+    assert found(streams=frozenset({"gate", "dock"})) == "dba"
+    assert found(streams=frozenset()) == ""
+    assert found(watch="fire") == "ba"
+    assert found(types=frozenset({"stream.lost", "watch.cleared"})) == "cb"
+    assert found(since=TIME + timedelta(hours=1), until=TIME + timedelta(hours=3)) == "cb"
+    assert found(label="true") == "a"
+    assert store.history.event("a").label == "true"
+    assert store.history.event("nobody") is None
+    last = store.history.event("b").seq
+    assert ids(store.history.events_after(last, 10)) == ["c", "d"]
+    assert store.history.last_seqs() == (last + 2, 0)
     store.close()
 
 

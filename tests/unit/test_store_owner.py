@@ -47,7 +47,7 @@ def test_an_owner_that_was_overtaken_writes_nothing_more(url, tmp_path):
     with pytest.raises(NotOwner):
         first.prune(0)
     assert second.load("gate").state == "second"
-    assert ids(second.recent(10)) == ["2", "1"]
+    assert ids(second.history.events()) == ["2", "1"]
     first.close()
     second.close()
 
@@ -133,7 +133,7 @@ def test_an_event_of_a_known_id_that_says_something_else_is_an_error_that_is_see
         ("error", "1", ["stream_id"])
     ]
     assert store.conflicts == 1
-    assert ids(store.recent(10)) == ["2", "1"]
+    assert ids(store.history.events()) == ["2", "1"]
     store.close()
 
 

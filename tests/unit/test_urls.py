@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.delivery.database import Database
+from pipeline.delivery.database import Database, parse_store
 from pipeline.errors import ConfigError
 from pipeline.redact import HIDDEN, redact_url, remember, scrub
 from pipeline.sinks.kafka_address import parse_kafka_url
@@ -135,9 +135,7 @@ def test_a_url_that_can_be_read_in_two_ways_or_none_is_refused_with_what_to_writ
 
 @given(SECRETS, SECRETS)
 def test_a_database_is_given_its_password_and_shows_none(user: str, password: str) -> None:
-    from pipeline.delivery.database import _parse
-
-    parsed = _parse(fill("postgresql://${U}:${P}@h/d", {"U": user, "P": password}.__getitem__, whole_path=True))
+    parsed = parse_store(fill("postgresql://${U}:${P}@h/d", {"U": user, "P": password}.__getitem__, whole_path=True))
     assert (parsed.username, parsed.password, parsed.host, parsed.database) == (user, password, "h", "d")
     assert not shows(redact_url(parsed.render_as_string(hide_password=False)), password)
 

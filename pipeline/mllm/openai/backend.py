@@ -137,7 +137,7 @@ class OpenAIMLLM:
         lines = [question_line(query.question) for query in queries]
         if not lines:
             return Answers()
-        ways = [self._abilities.dialect.scored(sample) for sample in range(self._abilities.dialect.samples)]
+        ways = [self._abilities.dialect.scored(sample) for sample in range(self._abilities.dialect.draws)]
         results, usage = await self._converse(context, lines, ways, limit, aside)
         answers = [self._answer(query.id, replies) for query, replies in zip(queries, results, strict=True)]
         return Answers(tuple(answers), usage)

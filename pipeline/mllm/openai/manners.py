@@ -57,7 +57,7 @@ class Trial:
                     " --max-logprobs 20), use another, or set mllm.samples: 5 to score by the share of yes among as"
                     " many answers, each of which is a request"
                 )
-            dialect = replace(dialect, samples=self._samples)
+            dialect = replace(dialect, draws=self._samples)
             notes.append(f"no log-probabilities: a score is the share of yes among {self._samples} answers")
         elif self._samples:
             notes.append("log-probabilities are given, so no samples are taken (mllm.samples)")

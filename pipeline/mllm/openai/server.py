@@ -37,7 +37,7 @@ class Server:
         model: str,
         *,
         api_key: str | None,
-        any_model: bool = False,
+        any_model: bool,
         timeout_s: float,
         clock: Clock,
         on_loss: Callable[[], None],

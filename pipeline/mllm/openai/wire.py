@@ -42,7 +42,7 @@ THINKS: Mapping[str, Mapping[str, Json]] = {"qwen3_5": THINKING_OFF}
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a server takes its requests: the name of the bound on an answer's tokens, the likeliest tokens that it shows
-    (0: none, so that scores are shares of `samples` answers), whether it takes a temperature, and what else it is sent.
+    (0: none, so that scores are shares of `draws` answers), whether it takes a temperature, and what else it is sent.
 
     `lead` tokens at most come before the one that answers: a line end, markup, an empty thought.
     """
@@ -52,11 +52,11 @@ class Dialect:
     temperature: bool = True
     more: Mapping[str, Json] = field(default_factory=dict)
     lead: int = 0
-    samples: int = 1
+    draws: int = 1
 
     def scored(self, sample: int = 0) -> Mapping[str, Json]:
         """How a score is asked for: the likeliest first tokens and their probabilities, without a grammar; or one of
-        `samples` answers, each drawn anew."""
+        `draws` answers, each drawn anew."""
         if not self.top:
             temperature: Mapping[str, Json] = {"temperature": 1} if self.temperature else {}
             return {self.length: SAMPLE_TOKENS, "seed": sample, **temperature, **self.more}

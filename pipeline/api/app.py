@@ -1,0 +1,84 @@
+"""The app: routes, limits, who may do what."""
+
+import importlib.metadata
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+
+from pipeline.api import apply, events, live, problems, system
+from pipeline.api.admission import Admission
+from pipeline.api.auth import Gate
+from pipeline.api.desk import Desk
+from pipeline.api.entries import entry_router
+from pipeline.api.hub import Hub
+from pipeline.api.limits import Failures, Limits, is_loopback
+from pipeline.api.live import Pictures
+from pipeline.api.problems import ProblemBody
+from pipeline.clock import Clock
+from pipeline.config.api import ApiConfig
+from pipeline.registry.entry import KINDS
+from pipeline.registry.keys import Keys
+from pipeline.service.reconciler import Reconciler
+
+DESCRIPTION = """Streams, watches and sinks: what is wanted, how it stands, and the events and answers that come of it.
+
+Errors are problems (RFC 9457) that name the field. An entry's ETag is its revision: send it as If-Match to change only
+what you have seen. Lists have cursors; `/v1/events/stream` and `/v1/answers/stream` are server-sent events."""
+
+
+def describe(app: FastAPI) -> None:
+    """Complete the OpenAPI document by the problems, which no route returns as its own."""
+    written = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = written()
+        schemas = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= {**schemas.pop("$defs"), "ProblemBody": schemas}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] - as FastAPI's own guide extends it
+
+
+def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI:
+    """The app of a service, which may still be starting: then what needs the store is answered with 503."""
+    app = FastAPI(
+        title="resadapt-stream",
+        version=importlib.metadata.version("resadapt-stream"),
+        description=DESCRIPTION,
+        redoc_url=None,
+    )
+
+    @cache
+    def keys() -> Keys:
+        return Keys(reconciler.registry.database, clock)
+
+    state = app.state
+    metrics = reconciler.service.metrics
+    metrics.api_listeners.set_function(lambda: state.listeners)
+    state.desk = Desk(reconciler, Admission(config, reconciler.raw, clock), clock)
+    state.keys = keys
+    state.gate = Gate(keys, is_loopback(config.host), Failures(clock))
+    state.pictures = Pictures()
+    state.ready = False
+    state.listeners, state.max_listeners = 0, config.max_listeners
+    history = reconciler.history
+    state.events = Hub(lambda seq, limit: history().events_after(seq, limit), lambda: history().last_seqs()[0])
+    state.answers = Hub(lambda seq, limit: history().answers_after(seq, limit), lambda: history().last_seqs()[1])
+    app.include_router(live.router)  # before the routes of slugs, one of which `probe` would be
+    for kind in KINDS:
+        app.include_router(entry_router(kind))
+    for router in (events.router, apply.router, system.router, system.health):
+        app.include_router(router)
+    problems.install(app)
+    describe(app)
+    app.add_middleware(
+        Limits,
+        clock=clock,
+        max_body=config.max_body_kib * 1024,
+        rate_per_s=config.rate_per_s,
+        burst=config.burst,
+        local_hosts=is_loopback(config.host),
+        refused=lambda limit: metrics.api_refused.labels(limit).inc(),
+    )
+    return app

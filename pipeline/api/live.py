@@ -1,0 +1,178 @@
+"""Looking at a stream: probe it, one picture, moving pictures. Of frames that were sampled anyway."""
+
+import asyncio
+import io
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response, StreamingResponse
+from PIL import Image, ImageDraw
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from pipeline.api.auth import Caller, allowed
+from pipeline.api.desk import Desk
+from pipeline.api.entries import AtDesk, Body, Viewer
+from pipeline.api.problems import RESPONSES, Problem
+from pipeline.api.sse import listening
+from pipeline.config.values import resolve_url
+from pipeline.service.attachment import Attachment
+from pipeline.sources.probe import probe
+from pipeline.types import Frame
+
+router = APIRouter(prefix="/v1/streams", tags=["streams"], responses=RESPONSES)
+
+WAIT_S = 5.0
+"""How long a picture is waited for."""
+MOST_PICTURES = 256
+"""JPEGs kept, of streams and sizes that were looked at last."""
+_QUALITY = 80
+Operator = Annotated[Caller, Depends(allowed("operator"))]
+Width = Annotated[int, Query(ge=16, le=3840, description="Widest the picture may be, in px.")]
+JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "a picture"}
+}
+MJPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"multipart/x-mixed-replace": {"schema": {"type": "string"}}}, "description": "pictures"}
+}
+
+
+class ProbeView(BaseModel):
+    """What a stream is: see `resadapt probe`."""
+
+    model_config = ConfigDict(extra="allow")
+    url: str
+    live: bool
+    codec: str
+    width: int
+    height: int
+    advice: list[str] = []
+
+
+class Pictures:
+    """JPEGs of the newest frames, each made once whoever looks."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[tuple[str, int, bool], tuple[int, asyncio.Future[bytes]]] = OrderedDict()
+
+    async def jpeg(self, stream: str, frame: Frame, width: int, text: str) -> bytes:
+        """The picture of a frame, at most `width` px wide, with a line of text if there is one."""
+        key = stream, width, bool(text)
+        seq, making = self._made.pop(key, (-1, None))
+        if making is None or seq != frame.seq:
+            making = asyncio.ensure_future(asyncio.to_thread(encode, frame, width, text))
+        self._made[key] = frame.seq, making
+        while len(self._made) > MOST_PICTURES:
+            self._made.popitem(last=False)
+        return await asyncio.shield(making)
+
+
+@router.post("/{slug}/probe", response_model=ProbeView, operation_id="probe_stream")
+def probe_stream(slug: str, caller: Operator, desk: AtDesk) -> dict[str, JsonValue]:
+    """Open it once more, look for some seconds, and say what it is and what to do about it."""
+    desk.look(caller).entry("stream", slug)
+    stream = desk.reconciler.service.site.streams.get(slug)
+    if stream is None:
+        raise Problem(503, "not available now", f"the stream {slug!r} is not applied yet", headers={"Retry-After": "1"})
+    return _probed(stream.url, desk)
+
+
+@router.post("/probe", response_model=ProbeView, operation_id="probe_url")
+def probe_url(body: Body, caller: Operator, desk: AtDesk) -> dict[str, JsonValue]:
+    """The same for a stream that is not attached: the body is the spec it would have."""
+    desk.admission.admit("stream", "probe", body, desk.registry.snapshot())
+    return _probed(str(body["url"]), desk)
+
+
+@router.get("/{slug}/snapshot.jpg", response_class=Response, responses=JPEG, operation_id="snapshot")
+async def snapshot(
+    slug: str, request: Request, caller: Viewer, desk: AtDesk, width: Width = 1280, overlay: bool = False
+) -> Response:
+    """The next frame that is sampled; with `overlay` its scale, tokens and scores are written on it."""
+    attachment = await asyncio.to_thread(_attachment, slug, caller, desk)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            frame = await attachment.tap.next()
+    except TimeoutError:
+        raise _no_picture(slug, attachment) from None
+    pictures: Pictures = request.app.state.pictures
+    jpeg = await pictures.jpeg(slug, frame, width, _overlay(attachment) if overlay else "")
+    headers = {"Cache-Control": "no-store", "X-Captured-At": frame.captured_at.isoformat()}
+    return Response(jpeg, media_type="image/jpeg", headers=headers)
+
+
+@router.get("/{slug}/live.mjpeg", response_class=StreamingResponse, responses=MJPEG, operation_id="live")
+async def live(
+    slug: str, request: Request, caller: Viewer, desk: AtDesk, width: Width = 640, overlay: bool = False
+) -> StreamingResponse:
+    """Frames as they are sampled, until the stream is gone or the client is."""
+    attachment = await asyncio.to_thread(_attachment, slug, caller, desk)
+    place = listening(request)
+    pictures: Pictures = request.app.state.pictures
+
+    async def parts() -> AsyncIterator[bytes]:
+        with place:
+            async for frame in _frames(slug, desk):
+                jpeg = await pictures.jpeg(slug, frame, width, _overlay(attachment) if overlay else "")
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                yield head.encode() + jpeg + b"\r\n"
+
+    kind = "multipart/x-mixed-replace; boundary=frame"
+    return StreamingResponse(parts(), media_type=kind, headers={"Cache-Control": "no-store"})
+
+
+async def _frames(slug: str, desk: Desk) -> AsyncIterator[Frame]:
+    """Frames of a stream for as long as it is attached, whatever attachment it has; an end after long silence."""
+    while attachment := desk.reconciler.service.attachments.get(slug):
+        try:
+            async with asyncio.timeout(WAIT_S):
+                frame = await attachment.tap.next()
+        except TimeoutError:
+            if attachment.phase in ("ended", "lost"):
+                return
+            continue
+        yield frame
+
+
+def _attachment(slug: str, caller: Caller, desk: Desk) -> Attachment:
+    desk.look(caller).entry("stream", slug)
+    attachment = desk.reconciler.service.attachments.get(slug)
+    if attachment is None:
+        raise Problem(503, "not available now", f"the stream {slug!r} does not run now", headers={"Retry-After": "2"})
+    return attachment
+
+
+def _no_picture(slug: str, attachment: Attachment) -> Problem:
+    why = f": {attachment.trouble}" if attachment.trouble else ""
+    detail = f"the stream {slug!r} gave no picture in {WAIT_S:g} s; it is {attachment.phase}{why}"
+    return Problem(503, "not available now", detail, headers={"Retry-After": "5"})
+
+
+def _overlay(attachment: Attachment) -> str:
+    """One line: step, tokens of the last hops, and the scores."""
+    run = attachment.run
+    scores = " ".join(f"{one.watch_id}={one.score:.2f}" for one in run.answers[:6])
+    return f"{run.counts.spent}/{run.counts.granted} tokens {run.ladder.name} {scores}"
+
+
+def encode(frame: Frame, width: int, text: str) -> bytes:
+    """A frame as JPEG, at most `width` px wide, with a line of text on it if there is one."""
+    native_height, native_width = frame.size
+    scale = min(1.0, width / native_width)
+    size = max(round(native_height * scale), 1), max(round(native_width * scale), 1)
+    picture = Image.fromarray(frame.picture.render(*size))
+    if text:
+        where = (6, max(size[0] - 18, 0))
+        ImageDraw.Draw(picture).text(where, text, fill="white", stroke_width=2, stroke_fill="black")
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=_QUALITY)
+    return jpeg.getvalue()
+
+
+def _probed(url: str, desk: Desk) -> dict[str, JsonValue]:
+    if url.startswith("synthetic:"):
+        raise Problem(422, "not accepted", "a synthetic stream is generated here; there is nothing to probe", "url")
+    found = asdict(probe(resolve_url(url), clock=desk.clock, read_s=3.0))
+    return {**found, "advice": list(found["advice"]), "hwaccel": list(found["hwaccel"])}

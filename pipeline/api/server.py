@@ -1,0 +1,152 @@
+"""The API's server: uvicorn on the loop that the streams run on."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from types import TracebackType
+from typing import Self
+
+import structlog
+import uvicorn
+
+from pipeline.api.app import make_app
+from pipeline.api.auth import OPEN_NOTICE
+from pipeline.api.limits import is_loopback
+from pipeline.clock import Clock
+from pipeline.config.api import ApiConfig
+from pipeline.config.site import SiteConfig
+from pipeline.errors import ConfigError
+from pipeline.service.reconciler import Reconciler
+
+log = structlog.get_logger()
+
+GOODBYE_S = 3
+"""How long open requests may take when the service stops."""
+_BACKLOG = 256
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the program."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class ApiServer:
+    """Serves the API of a reconciler: from `start` on what needs no store, everything once it is `ready`."""
+
+    def __init__(self, reconciler: Reconciler, clock: Clock) -> None:
+        self.config: ApiConfig = reconciler.service.site.api
+        self.app = make_app(reconciler, self.config, clock)
+        self.port = 0
+        self._reconciler = reconciler
+
+    async def start(self) -> None:
+        """Begin to listen. Raises ConfigError where the address cannot be had."""
+        config = self.config
+        listening = _bound(config)
+        self.port = listening.getsockname()[1]
+        self._server = _Server(
+            uvicorn.Config(
+                self.app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=config.max_connections,
+                timeout_graceful_shutdown=GOODBYE_S,
+                timeout_keep_alive=10,
+                h11_max_incomplete_event_size=32 * 1024,
+                ssl_certfile=config.cert_file,
+                ssl_keyfile=config.key_file,
+            )
+        )
+        self._task = asyncio.create_task(self._server.serve([listening]), name="api")
+        while not self._server.started and not self._task.done():
+            await asyncio.sleep(0.01)
+        if self._task.done():
+            await self._task
+
+    async def close(self) -> None:
+        """Send listeners away, finish what is asked, stop listening."""
+        if self._task.done():
+            return
+        state = self.app.state
+        state.ready = False
+        for hub in (state.events, state.answers):
+            hub.close()
+        self._server.should_exit = True
+        await self._task
+
+    async def ready(self) -> None:
+        """The service has started. Raises ConfigError where the API would be open to others."""
+        gate, service = self.app.state.gate, self._reconciler.service
+        if not is_loopback(self.config.host) and not await asyncio.to_thread(self.app.state.keys().any_stands):
+            raise ConfigError(
+                f"api.host is {self.config.host}, which others reach, and there is no key yet; make one with"
+                " `resadapt key create NAME --role admin -c SITE`, or listen on 127.0.0.1"
+            )
+        if await asyncio.to_thread(gate.is_open):
+            log.warning("api_open", notice=OPEN_NOTICE)
+        events, answers = self.app.state.events, self.app.state.answers
+
+        def committed() -> None:
+            events.wake()
+            answers.wake()
+
+        service.on_commit = committed
+        self.app.state.ready = True
+        scheme = "https" if self.config.cert_file else "http"
+        log.info("api", url=f"{scheme}://{self.config.host}:{self.port}", docs="/docs")
+
+
+class Serving:
+    """A service with its API, if its site wants one. Use as `async with`: the API listens while the service starts, and
+    stops before it drains."""
+
+    def __init__(self, reconciler: Reconciler, clock: Clock) -> None:
+        self.reconciler = reconciler
+        self.api = ApiServer(reconciler, clock) if reconciler.service.site.api.port else None
+
+    @property
+    def site(self) -> SiteConfig:
+        """What runs."""
+        return self.reconciler.service.site
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as opened:
+            if self.api:
+                await self.api.start()
+                opened.push_async_callback(self.api.close)
+            await self.reconciler.__aenter__()
+            opened.push_async_exit(self.reconciler)
+            if self.api:
+                await self.api.ready()
+                opened.push_async_callback(self.api.close)
+            self._opened = opened.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._opened.__aexit__(kind, error, trace)
+
+    def hurry(self) -> None:
+        """Cut short what drains, now or later."""
+        self.reconciler.service.hurry()
+
+
+def _bound(config: ApiConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((config.host, config.port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(f"the API cannot be offered on {config.host}:{config.port}: {error.strerror}") from error
+    listening.setblocking(False)
+    return listening

@@ -1,0 +1,26 @@
+"""`resadapt status`: a running service on one screen."""
+
+from rich.console import Console
+
+from pipeline.cli import stream, watch
+from pipeline.cli.remote import ApiKey, AsJson, Url, remote, table
+
+EXAMPLE = "Example: resadapt status --url http://edge-3:8080"
+
+
+def status(url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Each stream's state, lag, tokens and ladder step; each watch's state and scores; what waits for sinks."""
+    service = remote(url, key, as_json)
+    found = service.get("/v1/status")
+    if as_json:
+        service.show(found)
+        return
+    console = Console()
+    head = f"resadapt-stream {found['version']}, mllm {found['mllm']}, allocator {found['allocator']}"
+    console.print(head, markup=False, highlight=False)
+    if found["notice"]:
+        console.print(f"[yellow]{found['notice']}[/]", highlight=False)
+    table(stream.COLUMNS, [stream.row(item) for item in found["streams"]])
+    table(watch.COLUMNS, [watch.row(item) for item in found["watches"]])
+    sinks = [(one["slug"], one["pending"], one["published"], one["last_error"]) for one in found["sinks"]]
+    table(("sink", "pending", "published", "trouble"), sinks)

@@ -1,0 +1,13 @@
+"""Which streams a watch stands on: named, by a tag, or all. Pure functions."""
+
+from collections.abc import Collection
+
+TAG = "tag:"
+"""How a selector that names a tag begins."""
+
+
+def selects(selectors: Collection[str], slug: str, tags: Collection[str]) -> bool:
+    """Whether selectors (slugs and `tag:TAG`; none of them: every stream) match a stream of a slug and tags."""
+    if not selectors or slug in selectors:
+        return True
+    return any(f"{TAG}{tag}" in selectors for tag in tags)

@@ -1,0 +1,209 @@
+"""What is kept of the past: events and answers, found by filters, pruned by age and size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from pipeline.core.outcome import HopRecord
+from pipeline.delivery.database import Database
+from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, OUTBOX
+from pipeline.sinks.cloudevents import dump_json, load_json
+from pipeline.types import Event, Json
+
+PRUNED_AT_ONCE = 1024
+"""Most rows that one pruning looks at: it holds up a commit for milliseconds, and a clock that jumps ahead for a moment
+costs little."""
+
+_MIB = 2**20
+_EVENT_COLUMNS = (
+    OUTBOX.c.seq,
+    OUTBOX.c.event_id,
+    OUTBOX.c.type,
+    OUTBOX.c.stream_id,
+    OUTBOX.c.time,
+    OUTBOX.c.data,
+    OUTBOX.c.watch_id,
+    OUTBOX.c.label,
+)
+EVENTS = sa.select(*_EVENT_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How much of the past is kept: seconds, and bytes of data."""
+
+    events_s: float = 30 * 86_400.0
+    events_bytes: int = 256 * _MIB
+    answers_s: float = 2 * 86_400.0
+    answers_bytes: int = 512 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event and its place in the order of commits, which is the order of decision within a stream; `label` is what
+    a person has said of it."""
+
+    seq: int
+    event: Event
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswers:
+    """The record of one hop, in the form of `HopRecord.as_json`; `time` is UTC of the decision."""
+
+    seq: int
+    stream_id: str
+    time: datetime
+    record: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are wanted; what is None or empty does not matter. `until` is excluded. `streams` None: all."""
+
+    streams: frozenset[str] | None = None
+    watch: str | None = None
+    types: frozenset[str] = frozenset()
+    since: datetime | None = None
+    until: datetime | None = None
+    label: str | None = None
+
+    def clauses(self) -> list[sa.ColumnElement[bool]]:
+        """As conditions on OUTBOX. Times are text of one form, which sorts as they do."""
+        found: list[sa.ColumnElement[bool]] = []
+        if self.streams is not None:
+            found.append(OUTBOX.c.stream_id.in_(sorted(self.streams)))
+        if self.watch is not None:
+            found.append(OUTBOX.c.watch_id == self.watch)
+        if self.types:
+            found.append(OUTBOX.c.type.in_(sorted(self.types)))
+        if self.since is not None:
+            found.append(OUTBOX.c.time >= self.since.isoformat())
+        if self.until is not None:
+            found.append(OUTBOX.c.time < self.until.isoformat())
+        if self.label is not None:
+            found.append(OUTBOX.c.label == self.label)
+        return found
+
+
+class History:
+    """The events and answers of a database. Methods block and may raise StoreUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def events(
+        self, wanted: EventFilter = EventFilter(), limit: int = 100, before_seq: int | None = None
+    ) -> list[StoredEvent]:
+        """The newest `limit` events of a filter, newest first; those before a known one where asked."""
+        query = EVENTS.where(*wanted.clauses()).order_by(OUTBOX.c.seq.desc()).limit(limit)
+        return self._events(query if before_seq is None else query.where(OUTBOX.c.seq < before_seq))
+
+    def events_after(self, seq: int, limit: int, wanted: EventFilter = EventFilter()) -> list[StoredEvent]:
+        """The `limit` oldest events behind `seq`, in the order of commits."""
+        query = EVENTS.where(OUTBOX.c.seq > seq, *wanted.clauses()).order_by(OUTBOX.c.seq).limit(limit)
+        return self._events(query)
+
+    def event(self, event_id: str) -> StoredEvent | None:
+        """The event of an id, if it is still kept."""
+        return next(iter(self._events(EVENTS.where(OUTBOX.c.event_id == event_id))), None)
+
+    def label(self, event_id: str, label: str | None) -> bool:
+        """Keep what a person says of an event. False where there is no such event."""
+        with self._database.writing() as connection:
+            change = sa.update(OUTBOX).where(OUTBOX.c.event_id == event_id).values(label=label)
+            return bool(connection.execute(change).rowcount)
+
+    def answers(
+        self, streams: Sequence[str] | None = None, limit: int = 100, before_seq: int | None = None
+    ) -> list[StoredAnswers]:
+        """The newest `limit` records, newest first: of some streams, or before a known one, where asked."""
+        query = sa.select(HOP_ANSWERS).order_by(HOP_ANSWERS.c.seq.desc()).limit(limit)
+        if streams is not None:
+            query = query.where(HOP_ANSWERS.c.stream_id.in_(list(streams)))
+        return self._answers(query if before_seq is None else query.where(HOP_ANSWERS.c.seq < before_seq))
+
+    def answers_after(self, seq: int, limit: int) -> list[StoredAnswers]:
+        """The `limit` oldest records behind `seq`, in the order of commits."""
+        return self._answers(
+            sa.select(HOP_ANSWERS).where(HOP_ANSWERS.c.seq > seq).order_by(HOP_ANSWERS.c.seq).limit(limit)
+        )
+
+    def last_seqs(self) -> tuple[int, int]:
+        """The newest places among events and among answers; 0 where there is none."""
+        query = sa.select(
+            sa.select(sa.func.max(OUTBOX.c.seq)).scalar_subquery(),
+            sa.select(sa.func.max(HOP_ANSWERS.c.seq)).scalar_subquery(),
+        )
+        with self._database.reading() as connection:
+            events, answers = connection.execute(query).one()
+        return events or 0, answers or 0
+
+    def _events(self, query: sa.Select[tuple[object, ...]]) -> list[StoredEvent]:
+        with self._database.reading() as connection:
+            return [event_of(row) for row in connection.execute(query).mappings()]
+
+    def _answers(self, query: sa.Select[tuple[object, ...]]) -> list[StoredAnswers]:
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [
+            StoredAnswers(row.seq, row.stream_id, datetime.fromisoformat(row.time), _mapping(row.data)) for row in rows
+        ]
+
+
+def answers_row(stream_id: str, record: HopRecord, now: datetime) -> dict[str, str | float | int]:
+    """A hop's record in the form in which it is written; `written_bytes` are its own until it is."""
+    data = dump_json(record.as_json())
+    return {
+        "stream_id": stream_id,
+        "end_s": record.end_s,
+        "time": now.isoformat(),
+        "data": data,
+        "written_bytes": len(data),
+    }
+
+
+def event_of(row: sa.RowMapping) -> StoredEvent:
+    """An event from a row of EVENTS."""
+    time, data = datetime.fromisoformat(row["time"]), _mapping(row["data"])
+    event = Event(row["event_id"], row["type"], row["stream_id"], time, data, row["watch_id"])
+    return StoredEvent(row["seq"], event, row["label"])
+
+
+def prune_events(connection: sa.Connection, now: datetime, keep: Keep) -> int:
+    """Of the oldest events, remove those delivered everywhere that are too old or too many bytes ago. How many went."""
+    owed = sa.exists().where(DELIVERY.c.seq == OUTBOX.c.seq)
+    return _prune(connection, OUTBOX, ~owed, now - timedelta(seconds=keep.events_s), keep.events_bytes)
+
+
+def prune_answers(connection: sa.Connection, now: datetime, keep: Keep) -> int:
+    """Of the oldest answers, remove those that are too old or too many bytes ago. Returns how many went."""
+    return _prune(connection, HOP_ANSWERS, sa.true(), now - timedelta(seconds=keep.answers_s), keep.answers_bytes)
+
+
+def _prune(
+    connection: sa.Connection, table: sa.Table, may_go: sa.ColumnElement[bool], since: datetime, most_bytes: int
+) -> int:
+    written = written_bytes(connection, table)
+    oldest = sa.select(table.c.seq, table.c.time, table.c.written_bytes).where(may_go)
+    rows = connection.execute(oldest.order_by(table.c.seq).limit(PRUNED_AT_ONCE)).all()
+    earliest = since.isoformat()
+    gone = [row.seq for row in rows if row.time < earliest or row.written_bytes <= written - most_bytes]
+    for start in range(0, len(gone), 500):
+        connection.execute(sa.delete(table).where(table.c.seq.in_(gone[start : start + 500])))
+    return len(gone)
+
+
+def written_bytes(connection: sa.Connection, table: sa.Table) -> int:
+    """How much data was ever written into OUTBOX or HOP_ANSWERS, as the newest row says."""
+    newest = sa.select(table.c.written_bytes).order_by(table.c.seq.desc()).limit(1)
+    return connection.scalar(newest) or 0
+
+
+def _mapping(text: str) -> dict[str, Json]:
+    data = load_json(text)
+    assert isinstance(data, dict)
+    return data

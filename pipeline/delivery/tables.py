@@ -1,0 +1,108 @@
+"""The tables of the store. A change here is a migration in `migrations/versions`, and a SCHEMA_VERSION more."""
+
+import sqlalchemy as sa
+
+SCHEMA_VERSION = 2
+HEAD = "registry"
+"""The newest migration, which leads to SCHEMA_VERSION."""
+
+_Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up a plain INTEGER only
+
+tables = sa.MetaData()
+META = sa.Table(
+    "meta", tables, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
+MIGRATION = sa.Table("resadapt_migration", tables, sa.Column("version_num", sa.String(32), primary_key=True))
+"""Where alembic notes which migration the database has. Stores of schema 1 lack it."""
+
+STREAM_STATE = sa.Table(
+    "stream_state",
+    tables,
+    sa.Column("stream_id", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("resume_s", sa.Double, nullable=False),
+    sa.Column("updated_at", sa.Text, nullable=False),
+)
+OUTBOX = sa.Table(
+    "outbox",
+    tables,
+    sa.Column("seq", _Number, primary_key=True, autoincrement=True),
+    sa.Column("event_id", sa.Text, nullable=False, unique=True),
+    sa.Column("stream_id", sa.Text, nullable=False),
+    sa.Column("watch_id", sa.Text),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("label", sa.Text),
+    sa.Column("written_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Index("ix_outbox_stream", "stream_id", "seq"),
+    sa.Index("ix_outbox_watch", "watch_id", "seq"),
+    sa.Index("ix_outbox_type", "type", "seq"),
+    sqlite_autoincrement=True,  # a pruned number is never given again
+)
+"""Every event kept. `written_bytes` is how much data has been written up to and with a row, ever: the difference of two
+rows is what lies between them."""
+
+DELIVERY = sa.Table(
+    "delivery",
+    tables,
+    sa.Column("sink", sa.Text, primary_key=True),
+    sa.Column("seq", sa.ForeignKey("outbox.seq", ondelete="CASCADE"), primary_key=True, index=True),
+)
+HOP_ANSWERS = sa.Table(
+    "hop_answers",
+    tables,
+    sa.Column("seq", _Number, primary_key=True, autoincrement=True),
+    sa.Column("stream_id", sa.Text, nullable=False),
+    sa.Column("end_s", sa.Double, nullable=False),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("written_bytes", sa.BigInteger, nullable=False),
+    sa.Index("ix_hop_answers_stream", "stream_id", "seq"),
+    sqlite_autoincrement=True,
+)
+"""What was asked and answered at each hop. `written_bytes` as in OUTBOX."""
+
+ENTRY = sa.Table(
+    "registry_entry",
+    tables,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("slug", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("updated_at", sa.Text, nullable=False),
+)
+"""What is wanted: one row for each stream, watch, sink."""
+
+EDIT = sa.Table(
+    "registry_edit",
+    tables,
+    sa.Column("seq", _Number, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("slug", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("before", sa.Text),
+    sa.Column("after", sa.Text),
+    sa.Index("ix_registry_edit_entry", "kind", "slug", "seq"),
+    sqlite_autoincrement=True,
+)
+"""Who changed what, when: the spec before (none: it was added) and after (none: it was removed)."""
+
+API_KEY = sa.Table(
+    "api_key",
+    tables,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("tags", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Text),
+    sa.Column("last_used_at", sa.Text),
+    sa.Column("revoked_at", sa.Text),
+)
