@@ -12,8 +12,8 @@ from pipeline.api.auth import Gate
 from pipeline.api.desk import Desk
 from pipeline.api.entries import entry_router
 from pipeline.api.hub import Hub
-from pipeline.api.limits import Failures, Limits, is_loopback
-from pipeline.api.live import Pictures
+from pipeline.api.limits import ApiLimits, Failures, is_loopback
+from pipeline.api.live import NewestPictures
 from pipeline.api.problems import ProblemBody
 from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
@@ -59,7 +59,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     state.desk = Desk(reconciler, Admission(config, reconciler.raw, clock), clock)
     state.keys = keys
     state.gate = Gate(keys, is_loopback(config.host), Failures(clock))
-    state.pictures = Pictures()
+    state.pictures = NewestPictures()
     state.ready = False
     state.listeners, state.max_listeners = 0, config.max_listeners
     history = reconciler.history
@@ -73,7 +73,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     problems.install(app)
     describe(app)
     app.add_middleware(
-        Limits,
+        ApiLimits,
         clock=clock,
         max_body=config.max_body_kib * 1024,
         rate_per_s=config.rate_per_s,

@@ -89,9 +89,9 @@ class Desk:
         allow_entry(caller, present, kind, None, snapshot)
         self.registry.edit([Change(kind, slug, None, caller.name, expected)], caller.name)
 
-    def look(self, caller: Caller) -> "Look":
+    def look(self, caller: Caller) -> "RegistryView":
         """What is wanted and how it stands, at one moment."""
-        return Look(self, caller, self.registry.snapshot())
+        return RegistryView(self, caller, self.registry.snapshot())
 
     def visible_streams(self, caller: Caller) -> frozenset[str] | None:
         """The slugs of the streams that are for a caller; None for all, those that are gone included."""
@@ -101,7 +101,7 @@ class Desk:
         return frozenset(entry.slug for entry in streams if caller.sees(entry.tags))
 
 
-class Look:
+class RegistryView:
     """The registry at one moment, and how what runs stood then, for one caller."""
 
     def __init__(self, desk: Desk, caller: Caller, snapshot: Snapshot) -> None:

@@ -59,7 +59,7 @@ class Failures:
         self._buckets.wait_s(client)
 
 
-class Limits:
+class ApiLimits:
     """Stands before the app (ASGI) and keeps the bounds of an ApiConfig.
 
     Where the API is on loopback, only loopback names are taken as Host: a page of the internet that points its own name
@@ -89,7 +89,7 @@ class Limits:
             return
         problem = self._refusal(scope)
         if problem is None:
-            await self._app(scope, _Bounded(receive, self._max_body).receive, send)
+            await self._app(scope, _BoundedBody(receive, self._max_body).receive, send)
             return
         self._refused(_LIMIT_OF[problem.body.status])
         await answer(problem)(scope, receive, send)
@@ -120,7 +120,7 @@ class Limits:
         return None
 
 
-class _Bounded:
+class _BoundedBody:
     """A body that ends with a Problem once it is larger than allowed, whatever its header said."""
 
     def __init__(self, receive: Receive, most: int) -> None:

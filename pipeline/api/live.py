@@ -51,7 +51,7 @@ class ProbeView(BaseModel):
     advice: list[str] = []
 
 
-class Pictures:
+class NewestPictures:
     """JPEGs of the newest frames, each made once whoever looks."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ async def snapshot(
             frame = await attachment.tap.next()
     except TimeoutError:
         raise _no_picture(slug, attachment) from None
-    pictures: Pictures = request.app.state.pictures
+    pictures: NewestPictures = request.app.state.pictures
     jpeg = await pictures.jpeg(slug, frame, width, _overlay(attachment) if overlay else "")
     headers = {"Cache-Control": "no-store", "X-Captured-At": frame.captured_at.isoformat()}
     return Response(jpeg, media_type="image/jpeg", headers=headers)
@@ -110,7 +110,7 @@ async def live(
     """Frames as they are sampled, until the stream is gone or the client is."""
     attachment = await asyncio.to_thread(_attachment, slug, caller, desk)
     place = listening(request)
-    pictures: Pictures = request.app.state.pictures
+    pictures: NewestPictures = request.app.state.pictures
 
     async def parts() -> AsyncIterator[bytes]:
         with place:

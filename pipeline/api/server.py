@@ -26,7 +26,7 @@ GOODBYE_S = 3
 _BACKLOG = 256
 
 
-class _Server(uvicorn.Server):
+class _ApiServer(uvicorn.Server):
     """Leaves signals to the program."""
 
     @contextmanager
@@ -48,7 +48,7 @@ class ApiServer:
         config = self.config
         listening = _bound(config)
         self.port = listening.getsockname()[1]
-        self._server = _Server(
+        self._server = _ApiServer(
             uvicorn.Config(
                 self.app,
                 log_config=None,

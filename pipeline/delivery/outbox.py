@@ -50,7 +50,7 @@ class OutboxCounts:
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
+class _WaitingDecision:
     """A decision on its way, and the future of the one who waits for it: cancelled when the decision is withdrawn."""
 
     rows: Rows
@@ -84,7 +84,7 @@ class Outbox:
         self._fatal: ResadaptError | None = None
         self._group_s = group_s
         self._room = asyncio.Semaphore(max_waiting)
-        self._waiting: list[_Entry] = []
+        self._waiting: list[_WaitingDecision] = []
         self._arrived = asyncio.Event()
         self._attempt: asyncio.Future[int] | None = None
         self._committer: asyncio.Task[None] | None = None
@@ -122,7 +122,7 @@ class Outbox:
                 raise self._fatal
             if self._close_by_s is not None:
                 raise StoreUnavailable(f"the outbox is closed; a decision on {decision.stream_id} is not written")
-            entry = _Entry(rows, asyncio.get_running_loop().create_future())
+            entry = _WaitingDecision(rows, asyncio.get_running_loop().create_future())
             self._waiting.append(entry)
             self._arrived.set()
             self._committer = self._committer or asyncio.create_task(self._keep_running(), name="outbox")
@@ -176,7 +176,7 @@ class Outbox:
             return False
         return not self._waiting or self._clock.monotonic_s() >= self._close_by_s
 
-    async def _write(self, entries: Sequence[_Entry]) -> bool:
+    async def _write(self, entries: Sequence[_WaitingDecision]) -> bool:
         """Try to make entries durable together; False when the store is unavailable and they go on waiting."""
         group = tuple(entries)
         if not group:
@@ -210,7 +210,7 @@ class Outbox:
         self._waiting.clear()
         self._on_fatal(error)
 
-    def _settle(self, group: Sequence[_Entry], new_events: int) -> None:
+    def _settle(self, group: Sequence[_WaitingDecision], new_events: int) -> None:
         for entry in group:
             if not entry.durable.done():
                 entry.durable.set_result(None)
@@ -231,7 +231,7 @@ class Outbox:
             log.warning("store_unavailable", reason=str(error), waiting=len(self._waiting))
 
 
-def _fail(entry: _Entry, error: BaseException) -> None:
+def _fail(entry: _WaitingDecision, error: BaseException) -> None:
     if not entry.durable.done():
         entry.durable.set_exception(error)
 
