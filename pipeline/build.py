@@ -59,24 +59,8 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
     url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
         return SyntheticSource(url, clock=clock, realtime=stream.realtime, start_s=start_s)
-    return AvSource(
-        url,
-        name=slug,
-        clock=clock,
-        realtime=stream.realtime,
-        hwaccel=stream.hwaccel,
-        stall_s=stream.stall_s,
-        open_timeout_s=stream.open_timeout_s,
-        ring_frames=stream.ring_frames,
-        on_corrupt=stream.on_corrupt,
-        rtsp_transport=stream.rtsp_transport,
-        start_s=start_s,
-        policy=stream.address_policy(),
-        shown=redact_url(stream.url) if "${" in stream.url else None,
-        first_picture_s=stream.first_picture_s,
-        max_pixels=stream.max_pixels,
-        video_track=stream.video_track,
-    )
+    shown = redact_url(stream.url) if "${" in stream.url else None
+    return AvSource(url, stream, name=slug, clock=clock, start_s=start_s, shown=shown)
 
 
 def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:

@@ -7,6 +7,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from pipeline.clock import Clock, SystemClock
+from pipeline.sources.av import AvSource
+from pipeline.sources.settings import SourceConfig
+
 TICK = Fraction(1, 90_000)
 
 
@@ -100,3 +104,10 @@ def truncate(path: Path, share: float) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     return path
+
+
+def av_source(url: Path | str, *, name: str = "clip", clock: Clock = SystemClock(), **options: object) -> AvSource:
+    """A source that FFmpeg serves, decoded on the CPU; `options` are the source's own and those of its settings."""
+    own = {key: options.pop(key) for key in ("live", "start_s", "shown") if key in options}
+    settings = SourceConfig(**{"hwaccel": "none", **options})  # type: ignore[arg-type]
+    return AvSource(str(url), settings, name=name, clock=clock, **own)  # type: ignore[arg-type]

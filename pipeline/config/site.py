@@ -21,7 +21,7 @@ from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
 from pipeline.core.relook import PictureRing
 from pipeline.errors import ConfigError
-from pipeline.sources.policy import AddressPolicy
+from pipeline.sources.settings import SourceConfig
 from pipeline.types import WatchQuery
 
 _HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), WatchQuery("", "")
@@ -51,13 +51,9 @@ class ReconnectConfig:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class StreamPolicy:
+class StreamPolicy(SourceConfig):
     """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
-    are the MLLM family's where they are None.
-
-    `allow_addresses` and `deny_addresses` hold for what is opened and whatever that leads to, see `sources.policy`:
-    `loopback`, `private`, `link-local`, `metadata`, `public`, `file`, `any`, a network, or `file:/FOLDER`.
-    """
+    are the MLLM family's where they are None."""
 
     sample_fps: Annotated[float, Field(gt=0, le=60)] = _HOPS.sample_fps
     hop_s: Positive = _HOPS.hop_s
@@ -68,23 +64,7 @@ class StreamPolicy:
     relook_tokens: Annotated[int, Field(ge=0)] = _RING.tokens
     relook_frames: Annotated[int, Field(ge=1, le=256)] = _RING.most
     priority: Annotated[int, Field(ge=1, le=100)] = 1
-    realtime: bool = False
-    hwaccel: str = "auto"
-    stall_s: Positive = 5.0
-    first_picture_s: Positive = 30.0
-    open_timeout_s: Positive = 5.0
-    ring_frames: Annotated[int, Field(ge=1, le=256)] = 8
-    on_corrupt: Literal["keep", "drop"] = "drop"
-    rtsp_transport: Literal["tcp", "udp"] = "tcp"
-    max_pixels: Annotated[int, Field(ge=1)] = 8192 * 4320
-    video_track: Annotated[int, Field(ge=0)] | None = None
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
-    allow_addresses: tuple[str, ...] = ()
-    deny_addresses: tuple[str, ...] = ()
-
-    def address_policy(self) -> AddressPolicy:
-        """What it may lead to. Raises ConfigError for a rule that is none."""
-        return AddressPolicy.of(self.allow_addresses, self.deny_addresses)
 
     def hop_rules(self) -> HopRules:
         """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""

@@ -26,6 +26,7 @@ from pipeline.lab.background import Background
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.sources.av import AvSource
 from pipeline.sources.probe import probe
+from pipeline.sources.settings import SourceConfig
 
 log = structlog.get_logger()
 
@@ -68,8 +69,10 @@ class Clip:
 class RecordingReader:
     """Decodes recordings into hops, sampled as `rules` say."""
 
-    def __init__(self, rules: HopRules, background: Background, clock: Clock, hwaccel: str = "auto") -> None:
-        self.rules, self.background, self._clock, self._hwaccel = rules, background, clock, hwaccel
+    def __init__(
+        self, rules: HopRules, background: Background, clock: Clock, settings: SourceConfig = SourceConfig()
+    ) -> None:
+        self.rules, self.background, self._clock, self._settings = rules, background, clock, settings
 
     def read(self, file: Path, start_s: float = 0.0, end_s: float = float("inf")) -> tuple[ClipHop, ...]:
         """The hops that begin in `[start_s, end_s)`. Raises ConfigError for a file that is no video, and
@@ -94,9 +97,7 @@ class RecordingReader:
 
     async def _read(self, file: Path, start_s: float, end_s: float, rules: HopRules) -> tuple[ClipHop, ...]:
         found: list[ClipHop] = []
-        source = AvSource(
-            str(file), name=file.stem, clock=self._clock, live=False, hwaccel=self._hwaccel, start_s=start_s
-        )
+        source = AvSource(str(file), self._settings, name=file.stem, clock=self._clock, live=False, start_s=start_s)
         try:
             async with aclosing(hops(source, file.stem, rules, from_s=start_s)) as stream:
                 async for hop in stream:
@@ -112,7 +113,7 @@ class RecordingReader:
         return tuple(found)
 
     async def _count_s(self, file: Path) -> float:
-        source, last_s = AvSource(str(file), name=file.stem, clock=self._clock, live=False), 0.0
+        source, last_s = AvSource(str(file), self._settings, name=file.stem, clock=self._clock, live=False), 0.0
         try:
             async with aclosing(hops(source, file.stem, self.rules)) as stream:
                 async for hop in stream:

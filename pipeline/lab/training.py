@@ -24,6 +24,7 @@ from pipeline.lab.footage import LONG_FRAMES, RecordingReader, SiteClips, survey
 from pipeline.lab.natives import NativeAnswers
 from pipeline.lab.patience import PATIENCE_S
 from pipeline.redact import redact_mllm
+from pipeline.sources.settings import SourceConfig
 
 PROMPTS_AT_ONCE = 2
 """Prompts that are played at the same time where others answer: one is decoded and fitted while the other is asked."""
@@ -142,7 +143,8 @@ def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | No
 @contextmanager
 def _reading(site: SiteConfig) -> Iterator[RecordingReader]:
     with Background() as background:
-        yield RecordingReader(site.defaults.hop_rules(), background, SystemClock(), site.defaults.hwaccel)
+        settings = SourceConfig(hwaccel=site.defaults.hwaccel)
+        yield RecordingReader(site.defaults.hop_rules(), background, SystemClock(), settings)
 
 
 def identity_of(config: MLLMConfig) -> str:

@@ -53,17 +53,8 @@ def _stream(stream: StreamConfig, clock: Clock) -> str:
     url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
         return "a generated scene"
-    found = probe(
-        url,
-        clock=clock,
-        read_s=2.0,
-        open_timeout_s=stream.open_timeout_s,
-        rtsp_transport=stream.rtsp_transport,
-        max_pixels=stream.max_pixels,
-        video_track=stream.video_track,
-        policy=stream.address_policy(),
-        shown=redact_url(stream.url) if "${" in stream.url else None,
-    )
+    shown = redact_url(stream.url) if "${" in stream.url else None
+    found = probe(url, clock=clock, read_s=2.0, settings=stream, shown=shown)
     rate = "one picture" if found.fps is None else f"{found.fps:g} fps"
     return f"{found.codec} {found.width}x{found.height} at {rate}, clock {found.clock}"
 

@@ -3,19 +3,17 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from typing import Literal
 
 from pipeline.clock import Clock
-from pipeline.errors import SourceStalled, SourceUnavailable
+from pipeline.errors import ConfigError, SourceStalled, SourceUnavailable
 from pipeline.sources.address import parse_address
 from pipeline.sources.av_decode import DecodeThread, SourceState
-from pipeline.sources.av_options import AvOptions
 from pipeline.sources.base import Notice, Notify, Sampler, SourceCounts, ignore
 from pipeline.sources.findings import Findings
-from pipeline.sources.policy import AddressPolicy
+from pipeline.sources.hardware import device_of
 from pipeline.sources.rhythm import Rhythm
 from pipeline.sources.ring import Ring
-from pipeline.sources.shape import MAX_PIXELS
+from pipeline.sources.settings import SourceConfig
 from pipeline.sources.timeline import Timeline
 from pipeline.types import Frame
 
@@ -39,38 +37,26 @@ class AvSource:
     loop, still in the decoder's pixel format. `name` is for logs. `live` overrides what the address and its container
     tell, `shown` what people see of it. Stream time begins at `start_s`: a recording is read from there, a live
     stream's first frame has that time. A recording with `realtime` plays at its own pace and drops the oldest like a
-    camera, but its end is an end. See AvOptions for the rest. Raises ConfigError for a value that is not allowed.
+    camera, but its end is an end. See SourceConfig for `settings`. Raises ConfigError for a value that is not allowed.
     """
 
     def __init__(
         self,
         url: str,
+        settings: SourceConfig = SourceConfig(),
         *,
         name: str,
         clock: Clock,
         live: bool | None = None,
-        realtime: bool = False,
-        hwaccel: str = "auto",
-        stall_s: float = 5.0,
-        open_timeout_s: float = 5.0,
-        ring_frames: int = 8,
-        on_corrupt: Literal["keep", "drop"] = "drop",
-        rtsp_transport: str = "tcp",
         start_s: float = 0.0,
-        first_picture_s: float = 30.0,
-        max_pixels: int = MAX_PIXELS,
-        video_track: int | None = None,
-        policy: AddressPolicy = AddressPolicy(),
         shown: str | None = None,
     ) -> None:
-        options = AvOptions(
-            hwaccel, stall_s, open_timeout_s, ring_frames, on_corrupt, rtsp_transport, start_s, first_picture_s,
-            max_pixels, video_track, policy,
-        )  # fmt: skip
+        if not start_s >= 0:
+            raise ConfigError(f"start_s is {start_s}; expected seconds, at least 0")
         address = parse_address(url, live, shown)
         self._state = SourceState(
-            address, options, clock, realtime, options.device(), Timeline(start_s), Rhythm(stall_s, first_picture_s),
-            Findings(address.scheme, rtsp_transport),
+            address, settings, clock, start_s, device_of(settings.hwaccel), Timeline(start_s),
+            Rhythm(settings.stall_s, settings.first_picture_s), Findings(address.scheme, settings.rtsp_transport),
         )  # fmt: skip
         self._name = name
         self._thread: DecodeThread | None = None
@@ -78,7 +64,7 @@ class AvSource:
     @property
     def live(self) -> bool:
         """True if frames come at their own pace. For a URL on the web this is a guess until it has been opened."""
-        if self._state.realtime:
+        if self._state.settings.realtime:
             return True
         return self._thread.live if self._thread is not None else self._state.address.likely_live
 
@@ -94,7 +80,7 @@ class AvSource:
         """
         if self._thread is not None and not self._thread.ring.closed:
             raise RuntimeError(f"{self._name} is already being read; close it first")
-        thread = self._thread = DecodeThread(self._state, Ring(self._state.options.ring_frames), sampler)
+        thread = self._thread = DecodeThread(self._state, Ring(self._state.settings.ring_frames), sampler)
         thread.start()
         watch = asyncio.create_task(self._watch(thread), name=f"stall watch {self._name}")
         try:
@@ -119,30 +105,30 @@ class AvSource:
 
         The thread may be blocked then and cannot; what it says later is not heard.
         """
-        clock, options, shown = self._state.clock, self._state.options, self._state.address.shown
-        opening_s = OPENING_STEPS * options.open_timeout_s + OPENING_SLACK_S
+        clock, settings, shown = self._state.clock, self._state.settings, self._state.address.shown
+        opening_s = OPENING_STEPS * settings.open_timeout_s + OPENING_SLACK_S
         until_s = clock.monotonic_s() + opening_s
         while thread.opened_s is None:
             rest_s = until_s - clock.monotonic_s()
             if rest_s <= 0:
                 thread.ring.end(SourceUnavailable(f"{shown} did not answer within {opening_s:g} s"))
                 return
-            await clock.sleep(min(rest_s, options.stall_s))
+            await clock.sleep(min(rest_s, settings.stall_s))
         opened_s = thread.opened_s
         while thread.live:
             now_s, patience_s = clock.monotonic_s(), self._state.rhythm.patience_s
             # Before the first picture any packet is a sign of life; then only video is.
             newest_s = (thread.heard_s if thread.packet_s is None else thread.packet_s) or opened_s
             silent_s = newest_s + patience_s - now_s
-            blind_s = (thread.picture_s or opened_s) + max(options.first_picture_s, patience_s) - now_s
+            blind_s = (thread.picture_s or opened_s) + max(settings.first_picture_s, patience_s) - now_s
             if silent_s <= 0:
                 thread.ring.end(SourceStalled(f"{shown} is connected but {silence(thread, patience_s)}"))
                 return
             if blind_s <= 0:
-                thread.ring.end(SourceStalled(f"{shown} {blindness(thread, options.first_picture_s)}"))
+                thread.ring.end(SourceStalled(f"{shown} {blindness(thread, settings.first_picture_s)}"))
                 return
             # The patience shrinks as the rhythm gets known, so it is looked at more often than it is reached.
-            await clock.sleep(min(silent_s, blind_s, options.stall_s / 2))
+            await clock.sleep(min(silent_s, blind_s, settings.stall_s / 2))
 
     async def _stop(self, thread: DecodeThread) -> None:
         thread.stop()

@@ -14,7 +14,6 @@ from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address
 from pipeline.sources.av_decoder import Decoder, VideoPacket
 from pipeline.sources.av_open import Opener
-from pipeline.sources.av_options import AvOptions
 from pipeline.sources.av_picture import AvPicture
 from pipeline.sources.base import Notice, Sampler, SourceCounts
 from pipeline.sources.connection import Connection
@@ -24,6 +23,7 @@ from pipeline.sources.pace import Pacer
 from pipeline.sources.rhythm import Rhythm
 from pipeline.sources.ring import Ring, RingClosed
 from pipeline.sources.rtp_loss import losses_heard
+from pipeline.sources.settings import SourceConfig
 from pipeline.sources.soundness import Verdict
 from pipeline.sources.timeline import Timeline
 from pipeline.types import Frame
@@ -48,9 +48,9 @@ class SourceState:
     """
 
     address: Address
-    options: AvOptions
+    settings: SourceConfig
     clock: Clock
-    realtime: bool
+    start_s: float
     device: str | None
     timeline: Timeline
     rhythm: Rhythm
@@ -82,7 +82,7 @@ class DecodeThread:
         self._clock = state.clock
         self._counts = state.counts
         self._sampler = sampler
-        self._opener = Opener(state.address, state.options, state.clock, state.device, sampler.fps)
+        self._opener = Opener(state.address, state.settings, state.clock, state.device, sampler.fps)
         self._thread = threading.Thread(target=self._run, name=f"source {self._address.shown}", daemon=True)
 
     def start(self) -> None:
@@ -149,9 +149,9 @@ class DecodeThread:
         to.rhythm.connect()
         to.findings.connect()
         if not live:
-            connection.seek(max(to.options.start_s, self._after_s or 0.0))
-        self._pacer = _pacer(connection, realtime=to.realtime)
-        self._drop_oldest = live or to.realtime
+            connection.seek(max(to.start_s, self._after_s or 0.0))
+        self._pacer = _pacer(connection, realtime=to.settings.realtime)
+        self._drop_oldest = live or to.settings.realtime
         self._labels = Labels(connection, self._address, self._clock, arrival=self._drop_oldest)
         self._decoder = Decoder(connection, self._counts)
         self.live = to.was_live = live
@@ -174,7 +174,7 @@ class DecodeThread:
     @property
     def _by_udp(self) -> bool:
         """Whether packets of RTP may be lost on their way."""
-        scheme, transport = self._address.scheme, self._to.options.rtsp_transport
+        scheme, transport = self._address.scheme, self._to.settings.rtsp_transport
         return scheme == "rtp" or (scheme in ("rtsp", "rtsps") and transport.startswith("udp"))
 
     def _packets(self, connection: Connection) -> Iterator[VideoPacket]:
@@ -212,7 +212,7 @@ class DecodeThread:
         pts_s = timeline.place(media_s, arrival_s, self._waited_s)
         counts.discontinuities, counts.restamped = timeline.discontinuities, timeline.restamped
         self._tell(self._to.findings.picture(pts_s, verdict, timeline.lie))
-        if verdict != "sound" and self._to.options.on_corrupt == "drop":
+        if verdict != "sound" and self._to.settings.on_corrupt == "drop":
             return
         if not self.live and self._is_past(pts_s):
             return
@@ -233,7 +233,7 @@ class DecodeThread:
     def _is_past(self, pts_s: float) -> bool:
         """True if a frame of a recording lies before the wanted start, or was consumed before."""
         consumed = self._after_s is not None and pts_s <= self._after_s + SAME_TIME_S
-        return consumed or pts_s < self._to.options.start_s - SAME_TIME_S
+        return consumed or pts_s < self._to.start_s - SAME_TIME_S
 
     def _wait(self, seconds: float) -> None:
         """Wait in steps, so that a closed ring ends it, and keep a frame that waits from looking like silence."""

@@ -19,11 +19,11 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceRefused, SourceUnavailable
 from pipeline.sources.address import WEB_SCHEMES, Address
 from pipeline.sources.av_faults import REFUSALS, reason_of, words
-from pipeline.sources.av_options import AvOptions
 from pipeline.sources.connection import Connection
 from pipeline.sources.ffmpeg_pipe import FfmpegPipe
 from pipeline.sources.hls import Body
 from pipeline.sources.inputs import Input, WebInput, begins_playlist, open_local_playlist, open_pipe
+from pipeline.sources.settings import SourceConfig
 from pipeline.sources.web import look_up, refusal
 
 log = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ class Opener:
     """
 
     def __init__(
-        self, address: Address, options: AvOptions, clock: Clock, device: str | None, fps: float = 1.0
+        self, address: Address, settings: SourceConfig, clock: Clock, device: str | None, fps: float = 1.0
     ) -> None:
         self.device = device
         self._address = address
-        self._options = options
+        self._settings, self._policy = settings, settings.address_policy()
         self._clock = clock
         self._fps = fps
         self._pipe: FfmpegPipe | None = None
@@ -94,7 +94,7 @@ class Opener:
     def _read_limit_s(self) -> float:
         # Twice the longest patience: the source's own watch must be the first to see a silence, since what FFmpeg does
         # at its limit differs by protocol. This limit ends the thread that was left behind.
-        return 2 * max(self._options.stall_s, self._options.first_picture_s)
+        return 2 * max(self._settings.stall_s, self._settings.first_picture_s)
 
     def _unavailable(self, event: str, error: Exception, since_s: float, limit_s: float) -> SourceUnavailable:
         said = self._pipe.said() if self._pipe is not None else ""
@@ -113,9 +113,9 @@ class Opener:
 
     def _input(self) -> Input | None:
         """What FFmpeg reads instead of opening the address itself."""
-        address, options = self._address, self._options
+        address, settings = self._address, self._settings
         if address.scheme in WEB_SCHEMES:
-            web = WebInput(address, options.policy, options.open_timeout_s, self._read_limit_s, self._clock)
+            web = WebInput(address, self._policy, settings.open_timeout_s, self._read_limit_s, self._clock)
             self._set_cut(web.cut)
             try:
                 return web.open(1 / self._fps)
@@ -126,7 +126,7 @@ class Opener:
             read = open_pipe(address.path)
         elif address.path is not None and begins_playlist(address.path):
             read = open_local_playlist(
-                address.path, options.policy, options.open_timeout_s, self._read_limit_s, self._clock
+                address.path, self._policy, settings.open_timeout_s, self._read_limit_s, self._clock
             )
         else:
             return None
@@ -140,7 +140,7 @@ class Opener:
 
     def _check_host(self) -> None:
         """Judge the host of what FFmpeg opens by itself, where the policy can refuse what was typed."""
-        url, policy = self._address.url, self._options.policy
+        url, policy = self._address.url, self._policy
         if not policy.judges_typed or url is None or self._address.scheme in WEB_SCHEMES or not url.host:
             return
         try:
@@ -154,7 +154,7 @@ class Opener:
         path = self._address.path
         if path is None:
             return
-        if not self._options.policy.permits_file(path, None):
+        if not self._policy.permits_file(path, None):
             raise ConfigError(f"{path} is not allowed here; see allow_addresses and deny_addresses")
         if self._address.scheme == "pipe":
             return
@@ -206,14 +206,14 @@ class Opener:
         try:
             return self._open_with(device, read)
         except (FFmpegError, OSError) as error:
-            in_time = self._clock.monotonic_s() - since_s < 0.9 * self._options.open_timeout_s
+            in_time = self._clock.monotonic_s() - since_s < 0.9 * self._settings.open_timeout_s
             if in_time or isinstance(error, REFUSALS) or self._address.scheme not in SLOW_TO_TELL:
                 raise
         self._probe = BRIEF_PROBE
         return self._open_with(device, read)
 
     def _open_with(self, device: str | None, read: Input | None) -> InputContainer:
-        address, options = self._address, self._options
+        address, settings = self._address, self._settings
         # Frames stay on the device; the few that are sampled are downloaded by AvPicture.
         hwaccel = HWAccel(device, is_hw_owned=True) if device else None
         if self._pipe is not None:
@@ -224,10 +224,10 @@ class Opener:
         if read is not None:
             return av.open(
                 read.file, "r", format=read.format, options={**self._ffmpeg_options(), **read.options},
-                timeout=None if address.live is False else (options.open_timeout_s, self._read_limit_s),
+                timeout=None if address.live is False else (settings.open_timeout_s, self._read_limit_s),
                 io_open=read.open or _open_nothing, metadata_errors="replace", hwaccel=hwaccel,
             )  # fmt: skip
-        timeout = None if address.scheme == "file" else (options.open_timeout_s, self._read_limit_s)
+        timeout = None if address.scheme == "file" else (settings.open_timeout_s, self._read_limit_s)
         return av.open(
             address.target, "r", format="v4l2" if address.scheme == "v4l2" else None, options=self._ffmpeg_options(),
             timeout=timeout, metadata_errors="replace", hwaccel=hwaccel,
@@ -237,7 +237,7 @@ class Opener:
         scheme = self._address.scheme
         protocols = {"protocol_whitelist": _PROTOCOLS[scheme]} if scheme in _PROTOCOLS else {}
         if scheme in ("rtsp", "rtsps"):
-            return {"rtsp_transport": self._options.rtsp_transport, **protocols, **self._probe}
+            return {"rtsp_transport": self._settings.rtsp_transport, **protocols, **self._probe}
         return {**protocols, **self._probe} if self._address.live else {}
 
     def _refused(self, error: Exception, since_s: float) -> ConfigError | SourceUnavailable:
@@ -249,7 +249,7 @@ class Opener:
             and not (isinstance(error, OSError) and error.errno == errno.EACCES)
         ):
             return ConfigError(f"{path} cannot be read as video: {words(error)}")
-        return self._unavailable("cannot be opened", error, since_s, self._options.open_timeout_s)
+        return self._unavailable("cannot be opened", error, since_s, self._settings.open_timeout_s)
 
     def _connection(self, container: InputContainer, read: Input | None) -> Connection:
         self._opened = True
@@ -263,7 +263,7 @@ class Opener:
         context = video.codec_context
         self.check_size(context.width, context.height)
         context.thread_count = 1  # many streams share few cores
-        context.options = {**context.options, "max_pixels": str(self._options.max_pixels + PADDING)}
+        context.options = {**context.options, "max_pixels": str(self._settings.max_pixels + PADDING)}
         stated = video.sample_aspect_ratio
         aspect = stated if stated and stated != context.sample_aspect_ratio else None
         return Connection(
@@ -272,7 +272,7 @@ class Opener:
 
     def check_size(self, width: int, height: int) -> None:
         """Refuse a picture that is too large, by what is known before anything of it is decoded."""
-        most = self._options.max_pixels
+        most = self._settings.max_pixels
         if width * height > most:
             raise self._unfit(
                 f"has pictures of {width}x{height}, more than max_pixels {most} allows; raise that for this stream if"
@@ -281,7 +281,7 @@ class Opener:
 
     def _track(self, container: InputContainer, tracks: list[VideoStream]) -> VideoStream:
         """The video stream that was asked for, else the best that is not the cover picture of a sound file."""
-        wanted = self._options.video_track
+        wanted = self._settings.video_track
         if not tracks:
             found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise self._unfit(f"has no video stream; it has {found}")

@@ -16,11 +16,11 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.address import Address, parse_address
 from pipeline.sources.av_open import Opener
-from pipeline.sources.av_options import AvOptions, has_device
 from pipeline.sources.av_picture import shape_of
 from pipeline.sources.connection import Connection
-from pipeline.sources.policy import AddressPolicy
-from pipeline.sources.shape import MAX_PIXELS, MAX_RATIO, UPRIGHT, Display, ratio
+from pipeline.sources.hardware import has_device
+from pipeline.sources.settings import SourceConfig
+from pipeline.sources.shape import MAX_RATIO, UPRIGHT, Display, ratio
 from pipeline.types import ClockQuality
 
 LONG_GOP_S = 4.0
@@ -89,13 +89,9 @@ def probe(
     url: str,
     *,
     clock: Clock,
-    read_s: float = 5.0,
-    open_timeout_s: float = 5.0,
-    rtsp_transport: str = "tcp",
+    read_s: float,
+    settings: SourceConfig = SourceConfig(),
     live: bool | None = None,
-    max_pixels: int = MAX_PIXELS,
-    video_track: int | None = None,
-    policy: AddressPolicy = AddressPolicy(),
     shown: str | None = None,
 ) -> Probe:
     """Look at `url` for about `read_s` seconds. Blocks at most for two opening time-outs, `read_s` and a little more.
@@ -103,11 +99,8 @@ def probe(
     Raises SourceUnavailable or ConfigError as a source would, SourceUnavailable also when that time runs out.
     """
     address = parse_address(url, live, shown)
-    options = AvOptions(
-        "none", open_timeout_s=open_timeout_s, stall_s=read_s, first_picture_s=read_s, rtsp_transport=rtsp_transport,
-        max_pixels=max_pixels, video_track=video_track, policy=policy,
-    )  # fmt: skip
-    opener = Opener(address, options, clock, None)
+    settings = replace(settings, hwaccel="none", stall_s=read_s, first_picture_s=read_s)
+    opener = Opener(address, settings, clock, None)
     answers: queue.Queue[Probe | ConfigError | SourceUnavailable] = queue.Queue(maxsize=1)
 
     def look() -> None:
@@ -117,7 +110,7 @@ def probe(
         except (ConfigError, SourceUnavailable) as error:
             answers.put(error)
 
-    deadline_s = 2 * open_timeout_s + 2 * read_s + 1.0
+    deadline_s = 2 * settings.open_timeout_s + 2 * read_s + 1.0
     threading.Thread(target=look, name=f"probe {address.shown}", daemon=True).start()
     try:
         answer = answers.get(timeout=deadline_s)

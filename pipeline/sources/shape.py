@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_PIXELS: Final = 8192 * 4320
-"""Most pixels of a picture, in px, if nothing else is said: 8K."""
+from pipeline.sources.settings import MAX_PIXELS
 
 MAX_ASPECT: Final = 16
 """A pixel more than this many times as wide as high, or as high as wide, is a mistake; it is taken for square."""

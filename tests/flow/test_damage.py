@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.clock import SystemClock
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Sampler
 from tests import clips
+from tests.clips import av_source
 
 FPS = 25.0
 SECONDS = 8.0
@@ -72,7 +72,7 @@ def without_pictures(path: Path, lost: set[int], out: Path) -> Path:
 
 
 async def shown(path: Path, **options: object) -> tuple[dict[float, np.ndarray], AvSource]:
-    source = AvSource(str(path), name="clip", clock=SystemClock(), hwaccel="none", **options)  # type: ignore[arg-type]
+    source = av_source(path, **options)
     return {round(f.pts_s, 2): f.picture.render(*SIZE).astype(int) async for f in source.frames(Sampler(60))}, source
 
 

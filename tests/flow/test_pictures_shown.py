@@ -17,6 +17,7 @@ from pipeline.sources.base import Notice, Sampler
 from pipeline.sources.probe import Probe, probe
 from pipeline.types import Frame
 from tests import clips
+from tests.clips import av_source
 
 CLOCK = SystemClock()
 CORNERS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (230, 230, 230)}
@@ -70,7 +71,7 @@ def write(
 
 
 def source(path: Path, **options: object) -> AvSource:
-    return AvSource(str(path), name="clip", clock=CLOCK, hwaccel="none", **options)  # type: ignore[arg-type]
+    return av_source(path, clock=CLOCK, **options)
 
 
 async def first(path: Path, **options: object) -> Frame:
@@ -79,7 +80,7 @@ async def first(path: Path, **options: object) -> Frame:
 
 
 def probed(path: Path) -> Probe:
-    return probe(str(path), clock=CLOCK)
+    return probe(str(path), clock=CLOCK, read_s=5.0)
 
 
 TURNS = {

@@ -14,12 +14,12 @@ import pytest
 
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, SourceUnavailable
-from pipeline.sources.av import AvSource
 from pipeline.sources.base import Sampler, Source
 from pipeline.sources.probe import probe
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import Frame
 from tests import clips
+from tests.clips import av_source
 from tests.services import require
 
 CLOCK = SystemClock()
@@ -39,13 +39,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(request: pytest.FixtureRequest, clip: Path) -> Build:
     realtime = "real time" in request.param
     if "file" in request.param:
-        return lambda: AvSource(str(clip), name="clip", clock=CLOCK, realtime=realtime, hwaccel="none")
+        return lambda: av_source(clip, realtime=realtime)
     url = f"synthetic:?width=320&height=180&fps={FPS}&seconds={SECONDS}"
     return lambda: SyntheticSource(url, clock=CLOCK, realtime=realtime)
-
-
-def av_source(path: Path | str, **options: object) -> AvSource:
-    return AvSource(str(path), name="clip", clock=CLOCK, **{"hwaccel": "none", **options})  # type: ignore[arg-type]
 
 
 async def read(source: Source, fps: float = FPS, count: int | None = None) -> list[Frame]:
@@ -283,7 +279,7 @@ async def test_srt_without_the_program_says_what_to_install(monkeypatch: pytest.
 
 
 def test_a_probe_describes_a_recording(clip: Path) -> None:
-    found = probe(str(clip), clock=CLOCK)
+    found = probe(str(clip), clock=CLOCK, read_s=5.0)
     assert (found.codec, found.width, found.height, found.live, found.clock) == ("h264", 320, 180, False, "file")
     assert found.fps == pytest.approx(25.0)
     assert (found.keyframe_s, found.gop_frames) == (pytest.approx(0.4), 10)

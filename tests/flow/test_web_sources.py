@@ -19,7 +19,6 @@ from PIL import Image
 
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, SourceRefused, SourceStalled, SourceUnavailable
-from pipeline.sources.av import AvSource
 from pipeline.sources.base import Sampler, Source
 from pipeline.sources.hls import MAX_FAILURES, MAX_MASTERS
 from pipeline.sources.policy import AddressPolicy
@@ -27,6 +26,7 @@ from pipeline.sources.probe import probe
 from pipeline.sources.web import Web
 from pipeline.types import Frame
 from tests import clips
+from tests.clips import av_source
 from tests.web_server import Page, Server, serving
 
 CLOCK = SystemClock()
@@ -39,10 +39,6 @@ FILMED = datetime(2025, 5, 1, 12, 0, 0, tzinfo=UTC)
 def server() -> Iterator[Server]:
     with serving() as running:
         yield running
-
-
-def av_source(url: str, **options: object) -> AvSource:
-    return AvSource(url, name="web", clock=CLOCK, **{"hwaccel": "none", **options})  # type: ignore[arg-type]
 
 
 async def read(source: Source, fps: float = FPS, count: int | None = None) -> list[Frame]:
@@ -381,8 +377,7 @@ async def test_what_a_server_names_is_not_asked_where_the_policy_forbids_it(
     with serving("127.0.0.2") as inner:
         inner.pages["/secret"] = Page(b"x" * 16)
         url = leading(server, inner.url("/secret"), how, tmp_path)
-        denied = AddressPolicy.of(deny=["127.0.0.2"])
-        frames, refused = await read_or_refused(av_source(url, policy=denied, stall_s=1.0))
+        frames, refused = await read_or_refused(av_source(url, deny_addresses=("127.0.0.2",), stall_s=1.0))
         assert how in ("segment", "key", "header") or (not frames and "not followed" in refused)
         assert inner.asked == []
         assert server.asked[0] == "/start"

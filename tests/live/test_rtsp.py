@@ -19,6 +19,7 @@ from pipeline.sources.base import Sampler
 from pipeline.sources.probe import probe
 from pipeline.types import Frame
 from tests import clips
+from tests.clips import av_source
 from tests.live.cameras import free_port, require_ffmpeg, rtsp_camera, running, wait_until_listening
 
 CLOCK = SystemClock()
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def source(url: str, **options: object) -> AvSource:
-    return AvSource(url, name="camera", clock=CLOCK, **{"stall_s": 3.0, "open_timeout_s": 4.0, **options})  # type: ignore[arg-type]
+    return av_source(url, name="camera", clock=CLOCK, **{"stall_s": 3.0, "open_timeout_s": 4.0, **options})
 
 
 async def take(camera: AvSource, count: int, fps: float = 10.0) -> list[Frame]:

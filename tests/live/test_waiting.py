@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from av.video.frame import PictureType
 
-from pipeline.clock import SystemClock
 from pipeline.errors import SourceStalled
-from pipeline.sources.av import AvSource
 from pipeline.sources.base import Notice, Sampler
 from pipeline.types import Frame
 from tests import clips
+from tests.clips import av_source
 
 FPS = 10
 SAMPLES = 48_000 // FPS
@@ -81,7 +80,7 @@ def speaking(sent: list[tuple[float, bytes]]) -> Iterator[str]:
 
 
 async def take(url: str, count: int, told: list[Notice] | None = None, **options: object) -> list[Frame]:
-    live = AvSource(url, name="camera", clock=SystemClock(), hwaccel="none", **options)  # type: ignore[arg-type]
+    live = av_source(url, name="camera", **options)
     taken: list[Frame] = []
 
     async def tell(notice: Notice) -> None:

@@ -11,7 +11,7 @@ import pipeline
 from pipeline.build import build_fit_rules, build_mllm, build_sink
 from pipeline.clock import SystemClock
 from pipeline.config.sinks import KafkaSecurity
-from pipeline.config.site import parse_site
+from pipeline.config.site import StreamPolicy, WatchConfig, parse_site
 from pipeline.errors import ConfigError
 from pipeline.sinks.kafka_address import client_options
 from tests.checkpoints import tiny
@@ -48,6 +48,9 @@ VALUES: dict[str, object] = {
     "samples": 4,
 }
 """Another value than the default, for each setting of any kind."""
+
+OTHER_MEANINGS = {"device", "dtype", "threads", "family", "priority", "realtime"}
+"""Names that functions use for other things than the setting."""
 
 SEGMENTS = {"frames_per_segment", "min_tokens_per_segment", "max_tokens_per_segment"}
 """Settings that every kind has: they reach the Allocator's rules."""
@@ -153,7 +156,8 @@ def read_in(room: str) -> set[str]:
 
 def test_a_default_has_one_home():
     """Functions take settings objects, or the value: with a default of their own they could disagree with the file."""
-    knobs = set().union(*map(settings_of, USES)) - {"device", "dtype", "threads", "family"}
+    known = [*map(settings_of, USES), *({one.name for one in fields(kind)} for kind in (StreamPolicy, WatchConfig))]
+    knobs = set().union(*known) - OTHER_MEANINGS
     homes = [home for file in Path(pipeline.__path__[0]).rglob("*.py") for home in defaults_in(file)]
     homes += defaults_in(Path(allocator_engine.fit.__file__))
     assert {

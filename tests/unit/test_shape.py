@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.sources.av_picture import AvPicture
-from pipeline.sources.shape import MAX_PIXELS, UPRIGHT, Display, of_matrix
+from pipeline.sources.settings import MAX_PIXELS
+from pipeline.sources.shape import UPRIGHT, Display, of_matrix
 
 ONE = 1 << 16
 QUARTERS = [(ONE, 0, 0, ONE), (0, ONE, -ONE, 0), (-ONE, 0, 0, -ONE), (0, -ONE, ONE, 0)]

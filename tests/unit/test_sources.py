@@ -10,11 +10,13 @@ from av.codec.hwaccel import hwdevices_available
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
 from pipeline.sources.address import parse_address
-from pipeline.sources.av_open import AvOptions
+from pipeline.sources.av import AvSource
 from pipeline.sources.av_picture import AvPicture
 from pipeline.sources.probe import Probe, advise
+from pipeline.sources.settings import SourceConfig
 from pipeline.sources.synthetic import ArrayPicture, SyntheticScene, parse_scene
 from tests.clips import picture
 
@@ -70,24 +72,32 @@ def test_an_unknown_address_is_refused_with_what_is_known(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+def test_hardware_that_this_ffmpeg_does_not_have_is_refused_with_what_it_has() -> None:
+    with pytest.raises(ConfigError, match=hwdevices_available()[0]):
+        AvSource("clip.mp4", SourceConfig(hwaccel="warp"), name="clip", clock=SystemClock())
+
+
+def test_a_source_begins_at_no_time_before_its_first_picture() -> None:
+    with pytest.raises(ConfigError, match="at least 0"):
+        AvSource("clip.mp4", name="clip", clock=SystemClock(), start_s=-1.0)
+
+
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    "wrong",
     [
-        ({"hwaccel": "warp"}, hwdevices_available()[0]),
-        ({"rtsp_transport": "pigeon"}, "tcp"),
-        ({"on_corrupt": "pray"}, "drop"),
-        ({"stall_s": 0.0}, "more than 0"),
-        ({"open_timeout_s": float("nan")}, "more than 0"),
-        ({"ring_frames": 0}, "at least 1"),
-        ({"max_pixels": 0}, "at least 1"),
-        ({"first_picture_s": -1.0}, "more than 0"),
-        ({"video_track": -1}, "from 0 on"),
-        ({"start_s": -1.0}, "at least 0"),
+        {"rtsp_transport": "pigeon"},
+        {"on_corrupt": "pray"},
+        {"stall_s": 0.0},
+        {"open_timeout_s": float("nan")},
+        {"ring_frames": 0},
+        {"max_pixels": 0},
+        {"first_picture_s": -1.0},
+        {"video_track": -1},
     ],
 )
-def test_a_wrong_option_is_refused_with_what_is_allowed(wrong: dict[str, object], named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        AvOptions(**wrong)  # type: ignore[arg-type]
+def test_a_wrong_setting_of_a_source_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SourceConfig(**wrong)  # type: ignore[arg-type]
 
 
 def frame(rgb: tuple[int, int, int], height: int, width: int, **colour: int) -> av.VideoFrame:

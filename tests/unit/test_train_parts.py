@@ -29,6 +29,7 @@ from pipeline.lab.footage import LONG_FRAMES, Clip, RecordingReader, SiteClips, 
 from pipeline.lab.natives import NativeAnswers
 from pipeline.lab.patience import TRIES
 from pipeline.mllm.base import MLLMInfo
+from pipeline.sources.settings import SourceConfig
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.testing import ManualClock, ScriptedSource
 from pipeline.types import Answer, Answers
@@ -169,7 +170,7 @@ def background():
 
 @pytest.fixture(scope="module")
 def reader(background):
-    return RecordingReader(HopRules(), background, SystemClock(), "none")
+    return RecordingReader(HopRules(), background, SystemClock(), SourceConfig(hwaccel="none"))
 
 
 @pytest.fixture(scope="module")

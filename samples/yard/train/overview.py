@@ -52,7 +52,7 @@ _NOTHING_KNOWN = tuple(np.full(count, -1, np.int8) for count in (len(CONDITIONS)
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class OverviewBatch:
     """Pictures as the vision part takes them (see VisionBatch), and what each shows: int64 `holds` `[P, CONDITIONS]`,
     `choices` `[P, CHOICES]` and the `plate` `[P, PLATE_CHARACTERS]`; -1 where that is open."""
 
@@ -67,9 +67,9 @@ class Overview:
         """The number of cells each picture has: int64 `[P]`."""
         return self.grid_thw.prod(1) // grid().merge ** 2
 
-    def to(self, device: torch.device) -> "Overview":
+    def to(self, device: torch.device) -> "OverviewBatch":
         """The same on a device."""
-        return Overview(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return OverviewBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class TaughtOverview(nn.Module):
@@ -91,7 +91,7 @@ class TaughtOverview(nn.Module):
             weight.requires_grad_(_is_upper(name))
         embed_patches_by_product(self.visual)
 
-    def forward(self, batch: Overview) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: OverviewBatch) -> tuple[Tensor, Tensor]:
         """Tokens `[cells, HIDDEN]`, and what they were without the upper layers."""
         with tapped([self.visual.get_submodule(f"blocks.{SEEING_LAYERS - 1}")]) as lower:
             seen = tokens(self.visual, batch.patches, batch.grid_thw)
@@ -119,7 +119,7 @@ def grown(seeing: nn.Module) -> nn.Module:
     return visual
 
 
-def overview_loss(model: TaughtOverview, batch: Overview) -> tuple[Tensor, Mapping[str, float]]:
+def overview_loss(model: TaughtOverview, batch: OverviewBatch) -> tuple[Tensor, Mapping[str, float]]:
     """The loss of all heads, each token of a picture asked the same, and how well they know it."""
     batch = batch.to(model.heads.weight.device)
     seen, before = model(batch)
@@ -163,7 +163,7 @@ def _shown(pixels: Pixels, facts: tuple[FrameFacts, ...]) -> tuple[NDArray[np.in
     return truths(facts), np.array(choices, np.int8), spelled
 
 
-def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) -> Overview:
+def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) -> OverviewBatch:
     """Pictures of episodes that change in turn, as to render one costs as much as to learn from it for some steps; and
     sheets, of which nothing is asked but what their cells know."""
     changed = turns(step, EPISODES_PER_STEP, STEPS_PER_EPISODE)
@@ -180,7 +180,7 @@ def overview_batch(seeds: Sequence[int], step: int, rng: np.random.Generator) ->
     the_grid = grid()
     sizes = [patch_grid(one.shape[1], one.shape[2], the_grid) for one in pixels]
     holds, choices, plate = (torch.from_numpy(np.stack(values).astype(np.int64)) for values in zip(*shown, strict=True))
-    return Overview(
+    return OverviewBatch(
         torch.from_numpy(np.concatenate([patches(one, the_grid, NORMALISATION) for one in pixels])),
         torch.tensor(sizes),
         holds,

@@ -20,7 +20,7 @@ from samples.yard.train import together
 from samples.yard.train.contexts import mixed_batch, present_batch
 from samples.yard.train.crowds import crowd_sight, crowded_sheet, part_by_part
 from samples.yard.train.episodes import SECONDS, Viewings, encode, keep
-from samples.yard.train.overview import Overview, TaughtOverview, overview_batch, overview_loss
+from samples.yard.train.overview import OverviewBatch, TaughtOverview, overview_batch, overview_loss
 from samples.yard.train.packing import Packed, Packer
 from samples.yard.train.pictures import VisionBatch, gather, turns
 from samples.yard.train.plated import plated, plates_of
@@ -184,11 +184,11 @@ def crowds(model: TaughtVision, steps: int) -> TrainingStage[VisionBatch]:
     )
 
 
-def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> TrainingStage[Overview]:
+def overview(model: TaughtOverview, steps: int, seeds: Sequence[int]) -> TrainingStage[OverviewBatch]:
     """The whole picture's contents, in each of its cells."""
     recipe = f"seed {SEED}, {steps} steps, {len(seeds)} episodes, world {version('world', 'truth')}"
 
-    def batch(step: int) -> Overview:
+    def batch(step: int) -> OverviewBatch:
         return overview_batch(seeds, step, np.random.default_rng((SEED, 12, step)))
 
     return TrainingStage("overview", recipe, steps, 1.5e-3, model, batch, lambda batch: overview_loss(model, batch))
