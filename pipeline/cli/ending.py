@@ -14,7 +14,7 @@ import structlog
 
 from pipeline.clock import Clock
 from pipeline.config.site import SiteConfig
-from pipeline.errors import ResadaptError, SinkUnavailable
+from pipeline.errors import ResadaptError, SinkGone
 from pipeline.waiting import first, stop
 
 EXIT_UNREAD = 141
@@ -43,7 +43,7 @@ class Stopped(ResadaptError):
         self.signum = signum
 
 
-class Unread(SinkUnavailable):
+class Unread(SinkGone):
     """Nobody reads the output any more. The command ends without a word."""
 
 
