@@ -180,7 +180,7 @@ async def test_a_service_keeps_trying_and_tells_once(tmp_path):
     sink = MemorySink("memory")
     site = site_of(tmp_path, {"gate": "rtsp://u:s3cret@127.0.0.1:1/yard?token=s3cret"})
     async with Service(site, SystemClock(), [sink]) as service:
-        await until(lambda: service.metrics.value("stream_losses_total", stream="gate") >= 3)
+        await until(lambda: service.metrics.value("stream_attempts_failed_total", stream="gate") >= 3)
     assert types(sink, "gate") == ["stream.attached", "mllm.meaningless", "stream.lost", "stream.ended"]
 
 
