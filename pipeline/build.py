@@ -232,7 +232,7 @@ def _server_of(url: str) -> Url:
     try:
         parts = parse_url(url)
     except ConfigError as error:
-        raise ConfigError(f"mllm.use cannot be read; expected openai:http://HOST:PORT/v1#MODEL: {error}") from None
+        raise ConfigError(f"mllm.use cannot be read; expected openai:URL#MODEL: {error}") from None
     if parts.password is not None:
         remember(parts.password)
     return parts

@@ -15,7 +15,7 @@ from pipeline.config.faults import explain, fault_of, key_names
 from pipeline.config.loader import SiteLoader
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
 from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
-from pipeline.config.values import STRICT, Count, NotNegative, Positive, Share, Slug
+from pipeline.config.values import STRICT, Count, NotNegative, Positive, Selector, Share, Slug
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
@@ -26,7 +26,6 @@ from pipeline.types import WatchQuery
 
 _HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), WatchQuery("", "")
 
-Selector = Annotated[str, StringConstraints(pattern=r"^(tag:)?[a-z0-9][a-z0-9_-]{0,62}$")]
 Title = Annotated[str, StringConstraints(max_length=200)]
 
 

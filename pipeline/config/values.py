@@ -14,12 +14,12 @@ from pipeline.errors import ConfigError
 from pipeline.redact import remember
 from pipeline.urls import REFERENCE, fill
 
-Slug = Annotated[
-    str,
-    # A number that is a name: as it was typed, for SiteLoader takes only such texts for whole numbers.
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"),
-]
+_AS_TYPED = BeforeValidator(lambda value: str(value) if type(value) is int else value)
+# A number that is a name stands as it was typed: SiteLoader takes only such texts for whole numbers.
+
+Slug = Annotated[str, _AS_TYPED, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Selector = Annotated[str, _AS_TYPED, StringConstraints(pattern=r"^(tag:)?[a-z0-9][a-z0-9_-]{0,62}$")]
+"""A stream's slug, or `tag:TAG` for all streams of a tag."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.sources.base import Notify, Sampler, SourceCounts, ignore
 from pipeline.sources.pace import Pacer
 from pipeline.sources.ring import Ring, RingClosed
+from pipeline.sources.settings import SourceConfig
 from pipeline.types import Frame
 
 START = datetime(2000, 1, 1, tzinfo=UTC)
@@ -154,7 +155,7 @@ class SyntheticSource:
         clock: Clock,
         name: str = "synthetic",
         realtime: bool = False,
-        ring_frames: int = 8,
+        ring_frames: int = SourceConfig().ring_frames,
         start_s: float = 0.0,
     ) -> None:
         self.scene = parse_scene(url)

@@ -30,14 +30,14 @@ def test_the_bench_of_an_mllm_ends_with_one_line_of_json(tmp_path: Path) -> None
     assert told["plan"] | {"watches": [1, 2], "hops": 1, "sliding_s": 3} == told["plan"]
 
 
-@pytest.mark.parametrize(("options", "asked"), [(["--mllm", "openai:one"], "openai:one"), ([], "openai:other")])
+@pytest.mark.parametrize(("options", "asked"), [(["--mllm", "tiny:one"], "'one'"), ([], "'other'")])
 def test_the_mllm_named_to_the_bench_wins_over_that_of_the_site_file(
     tmp_path: Path, options: list[str], asked: str
 ) -> None:
-    (tmp_path / "site.yaml").write_text("mllm: openai:other\n")
+    (tmp_path / "site.yaml").write_text("mllm: tiny:other\n")
     done = resadapt("bench", "mllm", "--config", "site.yaml", *options, cwd=tmp_path)
     assert done.returncode == 2
-    assert f"mllm.use is {asked!r}" in done.stderr
+    assert asked in done.stderr
 
 
 @pytest.mark.parametrize(

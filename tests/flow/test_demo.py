@@ -57,14 +57,14 @@ def test_ctrl_c_ends_it_with_the_table_so_far(tmp_path):
         [*COMMAND, "demo", "--seconds", "20", "--mllm", "null"],
         cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        said = ""
-        while "watch.opened" not in said:
-            said += process.stderr.readline()
-            assert process.poll() is None, said
+        shown = ""
+        while "watch.opened" not in shown:
+            shown += process.stdout.readline()
+            assert process.poll() is None, shown
         process.send_signal(signal.SIGINT)
         table, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
-    assert "drained" in said
+    assert "drained" in table
     assert "Traceback" not in said
     assert "missed" in table
     assert "Your own camera next" in table

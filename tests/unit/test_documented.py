@@ -19,7 +19,7 @@ from tests.reference import OPERATIONS, filled
 EXAMPLE = (OPERATIONS.parent / "site.example.yaml").read_text()
 DOCUMENT = OPERATIONS.read_text()
 ALTERNATIVE = "#: "
-OF_A_SITE = {"use", "api_key", "url", "question", "streams", "security", "secret"}
+OF_A_SITE = {"use", "api_key", "url", "question", "streams", "security", "secret", "display_name"}
 """Settings whose value in the example is one of a site, not the default."""
 
 

@@ -49,7 +49,7 @@ VALUES: dict[str, object] = {
 }
 """Another value than the default, for each setting of any kind."""
 
-OTHER_MEANINGS = {"device", "dtype", "threads", "family", "priority", "realtime"}
+OTHER_MEANINGS = {"device", "dtype", "threads", "family", "priority", "realtime", "display_name", "paused", "streams"}
 """Names that functions use for other things than the setting."""
 
 SEGMENTS = {"frames_per_segment", "min_tokens_per_segment", "max_tokens_per_segment"}

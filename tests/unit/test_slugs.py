@@ -61,9 +61,9 @@ def test_every_watch_of_a_command_line_is_kept() -> None:
         "is there a car at gate",
         "Is there a car, at gate?",
     ]
-    site = parse_site(site_of_one({}, "x.mp4", None, questions, False, {}))
+    site = parse_site(site_of_one({}, "x.mp4", None, questions, False, {}, {}))
     assert [watch.question for watch in site.watches.values()] == questions
-    again = parse_site(site_of_one({}, "x.mp4", None, [*questions, "is it red?"], False, {}))
+    again = parse_site(site_of_one({}, "x.mp4", None, [*questions, "is it red?"], False, {}, {}))
     assert list(again.watches)[:4] == list(site.watches)
 
 

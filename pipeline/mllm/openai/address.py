@@ -42,11 +42,9 @@ def host_of(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
         httpx.URL(url)
     except (ValueError, httpx.InvalidURL) as error:
-        raise ConfigError(
-            "the address in mllm.use cannot be read; expected openai:http://HOST:PORT/v1#MODEL"
-        ) from error
+        raise ConfigError("the address in mllm.use cannot be read; expected openai:URL#MODEL") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("the address in mllm.use is no HTTP address; expected openai:http://HOST:PORT/v1#MODEL")
+        raise ConfigError("the address in mllm.use is no HTTP address; expected openai:URL#MODEL")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}"
 
