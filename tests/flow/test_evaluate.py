@@ -296,7 +296,7 @@ def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
         (("--mllm", "nobody", "--allocators", "fixed"), "expected yard"),
         (("--against", "old/engine.json"), "expected NAME=ENGINE"),
         (("--against", "old=a", "--against", "old=b"), "names 'old' twice"),
-        (("--against", "old=nowhere", "--allocators", "fixed"), "there is no file nowhere"),
+        (("--against", "old=nowhere", "--allocators", "fixed"), "there is no engine nowhere"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_refused_by_name(arguments, message):

@@ -222,7 +222,9 @@ async def test_whatever_the_weights_the_loop_gets_an_allocation_within_the_grant
     network = StreamNetwork(SMALL)
     network.get_parameter(part).data.mul_(factor)
     allocator = learned(torch_engine(network, STREAM), batching=Batching(wait_s=0.0))
-    runtime = SimpleNamespace(clock=ManualClock(), allocator=allocator, fit_rules=RULES, metrics=Metrics())
+    runtime = SimpleNamespace(
+        clock=ManualClock(), allocator=allocator, fit_rules=RULES, metrics=Metrics(), warn=lambda *of, **more: None
+    )
     for second in range(FIRST_HOPS + 1):
         seen = hop(float(second), yard(), plain(0))
         allocation, fell_back = await allocate(seen, QUERIES, grant, runtime)
@@ -253,7 +255,7 @@ async def test_a_query_encoder_that_gives_nonsense_fails_the_allocation():
 
 async def test_streams_that_ask_within_the_deadline_share_a_call():
     clock, engine_ = ManualClock(), Bright()
-    together = learned(engine_, clock=clock)
+    together = learned(engine_, clock=clock, ample=math.inf)
     for second in range(FIRST_HOPS + 1):
         asks = [
             asyncio.create_task(together.allocate(hop(float(second), plain(60 * i), stream_id=str(i)), QUERIES, 1000))
@@ -264,7 +266,7 @@ async def test_streams_that_ask_within_the_deadline_share_a_call():
         clock.advance(0.002)
         allocations = await asyncio.gather(*asks)
     assert engine_.calls == [5] * (FIRST_HOPS + 1)
-    alone = learned()
+    alone = learned(ample=math.inf)
     for i, allocation in enumerate(allocations):
         await begin(alone, plain(60 * i), stream_id=str(i))
         assert await alone.allocate(hop(2.0, plain(60 * i), stream_id=str(i)), QUERIES, 1000) == allocation

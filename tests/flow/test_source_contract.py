@@ -239,7 +239,7 @@ async def test_a_file_that_no_retry_makes_a_video_is_a_config_error(
         await read(av_source(path))
     assert path.name in str(refused.value)
     with pytest.raises(ConfigError, match=words):
-        await asyncio.to_thread(probe, str(path), clock=CLOCK)
+        await asyncio.to_thread(probe, str(path), clock=CLOCK, read_s=1.0)
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtmp", "http"])

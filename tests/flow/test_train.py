@@ -76,7 +76,7 @@ def test_the_yard_trains_writes_what_it_learned_and_knows_when_it_is_done(run, t
     assert trained.notes["recipe"] == "yard without_memory"
     assert {"world", "grammar", "truth", "mllm", "steps", "seed"} <= set(trained.notes)
     assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert re.search(r"allocator\.safetensors: loss [\d.]+ turns [\d.]+ reward", said)
+    assert re.search(r"allocator\.safetensors: loss [\d.]+ transitions [\d.]+ reward", said)
     before = (tmp_path / "work" / "capo.jsonl").read_text()
     assert run(*small("yard"), "--ablation", "without_memory", out="again")[0] == 0
     assert (tmp_path / "work" / "capo.jsonl").read_text() == before
