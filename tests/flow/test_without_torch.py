@@ -91,7 +91,7 @@ def test_an_engine_is_checked_as_far_as_can_be(tmp_path):
 @pytest.mark.parametrize(
     ("room", "arguments"),
     [
-        ("cli", ("run", SCENE, "--watch", "is there a car?")),
+        ("cli", ("run", SCENE, "--watch", "is there a car?", "--mllm", "yard")),
         ("cli", ("run", SCENE, "--watch", "is there a car?", "--mllm", "tiny")),
         ("cli", ("run", SCENE, "--watch", "is there a car?", "--mllm", "transformers:somebody/model")),
         ("cli", ("demo", "--seconds", "4")),
