@@ -28,7 +28,7 @@ def spoken(pictures: range, keys: range, sound: range = range(0), joined: int = 
     """A transport stream of H.264, by seconds: pictures at these tenths of a second, of which `keys` and the first are
     key frames, and sound at those. What comes before the tenth `joined` is left out."""
     sink, sent = io.BytesIO(), []
-    with av.open(sink, "w", format="mpegts", options={"flush_packets": "1"}) as out:
+    with av.open(sink, "w", format="mpegts", options={"flush_packets": "1", "max_interleave_delta": "1"}) as out:
         video = out.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "tune": "zerolatency", "g": "999"})
         video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
         audio = out.add_stream("mp2", rate=48_000) if sound else None
@@ -107,7 +107,7 @@ async def test_a_key_frame_that_is_far_away_is_waited_for() -> None:
 
 async def test_one_that_is_too_far_away_is_named_with_what_to_do() -> None:
     with (
-        speaking(joined_late()) as url,
+        speaking(spoken(range(150), keys=range(0, 150, 120), joined=1)) as url,
         pytest.raises(SourceStalled, match=r"no key frame.* 1\.5 s \(first_picture_s\): set the camera's key frame"),
     ):
         await take(url, 1, stall_s=1.0, first_picture_s=1.5)
