@@ -13,7 +13,7 @@ READY = "http://127.0.0.1:8080/health/ready"
 
 
 async def serve(seconds: float) -> int:
-    """`resadapt serve` as an operator would run it: start, let it work once it is ready, SIGTERM, wait for the drain."""
+    """Run `resadapt serve` as an operator would: start, work once it is ready, SIGTERM, wait for the drain."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "serve", "--config", str(SITE)]
         process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=os.environ | {"COLUMNS": "120"})
