@@ -13,6 +13,7 @@ import typer
 
 from pipeline.build import allocator_name, build_watch
 from pipeline.cli.ending import Unread, run_to_end
+from pipeline.cli.memory import keep_steady
 from pipeline.cli.options import LogLevel, require_one
 from pipeline.cli.output import Output, notices, set_up, shown
 from pipeline.cli.play import Played, play
@@ -101,6 +102,7 @@ def run(
         site = replace(site, store=f"sqlite:///{scratch}/run.db")
     if json_lines and not sink and "sinks" not in raw:
         site = replace(site, sinks={})
+    keep_steady(site.mllm)
     run_to_end(_run(site, json_lines, scratch))
 
 

@@ -19,7 +19,7 @@ _COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "mllm.meaningl
 _COLOURS |= dict.fromkeys(("stream.lost", "stream.damaged", "stream.restamped", "stream.misshapen"), "yellow")
 _COLUMNS = (
     ScreenColumn("stream"),
-    ScreenColumn("state", 9),
+    ScreenColumn("state", 9, text=True),
     ScreenColumn("time", 8),
     ScreenColumn("frames/s", 4),
     ScreenColumn("tokens", 3),
@@ -88,7 +88,7 @@ def _line(event: Event) -> str:
     colour = _COLOURS.get(event.type, "cyan")
     data = event.data
     at_s = data.get("onset_s", data.get("cleared_s", data.get("stream_s")))
-    detail = data.get("question") or data.get("reason") or data.get("warning") or ""
+    detail = next((data[name] for name in ("question", "reason", "warning", "name") if data.get(name)), "")
     if advice := data.get("advice"):
         detail = f"{detail}; {advice}"
     score = f"  score {float(str(data['score'])):.2f}" if "score" in data else ""
