@@ -57,3 +57,23 @@ def test_each_failure_that_is_described_names_a_test_that_is_there():
 
 def is_there(file: Path, test: str) -> bool:
     return file.is_file() and f"def {test}(" in file.read_text(encoding="utf-8")
+
+
+def test_each_line_of_the_log_that_is_explained_is_written_somewhere():
+    text = (ROOT / "deploy" / "OPERATIONS.md").read_text(encoding="utf-8")
+    table = text.partition("## The log\n")[2].partition("\n## ")[0]
+    explained = [
+        name for row in table.splitlines() if row.startswith("| `") for name in re.findall(r"`(\w+)`", cell(row))
+    ]
+    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "pipeline").rglob("*.py"))
+    assert explained
+    assert [name for name in explained if not written(name, code)] == []
+
+
+def cell(row: str) -> str:
+    return row.split("|")[1]
+
+
+def written(name: str, code: str) -> bool:
+    stem = name.removesuffix("_store").removesuffix("_mllm")
+    return f'"{name}"' in code or f'f"{stem}_{{' in code
