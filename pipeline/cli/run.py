@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from pipeline.build import allocator_name, build_watch
-from pipeline.cli.ending import Unread, run_to_end
+from pipeline.cli.ending import run_to_end, unwritten
+from pipeline.cli.memory import keep_steady
 from pipeline.cli.options import LogLevel, require_one
 from pipeline.cli.output import Output, notices, set_up, shown
 from pipeline.cli.play import Played, play
@@ -101,6 +102,7 @@ def run(
         site = replace(site, store=f"sqlite:///{scratch}/run.db")
     if json_lines and not sink and "sinks" not in raw:
         site = replace(site, sinks={})
+    keep_steady(site.mllm)
     run_to_end(_run(site, json_lines, scratch))
 
 
@@ -123,7 +125,8 @@ async def _run(site: SiteConfig, json_lines: bool, scratch: Path | None) -> None
         waiting = ", ".join(f"{count} events could not be delivered to {sink}" for sink, count in service.left.items())
         raise SinkUnavailable(f"{waiting}; they are kept: run again with the same --sink and --store {store}")
     if output.broken.is_set():
-        raise Unread("nobody reads the standard output any more")
+        failure = output.failure
+        raise unwritten(failure.__cause__ if failure else None)
 
 
 def _summarise(site: SiteConfig, played: Played, tallies: Tallies, console: Output) -> None:
