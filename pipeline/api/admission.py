@@ -55,7 +55,10 @@ class Admission:
                     "streams",
                 )
         else:
-            parse_sink(slug, spec)
+            wanted = parse_sink(slug, spec).filter
+            streams = {name for name in wanted.streams if not name.startswith(TAG)}
+            _require_known("stream", "filter.streams", streams, snapshot)
+            _require_known("watch", "filter.watches", set(wanted.watches), snapshot)
             self._address(str(spec["url"]))
 
     def admit_stream(self, slug: str, spec: Spec) -> None:
@@ -128,6 +131,18 @@ class Admission:
                 " public or private one, or one that api.allow_addresses names",
                 "url",
             )
+
+
+def _require_known(kind: Kind, where: str, named: set[str], snapshot: Snapshot) -> None:
+    known = set(snapshot.of(kind))
+    if strangers := named - known:
+        raise Problem(
+            422,
+            "not accepted",
+            f"{where} names {', '.join(sorted(strangers))}, which is not there; expected some of"
+            f" {', '.join(sorted(known)[:20]) or 'none'}",
+            where,
+        )
 
 
 def allow_entry(caller: Caller, entry: RegistryEntry | None, kind: Kind, spec: Spec | None, snapshot: Snapshot) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from pipeline.clock import Clock
+from pipeline.core.gate import GateRules, GateState, Passage, TagsOf, let_through
 from pipeline.delivery.history import StoredEvent
 from pipeline.delivery.outbox import FATAL
 from pipeline.errors import ConfigError, ResadaptError, SinkGone, SinkUnavailable, StoreUnavailable
@@ -51,16 +52,20 @@ class EventStore(Protocol):
 
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]: ...
 
-    def delivered(self, sink: str, seqs: Sequence[int]) -> None: ...
+    def delivered(self, sink: str, seqs: Sequence[int], note: str | None = None) -> None: ...
+
+    def sink_note(self, sink: str) -> str | None: ...
 
 
 @dataclass(slots=True)
 class SinkCounts:
     """Running totals of one sink. `pending` events wait for it, `failures` batches it could not take, `crashes` are
     unforeseen ends of its courier; `last_publish_s` is how long its newest successful batch took, `last_error` why the
-    newest try failed (or None)."""
+    newest try failed (or None). `filtered` events were not for it, `held_back` beyond its rate limit."""
 
     published: int = 0
+    filtered: int = 0
+    held_back: int = 0
     failures: int = 0
     crashes: int = 0
     pending: int = 0
@@ -74,7 +79,8 @@ class Relay:
     Building it registers the sinks with the store, so that commits from then on are owed to them. Call `start`, then
     `wake` after each commit that brought events. A sink that fails holds up nobody but itself: its events wait,
     unless it is gone (SinkGone).
-    `on_fatal` is called with the error when the store can never be read again.
+    `on_fatal` is called with the error when the store can never be read again. `rules_of` gives by a sink's name which
+    events it gets, `tags_of` the tags of a stream; what a sink does not get is done with as if it had it, and counted.
     """
 
     def __init__(
@@ -87,6 +93,8 @@ class Relay:
         *,
         batch: int = BATCH,
         poll_s: float = POLL_S,
+        rules_of: Callable[[str], GateRules] = lambda sink: GateRules(),
+        tags_of: TagsOf = lambda stream: (),
     ) -> None:
         names = [sink.name for sink in sinks]
         if len(set(names)) < len(names):
@@ -97,7 +105,7 @@ class Relay:
         self._on_fatal = on_fatal
         self._thread = ThreadPoolExecutor(1, "relay")
         self._make: Callable[[Sink], _Courier] = lambda sink: _Courier(
-            sink, store, clock, self._thread, on_delivered, batch, poll_s
+            sink, store, clock, self._thread, on_delivered, batch, poll_s, rules_of(sink.name), tags_of
         )
         self._couriers = [self._make(sink) for sink in sinks]
         self._tasks: list[asyncio.Task[None]] = []
@@ -175,6 +183,8 @@ class _Courier:
         on_delivered: OnDelivered,
         batch: int,
         poll_s: float,
+        rules: GateRules,
+        tags_of: TagsOf,
     ) -> None:
         self.name = sink.name
         self.counts = SinkCounts()
@@ -185,6 +195,10 @@ class _Courier:
         self._on_delivered = on_delivered
         self._batch = self._limit = batch
         self._poll_s = poll_s
+        self._rules = rules
+        self._tags_of = tags_of
+        self._gate = GateState()
+        self._ending = False
         self._failed = 0
         self._gone = False
         self._logged_at_s = -REMIND_S
@@ -201,6 +215,7 @@ class _Courier:
         if self._gone:
             return
         self._failed = 0
+        self._ending = True
         self._empty.clear()
         self._hurried.set()
         self._woken.set()
@@ -215,38 +230,56 @@ class _Courier:
 
     async def run(self) -> None:
         self.counts.pending = await self._ask_store(self._store.pending, self.name)
+        self._gate = _gate_state(self.name, await self._ask_store(self._store.sink_note, self.name))
         while not self._gone:
             self._woken.clear()
             limit = self._limit
             waiting = await self._ask_store(self._store.pending_events, self.name, limit)
-            if waiting and not await self._deliver(waiting):
+            if (waiting or self._gate.held) and not await self._deliver(waiting):
                 continue
             if len(waiting) < limit and not self._woken.is_set():
                 self.counts.pending = 0
+                self._ending = False
                 self._empty.set()
                 await first(self._woken.wait(), self._clock.sleep(self._poll_s))
 
     async def _deliver(self, waiting: Sequence[StoredEvent]) -> bool:
-        """True if the sink took them; if not, return when it is time for another try."""
-        events = [item.event for item in waiting]
+        """True if the sink took what of them is for it; if not, return when it is time for another try."""
+        passage = self._let_through([item.event for item in waiting])
+        events = passage.events
         began_s = self._clock.monotonic_s()
-        if isinstance(failure := await self._publish(events), SinkGone):
+        if isinstance(failure := await self._publish(events) if events else None, SinkGone):
             self.counts.last_error = str(failure)
             self._gone = True
             self._empty.set()
             return False
         if failure is not None:
-            self._limit = max(len(events) // 2, 1)
+            self._limit = max(len(waiting) // 2, 1)
             await self._wait_after(failure)
             return False
-        self._recovered()
-        self._limit = min(2 * self._limit, self._batch)
-        self.counts.last_publish_s = self._clock.monotonic_s() - began_s
-        self.counts.published += len(events)
-        self._on_delivered(self.name, events, self._clock.now())
-        await self._ask_store(self._store.delivered, self.name, [item.seq for item in waiting])
-        self.counts.pending = max(self.counts.pending - len(events), 0)
+        if events:
+            self._recovered()
+            self._limit = min(2 * self._limit, self._batch)
+            self.counts.last_publish_s = self._clock.monotonic_s() - began_s
+            self.counts.published += len(events)
+            self._on_delivered(self.name, events, self._clock.now())
+        await self._settle(passage, [item.seq for item in waiting])
         return True
+
+    def _let_through(self, events: Sequence[Event]) -> Passage:
+        now = self._clock.now()
+        return let_through(self._rules, self._gate, events, now, self.name, self._tags_of, self._ending)
+
+    async def _settle(self, passage: Passage, seqs: Sequence[int]) -> None:
+        """Note that these are done with, and what the rate limit remembers, together."""
+        changed = passage.state.held != self._gate.held or passage.state.passed_s != self._gate.passed_s
+        note = [passage.state.to_json()] if changed else []
+        if seqs or note:
+            await self._ask_store(self._store.delivered, self.name, seqs, *note)
+        self._gate = passage.state
+        self.counts.filtered += passage.filtered
+        self.counts.held_back += passage.held
+        self.counts.pending = max(self.counts.pending - len(seqs), 0)
 
     async def _publish(self, events: Sequence[Event]) -> BaseException | None:
         """What the sink failed with, if it did. As a value: whatever that is, the events wait and are tried again."""
@@ -301,3 +334,12 @@ class _Courier:
                 if tries == 1:
                     log.warning("store_unavailable", sink=self.name, reason=str(error))
                 await self._clock.sleep(back_off_s(tries, *RETRY_S))
+
+
+def _gate_state(sink: str, text: str | None) -> GateState:
+    """What a sink's rate limit remembers; where that cannot be read, it begins anew."""
+    try:
+        return GateState() if text is None else GateState.from_json(text)
+    except ValueError as error:
+        log.warning("rate_limit_begins_anew", sink=sink, reason=str(error))
+        return GateState()

@@ -6,6 +6,7 @@ from pipeline.build import build_sink
 from pipeline.clock import Clock
 from pipeline.config.sinks import SinkConfig
 from pipeline.config.site import MetricsConfig, SiteConfig
+from pipeline.core.gate import GateRules
 from pipeline.metrics import Metrics
 from pipeline.service.health import Health
 from pipeline.service.port import Port
@@ -49,6 +50,11 @@ class SinkSet:
         built = {slug: (config, self._sink(slug, config)) for slug, config in sinks.items()}
         self._built = built
         return [sink for _, sink in built.values()] + list(self.extra)
+
+    def rules(self, name: str) -> GateRules:
+        """Which events a sink gets; one that is no site's gets all."""
+        config, _ = self._built.get(name, (None, None))
+        return config.gate_rules() if config else GateRules()
 
     def _sink(self, slug: str, config: SinkConfig) -> Sink:
         before, sink = self._built.get(slug, (None, None))

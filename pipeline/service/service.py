@@ -39,6 +39,7 @@ from pipeline.service.opening import check_sinks, open_store, patiently, start_m
 from pipeline.service.removed import clear_removed, clear_stopped
 from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
+from pipeline.service.tags import StreamTags
 from pipeline.sinks.base import Sink
 from pipeline.types import Event
 from pipeline.waiting import first, stop
@@ -83,6 +84,7 @@ class Service:
         self._compose = compose
         self._hurried = asyncio.Event()
         self._sinks = SinkSet(clock, extra_sinks)
+        self._tags = StreamTags(site.streams)
         self._metrics_port = MetricsPort(self.metrics, self.health)
         self._streams = RunningStreams(self._start, self._stopped, lambda: self.site.drain_s, self._hurried)
         self._reconciling = asyncio.Lock()
@@ -193,6 +195,7 @@ class Service:
                 return asyncio.gather()
             await self._exchange(site)
             self.site = site
+            self._tags.note(site.streams)
             self._board.replace(site.streams, site.watches)
             return self._streams.want(site.streams, retry)
 
@@ -221,7 +224,11 @@ class Service:
         if self._compose:
             self.site = site = await self._compose(self._store)
         sinks = self._sinks.build(site.sinks)
-        self._relay = relay = Relay(self._store, sinks, self._clock, self._delivered, self._lose)
+        self._tags.note(site.streams)
+        self._relay = relay = Relay(
+            self._store, sinks, self._clock, self._delivered, self._lose,
+            rules_of=self._sinks.rules, tags_of=self._tags.of,
+        )  # fmt: skip
         opened.push_async_callback(relay.close)
         await check_sinks(sinks, self._clock, refuse=self._insist)
         make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
@@ -347,6 +354,8 @@ class Service:
         for name, counts in self.sink_counts.items():
             self.metrics.sink_pending.labels(name).set_function(partial(getattr, counts, "pending"))
             self.metrics.sink_failures.labels(name).set_function(partial(getattr, counts, "failures"))
+            self.metrics.sink_filtered.labels(name).set_function(partial(getattr, counts, "filtered"))
+            self.metrics.sink_held_back.labels(name).set_function(partial(getattr, counts, "held_back"))
             self.metrics.task_crashes.labels(f"relay {name}").set_function(partial(getattr, counts, "crashes"))
 
 
