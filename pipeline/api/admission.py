@@ -59,7 +59,9 @@ class Admission:
             streams = {name for name in wanted.streams if not name.startswith(TAG)}
             _require_known("stream", "filter.streams", streams, snapshot)
             _require_known("watch", "filter.watches", set(wanted.watches), snapshot)
-            self._address(str(spec["url"]))
+            url = str(spec["url"])
+            if not url.startswith("notify:"):  # a reference to a URL of the operator's
+                self._address(url.removeprefix("webhook:"))
 
     def admit_stream(self, slug: str, spec: Spec) -> None:
         """The same for a stream, which is not opened."""

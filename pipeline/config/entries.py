@@ -64,8 +64,8 @@ def parse_sink(slug: str, own: Mapping[str, object]) -> SinkConfig:
     wanted = own.get("filter")
     named = dict(wanted) if isinstance(wanted, Mapping) else {}
     site = {
-        "streams": dict.fromkeys(_slugs(named.get("streams")), {"url": "synthetic:"}),
-        "watches": dict.fromkeys(_slugs(named.get("watches")), {"question": "is it so?"}),
+        "streams": {one: {"url": "synthetic:"} for one in _slugs(named.get("streams"))},
+        "watches": {one: {"question": "is it so?"} for one in _slugs(named.get("watches"))},
         "sinks": {require_slug(slug): dict(own)},
     }
     return parse_site(site).sinks[slug]

@@ -3,61 +3,28 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Tag
 from pydantic.dataclasses import dataclass
 
-from pipeline.config.values import STRICT, Selector, Slug, resolve
-from pipeline.core.gate import GateRules, RateLimit, SinkFilter
+from pipeline.config.messages import MqttConfig, NotifyConfig
+from pipeline.config.sink_policy import SinkPolicy
+from pipeline.config.values import STRICT, resolve
 from pipeline.errors import ConfigError
 
-SINK_CHOICES = "jsonl:PATH, kafka://host:port/topic or http(s)://..."
-SINK_SCHEMES = {"jsonl": "jsonl", "kafka": "kafka", "http": "webhook", "https": "webhook"}
+SINK_CHOICES = (
+    "jsonl:PATH, kafka://host:port/topic, mqtt(s)://host/topic, notify:${URL}, http(s)://... or webhook:http(s)://..."
+)
+SINK_SCHEMES = {
+    "jsonl": "jsonl",
+    "kafka": "kafka",
+    "http": "webhook",
+    "https": "webhook",
+    "webhook": "webhook",
+    "mqtt": "mqtt",
+    "mqtts": "mqtt",
+    "notify": "notify",
+}
 """The kind of sink of each scheme."""
-
-
-EventPattern = Annotated[str, StringConstraints(pattern=r"^[a-z_*]+(\.[a-z_*]+)?$", max_length=64)]
-Severity = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-
-
-@dataclass(frozen=True, slots=True, config=STRICT)
-class FilterConfig:
-    """The events that are for a sink: what is empty does not matter, all the rest has to hold.
-
-    `types` are event types or patterns such as `watch.*`; `streams` slugs or `tag:TAG`; `watches` slugs.
-    """
-
-    types: tuple[EventPattern, ...] = ()
-    severities: tuple[Severity, ...] = ()
-    streams: tuple[Selector, ...] = ()
-    watches: tuple[Slug, ...] = ()
-
-    def rules(self) -> SinkFilter:
-        """As what judges events takes it."""
-        return SinkFilter(self.types, frozenset(self.severities), frozenset(self.streams), frozenset(self.watches))
-
-
-@dataclass(frozen=True, slots=True, config=STRICT)
-class RateLimitConfig:
-    """Over any minute or hour at most so many events go to a sink; one event at its end says what was held back."""
-
-    events: Annotated[int, Field(ge=1, le=1000)] = field(kw_only=True)
-    per: Literal["minute", "hour"] = "hour"
-
-    def rules(self) -> RateLimit:
-        """As what judges events takes it."""
-        return RateLimit(self.events, 60.0 if self.per == "minute" else 3600.0)
-
-
-@dataclass(frozen=True, slots=True, config=STRICT)
-class SinkPolicy:
-    """Which events a sink of any kind gets, and how many of them."""
-
-    filter: FilterConfig = field(default_factory=FilterConfig, kw_only=True)
-    rate_limit: RateLimitConfig | None = field(default=None, kw_only=True)
-
-    def gate_rules(self) -> GateRules:
-        """As what judges events takes it."""
-        return GateRules(self.filter.rules(), self.rate_limit.rules() if self.rate_limit else None)
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -95,10 +62,17 @@ class KafkaConfig(SinkPolicy):
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class WebhookConfig(SinkPolicy):
-    """`http(s)://...`: a webhook, whose requests are signed with `secret`, which should be a reference."""
+    """`http(s)://...` or `webhook:http(s)://...`: requests are signed with `secret`, which should be a reference; only
+    where `signed` is false may there be none."""
 
     url: str
     secret: str | None = field(default=None, repr=False)
+    signed: bool = True
+
+    @property
+    def address(self) -> str:
+        """The URL of the receiver."""
+        return self.url.removeprefix("webhook:")
 
 
 def sink_kind(value: object) -> str:
@@ -117,7 +91,9 @@ def sink_kind(value: object) -> str:
 SinkConfig = Annotated[
     Annotated[JsonlConfig, Tag("jsonl")]
     | Annotated[KafkaConfig, Tag("kafka")]
-    | Annotated[WebhookConfig, Tag("webhook")],
+    | Annotated[WebhookConfig, Tag("webhook")]
+    | Annotated[MqttConfig, Tag("mqtt")]
+    | Annotated[NotifyConfig, Tag("notify")],
     Discriminator(sink_kind),
 ]
 """The settings of one kind. Another kind is another class, a line here and a case in `build.build_sink`."""

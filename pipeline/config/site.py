@@ -13,8 +13,10 @@ from pydantic.dataclasses import dataclass
 from pipeline.config.api import ApiConfig, KeepConfig
 from pipeline.config.faults import explain, fault_of, key_names
 from pipeline.config.loader import SiteLoader
+from pipeline.config.messages import MqttConfig, NotifyConfig
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
-from pipeline.config.sinks import FilterConfig, JsonlConfig, SinkConfig, sink_kind
+from pipeline.config.sink_policy import FilterConfig
+from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
 from pipeline.config.values import STRICT, Count, NotNegative, Positive, Selector, Share, Slug
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
@@ -240,6 +242,11 @@ def _check(site: SiteConfig) -> None:
         _at(f"watches.{slug}.question", partial(clean_question, watch.question))
     for slug, sink in site.sinks.items():
         _check_filter(f"sinks.{slug}.filter", sink.filter, site)
+        if isinstance(sink, MqttConfig | NotifyConfig):
+            try:
+                sink.require_sound()
+            except ConfigError as error:
+                raise ConfigError(f"sinks.{slug}.{error}") from error
     for slug, stream in site.streams.items():
         burst, least = stream.budget.burst_tokens, 2 * site.mllm.min_tokens_per_segment
         if burst < least:

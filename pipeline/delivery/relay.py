@@ -15,7 +15,7 @@ from pipeline.delivery.history import StoredEvent
 from pipeline.delivery.outbox import FATAL
 from pipeline.errors import ConfigError, ResadaptError, SinkGone, SinkUnavailable, StoreUnavailable
 from pipeline.redact import plain_traceback
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import Announcing, Sink
 from pipeline.types import Event
 from pipeline.waiting import back_off_s, first, stop, supervise
 
@@ -26,6 +26,8 @@ BATCH = 256
 on all the same."""
 PUBLISH_S = 60.0
 """How long a sink may take over a batch, whatever it does meanwhile."""
+TRY_OUT_S = 20.0
+"""How long a sink may take over an event that only tries it, what it is busy with included."""
 CLOSE_S = 5.0
 """How long a sink may take to close."""
 POLL_S = 5.0
@@ -143,6 +145,12 @@ class Relay:
         for courier in self._couriers:
             courier.wake(new_events)
 
+    async def try_out(self, sink: str, event: Event) -> None:
+        """Deliver one event to a sink by itself, past its filter and its rate limit. Raises SinkUnavailable, or what
+        the sink raises."""
+        (courier,) = (one for one in self._couriers if one.name == sink)
+        await courier.try_out(event)
+
     async def drain(self, deadline_s: float) -> dict[str, int]:
         """Deliver until nothing is left or `deadline_s` seconds have passed; what is left, by sink name.
 
@@ -158,6 +166,8 @@ class Relay:
         self._thread.shutdown(wait=False)
 
     def _begin(self, courier: "_Courier") -> asyncio.Task[None]:
+        if isinstance(courier.sink, Announcing):
+            courier.sink.connect()
         return asyncio.create_task(self._keep_delivering(courier), name=f"relay {courier.name}")
 
     async def _keep_delivering(self, courier: "_Courier") -> None:
@@ -202,6 +212,7 @@ class _Courier:
         self._failed = 0
         self._gone = False
         self._logged_at_s = -REMIND_S
+        self._publishing = asyncio.Lock()
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self._empty = asyncio.Event()
@@ -220,6 +231,13 @@ class _Courier:
         self._hurried.set()
         self._woken.set()
         await self._empty.wait()
+
+    async def try_out(self, event: Event) -> None:
+        failure = await self._publish([event], TRY_OUT_S)
+        if isinstance(failure, ResadaptError):
+            raise failure
+        if failure is not None:
+            raise SinkUnavailable(f"it cannot be tried: {type(failure).__name__}: {failure}") from failure
 
     async def close(self) -> None:
         await first(self._close_sink(), self._clock.sleep(CLOSE_S))
@@ -281,15 +299,16 @@ class _Courier:
         self.counts.held_back += passage.held
         self.counts.pending = max(self.counts.pending - len(seqs), 0)
 
-    async def _publish(self, events: Sequence[Event]) -> BaseException | None:
+    async def _publish(self, events: Sequence[Event], within_s: float = PUBLISH_S) -> BaseException | None:
         """What the sink failed with, if it did. As a value: whatever that is, the events wait and are tried again."""
         outcome: list[BaseException | None] = []
 
         async def attempt() -> None:
-            outcome.extend(await asyncio.gather(self.sink.publish(events), return_exceptions=True))
+            async with self._publishing:
+                outcome.extend(await asyncio.gather(self.sink.publish(events), return_exceptions=True))
 
-        await first(attempt(), self._clock.sleep(PUBLISH_S))
-        return outcome[0] if outcome else SinkUnavailable(f"it did not take {len(events)} events in {PUBLISH_S:g} s")
+        await first(attempt(), self._clock.sleep(within_s))
+        return outcome[0] if outcome else SinkUnavailable(f"it did not take {len(events)} events in {within_s:g} s")
 
     async def _close_sink(self) -> None:
         (failure,) = await asyncio.gather(self.sink.close(), return_exceptions=True)

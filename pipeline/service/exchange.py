@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.build import build_sink
 from pipeline.clock import Clock
+from pipeline.config.messages import MqttConfig
 from pipeline.config.sinks import SinkConfig
 from pipeline.config.site import MetricsConfig, SiteConfig
 from pipeline.core.gate import GateRules
 from pipeline.metrics import Metrics
 from pipeline.service.health import Health
 from pipeline.service.port import Port
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import Announcing, Sink
 
 RESTARTING = ("mllm", "store")
 """Parts of a site that cannot change under running streams: that needs a restart of the process."""
@@ -50,6 +51,14 @@ class SinkSet:
         built = {slug: (config, self._sink(slug, config)) for slug, config in sinks.items()}
         self._built = built
         return [sink for _, sink in built.values()] + list(self.extra)
+
+    def announcing(self) -> list[tuple[str, Announcing]]:
+        """Those that keep a state for each watch, by name."""
+        return [
+            (name, sink)
+            for name, (config, sink) in self._built.items()
+            if isinstance(config, MqttConfig) and config.states and isinstance(sink, Announcing)
+        ]
 
     def rules(self, name: str) -> GateRules:
         """Which events a sink gets; one that is no site's gets all."""

@@ -31,8 +31,10 @@ from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
 from pipeline.loop import Observe, Runtime, unobserved
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
+from pipeline.service.announcing import for_sink, standing_watches
 from pipeline.service.attachment import Attachment, EndReason
 from pipeline.service.board import WatchBoard
+from pipeline.service.canary import checked, trial_event
 from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
@@ -127,6 +129,17 @@ class Service:
         """A sink that is served, by its name."""
         return self._relay.sinks.get(name) if self._relay else None
 
+    async def try_sink(self, name: str, send: bool, actor: str) -> str:
+        """Try a sink that is served, with `send` by an event of its own; what was found. Raises SinkUnavailable, and
+        ConfigError for one that can never work."""
+        sink = self.sink(name)
+        assert sink is not None and self._relay is not None
+        found = await checked(sink, self._clock)
+        if not send:
+            return found
+        await self._relay.try_out(name, trial_event(name, actor, self._clock.now()))
+        return f"{found}; a test event was taken"
+
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opened:
             await self._open(opened)
@@ -197,6 +210,7 @@ class Service:
             self.site = site
             self._tags.note(site.streams)
             self._board.replace(site.streams, site.watches)
+            await self._announce(site)
             return self._streams.want(site.streams, retry)
 
     async def finished(self) -> None:
@@ -269,6 +283,19 @@ class Service:
             self._count_sinks()
         self._runtime.budget.share(_rate(site.gpu_budget) if site.gpu_budget else None)
         self._store.keep = build_keep(site.keep)
+
+    async def _announce(self, site: SiteConfig) -> None:
+        """Let sinks that keep a state for each watch know which stand."""
+        announcing = self._sinks.announcing()
+        if not announcing:
+            return
+        try:
+            watches = await asyncio.to_thread(standing_watches, site, self._store)
+        except StoreUnavailable as error:
+            log.warning("watches_not_announced", reason=str(error))
+            return
+        for name, sink in announcing:
+            sink.announce(for_sink(watches, self._sinks.rules(name).filter, self._tags.of))
 
     async def _patiently(self, what: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """`attempt()`, again until what it needs is there, unless a person waits."""
