@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
@@ -22,6 +22,7 @@ from pipeline.registry.entry import Kind, RegistryEntry, Spec
 from pipeline.registry.registry import Snapshot
 from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.types import Json
+from pipeline.urls import parse_url, split_port
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _SECRET_FIELDS = frozenset({"secret", "password", "username", "api_key", "token"})
@@ -77,6 +78,16 @@ class Admission:
             build_source(slug, stream, self._clock, 0.0)
         except ConfigError as error:
             raise Problem(422, "not accepted", str(error), "url") from error
+
+    def admit_search(self, hosts: Sequence[str], password: str | None) -> None:
+        """The same for hosts that are to be asked whether they are cameras. Blocks while it looks them up."""
+        self._secrets({"password": password})
+        for place, host in enumerate(hosts):
+            try:
+                found = parse_url(host).host if "://" in host else split_port(host)[0] if host.count(":") < 2 else host
+                self._host(found.strip("[]"))
+            except (Problem, ConfigError) as error:
+                raise Problem(422, "not accepted", str(error), f"hosts.{place}") from None
 
     def _secrets(self, spec: Mapping[str, Json], path: str = "") -> None:
         for key, value in spec.items():

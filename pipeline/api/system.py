@@ -25,6 +25,7 @@ health = APIRouter(tags=["health"])
 
 Admin = Annotated[Caller, Depends(allowed("admin"))]
 Operator = Annotated[Caller, Depends(allowed("operator"))]
+Send = Annotated[bool, Query(description="Also deliver one event of the type sink.test.")]
 
 
 class ServiceOverview(BaseModel):
@@ -162,11 +163,11 @@ def audit(caller: Admin, desk: AtDesk, limit: Limit = 100, cursor: SeqCursor = N
 
 
 @router.post("/v1/sinks/{slug}/test", response_model=Checked, operation_id="test_sink", tags=["sinks"])
-async def test_sink(
+async def try_sink(
     slug: str,
     caller: Operator,
     desk: AtDesk,
-    send: Annotated[bool, Query(description="Also deliver one event of the type sink.test.")] = False,
+    send: Send = False,
 ) -> Checked:
     """Try a sink: whether events could go there, and with `send` whether one does, past its filter and rate limit."""
     service = desk.reconciler.service

@@ -92,12 +92,8 @@ def run(
         stall_s=stall_s,
         first_picture_s=first_picture_s,
     )
-    named = given(
-        mllm=mllm_of(raw.get("mllm"), mllm, family),
-        engine=engine,
-        store=store,
-        sinks=named_sinks(sink or [], sink_secret),
-    )
+    sinks = named_sinks(sink or [], sink_secret)
+    named = given(mllm=mllm_of(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=sinks)
     rules = given(open_at=open_at, clear_at=clear_at, confirm=None if confirm is None else _confirm(confirm))
     described = site_of_one(raw, source, name, watch or [], realtime, own, rules) | named
     site = parse_site(described)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
+from functools import partial
 from urllib.parse import unquote
 
 from pydantic.dataclasses import dataclass
@@ -76,7 +77,7 @@ class NotifyConfig(SinkPolicy):
         if not _is_reference(self.url.removeprefix("notify:")):
             raise ConfigError("url holds a secret; expected a reference: notify:${NAME} or notify:${file:PATH}")
         for name, text in (("title", self.title), ("body", self.body)):
-            _named(name, lambda text=text: Template(text))
+            _named(name, partial(Template, text))
 
 
 def topic_template(text: str) -> Template:

@@ -133,7 +133,8 @@ class Service:
         """Try a sink that is served, with `send` by an event of its own; what was found. Raises SinkUnavailable, and
         ConfigError for one that can never work."""
         sink = self.sink(name)
-        assert sink is not None and self._relay is not None
+        assert sink is not None
+        assert self._relay is not None
         found = await checked(sink, self._clock)
         if not send:
             return found

@@ -1,7 +1,7 @@
 """Events as messages to people, by any service that apprise knows: Slack, Teams, Telegram, ntfy, e-mail and others.
 
-apprise blocks, so it has a thread of its own. Its URLs are secrets, of which every part may be one: of what it logs only
-that is shown which holds no part of the URL.
+apprise blocks, so it has a thread of its own. Its URLs are secrets, of which every part may be one: what it says of a
+message is shown without any part of the URL.
 """
 
 import asyncio

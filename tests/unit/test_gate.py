@@ -1,6 +1,7 @@
 """What a sink gets: its filter, its rate limit, and the summary of what was held back."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -109,7 +110,7 @@ def test_a_summary_comes_once_a_period_and_not_before_its_end(most, per_s, batch
     summaries = [(at, one) for at, one in passed if one.type == HELD_BACK]
     for at, one in summaries:
         assert (at - datetime.fromisoformat(one.data["since"])).total_seconds() >= per_s - 1e-3
-    for (earlier, _), (later, _) in zip(summaries, summaries[1:], strict=False):
+    for (earlier, _), (later, _) in pairwise(summaries):
         assert (later - earlier).total_seconds() >= per_s - 1e-3
 
 
