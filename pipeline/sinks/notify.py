@@ -44,9 +44,10 @@ _KINDS = {
     "stream.recovered": apprise.NotifyType.SUCCESS,
 }
 
-# apprise logs URLs; what it says of a message comes with the message's result.
-logging.getLogger("apprise").addHandler(logging.NullHandler())
+# Both log URLs; what a service says of a message comes with the message's result.
 logging.getLogger("apprise").propagate = False
+for chatty in ("apprise", "urllib3"):
+    logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def no_picture(event: Event) -> Path | None:
@@ -123,7 +124,7 @@ class NotifySink:
         try:
             fits = picture is not None and 0 < picture.stat().st_size <= MAX_PICTURE_BYTES
         except OSError as error:
-            log.warning("picture_not_attached", sink=self.name, event=event.id, reason=error.strerror)
+            log.warning("picture_not_attached", sink=self.name, event_id=event.id, reason=error.strerror)
             return None
         return picture if fits else None
 
