@@ -56,7 +56,7 @@ class Device:
 
     def _is_login(self, body: str) -> bool:
         found = {
-            name: re.search(rf"<\w+:{name}[^>]*>([^<]*)<", body)
+            name: re.search(rf"<\w+:{name}(?:\s[^>]*)?>([^<]*)<", body)
             for name in ("Username", "Password", "Nonce", "Created")
         }
         if not all(found.values()):

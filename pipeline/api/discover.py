@@ -40,7 +40,7 @@ class CameraStreamView(BaseModel):
     url: str
 
 
-class CameraView(BaseModel):
+class FoundCameraView(BaseModel):
     """A camera that answered; `trouble` is what kept it, or some of its streams, from being read."""
 
     name: str
@@ -56,7 +56,7 @@ class CameraView(BaseModel):
 class CamerasFound(BaseModel):
     """The cameras that answered, by address."""
 
-    items: list[CameraView]
+    items: list[FoundCameraView]
 
 
 @router.post("/discover", response_model=CamerasFound, operation_id="discover")
@@ -72,4 +72,4 @@ async def discover(body: DiscoverBody, caller: Operator, desk: AtDesk) -> Camera
         return bool(policy.permitted([ip_address(host)], None))
 
     cameras = await find_cameras(search, desk.clock, permits)
-    return CamerasFound(items=[CameraView(**asdict(camera)) for camera in cameras])
+    return CamerasFound(items=[FoundCameraView(**asdict(camera)) for camera in cameras])

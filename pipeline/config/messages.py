@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.config.sink_policy import SinkPolicy
 from pipeline.config.values import STRICT
-from pipeline.core.wording import FIELDS, Template
+from pipeline.core.wording import FIELDS, EventTemplate
 from pipeline.errors import ConfigError
 from pipeline.urls import REFERENCE, parse_url
 
@@ -77,12 +77,12 @@ class NotifyConfig(SinkPolicy):
         if not _is_reference(self.url.removeprefix("notify:")):
             raise ConfigError("url holds a secret; expected a reference: notify:${NAME} or notify:${file:PATH}")
         for name, text in (("title", self.title), ("body", self.body)):
-            _named(name, partial(Template, text))
+            _named(name, partial(EventTemplate, text))
 
 
-def topic_template(text: str) -> Template:
+def topic_template(text: str) -> EventTemplate:
     """A topic with fields, `{base}` included. Raises ConfigError."""
-    template = _named("topic", lambda: Template(text, extra=("base",)))
+    template = _named("topic", lambda: EventTemplate(text, extra=("base",)))
     require_topic("topic", template.fill(dict.fromkeys((*FIELDS, "base"), "x")))
     return template
 
@@ -102,7 +102,7 @@ def require_topic(name: str, topic: str) -> str:
     return topic
 
 
-def _named(name: str, build: Callable[[], Template]) -> Template:
+def _named(name: str, build: Callable[[], EventTemplate]) -> EventTemplate:
     try:
         return build()
     except ConfigError as error:

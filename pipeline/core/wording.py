@@ -30,7 +30,7 @@ _HEADLINES = {"watch.opened": "OPEN", "watch.cleared": "cleared"}
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class EventTemplate:
     """A text with fields in braces; `{{` and `}}` are braces. It may name those of FIELDS and `extra` ones."""
 
     text: str

@@ -9,7 +9,7 @@ from pipeline.config.slugs import unique_slug
 from pipeline.config.values import resolve
 from pipeline.errors import ConfigError
 from pipeline.sources.discovery import LISTEN_S, Permits, discover
-from pipeline.sources.onvif import FoundCamera, FoundStream, Login
+from pipeline.sources.onvif import CameraLogin, FoundCamera, FoundStream
 from pipeline.urls import REFERENCE, parse_url
 
 LISTEN_RANGE_S = (0.5, 20.0)
@@ -46,7 +46,7 @@ async def find_cameras(
     """Cameras with their streams, by address. `typed` is a password that a person has just typed. Raises ConfigError
     and SourceUnavailable."""
     password = typed if typed is not None else resolve(search.password) if search.password else None
-    login = Login(search.user or "", password) if password is not None else None
+    login = CameraLogin(search.user or "", password) if password is not None else None
     return _named(await discover(search.hosts, login, clock, listen_s=search.listen_s, permits=permits))
 
 

@@ -16,7 +16,7 @@ import apprise
 import structlog
 
 from pipeline.config.messages import NotifyConfig
-from pipeline.core.wording import Template, values_of
+from pipeline.core.wording import EventTemplate, values_of
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.redact import HIDDEN, remember, scrub
 from pipeline.types import Event
@@ -68,7 +68,7 @@ class NotifySink:
         self._service, self._service_name = _service_of(url)
         if len(url) >= _SHORTEST_PART:
             remember(url)
-        self._title, self._body = Template(config.title), Template(config.body)
+        self._title, self._body = EventTemplate(config.title), EventTemplate(config.body)
         self._picture_of = picture_of if config.picture else no_picture
         self._thread = ThreadPoolExecutor(1, f"notify {name}")
         self._under_way: asyncio.Future[str] | None = None

@@ -19,7 +19,7 @@ import httpx
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.redact import scrub
-from pipeline.sources.onvif import REQUEST_S, FoundCamera, FoundStream, Login, OnvifCamera, by_size, own_service
+from pipeline.sources.onvif import REQUEST_S, CameraLogin, FoundCamera, FoundStream, OnvifCamera, by_size, own_service
 from pipeline.sources.onvif_xml import every, parse_xml, whole_text_of
 from pipeline.urls import parse_url
 
@@ -62,7 +62,7 @@ Permits = Callable[[str], bool]
 
 async def discover(
     hosts: Sequence[str],
-    login: Login | None,
+    login: CameraLogin | None,
     clock: Clock,
     *,
     listen_s: float = LISTEN_S,
@@ -87,7 +87,7 @@ async def discover(
     return sorted(cameras, key=lambda one: one.address)
 
 
-async def _look(one: Answered, login: Login | None, clock: Clock, client: httpx.AsyncClient) -> FoundCamera:
+async def _look(one: Answered, login: CameraLogin | None, clock: Clock, client: httpx.AsyncClient) -> FoundCamera:
     found = FoundCamera(one.name, one.address)
     try:
         async with asyncio.timeout(CAMERA_S):
@@ -117,8 +117,8 @@ async def _answers(hosts: Sequence[str], clock: Clock, listen_s: float, permits:
 
 def _device_service(host: str) -> str | None:
     """The device service that a host names by a port or as a URL; None for a host that is to be probed first."""
-    if host.startswith(("http://", "https://")):
-        return parse_url(host).anonymous.text
+    if host.startswith(("http://", "https://")) and (parts := parse_url(host)).host:
+        return parts.anonymous.text
     match = _HOST.fullmatch(host)
     if match is None and _is_address(host):
         return None
@@ -144,22 +144,22 @@ async def _probe(targets: Sequence[tuple[str, int]], clock: Clock, listen_s: flo
     loop = asyncio.get_running_loop()
     places = [place for host, port in targets for place in await _resolved(host, port)]
     heard = _Heard(str(uuid4()))
-    transports = []
+    transports, sockets = [], dict[int, socket.socket]()
     try:
         for family in {family for family, _ in places}:
-            opened = await loop.create_datagram_endpoint(lambda: heard, sock=_socket(family))
-            transports.append((family, opened[0]))
+            sockets[family] = _socket(family)
+            opened = await loop.create_datagram_endpoint(lambda: heard, sock=sockets[family])
+            transports.append(opened[0])
         sent = 0
         for _ in range(2):  # a datagram may be lost
-            for family, transport in transports:
-                mine = [place for of, place in places if of == family]
-                sent += _send(transport, mine, heard.question)
+            for family, asking in sockets.items():
+                sent += _send(asking, [place for of, place in places if of == family], heard.question)
             await clock.sleep(min(0.3, listen_s / 2))
         if not sent and places:
             raise SourceUnavailable("no probe could be sent: this machine has no network that takes it; name a --host")
         await clock.sleep(max(listen_s - 0.6, 0.0))
     finally:
-        for _, transport in transports:
+        for transport in transports:
             transport.close()
     return heard.answered
 
@@ -180,17 +180,16 @@ def _socket(family: int) -> socket.socket:
     return made
 
 
-def _send(transport: asyncio.DatagramTransport, places: Sequence[tuple[object, ...]], question: bytes) -> int:
+def _send(asking: socket.socket, places: Sequence[tuple[object, ...]], question: bytes) -> int:
     """Send to each place, to the group by every interface there is. How many datagrams went."""
     sent = 0
-    raw = transport.get_extra_info("socket")
     for place in places:
         for index in _interfaces() if place[0] == GROUP else (None,):
             try:
                 if index is not None:
                     by = struct.pack("=4s4sI", socket.inet_aton(GROUP), b"\0" * 4, index)
-                    raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, by)
-                raw.sendto(question, place)
+                    asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, by)
+                asking.sendto(question, place)
             except OSError:
                 continue  # an interface without an address, or that is down
             sent += 1

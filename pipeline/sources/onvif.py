@@ -45,7 +45,7 @@ _REFUSED = frozenset({"NotAuthorized", "FailedAuthentication", "FailedCheck", "I
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class CameraLogin:
     """Who asks a camera. Sent as digests only."""
 
     user: str
@@ -99,7 +99,7 @@ class OnvifCamera:
     login that it refuses: it is not asked again with that.
     """
 
-    def __init__(self, address: str, login: Login | None, clock: Clock, client: httpx.AsyncClient) -> None:
+    def __init__(self, address: str, login: CameraLogin | None, clock: Clock, client: httpx.AsyncClient) -> None:
         self.device = parse_url(address)
         self._login = login
         self._clock = clock
@@ -301,7 +301,7 @@ def _profiles(reply: Tree) -> list[Profile]:
     return found[:MAX_PROFILES]
 
 
-def _security(login: Login, now: datetime) -> str:
+def _security(login: CameraLogin, now: datetime) -> str:
     nonce, created = secrets.token_bytes(16), now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     digest = hashlib.sha1(nonce + created.encode() + login.password.encode(), usedforsecurity=False).digest()
     encoded = [base64.b64encode(one).decode() for one in (digest, nonce)]
@@ -315,7 +315,7 @@ def _security(login: Login, now: datetime) -> str:
     )
 
 
-def _raise_fault(fault: Tree | None, status: int, login: Login | None) -> None:
+def _raise_fault(fault: Tree | None, status: int, login: CameraLogin | None) -> None:
     codes = {(one.text or "").rpartition(":")[2].strip() for one in fault.iter()} if fault is not None else set()
     if codes & _REFUSED:
         raise _refused(login)
@@ -324,7 +324,7 @@ def _raise_fault(fault: Tree | None, status: int, login: Login | None) -> None:
     raise SourceUnavailable(f"it refuses a request with {status}: {words or named or 'without a reason'}")
 
 
-def _refused(login: Login | None) -> SourceRefused:
+def _refused(login: CameraLogin | None) -> SourceRefused:
     if login is None:
         return SourceRefused("it asks for a user name and a password; give --user and --password '${CAMERA_PASSWORD}'")
     return SourceRefused("it refuses the user name or the password")

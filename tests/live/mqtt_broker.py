@@ -3,12 +3,13 @@
 Needs the program `mosquitto` (Debian package of that name); skips the calling test where it is absent, fails it in CI.
 """
 
+import asyncio
 import os
 import shutil
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -133,6 +134,33 @@ def _certificate(subject, issuer, public_key, signer, ca):
         .add_extension(hosts, critical=False)
         .sign(signer, hashes.SHA256())
     )
+
+
+@asynccontextmanager
+async def cable(broker: Broker):
+    """A way to the broker that can be cut: its port, and a function that cuts whatever goes over it now."""
+    writers = []
+
+    async def carry(reader, writer):
+        with suppress(ConnectionError, OSError):
+            while piece := await reader.read(65_536):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def plug(reader, writer):
+        there, back = await asyncio.open_connection("127.0.0.1", broker.port)
+        writers.extend((writer, back))
+        await asyncio.gather(carry(reader, back), carry(there, writer))
+
+    def cut():
+        for writer in writers:
+            writer.transport.abort()
+        writers.clear()
+
+    async with await asyncio.start_server(plug, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], cut
+        cut()
 
 
 class Subscriber:

@@ -17,7 +17,7 @@ from pipeline.sinks.base import AnnouncedWatch
 from pipeline.sinks.cloudevents import decode
 from pipeline.types import Event
 from tests.flow.test_relay import until
-from tests.live.mqtt_broker import Subscriber, passwords, running
+from tests.live.mqtt_broker import Subscriber, cable, passwords, running
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 PASSWORD = "mqtt-hunter2"
@@ -98,15 +98,15 @@ async def test_what_an_event_said_is_newer_than_what_was_announced(broker):
 
 
 async def test_a_service_that_dies_is_offline_by_its_last_will(broker):
-    sink = sink_of(broker)
-    sink.connect()
     with Subscriber(broker) as subscriber:
-        await arrived(subscriber, "plant/status", b"online")
-        sock = sink._client._client.socket()  # the cable
-        sock.shutdown(2)
-        await arrived(subscriber, "plant/status", b"offline")
-        await until(lambda: subscriber.of("plant/status")[-1] == b"online")
-    await sink.close()
+        async with cable(broker) as (port, cut):
+            sink = sink_of(broker, url=f"mqtt://127.0.0.1:{port}/plant")
+            sink.connect()
+            await arrived(subscriber, "plant/status", b"online")
+            cut()
+            await arrived(subscriber, "plant/status", b"offline")
+            await until(lambda: subscriber.of("plant/status")[-1] == b"online")
+            await sink.close()
 
 
 @pytest.mark.parametrize("kill", [True, False])
