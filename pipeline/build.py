@@ -40,7 +40,7 @@ from pipeline.errors import ConfigError
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
 from pipeline.redact import redact_mllm, redact_url, remember
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import PictureOf, Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.kafka_address import parse_kafka_url
@@ -49,7 +49,7 @@ from pipeline.sinks.webhook import WebhookSink
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
 from pipeline.sources.synthetic import SyntheticSource
-from pipeline.types import Event, WatchQuery
+from pipeline.types import WatchQuery
 from pipeline.urls import Url, parse_url
 
 log = structlog.get_logger()
@@ -270,10 +270,6 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
             f"mllm.frames_per_segment is {frames}, but {info.name} takes images only; set it to 1 or leave it out"
         )
     return FitRules(info.grid, frames, config.min_tokens_per_segment, config.max_tokens_per_segment)
-
-
-PictureOf = Callable[[Event], Path | None]
-"""Where the picture of an event lies, if it has one."""
 
 
 def _is_installed(package: str) -> bool:

@@ -1,10 +1,14 @@
 """The contract of a sink."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pipeline.types import Event
+
+PictureOf = Callable[[Event], Path | None]
+"""Where the picture of an event lies, if it has one."""
 
 
 class Sink(Protocol):

@@ -7,7 +7,7 @@ message is shown without any part of the URL.
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ from pipeline.config.messages import NotifyConfig
 from pipeline.core.wording import EventTemplate, values_of
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.redact import HIDDEN, remember, scrub
+from pipeline.sinks.base import PictureOf
 from pipeline.types import Event
 
 log = structlog.get_logger()
@@ -31,9 +32,6 @@ MAX_PICTURE_BYTES = 8 * 2**20
 """A larger picture is not attached."""
 MAX_REASON = 300
 """Characters of what a service says when it refuses."""
-
-PictureOf = Callable[[Event], Path | None]
-"""Where the picture of an event lies, if it has one."""
 
 _SHORTEST_PART = 4
 _PARTS = re.compile(r"[^/:@?&=#,;\s]+")

@@ -206,11 +206,14 @@ class OnvifCamera:
         return tree
 
     async def _post(self, where: Url, content: bytes, wsdl: str, auth: httpx.Auth | None) -> tuple[int, bytes]:
-        headers = {"Content-Type": f'application/soap+xml; charset=utf-8; action="{wsdl}"'}
+        headers = {
+            "Content-Type": f'application/soap+xml; charset=utf-8; action="{wsdl}"',
+            "Accept-Encoding": "identity",
+        }
         size, pieces = 0, []
         try:
             async with self._client.stream("POST", where.text, content=content, headers=headers, auth=auth) as reply:
-                async for piece in reply.aiter_bytes():
+                async for piece in reply.aiter_raw():  # what is packed is not unpacked
                     size += len(piece)
                     if size > MAX_BYTES:
                         raise SourceUnavailable(f"its reply is larger than {MAX_BYTES // 1024} KiB")
