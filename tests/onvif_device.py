@@ -126,7 +126,7 @@ class Device:
 @contextmanager
 def serving(device: Device, answers=None):
     """The device on loopback. `answers(device, probe)` are the datagrams that answer a probe."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(device))
+    server = ThreadingHTTPServer(("", 0), _handler(device))
     server.daemon_threads = True
     device.port = server.server_port
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -171,7 +171,9 @@ def _handler(device: Device):
             if device.digest and action != "GetSystemDateAndTime" and not _is_digest(device, authorization):
                 self._reply(401, b"", {"WWW-Authenticate": 'Digest realm="cam", nonce="abc", algorithm=MD5'})
                 return
-            self._reply(*device.answer(action, body), {})
+            status, content = device.answer(action, body)
+            asked_as = self.headers["Host"].rpartition(":")[0].encode()
+            self._reply(status, content.replace(b"127.0.0.1", asked_as), {})
 
         def _reply(self, status, content, headers):
             self.send_response(status)

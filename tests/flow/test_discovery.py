@@ -57,6 +57,7 @@ async def test_a_probe_finds_the_camera_and_its_own_name(device, hosts):
     found = await discover(hosts, None, SystemClock(), listen_s=1.0, port=device.probe_port)
     assert [one.name for one in found] == ["Front Door"]
     assert found[0].streams[0].role == "main"
+    assert all(parse_url(one.url).host == parse_url(found[0].address).host for one in found[0].streams)
 
 
 @pytest.mark.parametrize("variant", [{"media2": True}, {"services": False}, {"digest": True}])
