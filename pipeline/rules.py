@@ -1,5 +1,5 @@
-"""The rules of a watch beyond its thresholds: durations, repetition, schedules, counts, choices. Each has a default that
-changes nothing."""
+"""The rules of a watch beyond its thresholds: durations, repetition, schedules, counts, choices. Each has a default
+that changes nothing."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -80,8 +80,9 @@ class Rules:
     `hold_s`: it opens once its condition has held for so long; `absent_s`: it is about what has not been seen for so
     long. `max_per_hour`: it opens, changes and is updated at most so often in an hour, None: without limit.
     `update_every_s`: while it is open an event comes so often, 0: none. `emit`: which of its events are sent.
-    `profiles`: it is armed only while one of these is; none: always. `count` makes it about a number, `choice` about one
-    of some values, whose changes are its events. `describe`: the MLLM says in a sentence what is seen when it opens.
+    `profiles`: it is armed only while one of these is; none: always. `count` makes it about a number, `choice`
+    about one of some values, whose changes are its events. `describe`: the MLLM says in a sentence what is seen when it
+    opens.
     """
 
     hold_s: float = 0.0

@@ -6,7 +6,23 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import apply, bench, check, demo, event, init, key, probe, run, serve, sink, status, stream, watch
+from pipeline.cli import (
+    apply,
+    bench,
+    check,
+    demo,
+    event,
+    init,
+    key,
+    probe,
+    profile,
+    run,
+    serve,
+    sink,
+    status,
+    stream,
+    watch,
+)
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Unread, end_unread
 from pipeline.cli.options import EXIT_FAILED, EXIT_REFUSED, REST
 from pipeline.cli.output import notices, shown
@@ -43,6 +59,7 @@ app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command(epilog=status.EXAMPLE)(status.status)
 app.add_typer(stream.app, name="stream")
 app.add_typer(watch.app, name="watch")
+app.add_typer(profile.app, name="profile")
 app.add_typer(event.app, name="event")
 app.add_typer(sink.app, name="sink")
 app.add_typer(key.app, name="key")

@@ -16,6 +16,7 @@ from pipeline.cli.ending import Unread, run_to_end
 from pipeline.cli.options import LogLevel, require_one
 from pipeline.cli.output import Output, notices, set_up, shown
 from pipeline.cli.play import Played, play
+from pipeline.cli.rules import Absent, Choices, CountRule, Hold, RuleSettings, SeverityOf, rule_settings
 from pipeline.cli.screen import Screen
 from pipeline.cli.summary import StreamSummary, report
 from pipeline.clock import SystemClock
@@ -43,7 +44,7 @@ def run(
     source: Annotated[
         str, typer.Argument(help="rtsp(s)://, rtmp://, srt://, http(s)://, FILE, v4l2:DEVICE, synthetic:")
     ],
-    watch: Annotated[list[str] | None, typer.Option(help="A standing yes/no question; may be repeated.")] = None,
+    watch: Annotated[list[str] | None, typer.Option(help="A standing question; may be repeated.")] = None,
     mllm: Annotated[
         str | None,
         typer.Option(help=f"{MLLM_CHOICES}. To be named unless SOURCE is a recording of the demo's yard."),
@@ -58,6 +59,12 @@ def run(
     confirm: Annotated[
         str | None, typer.Option(help="K/N: so many of the last N known answers open or clear a watch.")
     ] = None,
+    hold: Hold = None,
+    absent: Absent = None,
+    count: CountRule = None,
+    choice: Choices = None,
+    severity: SeverityOf = None,
+    rule: RuleSettings = None,
     allocator: Annotated[
         str | None, typer.Option(help="learned (the default with an engine for the MLLM), motion (else) or fixed.")
     ] = None,
@@ -92,6 +99,7 @@ def run(
         mllm=mllm_of(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=named_sinks(sink or [])
     )
     rules = given(open_at=open_at, clear_at=clear_at, confirm=None if confirm is None else _confirm(confirm))
+    rules |= rule_settings(hold, absent, count, choice, severity, rule)
     described = site_of_one(raw, source, name, watch or [], realtime, own, rules) | named
     site = parse_site(described)
     _require_source(source)

@@ -1,10 +1,13 @@
 """`resadapt watch`: the standing questions of a running service."""
 
+import json
 from typing import Annotated, Any
 
 import typer
 
+from pipeline.api.views import spec_schema
 from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote, table
+from pipeline.cli.rules import Absent, Choices, CountRule, Hold, SeverityOf, rule_settings
 from pipeline.config.settings import settings
 from pipeline.errors import ConfigError
 
@@ -18,10 +21,15 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting as 
 
 @app.command(epilog='Example: resadapt watch add "Is a lorry at the dock?" --tag dock --set open_at=0.8')
 def add(
-    question: Annotated[str, typer.Argument(help="What yes or no can answer.")],
+    question: Annotated[str, typer.Argument(help="What yes or no can answer, or a number, or one of some values.")],
     name: Annotated[str | None, typer.Option(help="Slug; by default made from the question.")] = None,
     stream: Streams = None,
     tag: Tags = None,
+    hold: Hold = None,
+    absent: Absent = None,
+    count: CountRule = None,
+    choice: Choices = None,
+    severity: SeverityOf = None,
     set_: Settings = None,
     url: Url = None,
     key: ApiKey = None,
@@ -29,12 +37,19 @@ def add(
 ) -> None:
     """Ask a question of some streams from now on; of all, without --stream and --tag."""
     service = remote(url, key, as_json)
-    body: dict[str, object] = {"question": question} | settings(set_)
+    rules = rule_settings(hold, absent, count, choice, severity, set_)
+    body: dict[str, object] = {"question": question} | dict(rules)
     if name:
         body["slug"] = name
     if selectors := _selectors(stream, tag):
         body["streams"] = selectors
     _show_one(service, service.send("POST", "/v1/watches", body))
+
+
+@app.command(epilog="Example: resadapt watch schema > watch.schema.json")
+def schema() -> None:
+    """The JSON Schema of a watch, for editors: what stands under `watches.SLUG` of a site file, and in the API."""
+    print(json.dumps(spec_schema("watch"), indent=2))  # noqa: T201 - the command's output
 
 
 @app.command("list", epilog="Example: resadapt watch list")

@@ -111,7 +111,7 @@ def judge(
     """All watches of a hop. `states` are by `WatchQuery.key`; `evidence` joins the data of every event.
 
     `queries` are all that stand on the stream: a watch that is open and no longer stands (removed, or its question
-    changed) is cleared, and so is one that is not armed at the hop. Returns the new states (those of watches about which
+    changed) is cleared, and so is one that is not armed at the hop. Returns the new states (those of watches of which
     nothing was decided unchanged) and the events: first of the watches that are gone, then in the order of the queries.
     """
     gone = "watch removed or changed"

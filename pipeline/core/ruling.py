@@ -1,8 +1,8 @@
 """One watch, one answer: what its rules decide, and why. Pure, in stream time.
 
-A closed watch opens on k of the last n known answers, then on its other rules in turn: `hold_s` or `absent_s`, cooldown,
-`max_per_hour`. An open one clears on k of n at the lower threshold. Of a choice the values take the place of open and
-closed. Answers that are unknown decide nothing.
+A closed watch opens on k of the last n known answers, then on its other rules in turn: `hold_s` or `absent_s`,
+`cooldown_s`, `max_per_hour`. An open one clears on k of n at the lower threshold. Of a choice the values take the place
+of open and closed. Answers that are unknown decide nothing.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from pipeline.types import Answer, Json, WatchQuery
 HOUR_S = 3600.0
 
 GAP_S = 10.0
-"""While a duration runs, known answers lie at most so far apart in stream seconds, or three askings: behind a longer gap
-it begins anew, since nobody knows what was meanwhile."""
+"""While a duration runs, known answers lie at most so far apart in stream seconds, or three askings: behind a longer
+gap it begins anew, since nobody knows what was meanwhile."""
 
 RuleName = Literal[
     "unknown",
@@ -52,9 +52,9 @@ class WatchState:
     """The state of a watch on a stream; all seconds are of the stream. `transitions` counts its changes ever;
     `shut_until_s` ends the cooldown.
 
-    `pending_s` is since when it has been confirmed without having lasted long enough, `pending_value` what a choice then
-    becomes; `value` what a choice is. `open_s` is when it opened, `told_s` when its newest event was, `escalated` whether
-    it has been; `sent_s` are the events of the last hour that `max_per_hour` counts.
+    `pending_s` is since when it has been confirmed without having lasted long enough, `pending_value` what a choice
+    then becomes; `value` what a choice is. `open_s` is when it opened, `told_s` when its newest event was, `escalated`
+    whether it has been; `sent_s` are the events of the last hour that `max_per_hour` counts.
     """
 
     is_open: bool = False
@@ -106,7 +106,7 @@ def disarmed(query: WatchQuery, at: datetime) -> RuleName | None:
 
 
 def disarm(state: WatchState, rule: RuleName, at_s: float) -> tuple[WatchState, Ruling]:
-    """The state of a watch that is not armed: shut. What it was about to become is forgotten, what it has sent is not."""
+    """The state of a watch that is not armed: shut. What it was about to become is forgotten, not what it has sent."""
     n = state.transitions + state.is_open
     after = WatchState(transitions=n, shut_until_s=state.shut_until_s, sent_s=state.sent_s)
     return after, Ruling(rule, {}, "watch.cleared" if state.is_open else None, at_s)

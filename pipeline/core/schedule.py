@@ -75,7 +75,7 @@ def parse_window(text: str) -> Window:
     if found is None:
         raise ConfigError(f"{text[:80]!r} is no window; {_EXPECTED}")
     start_min, end_min = (_minute(found[name], text) for name in ("from", "to"))
-    if start_min == end_min or start_min == _DAY_MIN:
+    if start_min in (end_min, _DAY_MIN):
         raise ConfigError(f"{text[:80]!r} has no length; {_EXPECTED}")
     return Window(tuple(sorted(set(_days(found["days"], text)))), start_min, end_min)
 

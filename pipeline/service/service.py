@@ -193,7 +193,7 @@ class Service:
                 return asyncio.gather()
             await self._exchange(site)
             self.site = site
-            self._board.replace(site.streams, site.watches)
+            self._board.replace(site.streams, site.watches, site.armed)
             return self._streams.want(site.streams, retry)
 
     async def finished(self) -> None:

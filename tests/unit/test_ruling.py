@@ -230,7 +230,7 @@ def test_outside_its_schedule_a_watch_is_cleared_and_opens_no_more():
 
 def test_a_watch_whose_profile_is_not_armed_is_cleared_without_an_answer():
     query = watch(Rules(profiles=("night",)))
-    states, (opened,) = judge("", {}, [query], [Answer("car", 0.9, 1.0)], hop(0), AT, {})
+    states, _ = judge("", {}, [query], [Answer("car", 0.9, 1.0)], hop(0), AT, {})
     states, (cleared,) = judge("", states, [replace(query, armed=False)], [], hop(1), AT, {})
     assert cleared.data["reason"] == "none of its profiles is armed"
     assert judge("", states, [replace(query, armed=False)], [], hop(2), AT, {}) == (states, ())
