@@ -1,10 +1,11 @@
-"""Back-test on kept answers: what a watch would have done with other thresholds, durations or schedules. Nobody is asked
-again; the same pure rules judge, and what certainly decides nothing is passed over."""
+"""Back-test on kept answers: what a watch would have done with other thresholds, durations or schedules. Nobody is
+asked again; the same pure rules judge, and what certainly decides nothing is passed over."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +68,7 @@ def read_kept(records: Iterable[StoredAnswers], watch_ids: Sequence[str]) -> dic
     """The kept answers of some watches, by stream and watch, from records in the order of commits. Raises ConfigError
     for more than MOST_HOPS."""
     hops: dict[str, list[tuple[float, float, Mapping[str, Sequence[Json]]]]] = {}
-    count = 0
-    for stored in records:
-        count += 1
+    for count, stored in enumerate(records, 1):
         if count > MOST_HOPS:
             raise ConfigError(f"more than {MOST_HOPS} hops are kept of that time; give a shorter one, or fewer streams")
         record = stored.record
@@ -173,7 +172,7 @@ class _Judging:
 
         on = np.array([armed(minute) for minute in (self._series.at // 60).astype(int).tolist()])
         edges = [0, *(np.flatnonzero(on[1:] != on[:-1]) + 1).tolist(), count]
-        return [(a, b, bool(on[a])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(a, b, bool(on[a])) for a, b in pairwise(edges)]
 
     def _next(self, number: int) -> int:
         """The next hop, from `number` on, that may decide something."""
