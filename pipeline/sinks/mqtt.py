@@ -247,9 +247,12 @@ class MqttSink:
 
 
 async def _listen(client: _Client) -> None:
-    """Return, or raise MqttError, when the connection is lost: nothing is subscribed to."""
-    async for _ in client.messages:
-        pass
+    """Raise MqttError when the connection is lost: nothing is subscribed to, so that nothing arrives."""
+    try:
+        async for _ in client.messages:
+            pass
+    except aiomqtt.MqttError as error:
+        raise aiomqtt.MqttError("the connection was lost") from error
 
 
 def _named(watch: AnnouncedWatch | None) -> AnnouncedWatch | None:
