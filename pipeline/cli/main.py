@@ -8,7 +8,23 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import apply, bench, check, demo, event, init, key, probe, run, serve, sink, status, stream, watch
+from pipeline.cli import (
+    apply,
+    bench,
+    check,
+    demo,
+    discover,
+    event,
+    init,
+    key,
+    probe,
+    run,
+    serve,
+    sink,
+    status,
+    stream,
+    watch,
+)
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Unread, end_unread, unwritten, write_out
 from pipeline.cli.options import EXIT_FAILED, EXIT_REFUSED, REST
 from pipeline.cli.output import notices, shown
@@ -38,6 +54,7 @@ def about(
 app.command(epilog=demo.EXAMPLE)(demo.demo)
 app.command(epilog=run.EXAMPLE, context_settings=REST)(run.run)
 app.command(epilog=probe.EXAMPLE, context_settings=REST)(probe.probe)
+app.command(epilog=discover.EXAMPLE)(discover.discover)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=check.EXAMPLE)(check.check)
 app.command(epilog=init.EXAMPLE)(init.init)

@@ -22,6 +22,7 @@ from pipeline.cli.summary import StreamSummary, report
 from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLM_CHOICES
 from pipeline.config.one_stream import given, named_sinks, site_of_one
+from pipeline.config.sinks import SINK_CHOICES
 from pipeline.config.site import SiteConfig, parse_site, read_yaml
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Rate
@@ -53,7 +54,10 @@ def run(
         str | None, typer.Option(help="Of a server whose model's name does not tell it, such as qwen3_vl.")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file with defaults.")] = None,
-    sink: Annotated[list[str] | None, typer.Option(help="jsonl:PATH, kafka://HOST:PORT/TOPIC or http(s)://...")] = None,
+    sink: Annotated[list[str] | None, typer.Option(help=f"{SINK_CHOICES}; may be repeated.")] = None,
+    sink_secret: Annotated[
+        str | None, typer.Option(help="Signs what goes to webhooks: a reference such as ${HOOK_SECRET}.")
+    ] = None,
     open_at: Annotated[float | None, typer.Option(help="Score, 0 to 1, at which every watch opens.")] = None,
     clear_at: Annotated[float | None, typer.Option(help="Score, 0 to 1, at which every watch clears.")] = None,
     confirm: Annotated[
@@ -89,9 +93,8 @@ def run(
         stall_s=stall_s,
         first_picture_s=first_picture_s,
     )
-    named = given(
-        mllm=mllm_of(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=named_sinks(sink or [])
-    )
+    sinks = named_sinks(sink or [], sink_secret)
+    named = given(mllm=mllm_of(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=sinks)
     rules = given(open_at=open_at, clear_at=clear_at, confirm=None if confirm is None else _confirm(confirm))
     described = site_of_one(raw, source, name, watch or [], realtime, own, rules) | named
     site = parse_site(described)
