@@ -75,6 +75,7 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
         watch.cooldown_s,
         watch.priority,
         watch.every_s,
+        watch.rules(),
     )
 
 

@@ -87,6 +87,7 @@ class Metrics:
         self.engine_hops = histogram("engine_hops", "hops that shared a call of the allocator engine", [], _HOPS)
         self.skipped = counter("hops_skipped", "hops whose questions were not answered", [*stream, "reason"])
         self.answers = counter("answers", "answers by verdict", [*stream, "verdict"])
+        self.descriptions_missing = counter("descriptions_missing", "events that the MLLM did not describe", stream)
         self.relooks = counter("relooks", "answers given after a second look at more pixels", stream)
         self.ladder_step = gauge("ladder_step", "step of the overload ladder, 0 normal to 4 shed", stream)
         self.mllm_tokens = counter("mllm_tokens", "granted, encoded, prefilled and cached, of all streams", ["what"])

@@ -18,6 +18,7 @@ from pipeline.cli import (
     init,
     key,
     probe,
+    profile,
     run,
     serve,
     sink,
@@ -62,6 +63,7 @@ app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command(epilog=status.EXAMPLE)(status.status)
 app.add_typer(stream.app, name="stream")
 app.add_typer(watch.app, name="watch")
+app.add_typer(profile.app, name="profile")
 app.add_typer(event.app, name="event")
 app.add_typer(sink.app, name="sink")
 app.add_typer(key.app, name="key")

@@ -17,6 +17,7 @@ from pipeline.cli.memory import keep_steady
 from pipeline.cli.options import LogLevel, require_one
 from pipeline.cli.output import Output, notices, set_up, shown
 from pipeline.cli.play import Played, play
+from pipeline.cli.rules import Absent, Choices, CountRule, Hold, RuleSettings, SeverityOf, rule_settings
 from pipeline.cli.screen import Screen
 from pipeline.cli.summary import StreamSummary, report
 from pipeline.clock import SystemClock
@@ -45,7 +46,7 @@ def run(
     source: Annotated[
         str, typer.Argument(help="rtsp(s)://, rtmp://, srt://, http(s)://, FILE, v4l2:DEVICE, synthetic:")
     ],
-    watch: Annotated[list[str] | None, typer.Option(help="A standing yes/no question; may be repeated.")] = None,
+    watch: Annotated[list[str] | None, typer.Option(help="A standing question; may be repeated.")] = None,
     mllm: Annotated[
         str | None,
         typer.Option(help=f"{MLLM_CHOICES}. To be named unless SOURCE is a recording of the demo's yard."),
@@ -63,6 +64,12 @@ def run(
     confirm: Annotated[
         str | None, typer.Option(help="K/N: so many of the last N known answers open or clear a watch.")
     ] = None,
+    hold: Hold = None,
+    absent: Absent = None,
+    count: CountRule = None,
+    choice: Choices = None,
+    severity: SeverityOf = None,
+    rule: RuleSettings = None,
     allocator: Annotated[
         str | None, typer.Option(help="learned (the default with an engine for the MLLM), motion (else) or fixed.")
     ] = None,
@@ -96,6 +103,7 @@ def run(
     sinks = named_sinks(sink or [], sink_secret)
     named = given(mllm=mllm_of(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=sinks)
     rules = given(open_at=open_at, clear_at=clear_at, confirm=None if confirm is None else _confirm(confirm))
+    rules |= rule_settings(hold, absent, count, choice, severity, rule)
     described = site_of_one(raw, source, name, watch or [], realtime, own, rules) | named
     site = parse_site(described)
     _require_source(source)

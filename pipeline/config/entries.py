@@ -52,11 +52,15 @@ def parse_untrusted(slug: str, own: Mapping[str, object], site: Mapping[str, obj
 
 
 def parse_watch(slug: str, own: Mapping[str, object]) -> WatchConfig:
-    """A watch; whether the streams that it names are there is left open. Raises ConfigError."""
+    """A watch; whether the streams and the sink that it names are there is left open. Raises ConfigError."""
     streams = own.get("streams")
     named = [text for text in streams if isinstance(text, str)] if isinstance(streams, list | tuple) else []
     present = {text: {"url": "synthetic:"} for text in named if SLUG.fullmatch(text)}
-    return parse_site({"streams": present, "watches": {require_slug(slug): dict(own)}}).watches[slug]
+    escalate = own.get("escalate")
+    sink = escalate.get("sink") if isinstance(escalate, Mapping) else None
+    sinks = {sink: "jsonl:-"} if isinstance(sink, str) and SLUG.fullmatch(sink) else {}
+    watches = {require_slug(slug): dict(own)}
+    return parse_site({"streams": present, "watches": watches, **({"sinks": sinks} if sinks else {})}).watches[slug]
 
 
 def parse_sink(slug: str, own: Mapping[str, object]) -> SinkConfig:

@@ -210,7 +210,7 @@ class Service:
             await self._exchange(site)
             self.site = site
             self._tags.note(site.streams)
-            self._board.replace(site.streams, site.watches)
+            self._board.replace(site.streams, site.watches, site.armed)
             await self._announce(site)
             return self._streams.want(site.streams, retry)
 
