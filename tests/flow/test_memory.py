@@ -1,10 +1,16 @@
-"""Memory that was freed goes back to the system, though something that stays lies between the pieces."""
+"""Memory of pictures: nothing holds one that is no longer needed, and what was freed goes back to the system."""
 
+import gc
 import subprocess
 import sys
+from contextlib import aclosing
 
 import psutil
 import pytest
+from av import VideoFrame
+
+from pipeline.sources.base import Sampler
+from tests.clips import av_source, steady, write
 
 MIXED = """
 import sys
@@ -28,7 +34,7 @@ for _ in range(5):
     made = render()
 print((own.memory_info().rss - before) / made)
 """
-pytestmark = pytest.mark.skipif(not psutil.LINUX, reason="heaps are those of glibc here")
+glibc = pytest.mark.skipif(not psutil.LINUX, reason="heaps are those of glibc here")
 
 
 def kept(how):
@@ -37,9 +43,31 @@ def kept(how):
     return float(done.stdout)
 
 
+@glibc
 def test_freed_pictures_leave_no_holes():
     assert kept("steady") < 0.1 < kept("plain")
 
 
+@glibc
 def test_a_model_that_computes_in_this_process_keeps_its_heaps():
     assert kept("embedded") > 0.1
+
+
+def decoded_frames():
+    return sum(isinstance(one, VideoFrame) for one in gc.get_objects())
+
+
+async def test_a_picture_goes_with_the_last_who_holds_it(tmp_path):
+    source = av_source(str(write(tmp_path / "clip.mp4", steady(4.0))), name="clip")
+    gc.collect()
+    before = decoded_frames()
+    gc.disable()
+    try:
+        async with aclosing(source.frames(Sampler(10))) as frames:
+            seen = [frame.picture.render(48, 64).size async for frame in frames]
+        await source.close()
+        assert len(seen) > 20
+        del frames
+        assert decoded_frames() - before <= 2, "the decoder and its thread may hold the newest"
+    finally:
+        gc.enable()
