@@ -13,7 +13,9 @@ from pydantic.dataclasses import dataclass
 from pipeline.config.api import ApiConfig, KeepConfig
 from pipeline.config.faults import explain, fault_of, key_names
 from pipeline.config.loader import SiteLoader
+from pipeline.config.messages import MqttConfig, NotifyConfig
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
+from pipeline.config.sink_policy import FilterConfig
 from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
 from pipeline.config.values import STRICT, Count, NotNegative, Positive, Selector, Share, Slug
 from pipeline.config.watch_rules import RulesConfig, check_sink
@@ -243,6 +245,13 @@ def _check(site: SiteConfig) -> None:
         _at(f"watches.{slug}.question", partial(clean_question, watch.question))
         _at(f"watches.{slug}", watch.rules)
         _at(f"watches.{slug}", partial(check_sink, watch, site.sinks))
+    for slug, sink in site.sinks.items():
+        _check_filter(f"sinks.{slug}.filter", sink.filter, site)
+        if isinstance(sink, MqttConfig | NotifyConfig):
+            try:
+                sink.require_sound()
+            except ConfigError as error:
+                raise ConfigError(f"sinks.{slug}.{error}") from error
     for slug, stream in site.streams.items():
         burst, least = stream.budget.burst_tokens, 2 * site.mllm.min_tokens_per_segment
         if burst < least:
@@ -253,6 +262,16 @@ def _check(site: SiteConfig) -> None:
         _at(f"streams.{slug}", stream.hop_rules)
         _at(f"streams.{slug}", stream.context_rules)
         _at(f"streams.{slug}", stream.address_policy)
+
+
+def _check_filter(where: str, wanted: FilterConfig, site: SiteConfig) -> None:
+    named = {name for name in wanted.streams if not name.startswith("tag:")}
+    for key, unknown, known in (
+        ("streams", named - set(site.streams), sorted(site.streams)),
+        ("watches", set(wanted.watches) - set(site.watches), sorted(site.watches)),
+    ):
+        if unknown:
+            raise ConfigError(f"{where}.{key} names {sorted(unknown)}; the {key} are {known}")
 
 
 def _at(where: str, build: Callable[[], object]) -> None:

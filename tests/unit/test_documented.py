@@ -76,6 +76,7 @@ def test_the_example_and_its_alternatives_are_accepted_and_hold_the_defaults(sit
     )
     bare = parse_site({})
     assert (parsed.engine, parsed.store, parsed.metrics) == (bare.engine, bare.store, bare.metrics)
+    assert (parsed.keep, parsed.api) == (bare.keep, bare.api)
     assert (parsed.gpu_budget, parsed.drain_s) == (bare.gpu_budget, bare.drain_s)
 
 
@@ -85,7 +86,7 @@ def own(mllm: MLLMConfig) -> dict[str, object]:
 
 def test_every_key_of_the_example_has_a_comment():
     keys = [line for line in EXAMPLE.splitlines() if re.match(r"(#: )?\s*[a-z_]+:", line)]
-    slugs = {"gate:", "dock:", "helmet:", "plant:", "pager:", "queue:"}
+    slugs = {"gate:", "dock:", "helmet:", "plant:", "pager:", "home:", "team:", "queue:"}
     assert [line for line in keys if "#" not in line.removeprefix(ALTERNATIVE) and line.strip() not in slugs] == [
         "#: mllm:"
     ] * 2
