@@ -41,6 +41,7 @@ def event_data(
         "captured_at": last.captured_at.isoformat(),
         "clock": last.clock,
         "rule": ruling.as_json(),
+        "severity": rules.severity,
     }
     if answer is not None:
         marked = {"relooked": answer.relooked, "warming": answer.warming}
@@ -48,8 +49,6 @@ def event_data(
         data |= {name: True for name, holds in marked.items() if holds}
         if answer.value is not None:
             data["value"] = answer.value
-    if rules.severity != "info":
-        data["severity"] = rules.severity
     if rules.escalate and (before.escalated or state.escalated):  # what was escalated is cleared to the same people
         data |= {"severity": rules.escalate.severity, "escalated": True}
         data |= {"sink": rules.escalate.sink} if rules.escalate.sink else {}

@@ -86,7 +86,7 @@ DOORS = {
     "fastapi": {"pipeline.api"},
     "uvicorn": {"pipeline.api"},
     "argon2": {"pipeline.registry"},
-    "PIL": {"pipeline.api.live"},
+    "PIL": {"pipeline.api.live", "pipeline.lab.backtest"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service", "pipeline.api.system"},
     "yaml": {"pipeline.config"},
     "typer": {"pipeline.cli", "pipeline.lab.cli"},

@@ -245,10 +245,10 @@ def test_who_got_an_escalation_gets_its_end():
             (event.type.removeprefix("watch."), event.data.get("severity"), event.data.get("sink")) for event in more
         ]
     assert events == [
-        ("opened", None, None),
+        ("opened", "info", None),
         ("updated", "critical", "pager"),
         ("cleared", "critical", "pager"),
-        ("opened", None, None),
+        ("opened", "info", None),
     ]
 
 
