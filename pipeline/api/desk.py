@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import Request
 
-from pipeline.api.admission import Admission, allow_entry, sees
+from pipeline.api.admission import Admission, allow_entry, sees, zones_of
 from pipeline.api.auth import Caller
 from pipeline.api.problems import Problem
 from pipeline.api.views import VIEWS, EntryView, entry_fields, sink_fields
@@ -130,7 +130,7 @@ class DeskView:
         if entry.kind == "stream":
             more["status"] = self.status(entry)
         elif entry.kind == "watch":
-            more["streams"], more["fault"] = self._standing(entry), fault
+            more["streams"], more["fault"] = self._standing(entry), fault or self._zone_fault(entry)
         else:
             more |= sink_fields(self._service.sink_counts.get(entry.slug), fault)
         return VIEWS[entry.kind](**entry_fields(entry), **more)
@@ -147,6 +147,13 @@ class DeskView:
     def _fault(self, entry: RegistryEntry) -> str | None:
         return self._desk.reconciler.faults.get((entry.kind, entry.slug))
 
+    def _zone_fault(self, entry: RegistryEntry) -> str | None:
+        """Why a watch about a zone is asked nowhere, if that is so."""
+        watch = self._service.site.watches.get(entry.slug)
+        if watch is None or watch.zone is None or any(watch.zone in zones_of(one) for one in self.entries("stream")):
+            return None
+        return f"no stream has a zone {watch.zone!r}; draw it under `zones` of the stream that it is about"
+
     def _standing(self, entry: RegistryEntry) -> dict[str, WatchStanding]:
         watch = self._service.site.watches.get(entry.slug)
         if watch is None or watch.paused:
@@ -155,7 +162,7 @@ class DeskView:
         return {
             stream.slug: self.status(stream).watches.get(entry.slug) or WatchStanding(False)
             for stream in self.entries("stream")
-            if selects(selectors, stream.slug, stream.tags)
+            if selects(selectors, stream.slug, stream.tags) and (watch.zone is None or watch.zone in zones_of(stream))
         }
 
 

@@ -15,6 +15,7 @@ from pipeline.sources.policy import AddressPolicy
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
+_ANYWHERE = ((0, 0), (1, 0), (1, 1))
 _SHARED = ("defaults", "mllm")
 
 
@@ -51,10 +52,12 @@ def parse_untrusted(slug: str, own: Mapping[str, object], site: Mapping[str, obj
 
 
 def parse_watch(slug: str, own: Mapping[str, object]) -> WatchConfig:
-    """A watch; whether the streams that it names are there is left open. Raises ConfigError."""
+    """A watch; whether the streams that it names are there, and its zone on them, is left open. Raises ConfigError."""
     streams = own.get("streams")
     named = [text for text in streams if isinstance(text, str)] if isinstance(streams, list | tuple) else []
-    present = {text: {"url": "synthetic:"} for text in named if SLUG.fullmatch(text)}
+    zone = own.get("zone")
+    zones = {zone: _ANYWHERE} if isinstance(zone, str) and SLUG.fullmatch(zone) else {}
+    present = {text: {"url": "synthetic:", "zones": zones} for text in named if SLUG.fullmatch(text)}
     return parse_site({"streams": present, "watches": {require_slug(slug): dict(own)}}).watches[slug]
 
 

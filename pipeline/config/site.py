@@ -20,9 +20,10 @@ from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
 from pipeline.core.relook import PictureRing
+from pipeline.core.selectors import selects
 from pipeline.errors import ConfigError
-from pipeline.sources.settings import SourceConfig
-from pipeline.types import WatchQuery
+from pipeline.sources.settings import Regions, SourceConfig
+from pipeline.types import WatchQuery, Zone
 
 _HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), WatchQuery("", "")
 
@@ -87,22 +88,25 @@ class Defaults(StreamPolicy):
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamConfig(StreamPolicy):
     """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
-    `display_name` and `site` are for people; one that is `paused` is not looked at."""
+    `zones` are parts of its picture that watches may be about; `display_name` and `site` are for people; one that is `paused` is not looked at."""
 
     url: str = field(kw_only=True)
     display_name: Title = ""
     site: Title = ""
     tags: tuple[Slug, ...] = ()
+    zones: Regions = field(default_factory=dict)
     paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class WatchConfig:
-    """One standing question. `streams` are slugs or `tag:TAG`, empty for all; one that is `paused` is not asked; the
+    """One standing question. `streams` are slugs or `tag:TAG`, empty for all; with a `zone` it stands on those of them
+    that have a zone of that name, and is about that part of the picture; one that is `paused` is not asked; the
     rest is explained in `types.WatchQuery`."""
 
     question: str
     streams: tuple[Selector, ...] = ()
+    zone: Slug | None = None
     open_at: Share = _WATCH.open_at
     clear_at: Share = _WATCH.clear_at
     confirm: tuple[Count, Annotated[int, Field(ge=1, le=1000)]] = _WATCH.confirm
@@ -238,6 +242,8 @@ def _check(site: SiteConfig) -> None:
         if watch.confirm[0] > watch.confirm[1]:
             raise ConfigError(f"watches.{slug}.confirm is {watch.confirm}; expected [k, n] with k of at most n")
         _at(f"watches.{slug}.question", partial(clean_question, watch.question))
+        if watch.zone is not None:
+            _check_zone(site, slug, watch, watch.zone)
     for slug, stream in site.streams.items():
         burst, least = stream.budget.burst_tokens, 2 * site.mllm.min_tokens_per_segment
         if burst < least:
@@ -248,6 +254,21 @@ def _check(site: SiteConfig) -> None:
         _at(f"streams.{slug}", stream.hop_rules)
         _at(f"streams.{slug}", stream.context_rules)
         _at(f"streams.{slug}", stream.address_policy)
+
+
+def _check_zone(site: SiteConfig, slug: str, watch: WatchConfig, name: str) -> None:
+    longest = Zone(name, ((0.99, 0.99), (1.0, 0.99), (1.0, 1.0)))
+    _at(f"watches.{slug}.question", partial(clean_question, f"{longest.words} {watch.question}"))
+    selectors = frozenset(watch.streams)
+    selected = {one: stream for one, stream in site.streams.items() if selects(selectors, one, stream.tags)}
+    lacking = sorted(one for one in selected if one in watch.streams and name not in selected[one].zones)
+    if lacking or (selected and not any(name in stream.zones for stream in selected.values())):
+        where = lacking or sorted(selected)
+        known = sorted({zone for one in where for zone in selected[one].zones})
+        raise ConfigError(
+            f"watches.{slug}.zone is {name!r}, which is no zone of {', '.join(where[:10])}; expected"
+            f" {', '.join(known) or 'one that is drawn under `zones` of the stream'}"
+        )
 
 
 def _at(where: str, build: Callable[[], object]) -> None:

@@ -75,9 +75,11 @@ def transition_data(
 ) -> dict[str, Json]:
     """The data of a transition's event. `state` is the one after it; seconds are stream time."""
     last = hop.frames[-1]
+    zone: dict[str, Json] = {} if query.zone is None else {"zone": query.zone.name}
     marked = {"relooked": answer.relooked, "warming": answer.warming}
     return {
         "question": query.question,
+        **zone,
         "revision": query.revision,
         "n": state.transitions,
         "onset_s" if transition.kind == "watch.opened" else "cleared_s": transition.since_s,

@@ -83,14 +83,14 @@ def distinct(queries: Sequence[WatchQuery]) -> tuple[WatchQuery, ...]:
     """One of the queries for each question that they ask, in order."""
     found: dict[str, WatchQuery] = {}
     for query in queries:
-        found.setdefault(clean_question(query.question), query)
+        found.setdefault(clean_question(query.asked), query)
     return tuple(found.values())
 
 
 def spread(queries: Sequence[WatchQuery], asked: Sequence[WatchQuery], answers: Sequence[Answer]) -> tuple[Answer, ...]:
     """An answer for each of `queries`, from the answers to those that `distinct` left of them."""
-    by_question = {clean_question(query.question): answer for query, answer in zip(asked, answers, strict=True)}
-    return tuple(replace(by_question[clean_question(query.question)], watch_id=query.id) for query in queries)
+    by_question = {clean_question(query.asked): answer for query, answer in zip(asked, answers, strict=True)}
+    return tuple(replace(by_question[clean_question(query.asked)], watch_id=query.id) for query in queries)
 
 
 def doubtful(queries: Sequence[WatchQuery], answers: Sequence[Answer]) -> tuple[WatchQuery, ...]:

@@ -134,7 +134,7 @@ class OpenAIMLLM:
         aside: Sequence[Segment] = (),
     ) -> Answers:
         assert self._abilities is not None, "ask before start"
-        lines = [question_line(query.question) for query in queries]
+        lines = [question_line(query.asked) for query in queries]
         if not lines:
             return Answers()
         ways = [self._abilities.dialect.scored(sample) for sample in range(self._abilities.dialect.draws)]

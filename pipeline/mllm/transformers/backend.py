@@ -96,7 +96,7 @@ class TransformersMLLM:
         limit: int | None = None,
         aside: Sequence[Segment] = (),
     ) -> Answers:
-        questions = [suffix(query.question, self.info.family).text for query in queries]
+        questions = [suffix(query.asked, self.info.family).text for query in queries]
         turn = Turn(context, tuple(aside), limit)
         odds, usage = await self._turns.take(turn, lambda: self._answer(turn, questions))
         answers = [read_answer(query.id, *pair) for query, pair in zip(queries, odds, strict=True)]

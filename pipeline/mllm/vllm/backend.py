@@ -118,7 +118,7 @@ class VllmMLLM:
         reading = self._ready()
         if not queries:
             return Answers()
-        replies, cost = await self._do(reading.work(context, [query.question for query in queries], aside), limit)
+        replies, cost = await self._do(reading.work(context, [query.asked for query in queries], aside), limit)
         answers = (reading.answer(query.id, reply.shares) for query, reply in zip(queries, replies, strict=True))
         return Answers(tuple(answers), cost)
 
