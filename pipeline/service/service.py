@@ -39,9 +39,10 @@ from pipeline.service.opening import check_sinks, open_store, patiently, start_m
 from pipeline.service.removed import clear_removed, clear_stopped
 from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
+from pipeline.service.vitals import VitalSigns, vitals_of
 from pipeline.sinks.base import Sink
 from pipeline.types import Event
-from pipeline.waiting import first, stop
+from pipeline.waiting import first, stop, supervise
 
 log = structlog.get_logger()
 
@@ -95,6 +96,7 @@ class Service:
         self._beat_at_s = clock.monotonic_s()
         self._outbox: Outbox | None = None
         self._relay: Relay | None = None
+        self._vitals: VitalSigns | None = None
 
     @property
     def attachments(self) -> dict[str, Attachment]:
@@ -120,6 +122,11 @@ class Service:
     def allocator(self) -> str:
         """Name of the allocator that serves all streams."""
         return self._allocator.name
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What is wrong with the service itself for long now."""
+        return self._vitals.on if self._vitals else ()
 
     def sink(self, name: str) -> Sink | None:
         """A sink that is served, by its name."""
@@ -242,6 +249,13 @@ class Service:
             paused = {slug for slug, stream in site.streams.items() if stream.paused}
             await clear_removed(self._store, outbox, self._clock, kept=site.streams, paused=paused)
         await self.begin_reconciling(site)
+        if self._insist:
+            self._vitals = VitalSigns(
+                lambda: vitals_of(self.supervisors, self.sink_counts), lambda: self.site.service.rules(),
+                self._store, outbox, self._clock, self.metrics,
+            )  # fmt: skip
+            looking = asyncio.create_task(supervise("vitals", self._vitals.run, self._clock, passing=FATAL), name="vitals")
+            opened.push_async_callback(stop, [looking])
 
     async def _exchange(self, site: SiteConfig) -> None:
         """Exchange what all streams share where it differs: all of it is made before anything changes."""
