@@ -100,7 +100,9 @@ class Zone:
     @property
     def words(self) -> str:
         """The zone in words, to be said before a question."""
-        spans = [(math.floor(100 * min(values)), math.ceil(100 * max(values))) for values in zip(*self.polygon)]
+        spans = [
+            (math.floor(100 * min(values)), math.ceil(100 * max(values))) for values in zip(*self.polygon, strict=True)
+        ]
         (left, right), (top, bottom) = spans
         return (
             f'Only about the zone "{self.name}", which is the part of the picture from {left}% to {right}% of its width'

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fastapi import Request
@@ -19,6 +20,7 @@ from pipeline.service.reconciler import Reconciler
 from pipeline.service.status import StreamStatus, WatchStanding, stream_status
 from pipeline.types import Json
 
+_NOT_ASKED_YET = WatchStanding(False)
 _TRIES = 5
 """How often an edit that names no revision is made again when somebody was faster."""
 
@@ -150,7 +152,7 @@ class DeskView:
     def _zone_fault(self, entry: RegistryEntry) -> str | None:
         """Why a watch about a zone is asked nowhere, if that is so."""
         watch = self._service.site.watches.get(entry.slug)
-        if watch is None or watch.zone is None or any(watch.zone in zones_of(one) for one in self.entries("stream")):
+        if watch is None or watch.zone is None or any(watch.zone in zones for _, _, zones, _ in self._places):
             return None
         return f"no stream has a zone {watch.zone!r}; draw it under `zones` of the stream that it is about"
 
@@ -160,10 +162,16 @@ class DeskView:
             return {}
         selectors = frozenset(watch.streams)
         return {
-            stream.slug: self.status(stream).watches.get(entry.slug) or WatchStanding(False)
-            for stream in self.entries("stream")
-            if selects(selectors, stream.slug, stream.tags) and (watch.zone is None or watch.zone in zones_of(stream))
+            slug: watches.get(entry.slug, _NOT_ASKED_YET)
+            for slug, tags, zones, watches in self._places
+            if selects(selectors, slug, tags) and (watch.zone is None or watch.zone in zones)
         }
+
+    @cached_property
+    def _places(self) -> list[tuple[str, frozenset[str], frozenset[str], Mapping[str, WatchStanding]]]:
+        """Where watches may stand: each stream's slug, tags and zones, and how its watches stand."""
+        streams = self.entries("stream")
+        return [(one.slug, one.tags, zones_of(one), self.status(one).watches) for one in streams]
 
 
 def merged(spec: Mapping[str, Json], patch: Mapping[str, Json]) -> dict[str, Json]:

@@ -28,7 +28,8 @@ Operator = Annotated[Caller, Depends(allowed("operator"))]
 
 
 class ServiceOverview(BaseModel):
-    """One screen: what runs, and how. `alarms` are what is wrong with the service itself for long, `notice` is what an operator should know now."""
+    """One screen: what runs, and how. `alarms` are what is wrong with the service itself for long, `notice` is
+    what an operator should know now."""
 
     version: str
     mllm: str

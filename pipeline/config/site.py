@@ -55,9 +55,9 @@ class ReconnectConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class HealthConfig:
-    """After how many seconds of stream an alarm about it is raised, 0 for never: the same pictures (`frozen_s`), nothing
-    to see (`blind_s`), another view (`moved_s`), a watch answered with nothing but unknown (`unknown_s`). It ends after
-    `clear_s` without it; a new view that lasts `settle_s` is taken for the camera's own."""
+    """After how many seconds of stream an alarm about it is raised, 0 for never: the same pictures (`frozen_s`),
+    nothing to see (`blind_s`), another view (`moved_s`), a watch answered with nothing but unknown (`unknown_s`). It
+    ends after `clear_s` without it; a new view that lasts `settle_s` is taken for the camera's own."""
 
     frozen_s: NotNegative = _HEALTH.frozen_s
     blind_s: NotNegative = _HEALTH.blind_s
@@ -68,9 +68,7 @@ class HealthConfig:
 
     def rules(self) -> HealthRules:
         """As the judge of health takes them."""
-        return HealthRules(
-            self.frozen_s, self.blind_s, self.moved_s, self.unknown_s, self.clear_s, self.settle_s
-        )
+        return HealthRules(self.frozen_s, self.blind_s, self.moved_s, self.unknown_s, self.clear_s, self.settle_s)
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -128,7 +126,8 @@ class Defaults(StreamPolicy):
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamConfig(StreamPolicy):
     """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
-    `zones` are parts of its picture that watches may be about; `display_name` and `site` are for people; one that is `paused` is not looked at."""
+    `zones` are parts of its picture that watches may be about; `display_name` and `site` are for people; one that is
+    `paused` is not looked at."""
 
     url: str = field(kw_only=True)
     display_name: Title = ""

@@ -1,8 +1,8 @@
 """Whether a stream is well: alarms that are raised when something is wrong for long, and end when it is right again.
 
 Pure functions of values. An alarm changes only after evidence against its present state has held without a break for
-some seconds, of stream time where it is about a stream; what cannot be judged changes nothing. Its state is durable with
-the decision that it came from, so that a restart neither repeats an alarm nor forgets one.
+some seconds, of stream time where it is about a stream; what cannot be judged changes nothing. Its state is durable
+with the decision that it came from, so that a restart neither repeats an alarm nor forgets one.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -144,8 +144,8 @@ def judge_health(
 ) -> tuple[HealthState, tuple[Finding, ...]]:
     """One hop of a span of stream seconds: what was seen (None: it was not looked at) and answered.
 
-    `checkup.of` stands for everything that makes pictures comparable: with another one, alarms about pictures end and its view
-    is learned anew.
+    `checkup.of` stands for everything that makes pictures comparable: with another one, alarms about pictures end and
+    its view is learned anew.
     """
     at_s, rules, of = span_s[1], checkup.rules, checkup.of
     found: list[Finding] = []
@@ -225,10 +225,10 @@ def _why_blind(look: Look, likeness: Likeness | None) -> str:
             return "its picture is white: overexposed or dazzled"
         if look.contrast < FLAT:
             return "its picture is all of one colour: covered"
-    if likeness and likeness.blurred is not None and look.contrast >= 2 * FLAT:
-        if likeness.blurred >= _BLURRED and likeness.layout >= _SAME_LAYOUT:
-            return "its picture is blurred: out of focus, or the lens is dirty"
-    return ""
+    if likeness is None or likeness.blurred is None or look.contrast < 2 * FLAT:
+        return ""
+    blurred = likeness.blurred >= _BLURRED and likeness.layout >= _SAME_LAYOUT
+    return "its picture is blurred: out of focus, or the lens is dirty" if blurred else ""
 
 
 def _follow(state: HealthState, look: Look, likeness: Likeness | None, blind: bool) -> tuple[HealthState, bool]:

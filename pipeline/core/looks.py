@@ -80,15 +80,20 @@ def look_at(frame: Frame, masks: Masks = ()) -> Look:
     edges = _pooled(slopes, _CELLS)
     top = max(float(np.quantile(edges, 0.98)), 1e-3)
     shades = np.minimum(np.round(_SHADES * np.sqrt(edges / top)), _SHADES)
-    fine = _pooled(np.maximum(np.abs(_laplacian(luma)) / max(contrast, 1.0) - 0.1, 0), _BLOCKS)
+    slight = np.abs(_laplacian(luma))
+    grain = 3 * float(np.median(slight[::3, ::3]))  # noise, which darkness makes more of
+    floors = 0.1 * contrast, max(grain, 0.1 * contrast)
+    fine = [_pooled(np.maximum(slight - floor, 0) / max(contrast, 1.0), _BLOCKS) for floor in floors]
     if masks:  # the edge of a mask is no part of the view
         beside = covered(masks, *_BLOCKS)
-        fine[beside] = 0
+        for one in fine:
+            one[beside] = 0
         shades[beside.repeat(_PER_BLOCK, axis=0).repeat(_PER_BLOCK, axis=1)] = 0
     layout = _pooled(luma, _LAYOUT)
     spread = max(float(np.ptp(layout)), 1e-3)
     shaded = np.round(_SHADES * (layout - layout.min()) / spread)
-    parts = (_packed(shades), np.minimum(np.round(255 * fine), 255).astype(np.uint8).ravel(), _packed(shaded))
+    detail = np.minimum(np.round(255 * np.stack(fine)), 255).astype(np.uint8).ravel()
+    parts = (_packed(shades), detail, _packed(shaded))
     return Look(
         picture=hashlib.blake2b(rgb.tobytes(), digest_size=6).hexdigest(),
         dark=float(np.mean(shown < DARK)),
@@ -105,8 +110,8 @@ def compare(before: str, after: str) -> Likeness:
     textured = deviations >= TEXTURED
     products = ((edges - edges.mean(axis=1)[:, None]) * (edges_now - edges_now.mean(axis=1)[:, None])).mean(axis=1)
     alike = products / np.maximum(deviations * deviations_now, 1e-6) >= LIKE
-    fine = detail >= LEAST_DETAIL
-    softer = detail_now < SOFTER * detail
+    fine = (detail >= LEAST_DETAIL).all(axis=0)
+    softer = (detail_now < SOFTER * detail).all(axis=0)
     shade = layout.std() * layout_now.std()
     even = float(np.mean((layout - layout.mean()) * (layout_now - layout_now.mean())))
     return Likeness(
@@ -142,13 +147,13 @@ def _packed(shades: Floats) -> NDArray[np.uint8]:
 
 
 def _unpacked(view: str) -> tuple[Floats, Floats, Floats]:
-    """Edges `[28, 16]` and detail `[28]` of its blocks, and its layout `[112]`."""
+    """Edges `[28, 16]` and detail `[2, 28]` of its blocks, with its noise and without, and its layout `[112]`."""
     content = np.frombuffer(base64.b64decode(view), np.uint8)
     edge_bytes, blocks = _CELLS[0] * _CELLS[1] // 2, _BLOCKS[0] * _BLOCKS[1]
     edges = _shades(content[:edge_bytes]).reshape(_BLOCKS[0], _PER_BLOCK, _BLOCKS[1], _PER_BLOCK)
     by_block = edges.transpose(0, 2, 1, 3).reshape(blocks, -1)
-    detail = content[edge_bytes : edge_bytes + blocks].astype(np.float32)
-    return by_block, detail, _shades(content[edge_bytes + blocks :])
+    detail = content[edge_bytes : edge_bytes + 2 * blocks].astype(np.float32).reshape(2, blocks)
+    return by_block, detail, _shades(content[edge_bytes + 2 * blocks :])
 
 
 def _shades(content: NDArray[np.uint8]) -> Floats:

@@ -107,7 +107,9 @@ class StreamState:
             events.append(replace(event, watch_id=finding.watch_id))
         return state, tuple(events)
 
-    def well(self, stream_id: str, at: datetime, stream_s: float, reason: str) -> tuple["StreamState", tuple[Event, ...]]:
+    def well(
+        self, stream_id: str, at: datetime, stream_s: float, reason: str
+    ) -> tuple["StreamState", tuple[Event, ...]]:
         """The state without alarms about a stream that nobody looks at any more, and the events of their ends."""
         health, findings = end_alarms(self.health, stream_s, reason, self.health.on)
         return replace(self, health=HealthState(of=health.of)).found(stream_id, findings, at, stream_s)
@@ -128,7 +130,8 @@ _STATE = TypeAdapter(StreamState)
 @dataclass(slots=True)
 class StreamRun:
     """One stream under way, from `began_s` stream seconds on; the loop is the only writer. `ring` keeps the pictures
-    for a second look, `answers` are the newest of the watches that stand; without a `checkup` nobody judges its health."""
+    for a second look, `answers` are the newest of the watches that stand; without a `checkup` nobody judges its
+    health."""
 
     stream_id: str
     hop_rules: HopRules

@@ -1,4 +1,4 @@
-"""Whether the service itself is well: its sinks, its load, and a sign of life now and then. Pure functions of values."""
+"""Whether the service itself is well: its sinks, its load, a sign of life now and then. Pure functions of values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -112,7 +112,11 @@ def _load(
     below = [step for step in vitals.steps.values() if step]
     pressed = bool(below) and len(below) >= rules.degraded_share * len(vitals.steps)
     state, before, after = _step(state, "overload", pressed, at_s, seconds, rules.degraded_s)
-    about: dict[str, Json] = {"degraded": len(below), "streams": len(vitals.steps), "worst": STEPS[max(below, default=0)]}
+    about: dict[str, Json] = {
+        "degraded": len(below),
+        "streams": len(vitals.steps),
+        "worst": STEPS[max(below, default=0)],
+    }
     if after.on and not before.on:
         reason = f"{len(below)} of {len(vitals.steps)} streams give up something for want of time"
         return state, [Finding("service.degraded", about | {"reason": reason, "onset_s": round(after.since_s, 3)})]

@@ -24,6 +24,7 @@ from pipeline.config.mllm import MLLMConfig
 from pipeline.config.site import BudgetConfig, SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Ledger, Rate
+from pipeline.core.vitals import ServiceRules, Vitals
 from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay, SinkCounts
 from pipeline.delivery.store import Store
@@ -250,12 +251,13 @@ class Service:
             await clear_removed(self._store, outbox, self._clock, kept=site.streams, paused=paused)
         await self.begin_reconciling(site)
         if self._insist:
-            self._vitals = VitalSigns(
-                lambda: vitals_of(self.supervisors, self.sink_counts), lambda: self.site.service.rules(),
-                self._store, outbox, self._clock, self.metrics,
-            )  # fmt: skip
-            looking = asyncio.create_task(supervise("vitals", self._vitals.run, self._clock, passing=FATAL), name="vitals")
+            self._vitals = signs = VitalSigns(self._look, self._store, outbox, self._clock, self.metrics)
+            looking = asyncio.create_task(supervise("vitals", signs.run, self._clock, passing=FATAL), name="vitals")
             opened.push_async_callback(stop, [looking])
+
+    def _look(self) -> tuple[Vitals, ServiceRules]:
+        """How the service is, and when that is a trouble."""
+        return vitals_of(self.supervisors, self.sink_counts), self.site.service.rules()
 
     async def _exchange(self, site: SiteConfig) -> None:
         """Exchange what all streams share where it differs: all of it is made before anything changes."""

@@ -30,8 +30,8 @@ class WatchStanding:
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
     """A stream: its state since when (UTC) and why, stream seconds decided, seconds behind the camera, vision tokens
-    granted and spent, the step of the overload ladder, what of its pictures is wrong for long (frozen, blind, moved), and
-    its watches by slug."""
+    granted and spent, the step of the overload ladder, what is wrong with its pictures for long (frozen, blind, moved),
+    and its watches by slug."""
 
     state: State
     since: datetime | None = None

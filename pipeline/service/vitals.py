@@ -23,12 +23,11 @@ TICK_S = 1.0
 
 
 class VitalSigns:
-    """Judges what `look` returns by the rules that stand then. `on` are the alarms that are on now."""
+    """Judges what `look` returns, by the rules that it returns too. `on` are the alarms that are on now."""
 
     def __init__(
         self,
-        look: Callable[[], Vitals],
-        rules: Callable[[], ServiceRules],
+        look: Callable[[], tuple[Vitals, ServiceRules]],
         store: Store,
         outbox: Committer,
         clock: Clock,
@@ -36,7 +35,6 @@ class VitalSigns:
     ) -> None:
         self.on: tuple[str, ...] = ()
         self._look = look
-        self._rules = rules
         self._store = store
         self._outbox = outbox
         self._clock = clock
@@ -55,7 +53,7 @@ class VitalSigns:
             await self._clock.sleep(TICK_S)
             now_s = self._clock.monotonic_s()
             at_s, seconds, seen_s = before_s + now_s - began_s, now_s - seen_s, now_s
-            state, findings = judge_vitals(state, self._look(), self._rules(), at_s, seconds)
+            state, findings = judge_vitals(state, *self._look(), at_s, seconds)
             events = []
             for finding in findings:
                 state, event = state.event(finding, self._clock.now())

@@ -64,8 +64,8 @@ class AvPicture:
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """Scaled by area averaging in one pass, and then turned: uint8 `[height, width, 3]`, RGB.
 
-        Of an interlaced frame one field is scaled: what moves has one place in it, and no combs. The thumbnail, at which
-        several look, is made once.
+        Of an interlaced frame one field is scaled: what moves has one place in it, and no combs. The thumbnail, at
+        which several look, is made once.
         """
         if (height, width) != THUMBNAIL:
             return self._rendered(height, width)
