@@ -1,6 +1,6 @@
 """What the registry, its API and the answers it keeps cost: 200 streams and 20 watches.
 
-    python -m tests.bench.bench_registry [--streams 200] [--watches 20] [--edits 40] [--hops 2000] [--listeners 100]
+    python -m tests.bench.bench_registry [--streams 200] [--watches 20] [--edits 40] [--hops 2000]
 
 A service with that many paused streams is listed, edited and reconciled over HTTP; the time from an edit to what runs
 is that of one watch more on the board. Then as many decisions are committed with and without the record of their
@@ -9,8 +9,8 @@ Times are milliseconds.
 
 `--listeners` clients listen to the answers of eight live streams for `--listen-s` seconds: `hops_lost` is how many of
 the hops that were decided between the first and the last that a client got it did not get, of all clients together.
-`--attach` times a camera (RTSP, H.264) is attached by the API to a service whose yard's MLLM is warm: the time until its
-first answer is in the history. Without an RTSP server on this machine that part is left out, saying so.
+`--attach` times a camera (RTSP) is attached by the API to a service whose MLLM, the yard's, is warm: the time until its
+first answer is in the history. Without an RTSP server on this machine that is left out, saying so.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import httpx
 
 from pipeline.clock import SystemClock
 from pipeline.core.outcome import Decision, HopRecord
@@ -72,11 +74,13 @@ async def listened(folder: Path, listeners: int, seconds: float) -> tuple[int, i
         heard: list[list[int]] = [[] for _ in range(listeners)]
 
         async def listen(place: int) -> None:
-            async with service.client.stream("GET", "/v1/answers/stream", timeout=None) as answers:
+            async with client.stream("GET", "/v1/answers/stream") as answers:
                 async for line in answers.aiter_lines():
                     if line.startswith("id: "):
                         heard[place].append(int(line[4:]))
 
+        limits = httpx.Limits(max_connections=None)
+        client = httpx.AsyncClient(base_url=service.client.base_url, limits=limits, timeout=None)
         tasks = [asyncio.create_task(listen(place)) for place in range(listeners)]
         while not all(heard):
             await asyncio.sleep(0.1)
@@ -87,6 +91,7 @@ async def listened(folder: Path, listeners: int, seconds: float) -> tuple[int, i
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await client.aclose()
         upto = [[seq for seq in got if seq <= decided[-1]] for got in heard]
         behind = sum(1 for got in upto for seq in decided if seq > got[-1])
         return len(decided), behind + sum(hops_lost(got, decided) for got in upto)
