@@ -71,7 +71,7 @@ def test_what_is_switched_off_is_never_said():
 
 @given(st.lists(st.sampled_from([WELL, AWAY, LATE, Vitals()]), max_size=200), st.integers(0, 200))
 def test_alarms_and_their_ends_take_turns_and_a_restart_between_repeats_none(script, cut):
-    state, found = run(script)
+    _, found = run(script)
     for raised, ended in (("sink.failing", "sink.recovered"), ("service.degraded", "service.restored")):
         kinds = [kind for _, kind, _ in found if kind in (raised, ended)]
         assert kinds == [raised, ended] * (len(kinds) // 2) + [raised] * (len(kinds) % 2)
