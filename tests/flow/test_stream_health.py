@@ -22,24 +22,15 @@ from tests.api import LIVE, running
 from tests.flow.test_loop import CAR, build
 from tests.flow.test_service import until
 from tests.services import require
+from tests.unit.test_health import noisy, scene
 
 CHECKUP = Checkup(HealthRules(frozen_s=12, blind_s=8, moved_s=12, unknown_s=10, clear_s=4))
-BLACK = np.zeros((64, 112, 3), np.uint8)
-
-
-def scene(seed):
-    random = np.random.default_rng(seed)
-    return np.kron(random.integers(20, 230, (8, 14, 1)), np.ones((8, 8, 3))).astype(np.float32)
-
-
-def filmed(second, seed=1):
-    noise = np.random.default_rng(second).normal(0, 3, (64, 112, 1))
-    return np.clip(scene(seed) + noise, 0, 255).astype(np.uint8)
+BLACK = np.zeros((128, 224, 3), np.uint8)
 
 
 def script(seconds):
     """Well until 30 s, black until 60 s, another view until 90 s."""
-    shown = {0: filmed, 1: lambda n: BLACK, 2: lambda n: filmed(n, 5)}
+    shown = {0: lambda n: noisy(scene(1), n), 1: lambda n: BLACK, 2: lambda n: noisy(scene(5), n)}
     return [frame_at(n / 2, ArrayPicture(shown[n // 60](n))) for n in range(2 * seconds[0], 2 * seconds[1])]
 
 
@@ -76,7 +67,7 @@ async def test_without_a_checkup_nobody_looks():
 
 async def test_a_black_camera_is_named_in_status_and_well_again_when_it_is_removed(tmp_path, unused_tcp_port):
     clip = tmp_path / "black.avi"
-    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 4, (112, 64))
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 4, (224, 128))
     for _ in range(160):
         writer.write(BLACK)
     writer.release()
