@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.clock import SystemClock
-from pipeline.core.context import Context, ContextRules
 from pipeline.core.health import Checkup, HealthRules
-from pipeline.core.hops import HopRules
-from pipeline.core.state import StreamRun, StreamState
+from pipeline.core.state import StreamState
 from pipeline.loop import watch_stream
 from pipeline.sources.av import AvSource
 from pipeline.sources.synthetic import ArrayPicture
@@ -168,8 +166,8 @@ async def test_real_recordings_raise_no_alarm(name):
     folder = os.environ.get("TEST_CLIPS", "")
     clip = Path(folder) / f"{name}.mp4"
     require(bool(folder) and clip.exists(), f"TEST_CLIPS names no folder with {clip.name}")
-    run = StreamRun(name, HopRules(), Context.empty(name, ContextRules()), checkup=Checkup())
-    _, runtime = build()
+    run, runtime = build()
+    run = replace(run, checkup=Checkup())
     await watch_stream(run, AvSource(str(clip), name=name, clock=SystemClock()), runtime)
     assert run.decided_s > 10
     assert [event.type for event in runtime.outbox.events] == []
