@@ -83,7 +83,7 @@ def look_at(frame: Frame, masks: Masks = ()) -> Look:
     slight = np.abs(_laplacian(luma))
     grain = 3 * float(np.median(slight[::3, ::3]))  # noise, which darkness makes more of
     floors = 0.1 * contrast, max(grain, 0.1 * contrast)
-    fine = [_pooled(np.maximum(slight - floor, 0) / max(contrast, 1.0), _BLOCKS) for floor in floors]
+    fine = [_pooled(_above(slight, floor) / np.float32(max(contrast, 1.0)), _BLOCKS) for floor in floors]
     if masks:  # the edge of a mask is no part of the view
         beside = covered(masks, *_BLOCKS)
         for one in fine:
@@ -110,8 +110,8 @@ def compare(before: str, after: str) -> Likeness:
     textured = deviations >= TEXTURED
     products = ((edges - edges.mean(axis=1)[:, None]) * (edges_now - edges_now.mean(axis=1)[:, None])).mean(axis=1)
     alike = products / np.maximum(deviations * deviations_now, 1e-6) >= LIKE
-    fine = (detail >= LEAST_DETAIL).all(axis=0)
-    softer = (detail_now < SOFTER * detail).all(axis=0)
+    fine = np.asarray((detail >= LEAST_DETAIL).all(axis=0), np.bool_)
+    softer = np.asarray((detail_now < SOFTER * detail).all(axis=0), np.bool_)
     shade = layout.std() * layout_now.std()
     even = float(np.mean((layout - layout.mean()) * (layout_now - layout_now.mean())))
     return Likeness(
@@ -131,7 +131,12 @@ def _pooled(values: Floats, cells: tuple[int, int]) -> Floats:
     """Means over a grid of cells."""
     rows, columns = cells
     height, width = values.shape
-    return values.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3))
+    return np.asarray(values.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3)), np.float32)
+
+
+def _above(values: Floats, floor: float) -> Floats:
+    """By how much values exceed a floor."""
+    return np.asarray(np.maximum(values - floor, 0), np.float32)
 
 
 def _laplacian(luma: Floats) -> Floats:
@@ -143,7 +148,7 @@ def _laplacian(luma: Floats) -> Floats:
 def _packed(shades: Floats) -> NDArray[np.uint8]:
     """Two shades to a byte."""
     pairs = shades.astype(np.uint8).reshape(-1, 2)
-    return pairs[:, 0] << 4 | pairs[:, 1]
+    return np.asarray(pairs[:, 0] << 4 | pairs[:, 1], np.uint8)
 
 
 def _unpacked(view: str) -> tuple[Floats, Floats, Floats]:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import numpy as np
 from av import VideoFormat, VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
@@ -48,7 +49,7 @@ def blacked_out(
         tall = wide = _MIXED_PX
     black = _black(frame.format.name, frame.height, frame.width, int(frame.color_range))
     for plane, about, content in zip(frame.planes, layout, black, strict=True):
-        target = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        target = np.frombuffer(_bytes_of(plane), np.uint8).reshape(-1, plane.line_size)
         cells = hidden.repeat(tall // about.down, axis=0).repeat(wide // about.across * about.pixel_bytes, axis=1)
         rows, columns = (min(sizes) for sizes in zip(target.shape, content.shape, cells.shape, strict=True))
         np.copyto(target[:rows, :columns], content[:rows, :columns], where=cells[:rows, :columns])
@@ -74,7 +75,12 @@ def _grown(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(cells, 1)
     rows, columns = cells.shape
     around = [padded[down : down + rows, across : across + columns] for down in range(3) for across in range(3)]
-    return np.logical_or.reduce(around)
+    return np.asarray(np.logical_or.reduce(around), np.bool_)
+
+
+def _bytes_of(plane: VideoPlane) -> memoryview:
+    """A plane as the buffer that it is, which its stub does not say."""
+    return cast("memoryview", plane)
 
 
 def _is_plain(frame: VideoFrame) -> bool:
@@ -118,4 +124,6 @@ def _black(name: str, height: int, width: int, color_range: int) -> tuple[NDArra
     frame = dark.reformat(
         width=width, height=height, format=name, dst_color_range=color_range or None, interpolation=Interpolation.POINT
     )
-    return tuple(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size).copy() for plane in frame.planes)
+    return tuple(
+        np.frombuffer(_bytes_of(plane), np.uint8).reshape(-1, plane.line_size).copy() for plane in frame.planes
+    )
