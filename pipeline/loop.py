@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -27,9 +28,11 @@ from pipeline.clock import Clock
 from pipeline.core.budget import Ledger
 from pipeline.core.context import Context, Room
 from pipeline.core.describing import DESCRIBE_S, MOST_TOKENS, SCHEMA, described, question_of, sentence_in, with_texts
+from pipeline.core.health import judge_health
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
+from pipeline.core.looks import Look, look_at
 from pipeline.core.outcome import Decision, HopRecord, HopReply, Outcome
 from pipeline.core.questions import distinct, doubtful, due, spread
 from pipeline.core.relook import closer
@@ -115,7 +118,8 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
             outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native)
             run.ladder, stepped = climb(run, outcome, source)
-            decision, state, counts = decide(run, queries, outcome, stepped, runtime)
+            look = await examine(run, hop)
+            decision, state, counts = decide(run, queries, outcome, stepped, look, runtime)
             decision = await describe(run, queries, decision, runtime)
             await runtime.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
@@ -245,8 +249,39 @@ def climb(run: StreamRun, outcome: Outcome, source: Source) -> tuple[Ladder, str
     return ladder, "stream.degraded" if ladder.step > run.ladder.step else "stream.restored"
 
 
+async def examine(run: StreamRun, hop: Hop) -> Look | None:
+    """A look at the hop's newest picture, now and then."""
+    if run.checkup is None or not run.checkup.is_due(run.state.health, hop.end_s):
+        return None
+    return await asyncio.to_thread(look_at, hop.frames[-1], run.checkup.masks)
+
+
+def check_up(
+    run: StreamRun,
+    state: StreamState,
+    queries: Sequence[WatchQuery],
+    outcome: Outcome,
+    look: Look | None,
+    now: datetime,
+) -> tuple[StreamState, tuple[Event, ...]]:
+    """Judge the stream's health. Returns the state with it and the events of what has changed."""
+    if run.checkup is None:
+        return state, ()
+    hop, answers = outcome.hop, outcome.reply.answers.answers
+    span_s = hop.start_s, hop.end_s
+    health, findings = judge_health(state.health, look, queries, answers, run.checkup, span_s)
+    for one in findings:
+        log.warning(one.kind, stream=hop.stream_id, watch=one.watch_id, **one.data)
+    return replace(state, health=health).found(hop.stream_id, findings, now, hop.end_s)
+
+
 def decide(
-    run: StreamRun, queries: Sequence[WatchQuery], outcome: Outcome, stepped: str | None, runtime: Runtime
+    run: StreamRun,
+    queries: Sequence[WatchQuery],
+    outcome: Outcome,
+    stepped: str | None,
+    look: Look | None,
+    runtime: Runtime,
 ) -> tuple[Decision, StreamState, Counts]:
     """Judge the answers. The decision holds the state after it, which counts once the decision is durable."""
     hop, reply = outcome.hop, outcome.reply
@@ -266,6 +301,8 @@ def decide(
         state, event = state.stream_event(hop.stream_id, stepped, runtime.clock.now(), data)
         events = (*events, event)
         log.warning(stepped, stream=hop.stream_id, step=run.ladder.step, name=run.ladder.name)
+    state, ails = check_up(run, state, queries, outcome, look, runtime.clock.now())
+    events = (*events, *ails)
     counts = run.counts.add(
         hops=1,
         frames=len(hop.frames),

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from pipeline.core.health import WHATS
 from pipeline.core.judge import standing
 from pipeline.core.outcome import HopReply, Outcome
 from pipeline.core.state import StreamRun
@@ -52,6 +53,7 @@ class Metrics:
             return noted(made, labels)
 
         self.stream_up = gauge("stream_up", "1 while the stream gives frames", stream)
+        self.alarms = gauge("stream_alarm", "1 while it is frozen, blind or moved", [*stream, "what"])
         self.losses = counter("stream_losses", "times it was lost, however often tried since", [*stream, "type"])
         self.attempts_failed = counter("stream_attempts_failed", "connections that broke or were refused", stream)
         self.crashes = counter("stream_crashes", "unforeseen failures after which the stream was restarted", stream)
@@ -98,6 +100,7 @@ class Metrics:
         self.watch_open = gauge("watch_open", "1 while the watch is open", [*stream, "watch"])
         self.events = counter("events", "events decided; of the stream itself: no watch", ["type", *stream, "watch"])
         self.commit_retries = gauge("commit_retries", "commits tried again because the store could not take them", [])
+        self.service_alarms = gauge("service_alarms", "what is wrong with the service itself for long now", [])
         self.event_conflicts = gauge("event_conflicts", "events dropped because another one had their id", [])
         self.task_crashes = gauge("task_crashes", "unforeseen ends of background work, which began again", ["task"])
         self.sink_pending = gauge("sink_pending", "events waiting for a sink", ["sink"])
@@ -139,6 +142,9 @@ class Metrics:
             (self.hwaccel_fallbacks, decoded.hwaccel_fallbacks),
         ):
             level.labels(stream).set(value)
+        if run.checkup is not None:
+            for what in WHATS:
+                self.alarms.labels(stream, what).set(what in run.state.health.on)
         if outcome.reanchored:
             self.context_reanchors.labels(stream, outcome.reanchored).inc()
         self.hop_seconds.labels(stream).observe(seconds)

@@ -1,6 +1,7 @@
 """The nouns: frozen values that travel through the loop. Every number names its unit."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -92,13 +93,35 @@ def _segment(stream_id: str, pts_s: tuple[float, ...], pixels: Pixels, tokens: i
 
 
 @dataclass(frozen=True, slots=True)
+class Zone:
+    """A part of a picture that a watch is about: its name, and its corners in order, x from the left and y from the
+    top, in shares of the picture."""
+
+    name: str
+    polygon: tuple[tuple[float, float], ...]
+
+    @property
+    def words(self) -> str:
+        """The zone in words, to be said before a question."""
+        spans = [
+            (math.floor(100 * min(values)), math.ceil(100 * max(values))) for values in zip(*self.polygon, strict=True)
+        ]
+        (left, right), (top, bottom) = spans
+        return (
+            f'Only about the zone "{self.name}", which is the part of the picture from {left}% to {right}% of its width'
+            f" and from {top}% to {bottom}% of its height:"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class WatchQuery:
     """A standing question on a stream, and when its answer counts.
 
     `open_at` and `clear_at` are scores (0 to 1): the watch opens when `confirm[0]` of the last `confirm[1]` known
     answers reach `open_at`, clears when as many fall to `clear_at`, and stays shut for `cooldown_s` stream seconds
     after it cleared. It is asked every `every_s` stream seconds, at every hop if that is 0. Larger `priority` is asked
-    first, and under load given up last. `rules` are its other rules; `armed` is False while none of its profiles is.
+    first, and under load given up last. `rules` are its other rules; `armed` is False while none of its profiles
+    is. With a `zone` it is about that part of the picture.
     """
 
     id: str
@@ -111,6 +134,12 @@ class WatchQuery:
     every_s: float = 0.0
     rules: Rules = PLAIN
     armed: bool = True
+    zone: Zone | None = None
+
+    @property
+    def asked(self) -> str:
+        """The question as it is put to an MLLM: with its zone, if it has one."""
+        return self.question if self.zone is None else f"{self.zone.words} {self.question}"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -123,6 +152,7 @@ class WatchQuery:
         text = repr((self.question, self.open_at, self.clear_at, self.confirm, self.cooldown_s))
         if meaning := self.rules.meaning:
             text += repr(meaning)
+        text += "" if self.zone is None else repr(self.zone)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     @property

@@ -8,10 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.fit import Allocation, FitRules, fit
+from pipeline.sources.regions import covered
 from pipeline.types import Frame, Hop, WatchQuery
 
 Thumbnail = NDArray[np.uint8]
 """Luma, uint8 `[height, width]`."""
+
+Zones = tuple[tuple[tuple[float, float], ...], ...]
+"""Polygons in shares of the picture; none: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class MotionRules:
 
 
 class MotionAllocator:
-    """Change against the last kept frame of the stream. Remembers one thumbnail per stream."""
+    """Change against the last kept frame of the stream: in the zones, where all its watches are about zones. Remembers
+    one thumbnail per stream."""
 
     name = "motion"
 
@@ -44,7 +49,7 @@ class MotionAllocator:
         self._kept: dict[str, tuple[float, Thumbnail]] = {}
 
     async def allocate(self, hop: Hop, queries: Sequence[WatchQuery], grant: int) -> Allocation:
-        scales, seen = await asyncio.to_thread(self._look, hop)
+        scales, seen = await asyncio.to_thread(self._look, hop, focus(queries))
         allocation = fit([frame.size for frame in hop.frames], scales, grant, self._rules)
         if allocation.segments:
             # What fit dropped for want of tokens was never shown: the next hop is compared with what was.
@@ -57,23 +62,23 @@ class MotionAllocator:
     async def close(self) -> None:
         return
 
-    def _look(self, hop: Hop) -> tuple[list[float], list[tuple[float, Thumbnail]]]:
+    def _look(self, hop: Hop, zones: Zones) -> tuple[list[float], list[tuple[float, Thumbnail]]]:
         last = self._kept.get(hop.stream_id)
         scales: list[float] = []
         seen: list[tuple[float, Thumbnail]] = []
         for frame in hop.frames:
             now = (frame.pts_s, thumbnail(frame, self._motion.thumbnail_px))
-            scale = self._scale(last, now)
+            scale = self._scale(last, now, zones)
             scales.append(scale)
             seen.append(now)
             last = now if scale else last
         return scales, seen
 
-    def _scale(self, last: tuple[float, Thumbnail] | None, now: tuple[float, Thumbnail]) -> float:
+    def _scale(self, last: tuple[float, Thumbnail] | None, now: tuple[float, Thumbnail], zones: Zones) -> float:
         rules = self._motion
         if last is None or last[1].shape != now[1].shape or now[0] - last[0] >= rules.refresh_s:
             return 1.0
-        changed = changed_share(last[1], now[1], rules.threshold)
+        changed = changed_share(last[1], now[1], rules.threshold, zones)
         if changed < rules.still:
             return 0.0
         return float(max(rules.least_scale, min(1.0, (changed / rules.moving) ** 0.5)))
@@ -110,7 +115,15 @@ def blurred(picture: Thumbnail) -> Thumbnail:
     return np.asarray((both + 128) >> 8, np.uint8)
 
 
-def changed_share(before: Thumbnail, after: Thumbnail, threshold: int) -> float:
-    """Share (0 to 1) of the pixels that differ by more than `threshold` once the median difference is taken out."""
+def focus(queries: Sequence[WatchQuery]) -> Zones:
+    """The zones that all of a stream's watches are about; none if one of them is about the whole picture."""
+    zones = [query.zone.polygon for query in queries if query.zone is not None]
+    return tuple(dict.fromkeys(zones)) if len(zones) == len(queries) else ()
+
+
+def changed_share(before: Thumbnail, after: Thumbnail, threshold: int, zones: Zones = ()) -> float:
+    """Share (0 to 1) of the pixels that differ by more than `threshold` once the median difference is taken out: of
+    those in the zones, if there are any."""
     difference = after.astype(np.int16) - before.astype(np.int16)
-    return float(np.mean(np.abs(difference - np.median(difference)) > threshold))
+    changed = np.abs(difference - np.median(difference)) > threshold
+    return float(np.mean(changed[covered(zones, *changed.shape)] if zones else changed))

@@ -15,7 +15,7 @@ from pipeline.build import build_source
 from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
 from pipeline.config.entries import api_policy, named_streams, parse_sink, parse_untrusted, parse_watch, require_slug
-from pipeline.config.site import parse_site
+from pipeline.config.site import WatchConfig, parse_site
 from pipeline.core.selectors import TAG, selects
 from pipeline.errors import ConfigError
 from pipeline.registry.entry import Kind, RegistryEntry, Spec
@@ -46,8 +46,8 @@ class Admission:
         if kind == "stream":
             self.admit_stream(slug, spec)
         elif kind == "watch":
-            known = set(snapshot.of("stream"))
-            if strangers := named_streams(parse_watch(slug, spec)) - known:
+            known, watch = set(snapshot.of("stream")), parse_watch(slug, spec)
+            if strangers := named_streams(watch) - known:
                 raise Problem(
                     422,
                     "not accepted",
@@ -55,6 +55,8 @@ class Admission:
                     f" tag:TAG; attached: {', '.join(sorted(known)[:20]) or 'none'}",
                     "streams",
                 )
+            if watch.zone is not None:
+                require_zone(watch, watch.zone, snapshot)
         else:
             wanted = parse_sink(slug, spec).filter
             streams = {name for name in wanted.streams if not name.startswith(TAG)}
@@ -144,6 +146,29 @@ class Admission:
                 " public or private one, or one that api.allow_addresses names",
                 "url",
             )
+
+
+def require_zone(watch: WatchConfig, zone: str, snapshot: Snapshot) -> None:
+    """Raise Problem where a stream that a watch names lacks its zone, or none of its streams has it."""
+    selectors, named = frozenset(watch.streams), named_streams(watch)
+    streams = [one for one in snapshot.of("stream").values() if selects(selectors, one.slug, one.tags)]
+    lacking = [one for one in streams if zone not in zones_of(one)]
+    if len(lacking) < len(streams):
+        lacking = [one for one in lacking if one.slug in named]
+    if lacking or not streams:
+        known = sorted({name for one in lacking for name in zones_of(one)})
+        where = ", ".join(one.slug for one in lacking[:10]) or "any stream that it stands on"
+        detail = (
+            f"zone: {zone!r} is no zone of {where}; expected"
+            f" {', '.join(known) or 'one that is drawn under `zones` of the stream'}"
+        )
+        raise Problem(422, "not accepted", detail, "zone")
+
+
+def zones_of(stream: RegistryEntry) -> frozenset[str]:
+    """The names of a stream's zones."""
+    zones = stream.spec.get("zones")
+    return frozenset(zones) if isinstance(zones, Mapping) else frozenset()
 
 
 def _require_known(kind: Kind, where: str, named: set[str], snapshot: Snapshot) -> None:

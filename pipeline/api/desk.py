@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fastapi import Request
 
-from pipeline.api.admission import Admission, allow_entry, sees
+from pipeline.api.admission import Admission, allow_entry, sees, zones_of
 from pipeline.api.auth import Caller
 from pipeline.api.problems import Problem
 from pipeline.api.views import VIEWS, EntryView, entry_fields, sink_fields
@@ -19,6 +20,7 @@ from pipeline.service.reconciler import Reconciler
 from pipeline.service.status import StreamStatus, WatchStanding, stream_status
 from pipeline.types import Json
 
+_NOT_ASKED_YET = WatchStanding(False)
 _TRIES = 5
 """How often an edit that names no revision is made again when somebody was faster."""
 
@@ -130,7 +132,7 @@ class DeskView:
         if entry.kind == "stream":
             more["status"] = self.status(entry)
         elif entry.kind == "watch":
-            more["streams"], more["fault"] = self._standing(entry), fault
+            more["streams"], more["fault"] = self._standing(entry), fault or self._zone_fault(entry)
         else:
             more |= sink_fields(self._service.sink_counts.get(entry.slug), fault)
         return VIEWS[entry.kind](**entry_fields(entry), **more)
@@ -147,16 +149,29 @@ class DeskView:
     def _fault(self, entry: RegistryEntry) -> str | None:
         return self._desk.reconciler.faults.get((entry.kind, entry.slug))
 
+    def _zone_fault(self, entry: RegistryEntry) -> str | None:
+        """Why a watch about a zone is asked nowhere, if that is so."""
+        watch = self._service.site.watches.get(entry.slug)
+        if watch is None or watch.zone is None or any(watch.zone in zones for _, _, zones, _ in self._places):
+            return None
+        return f"no stream has a zone {watch.zone!r}; draw it under `zones` of the stream that it is about"
+
     def _standing(self, entry: RegistryEntry) -> dict[str, WatchStanding]:
         watch = self._service.site.watches.get(entry.slug)
         if watch is None or watch.paused:
             return {}
         selectors = frozenset(watch.streams)
         return {
-            stream.slug: self.status(stream).watches.get(entry.slug) or WatchStanding(False)
-            for stream in self.entries("stream")
-            if selects(selectors, stream.slug, stream.tags)
+            slug: watches.get(entry.slug, _NOT_ASKED_YET)
+            for slug, tags, zones, watches in self._places
+            if selects(selectors, slug, tags) and (watch.zone is None or watch.zone in zones)
         }
+
+    @cached_property
+    def _places(self) -> list[tuple[str, frozenset[str], frozenset[str], Mapping[str, WatchStanding]]]:
+        """Where watches may stand: each stream's slug, tags and zones, and how its watches stand."""
+        streams = self.entries("stream")
+        return [(one.slug, one.tags, zones_of(one), self.status(one).watches) for one in streams]
 
 
 def merged(spec: Mapping[str, Json], patch: Mapping[str, Json]) -> dict[str, Json]:

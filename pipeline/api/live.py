@@ -6,12 +6,14 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any
+from weakref import ref
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from allocator_engine.resize import Picture
 from pipeline.api.auth import Caller, allowed
 from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Body, Viewer
@@ -56,18 +58,18 @@ class JpegCache:
     """JPEGs of the newest frames, each made once whoever looks."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[tuple[str, int, bool], tuple[int, asyncio.Future[bytes]]] = OrderedDict()
+        self._made: OrderedDict[tuple[str, int, bool], tuple[ref[Picture], asyncio.Future[bytes]]] = OrderedDict()
 
     async def jpeg(self, stream: str, frame: Frame, width: int, text: str) -> bytes:
         """The picture of a frame, at most `width` px wide, with a line of text if there is one."""
         key = stream, width, bool(text)
-        seq, making = self._made.pop(key, (-1, None))
-        if making is None or seq != frame.seq:
-            making = asyncio.ensure_future(asyncio.to_thread(encode, frame, width, text))
-        self._made[key] = frame.seq, making
+        known = self._made.pop(key, None)
+        if known is None or known[0]() is not frame.picture:
+            known = ref(frame.picture), asyncio.ensure_future(asyncio.to_thread(encode, frame, width, text))
+        self._made[key] = known
         while len(self._made) > MOST_PICTURES:
             self._made.popitem(last=False)
-        return await asyncio.shield(making)
+        return await asyncio.shield(known[1])
 
 
 @router.post("/{slug}/probe", response_model=ProbeView, operation_id="probe_stream")

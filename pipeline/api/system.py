@@ -29,7 +29,8 @@ Send = Annotated[bool, Query(description="Also deliver one event of the type sin
 
 
 class ServiceOverview(BaseModel):
-    """One screen: what runs, and how. `notice` is what an operator should know now."""
+    """One screen: what runs, and how. `alarms` are what is wrong with the service itself for long, `notice` is
+    what an operator should know now."""
 
     version: str
     mllm: str
@@ -38,6 +39,7 @@ class ServiceOverview(BaseModel):
     edits: int
     applied: int
     events_pending: int
+    alarms: list[str]
     auth: bool
     notice: str | None
     streams: list[StreamView]
@@ -145,6 +147,7 @@ def status(request: Request, caller: Viewer, desk: AtDesk) -> Response:
         edits=look.snapshot.generation,
         applied=reconciler.applied,
         events_pending=sum(counts.pending for counts in reconciler.service.sink_counts.values()),
+        alarms=list(reconciler.service.alarms),
         auth=not gate.is_open(),
         notice=OPEN_NOTICE if gate.is_open() else None,
         streams=views("stream"),

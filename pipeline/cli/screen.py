@@ -18,6 +18,7 @@ from pipeline.types import Event
 REFRESH_S = 0.25
 _COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "mllm.meaningless": "yellow"}
 _COLOURS |= dict.fromkeys(("stream.lost", "stream.damaged", "stream.restamped", "stream.misshapen"), "yellow")
+_COLOURS |= dict.fromkeys(("stream.frozen", "stream.blind", "stream.moved", "watch.unknown"), "yellow")
 _COLUMNS = (
     ScreenColumn("stream"),
     ScreenColumn("state", 9, text=True),

@@ -20,6 +20,8 @@ def status(url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None
     console.print(head, markup=False, highlight=False)
     if found["notice"]:
         console.print(f"[yellow]{found['notice']}[/]", highlight=False)
+    if found["alarms"]:
+        console.print(f"wrong for long: {', '.join(found['alarms'])}", style="yellow", markup=False, highlight=False)
     table(stream.COLUMNS, [stream.row(item) for item in found["streams"]])
     table(watch.COLUMNS, [watch.row(item) for item in found["watches"]])
     sinks = [(one["slug"], one["pending"], one["published"], one["last_error"]) for one in found["sinks"]]

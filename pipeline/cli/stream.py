@@ -142,7 +142,8 @@ def row(item: dict[str, Any]) -> tuple[object, ...]:
     lag = "-" if status["lag_s"] is None else f"{status['lag_s']:.1f} s"
     spent = f"{status['spent']}/{status['granted']}"
     tags = ",".join(item["spec"].get("tags", []))
-    return item["slug"], status["state"], since, lag, spent, status["step_name"], tags, status["reason"]
+    state = ", ".join([status["state"], *status["alarms"]])
+    return item["slug"], state, since, lag, spent, status["step_name"], tags, status["reason"]
 
 
 def _show_one(service: Remote, item: dict[str, Any]) -> None:

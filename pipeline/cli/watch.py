@@ -127,7 +127,8 @@ def row(item: dict[str, Any]) -> tuple[object, ...]:
     is_open = [slug for slug, one in streams.items() if one["is_open"]]
     scores = [f"{slug} {one['score']:.2f}" for slug, one in streams.items() if one["score"] is not None]
     where = ", ".join(item["spec"].get("streams", [])) or "all"
-    trouble = item["fault"] or ("paused" if item["spec"].get("paused") else "")
+    unknown = ", ".join(slug for slug, one in streams.items() if one["unknown"])
+    trouble = item["fault"] or ("paused" if item["spec"].get("paused") else "") or (unknown and f"unknown on {unknown}")
     return item["slug"], item["spec"]["question"], where, ", ".join(is_open), ", ".join(scores[:6]), trouble
 
 

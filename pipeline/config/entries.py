@@ -16,6 +16,7 @@ from pipeline.sources.policy import AddressPolicy
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
+_ANYWHERE = ((0, 0), (1, 0), (1, 1))
 _SHARED = ("defaults", "mllm")
 
 
@@ -52,10 +53,13 @@ def parse_untrusted(slug: str, own: Mapping[str, object], site: Mapping[str, obj
 
 
 def parse_watch(slug: str, own: Mapping[str, object]) -> WatchConfig:
-    """A watch; whether the streams and the sink that it names are there is left open. Raises ConfigError."""
+    """A watch; whether the streams and the sink that it names are there, and its zone on them, is left open. Raises
+    ConfigError."""
     streams = own.get("streams")
     named = [text for text in streams if isinstance(text, str)] if isinstance(streams, list | tuple) else []
-    present = {text: {"url": "synthetic:"} for text in named if SLUG.fullmatch(text)}
+    zone = own.get("zone")
+    zones = {zone: _ANYWHERE} if isinstance(zone, str) and SLUG.fullmatch(zone) else {}
+    present = {text: {"url": "synthetic:", "zones": zones} for text in named if SLUG.fullmatch(text)}
     escalate = own.get("escalate")
     sink = escalate.get("sink") if isinstance(escalate, Mapping) else None
     sinks = {sink: "jsonl:-"} if isinstance(sink, str) and SLUG.fullmatch(sink) else {}

@@ -20,14 +20,18 @@ from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
 from pipeline.config.values import STRICT, Count, NotNegative, Positive, Selector, Share, Slug
 from pipeline.config.watch_rules import RulesConfig, check_sink
 from pipeline.core.context import ContextRules, horizon_s
+from pipeline.core.health import HealthRules
 from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
 from pipeline.core.relook import PictureRing
+from pipeline.core.selectors import selects
+from pipeline.core.vitals import ServiceRules
 from pipeline.errors import ConfigError
-from pipeline.sources.settings import SourceConfig
-from pipeline.types import WatchQuery
+from pipeline.sources.settings import Regions, SourceConfig
+from pipeline.types import WatchQuery, Zone
 
 _HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), WatchQuery("", "")
+_HEALTH, _SERVICE = HealthRules(), ServiceRules()
 
 Title = Annotated[str, StringConstraints(max_length=200)]
 
@@ -53,6 +57,40 @@ class ReconnectConfig:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class HealthConfig:
+    """After how many seconds of stream an alarm about it is raised, 0 for never: the same pictures (`frozen_s`),
+    nothing to see (`blind_s`), another view (`moved_s`), a watch answered with nothing but unknown (`unknown_s`). It
+    ends after `clear_s` without it; a new view that lasts `settle_s` is taken for the camera's own."""
+
+    frozen_s: NotNegative = _HEALTH.frozen_s
+    blind_s: NotNegative = _HEALTH.blind_s
+    moved_s: NotNegative = _HEALTH.moved_s
+    unknown_s: NotNegative = _HEALTH.unknown_s
+    clear_s: Positive = _HEALTH.clear_s
+    settle_s: Positive = _HEALTH.settle_s
+
+    def rules(self) -> HealthRules:
+        """As the judge of health takes them."""
+        return HealthRules(self.frozen_s, self.blind_s, self.moved_s, self.unknown_s, self.clear_s, self.settle_s)
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class ServiceConfig:
+    """Events about the service itself, in seconds of its clock: a sink that has failed for `sink_failing_s`, a share of
+    at least `degraded_share` of the streams below `normal` on the overload ladder for `degraded_s`, and a sign of life
+    every `heartbeat_s`; 0 for never."""
+
+    heartbeat_s: NotNegative = _SERVICE.heartbeat_s
+    sink_failing_s: NotNegative = _SERVICE.sink_failing_s
+    degraded_s: NotNegative = _SERVICE.degraded_s
+    degraded_share: Annotated[float, Field(gt=0, le=1)] = _SERVICE.degraded_share
+
+    def rules(self) -> ServiceRules:
+        """As the judge of the service takes them."""
+        return ServiceRules(self.heartbeat_s, self.sink_failing_s, self.degraded_s, self.degraded_share)
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class StreamPolicy(SourceConfig):
     """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
     are the MLLM family's where they are None."""
@@ -67,6 +105,7 @@ class StreamPolicy(SourceConfig):
     relook_frames: Annotated[int, Field(ge=1, le=256)] = _RING.most
     priority: Annotated[int, Field(ge=1, le=100)] = 1
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
     def hop_rules(self) -> HopRules:
         """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""
@@ -90,22 +129,26 @@ class Defaults(StreamPolicy):
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamConfig(StreamPolicy):
     """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
-    `display_name` and `site` are for people; one that is `paused` is not looked at."""
+    `zones` are parts of its picture that watches may be about; `display_name` and `site` are for people; one that is
+    `paused` is not looked at."""
 
     url: str = field(kw_only=True)
     display_name: Title = ""
     site: Title = ""
     tags: tuple[Slug, ...] = ()
+    zones: Regions = field(default_factory=dict)
     paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class WatchConfig(RulesConfig):
-    """One standing question. `streams` are slugs or `tag:TAG`, empty for all; one that is `paused` is not asked; the
+    """One standing question. `streams` are slugs or `tag:TAG`, empty for all; with a `zone` it stands on those of them
+    that have a zone of that name, and is about that part of the picture; one that is `paused` is not asked; the
     rest is explained in `types.WatchQuery` and `rules.Rules`."""
 
     question: str
     streams: tuple[Selector, ...] = ()
+    zone: Slug | None = None
     open_at: Share = _WATCH.open_at
     clear_at: Share = _WATCH.clear_at
     confirm: tuple[Count, Annotated[int, Field(ge=1, le=1000)]] = _WATCH.confirm
@@ -150,6 +193,7 @@ class SiteConfig:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
     keep: KeepConfig = field(default_factory=KeepConfig)
+    service: ServiceConfig = field(default_factory=ServiceConfig)
     gpu_budget: BudgetConfig | None = None
     drain_s: Positive = 20.0
     armed: tuple[Slug, ...] = ()
@@ -213,7 +257,7 @@ def _sink(slug: str, sink: object) -> object:
 
 
 def _with_defaults(raw: Mapping[str, object]) -> object:
-    """Each stream's mapping laid over the defaults', one level deep for `budget` and `reconnect`."""
+    """Each stream's mapping laid over the defaults', one level deep for `budget`, `reconnect`, `health` and `masks`."""
     streams, defaults = raw.get("streams") or {}, raw.get("defaults") or {}
     if not isinstance(streams, dict) or not isinstance(defaults, dict):
         return streams
@@ -243,6 +287,8 @@ def _check(site: SiteConfig) -> None:
         if watch.confirm[0] > watch.confirm[1]:
             raise ConfigError(f"watches.{slug}.confirm is {watch.confirm}; expected [k, n] with k of at most n")
         _at(f"watches.{slug}.question", partial(clean_question, watch.question))
+        if watch.zone is not None:
+            _check_zone(site, slug, watch, watch.zone)
         _at(f"watches.{slug}", watch.rules)
         _at(f"watches.{slug}", partial(check_sink, watch, site.sinks))
     for slug, sink in site.sinks.items():
@@ -262,6 +308,21 @@ def _check(site: SiteConfig) -> None:
         _at(f"streams.{slug}", stream.hop_rules)
         _at(f"streams.{slug}", stream.context_rules)
         _at(f"streams.{slug}", stream.address_policy)
+
+
+def _check_zone(site: SiteConfig, slug: str, watch: WatchConfig, name: str) -> None:
+    longest = Zone(name, ((0.99, 0.99), (1.0, 0.99), (1.0, 1.0)))
+    _at(f"watches.{slug}.question", partial(clean_question, f"{longest.words} {watch.question}"))
+    selectors = frozenset(watch.streams)
+    selected = {one: stream for one, stream in site.streams.items() if selects(selectors, one, stream.tags)}
+    lacking = sorted(one for one in selected if one in watch.streams and name not in selected[one].zones)
+    if lacking or (selected and not any(name in stream.zones for stream in selected.values())):
+        where = lacking or sorted(selected)
+        known = sorted({zone for one in where for zone in selected[one].zones})
+        raise ConfigError(
+            f"watches.{slug}.zone is {name!r}, which is no zone of {', '.join(where[:10])}; expected"
+            f" {', '.join(known) or 'one that is drawn under `zones` of the stream'}"
+        )
 
 
 def _check_filter(where: str, wanted: FilterConfig, site: SiteConfig) -> None:

@@ -33,7 +33,7 @@ def described(queries: Sequence[WatchQuery], events: Sequence[Event]) -> tuple[W
 
 def question_of(query: WatchQuery) -> str:
     """The question whose answer is the description."""
-    return f"{clean_question(query.question)[:400]} Describe in one short sentence what is seen of it right now."
+    return f"{clean_question(query.asked)[:400]} Describe in one short sentence what is seen of it right now."
 
 
 def sentence_in(said: str) -> str | None:

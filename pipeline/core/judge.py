@@ -43,6 +43,8 @@ def event_data(
         "rule": ruling.as_json(),
         "severity": rules.severity,
     }
+    if query.zone is not None:
+        data["zone"] = query.zone.name
     if answer is not None:
         marked = {"relooked": answer.relooked, "warming": answer.warming}
         data["score"] = round(answer.score, 6)

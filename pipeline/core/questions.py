@@ -97,7 +97,7 @@ def spread(queries: Sequence[WatchQuery], asked: Sequence[WatchQuery], answers: 
 
 
 def _asks(query: WatchQuery) -> object:
-    return clean_question(query.question), query.rules.count, query.rules.choice
+    return clean_question(query.asked), query.rules.count, query.rules.choice
 
 
 def doubtful(queries: Sequence[WatchQuery], answers: Sequence[Answer]) -> tuple[WatchQuery, ...]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from pipeline.core.context import Context
+from pipeline.core.health import Checkup, Finding, HealthState, end_alarms
 from pipeline.core.hops import HopRules
 from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
@@ -68,6 +69,7 @@ class StreamState:
     watches: dict[str, WatchState] = field(default_factory=dict)
     transitions: int = 0
     lineage: str = ""
+    health: HealthState = field(default_factory=HealthState)
     forgotten: int = 0
 
     def meeting(self, queries: Sequence[WatchQuery]) -> dict[str, WatchState]:
@@ -94,6 +96,24 @@ class StreamState:
         event = Event(event_id(self.lineage, stream_id, "", "", kind, n), kind, stream_id, at, {"n": n} | data)
         return replace(self, transitions=n), event
 
+    def found(
+        self, stream_id: str, findings: Sequence[Finding], at: datetime, stream_s: float
+    ) -> tuple["StreamState", tuple[Event, ...]]:
+        """The events of what was found out about its health, and the state after them."""
+        state, events = self, []
+        for finding in findings:
+            data = {"stream_s": stream_s, **finding.data}
+            state, event = state.stream_event(stream_id, finding.kind, at, data)
+            events.append(replace(event, watch_id=finding.watch_id))
+        return state, tuple(events)
+
+    def well(
+        self, stream_id: str, at: datetime, stream_s: float, reason: str
+    ) -> tuple["StreamState", tuple[Event, ...]]:
+        """The state without alarms about a stream that nobody looks at any more, and the events of their ends."""
+        health, findings = end_alarms(self.health, stream_s, reason, self.health.on)
+        return replace(self, health=HealthState(of=health.of)).found(stream_id, findings, at, stream_s)
+
     def to_json(self) -> str:
         """As text for the store, without what is as it was at the beginning."""
         return _STATE.dump_json(self, exclude_defaults=True).decode()
@@ -110,7 +130,8 @@ _STATE = TypeAdapter(StreamState)
 @dataclass(slots=True)
 class StreamRun:
     """One stream under way, from `began_s` stream seconds on; the loop is the only writer. `ring` keeps the pictures
-    for a second look, `answers` are the newest of the watches that stand."""
+    for a second look, `answers` are the newest of the watches that stand; without a `checkup` nobody judges its
+    health."""
 
     stream_id: str
     hop_rules: HopRules
@@ -124,6 +145,7 @@ class StreamRun:
     warming: Warming = Warming()
     ladder: Ladder = Ladder()
     answers: tuple[Answer, ...] = ()
+    checkup: Checkup | None = None
 
     def remember(self, answers: Sequence[Answer]) -> None:
         """Keep these as the newest answers of their watches; those of watches that stand no more go."""

@@ -155,7 +155,8 @@ class Attachment:
     async def _clear_watches(self, reason: str) -> None:
         run, now = self.run, self._runtime.clock.now()
         watches, events = retire(run.state.lineage, run.stream_id, run.state.watches, (), run.decided_s, now, reason)
-        state = run.state.keeping(watches)
+        state, ends = run.state.keeping(watches).well(run.stream_id, now, run.decided_s, reason)
+        events += ends
         await self._runtime.outbox.commit(Decision(run.stream_id, state.to_json(), tuple(events), run.decided_s))
         for event in events:
             self._runtime.metrics.event(event)

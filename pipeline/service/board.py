@@ -7,7 +7,7 @@ from pipeline.build import build_watch
 from pipeline.config.site import StreamConfig, WatchConfig
 from pipeline.core.selectors import selects
 from pipeline.registry.registry import Snapshot
-from pipeline.types import WatchQuery
+from pipeline.types import WatchQuery, Zone
 
 
 class WatchBoard:
@@ -22,16 +22,20 @@ class WatchBoard:
     def replace(
         self, streams: Mapping[str, StreamConfig], watches: Mapping[str, WatchConfig], armed: Collection[str] = ()
     ) -> None:
-        """Replace all watches, each on the streams that it selects. Those that name profiles are armed while one of
-        these is among `armed`."""
+        """Replace all watches, each on the streams that it selects; one of a zone on those that have it. Those that
+        name profiles are armed while one of these is among `armed`."""
         ordered = sorted(watches.items(), key=lambda item: (-item[1].priority, item[0]))
         standing = [
-            (frozenset(watch.streams), with_arms(build_watch(slug, watch), armed))
+            (frozenset(watch.streams), with_arms(build_watch(slug, watch), armed), watch.zone)
             for slug, watch in ordered
             if not watch.paused
         ]
         self._queries = {
-            slug: tuple(query for selectors, query in standing if selects(selectors, slug, stream.tags))
+            slug: tuple(
+                query if zone is None else replace(query, zone=Zone(zone, stream.zones[zone]))
+                for selectors, query, zone in standing
+                if selects(selectors, slug, stream.tags) and (zone is None or zone in stream.zones)
+            )
             for slug, stream in streams.items()
         }
 

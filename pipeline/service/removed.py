@@ -9,6 +9,7 @@ from pipeline.clock import Clock
 from pipeline.core.judge import retire
 from pipeline.core.outcome import Decision
 from pipeline.core.state import StreamState
+from pipeline.core.vitals import SERVICE
 from pipeline.delivery.store import Store, StoredStream
 from pipeline.loop import Committer
 from pipeline.service.logged import log_watch_events
@@ -24,7 +25,7 @@ async def clear_removed(
 ) -> None:
     """Clear the open watches of every stream in the store that is not `kept`, each with an event."""
     for slug, stored in await asyncio.to_thread(store.streams):
-        if slug not in kept or slug in paused:
+        if slug != SERVICE and (slug not in kept or slug in paused):
             await _clear(slug, stored, outbox, clock, CLEARED["paused" if slug in kept else "detached"])
 
 
@@ -42,6 +43,8 @@ async def _clear(slug: str, stored: StoredStream, outbox: Committer, clock: Cloc
         log.error("state_not_read", stream=slug, reason=str(error))
         return
     after, events = retire(state.lineage, slug, state.watches, (), stored.resume_s, clock.now(), reason)
+    state, ends = state.keeping(after).well(slug, clock.now(), stored.resume_s, reason)
+    events += ends
     if events:
-        await outbox.commit(Decision(slug, state.keeping(after).to_json(), tuple(events), stored.resume_s))
+        await outbox.commit(Decision(slug, state.to_json(), tuple(events), stored.resume_s))
         log_watch_events(events)

@@ -24,6 +24,7 @@ from pipeline.config.mllm import MLLMConfig
 from pipeline.config.site import BudgetConfig, SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Ledger, Rate
+from pipeline.core.vitals import ServiceRules, Vitals
 from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay, SinkCounts
 from pipeline.delivery.store import Store
@@ -42,9 +43,10 @@ from pipeline.service.removed import clear_removed, clear_stopped
 from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
 from pipeline.service.tags import StreamTags
+from pipeline.service.vitals import VitalSigns, vitals_of
 from pipeline.sinks.base import Sink
 from pipeline.types import Event
-from pipeline.waiting import first, stop
+from pipeline.waiting import first, stop, supervise
 
 log = structlog.get_logger()
 
@@ -99,6 +101,7 @@ class Service:
         self._beat_at_s = clock.monotonic_s()
         self._outbox: Outbox | None = None
         self._relay: Relay | None = None
+        self._vitals: VitalSigns | None = None
 
     @property
     def attachments(self) -> dict[str, Attachment]:
@@ -124,6 +127,11 @@ class Service:
     def allocator(self) -> str:
         """Name of the allocator that serves all streams."""
         return self._allocator.name
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What is wrong with the service itself for long now."""
+        return self._vitals.on if self._vitals else ()
 
     def sink(self, name: str) -> Sink | None:
         """A sink that is served, by its name."""
@@ -264,6 +272,14 @@ class Service:
             paused = {slug for slug, stream in site.streams.items() if stream.paused}
             await clear_removed(self._store, outbox, self._clock, kept=site.streams, paused=paused)
         await self.begin_reconciling(site)
+        if self._insist:
+            self._vitals = signs = VitalSigns(self._look, self._store, outbox, self._clock, self.metrics)
+            looking = asyncio.create_task(supervise("vitals", signs.run, self._clock, passing=FATAL), name="vitals")
+            opened.push_async_callback(stop, [looking])
+
+    def _look(self) -> tuple[Vitals, ServiceRules]:
+        """How the service is, and when that is a trouble."""
+        return vitals_of(self.supervisors, self.sink_counts), self.site.service.rules()
 
     async def _exchange(self, site: SiteConfig) -> None:
         """Exchange what all streams share where it differs: all of it is made before anything changes."""

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from pipeline.config.site import StreamConfig
+from pipeline.core.health import WHATS
 from pipeline.core.judge import standing
 from pipeline.core.state import StreamRun
 from pipeline.service.attachment import Attachment
@@ -17,17 +18,20 @@ State = Literal["starting", "connecting", "up", "lost", "ended", "failed", "paus
 
 @dataclass(frozen=True, slots=True)
 class WatchStanding:
-    """A watch on one stream: whether it is open, and its newest score and verdict (None: not answered yet)."""
+    """A watch on one stream: whether it is open, its newest score and verdict (None: not answered yet), and whether all
+    its answers have been unknown for long."""
 
     is_open: bool
     score: float | None = None
     verdict: str | None = None
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
     """A stream: its state since when (UTC) and why, stream seconds decided, seconds behind the camera, vision tokens
-    granted and spent, the step of the overload ladder, and its watches by slug."""
+    granted and spent, the step of the overload ladder, what is wrong with its pictures for long (frozen, blind, moved),
+    and its watches by slug."""
 
     state: State
     since: datetime | None = None
@@ -41,6 +45,7 @@ class StreamStatus:
     frames_lost: int = 0
     step: int = 0
     step_name: str = "normal"
+    alarms: tuple[str, ...] = ()
     watches: Mapping[str, WatchStanding] = field(default_factory=dict)
 
 
@@ -75,18 +80,21 @@ def _of_run(state: State, attachment: Attachment, run: StreamRun, now: datetime)
         counts.lost,
         run.ladder.step,
         run.ladder.name,
+        tuple(what for what in run.state.health.on if what in WHATS),
         _watches(run),
     )
 
 
 def _watches(run: StreamRun) -> dict[str, WatchStanding]:
     is_open = standing(run.state.watches)
+    unknown = {key.partition("@")[0] for key in run.state.health.on if "@" in key}
     answers = {one.watch_id: one for one in run.answers}
     return {
         watch: WatchStanding(
             is_open.get(watch, False),
             round(answers[watch].score, 4) if watch in answers else None,
             answers[watch].verdict if watch in answers else None,
+            watch in unknown,
         )
         for watch in sorted(run.warming.watch_ids)
     }

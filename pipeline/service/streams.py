@@ -92,5 +92,5 @@ class RunningStreams:
 
 
 def _what_runs(stream: StreamConfig) -> StreamConfig:
-    """A stream without what only people and selectors read."""
-    return replace(stream, display_name="", site="", tags=(), paused=False)
+    """A stream without what only people, selectors and watches read."""
+    return replace(stream, display_name="", site="", tags=(), zones={}, paused=False)

@@ -1,6 +1,7 @@
 """Keeping one configured stream attached: restarted after what nobody foresaw, stopped within a deadline."""
 
 import asyncio
+import hashlib
 import uuid
 
 import structlog
@@ -9,13 +10,14 @@ from pipeline.build import build_source
 from pipeline.config.site import StreamConfig
 from pipeline.core.budget import Rate
 from pipeline.core.context import Context
+from pipeline.core.health import Checkup
 from pipeline.core.relook import PictureRing
 from pipeline.core.state import StreamRun, StreamState
 from pipeline.delivery.outbox import FATAL
 from pipeline.delivery.store import Store
 from pipeline.errors import ResadaptError, StoreUnavailable
 from pipeline.loop import Runtime
-from pipeline.redact import plain_traceback, scrub
+from pipeline.redact import plain_traceback, redact_url, scrub
 from pipeline.service.attachment import Attachment, EndReason
 from pipeline.waiting import back_off_s, first
 
@@ -23,6 +25,14 @@ log = structlog.get_logger()
 
 RESTART_S = (1.0, 30.0)
 """First and longest pause before a stream that failed unexpectedly is attached again, in seconds."""
+
+
+def checkup_of(stream: StreamConfig) -> Checkup:
+    """How a stream's health is judged. Another address or other masks make another picture."""
+    masks = tuple(stream.masks.values())
+    picture = repr((redact_url(stream.url), masks, stream.video_track))
+    of = hashlib.blake2b(picture.encode(), digest_size=4).hexdigest()
+    return Checkup(stream.health.rules(), of, masks)
 
 
 class StreamSupervisor:
@@ -101,6 +111,7 @@ class StreamSupervisor:
         context = Context.empty(slug, stream.context_rules(runtime.mllm.info.family))
         ring = PictureRing(stream.relook_tokens, stream.relook_frames)
         run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, began_s=start_s, ring=ring)
+        run.checkup = checkup_of(stream)
         return Attachment(run, source, stream.url, runtime, stream.reconnect, self._insist)
 
     async def _pause(self, seconds: float) -> None:

@@ -82,6 +82,7 @@ class DecodeThread:
         self._clock = state.clock
         self._counts = state.counts
         self._sampler = sampler
+        self._masks = tuple(state.settings.masks.values())
         self._opener = Opener(state.address, state.settings, state.clock, state.device, sampler.fps)
         self._thread = threading.Thread(target=self._run, name=f"source {self._address.shown}", daemon=True)
 
@@ -221,7 +222,7 @@ class DecodeThread:
         if self._sampler.wants(pts_s):
             counts.sampled += 1
             captured_at, quality = self._labels.of(pts_s, media_s if timeline.stamped else None)
-            picture = AvPicture(frame, connection.pixel_aspect)
+            picture = AvPicture(frame, connection.pixel_aspect, self._masks)
             self._tell(self._to.findings.shown(picture.height, picture.width))
             taken = Frame(pts_s, captured_at, quality, seq, picture)
             counts.lost += self.ring.put(taken, drop_oldest=self._drop_oldest)

@@ -11,6 +11,8 @@ from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from allocator_engine.spec import THUMBNAIL
+from pipeline.sources.masking import Masks, blacked_out
 from pipeline.sources.shape import UPRIGHT, Display, of_matrix
 
 SCALERS_PER_THREAD: Final = 8
@@ -29,16 +31,20 @@ class AvPicture:
     """A decoded frame that stays YUV until a size is known, shown as players show it: upright, with square pixels and,
     where it is interlaced, one moment instead of two. Safe to render from several threads."""
 
-    __slots__ = ("_frame", "_interlaced", "_lock", "_shape", "_size")
+    __slots__ = ("__weakref__", "_frame", "_interlaced", "_lock", "_shape", "_size", "_thumbnail")
 
-    def __init__(self, frame: VideoFrame, aspect: Fraction | None = None) -> None:
+    def __init__(self, frame: VideoFrame, aspect: Fraction | None = None, masks: Masks = ()) -> None:
         """Keeps `frame`, whose pixels are `aspect` times as wide as high; one in GPU memory is downloaded in its own
-        format, so that the decoder's pool stays free."""
+        format, so that the decoder's pool stays free. What `masks` cover of it, as it is shown, is black from here
+        on."""
         self._shape = shape_of(frame, aspect)
         self._size = self._shape.shown(frame.height, frame.width)
         self._interlaced = frame.interlaced_frame
         self._frame = frame if frame.sw_format is None else frame.reformat(format=frame.sw_format.name)
+        if masks:
+            self._frame = blacked_out(self._frame, masks, self._shape, self._interlaced, _colorspace(self._frame))
         self._lock = threading.Lock()
+        self._thumbnail: NDArray[np.uint8] | None = None
 
     @property
     def height(self) -> int:
@@ -58,8 +64,16 @@ class AvPicture:
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """Scaled by area averaging in one pass, and then turned: uint8 `[height, width, 3]`, RGB.
 
-        Of an interlaced frame one field is scaled: what moves has one place in it, and no combs.
+        Of an interlaced frame one field is scaled: what moves has one place in it, and no combs. The thumbnail, at
+        which several look, is made once.
         """
+        if (height, width) != THUMBNAIL:
+            return self._rendered(height, width)
+        if self._thumbnail is None:
+            self._thumbnail = self._rendered(height, width)
+        return self._thumbnail.copy()
+
+    def _rendered(self, height: int, width: int) -> NDArray[np.uint8]:
         rows, columns = self._shape.stored(height, width)
         with self._lock:  # libswscale's wrapper writes to the frame's colour tags while it works
             frame = _field(self._frame) if self._interlaced else self._frame

@@ -1,16 +1,24 @@
 """The settings of a source. A site file takes them for every stream."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 from pydantic.dataclasses import dataclass
 
 from pipeline.sources.policy import AddressPolicy
+from pipeline.sources.regions import Polygon, few
 
 MAX_PIXELS = 8192 * 4320
 """Most pixels of a picture, in px, if nothing else is said: 8K."""
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+Regions = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], Polygon], AfterValidator(few)
+]
+"""Polygons by their names."""
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -20,6 +28,8 @@ class SourceConfig:
     no picture, in seconds. `hwaccel` is `auto`, `none` or a device type of FFmpeg. `on_corrupt` says what to do with a
     picture that is damaged or built on one that is: `drop` shows none until the next key frame that is whole. A picture
     of more than `max_pixels` px is refused. `video_track` is counted from 0, None for the one that FFmpeg finds best.
+
+    `masks` are black in every picture before anything looks at it; they are drawn on the picture as it is shown.
 
     `allow_addresses` and `deny_addresses` hold for what is opened and whatever that leads to, see `sources.policy`:
     `loopback`, `private`, `link-local`, `metadata`, `public`, `file`, `any`, a network, or `file:/FOLDER`.
@@ -35,6 +45,7 @@ class SourceConfig:
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
     video_track: Annotated[int, Field(ge=0)] | None = None
+    masks: Regions = field(default_factory=dict)
     allow_addresses: tuple[str, ...] = ()
     deny_addresses: tuple[str, ...] = ()
 

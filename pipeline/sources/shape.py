@@ -49,6 +49,12 @@ class Display:
             pixels = pixels.transpose(1, 0, 2)
         return pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
+    def origin(self, shown: tuple[float, float]) -> tuple[float, float]:
+        """Where a point of the shown picture lies in the stored one: x and y in shares of width and height."""
+        x, y = shown
+        x, y = (1 - x if self.flip_columns else x), (1 - y if self.flip_rows else y)
+        return (y, x) if self.swapped else (x, y)
+
     @property
     def turned_deg(self) -> int:
         """By how much stored pictures are turned, clockwise, before they are mirrored left to right if they are."""

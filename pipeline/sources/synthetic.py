@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.sources.base import Notify, Sampler, SourceCounts, ignore
+from pipeline.sources.masking import black_out
 from pipeline.sources.pace import Pacer
 from pipeline.sources.ring import Ring, RingClosed
 from pipeline.sources.settings import SourceConfig
@@ -100,7 +101,7 @@ class SyntheticScene:
 class ArrayPicture:
     """A picture that is already RGB: uint8 `[height, width, 3]`."""
 
-    __slots__ = ("_pixels",)
+    __slots__ = ("__weakref__", "_pixels")
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels
@@ -214,7 +215,9 @@ class SyntheticSource:
             ring.end()
 
     def _frame(self, pts_s: float, seq: int) -> Frame:
-        picture = ArrayPicture(self.scene.draw(pts_s))
+        pixels = self.scene.draw(pts_s)
+        black_out(pixels, tuple(self._settings.masks.values()))
+        picture = ArrayPicture(pixels)
         if self._settings.realtime:
             return Frame(pts_s, self._clock.now(), "arrival", seq, picture)
         return Frame(pts_s, START + timedelta(seconds=pts_s), "file", seq, picture)

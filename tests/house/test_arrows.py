@@ -18,6 +18,7 @@ FLOORS = [
     # 2 base contracts and pure decisions
     "pipeline.core pipeline.metrics pipeline.logs pipeline.sources.base pipeline.sources.address"
     " pipeline.sources.timeline pipeline.sources.pace pipeline.sources.policy pipeline.sources.settings"
+    " pipeline.sources.regions"
     " pipeline.allocators.base pipeline.mllm.base pipeline.mllm.prompt"
     " pipeline.sinks.base pipeline.sinks.cloudevents",
     # 3 the configuration: what the edges are told

@@ -135,7 +135,7 @@ class OpenAIMLLM:
         aside: Sequence[Segment] = (),
     ) -> Answers:
         assert self._abilities is not None, "ask before start"
-        lines = [question_line(query.question, hint(query)) for query in queries]
+        lines = [question_line(query.asked, hint(query)) for query in queries]
         if not lines:
             return Answers()
         dialect = self._abilities.dialect

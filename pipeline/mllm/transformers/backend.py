@@ -177,7 +177,7 @@ class TransformersMLLM:
 
     def _suffix(self, query: WatchQuery) -> str:
         told = "" if self._read_card().plain_questions else hint(query)
-        return suffix(query.question, self.info.family, told).text
+        return suffix(query.asked, self.info.family, told).text
 
     def _spelled(self, options: tuple[str, ...]) -> Spelled:
         """How the model writes some values. Remembered, as the watches of a site are asked again at every hop."""

@@ -110,7 +110,7 @@ class Reading:
 
     def first(self, context: Context, queries: Sequence[WatchQuery], aside: Sequence[Segment] = ()) -> Work:
         """The questions of these watches about a context, each to be answered by yes or no or by one of its values."""
-        asked = [self._writer.question(query.question, "" if self._plain else hint(query)) for query in queries]
+        asked = [self._writer.question(query.asked, "" if self._plain else hint(query)) for query in queries]
         options = [self.spelled(query.options).children[()] for query in queries if query.options]
         watched = tuple(sorted((self._yes | self._no).union(*options)))
         how = SamplingOptions(watched=watched)
