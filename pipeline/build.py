@@ -58,8 +58,8 @@ log = structlog.get_logger()
 def build_source(
     slug: str, stream: StreamConfig, clock: Clock, start_s: float, packets: PacketRing | None = None
 ) -> Source:
-    """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds; what it gives as packets goes
-    into `packets` too."""
+    """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds. `packets` keeps its newest
+    packets, where it has any."""
     url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
         return SyntheticSource(url, clock=clock, realtime=stream.realtime, start_s=start_s)

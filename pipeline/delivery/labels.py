@@ -25,8 +25,9 @@ LONGEST_S = 7 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What was said of a watch on a stream: of one event, or, where it missed something, of an interval (UTC). `by` said
-    it `at` a time; `withdrawn_by` took it back."""
+    """What was said of a watch on a stream: of one event, or, where it missed something, of an interval (UTC).
+
+    `by` said it `at` a time; `withdrawn_by` took it back."""
 
     id: int
     event_id: str | None

@@ -1,5 +1,6 @@
 """Which evidence is kept of which event: manifests, and the files they name, in the store's database."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,9 +8,11 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from pipeline.delivery.database import Database
-from pipeline.delivery.tables import EVIDENCE, EVIDENCE_FILE, EVIDENCE_PART, OUTBOX
+from pipeline.delivery.tables import EVIDENCE, EVIDENCE_FILE, EVIDENCE_PART, META, OUTBOX
 
 _PORTION = 400
+_IDENTITY = "evidence"
+"""Key of the store's mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,15 @@ class Manifests:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._save_file = database.insert(EVIDENCE_FILE).on_conflict_do_nothing(index_elements=["path"])
+
+    def identity(self) -> str:
+        """What tells this store from any other, whatever its address is."""
+        with self._database.writing() as connection:
+            known = connection.scalar(sa.select(META.c.value).where(META.c.key == _IDENTITY))
+            if known is None:
+                known = uuid.uuid4().hex
+                connection.execute(sa.insert(META).values(key=_IDENTITY, value=known))
+            return str(known)
 
     def write(self, one: StoredManifest) -> list[str]:
         """Keep a manifest in place of an earlier one of its event, which keeps being held if it was."""

@@ -11,7 +11,7 @@ from pipeline.service.health import Health
 from pipeline.service.port import Port
 from pipeline.sinks.base import Sink
 
-RESTARTING = ("mllm", "store")
+RESTARTING = ("mllm", "store", "evidence")
 """Parts of a site that cannot change under running streams: that needs a restart of the process."""
 _ALLOCATOR = ("engine", "defaults.allocator")
 EXCHANGED = ("sinks", "metrics", "gpu_budget", *_ALLOCATOR)

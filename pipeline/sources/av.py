@@ -37,8 +37,9 @@ class AvSource:
     A connection is demuxed and decoded by one thread with one decoder thread; only sampled frames come to the event
     loop, still in the decoder's pixel format. `name` is for logs. `live` overrides what the address and its container
     tell, `shown` what people see of it. Stream time begins at `start_s`: a recording is read from there, a live
-    stream's first frame has that time. Its packets go into `packets` as they come. A recording with `realtime` plays at its own pace and drops the oldest like a
-    camera, but its end is an end. See SourceConfig for `settings`. Raises ConfigError for a value that is not allowed.
+    stream's first frame has that time. A recording with `realtime` plays at its own pace and drops the oldest like a
+    camera, but its end is an end. Packets go into `packets` as they come. See SourceConfig for `settings`. Raises
+    ConfigError for a value that is not allowed.
     """
 
     def __init__(

@@ -1,0 +1,100 @@
+"""The frozen MLLM is asked again from the evidence, and its answer is compared with what it said then."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.core.context import Context, ContextRules
+from pipeline.errors import ConfigError
+from pipeline.evidence.bundle import Bundle, EvidenceDamaged, EvidenceMissing, Model, SegmentNote
+from pipeline.evidence.pictures import frames_of
+from pipeline.evidence.shelf import KeptEvidence, Shelf
+from pipeline.mllm.base import MLLM
+from pipeline.types import Answer, Segment, Usage, Verdict, WatchQuery, segment_of
+
+SAME_WITHIN = 0.02
+"""Scores closer than this are the same: a prefix that was read in parts and one read at once differ by rounding."""
+
+_asking = asyncio.Semaphore(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer and who gave it."""
+
+    score: float
+    mass: float
+    verdict: Verdict
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What was said then and now. `same`: the verdict is, and the score but for SAME_WITHIN; `identical`: to the last
+    digit kept; `same_model`: name and hash of the weights are. `tokens` are the vision tokens it cost."""
+
+    event: str
+    question: str
+    then: Said
+    now: Said
+    same: bool
+    identical: bool
+    same_model: bool
+    tokens: int
+    notes: tuple[str, ...] = ()
+
+
+def context_of(shelf: Shelf, kept: KeptEvidence) -> tuple[Context, tuple[Segment, ...], WatchQuery]:
+    """What was asked then: the context, what was shown beside it, and the question.
+
+    Raises EvidenceMissing where not all that the model saw is kept, and EvidenceDamaged for pixels that are not those
+    that it saw.
+    """
+    bundle = kept.bundle
+    if not bundle.whole:
+        raise EvidenceMissing(f"of {bundle.type} not all that the model saw is kept; only watch.opened can be replayed")
+    segments = tuple(_segment(shelf, kept, note) for note in bundle.segments)
+    aside = tuple(_segment(shelf, kept, note) for note in bundle.aside)
+    rules = ContextRules(max_tokens=max(sum(one.tokens for one in segments), 1))
+    context = Context(f"replay of {bundle.event_id}", rules, segments, 0, bundle.anchor_s)
+    return context, aside, WatchQuery(bundle.watch, bundle.question)
+
+
+async def replay(shelf: Shelf, kept: KeptEvidence, mllm: MLLM, model: Callable[[], Model]) -> Replay:
+    """Ask the MLLM again, beside whatever it is doing. One replay at a time. Raises MLLMUnavailable as `ask` does."""
+    if kept.bundle.rule.get("kind", "yes_no") != "yes_no":
+        raise ConfigError(f"the watch {kept.bundle.watch} is a {kept.bundle.rule['kind']}; only yes or no is replayed")
+    context, aside, query = await asyncio.to_thread(context_of, shelf, kept)
+    async with _asking:
+        try:
+            # The rest of a second look came behind a first; asking with it alone costs one reading.
+            said = await mllm.ask(context, (query,), None, aside)
+        finally:
+            mllm.forget(context.stream_id)
+    return compare(kept.bundle, said.answers[0], said.usage, await asyncio.to_thread(model))
+
+
+def compare(bundle: Bundle, answer: Answer, usage: Usage, model: Model) -> Replay:
+    """What was said then beside what is said now."""
+    before = Answer(bundle.watch, bundle.score.score, bundle.score.mass)
+    then = Said(before.score, before.mass, before.verdict, bundle.model)
+    now = Said(round(answer.score, 6), round(answer.mass, 6), answer.verdict, model)
+    same_model = (model.name, model.sha256) == (bundle.model.name, bundle.model.sha256)
+    notes = [] if same_model else [f"another model answers now: {model.name}, and then {bundle.model.name}"]
+    if not model.meaningful:
+        notes.append(f"{model.name} answers without looking")
+    tokens = usage.encoded_tokens or usage.prefilled_tokens
+    return Replay(
+        bundle.event_id, bundle.question, then, now,
+        same=then.verdict == now.verdict and abs(then.score - now.score) <= SAME_WITHIN,
+        identical=(then.score, then.mass) == (now.score, now.mass),
+        same_model=same_model, tokens=tokens, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _segment(shelf: Shelf, kept: KeptEvidence, note: SegmentNote) -> Segment:
+    pixels = frames_of(shelf.file(kept, note.file), len(note.pts_s))
+    made = segment_of(kept.bundle.stream, note.pts_s, pixels, note.tokens)
+    if made.content_id != note.content_id:
+        raise EvidenceDamaged(f"the pixels of {note.file} are not those that the model saw")
+    return made
