@@ -126,6 +126,11 @@ class History:
         query = sa.select(HOP_ANSWERS).where(HOP_ANSWERS.c.stream_id == stream, *times)
         return self._answers(query.order_by(HOP_ANSWERS.c.seq).limit(limit))
 
+    def answers_around(self, stream: str, from_s: float, to_s: float, limit: int) -> list[StoredAnswers]:
+        """The oldest `limit` records of a stream whose hops end between two of its seconds."""
+        seconds = HOP_ANSWERS.c.stream_id == stream, HOP_ANSWERS.c.end_s.between(from_s, to_s)
+        return self._answers(sa.select(HOP_ANSWERS).where(*seconds).order_by(HOP_ANSWERS.c.seq).limit(limit))
+
     def answers_after(self, seq: int, limit: int) -> list[StoredAnswers]:
         """The `limit` oldest records behind `seq`, in the order of commits."""
         return self._answers(

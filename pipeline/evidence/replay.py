@@ -1,11 +1,13 @@
 """The frozen MLLM is asked again from the evidence, and its answer is compared with what it said then."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pipeline.core.budget import Ledger, Rate
 from pipeline.core.context import Context, ContextRules
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MLLMOverloaded
 from pipeline.evidence.bundle import Bundle, EvidenceDamaged, EvidenceMissing, Model, SegmentNote
 from pipeline.evidence.pictures import frames_of
 from pipeline.evidence.shelf import KeptEvidence, Shelf
@@ -14,8 +16,6 @@ from pipeline.types import Answer, Segment, Usage, Verdict, WatchQuery, segment_
 
 SAME_WITHIN = 0.02
 """Scores closer than this are the same: a prefix that was read in parts and one read at once differ by rounding."""
-
-_asking = asyncio.Semaphore(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,18 @@ def context_of(shelf: Shelf, kept: KeptEvidence) -> tuple[Context, tuple[Segment
     return context, aside, WatchQuery(bundle.watch, bundle.question)
 
 
-async def replay(shelf: Shelf, kept: KeptEvidence, mllm: MLLM, model: Callable[[], Model]) -> Replay:
-    """Ask the MLLM again, beside whatever it is doing. One replay at a time. Raises MLLMUnavailable as `ask` does."""
+async def replay(
+    shelf: Shelf, kept: KeptEvidence, mllm: MLLM, model: Callable[[], Model], budget: Ledger | None = None
+) -> Replay:
+    """Ask the MLLM again, beside whatever it is doing, for tokens that all streams together have to spare.
+
+    Raises MLLMUnavailable as `ask` does, and where `budget` cannot pay now.
+    """
     if kept.bundle.rule.get("kind", "yes_no") != "yes_no":
         raise ConfigError(f"the watch {kept.bundle.watch} is a {kept.bundle.rule['kind']}; only yes or no is replayed")
     context, aside, query = await asyncio.to_thread(context_of, shelf, kept)
-    async with _asking:
+    with _paid(budget, context.stream_id, sum(one.tokens for one in (*context.segments, *aside))):
         try:
-            # The rest of a second look came behind a first; asking with it alone costs one reading.
             said = await mllm.ask(context, (query,), None, aside)
         finally:
             mllm.forget(context.stream_id)
@@ -90,6 +94,24 @@ def compare(bundle: Bundle, answer: Answer, usage: Usage, model: Model) -> Repla
         identical=(then.score, then.mass) == (now.score, now.mass),
         same_model=same_model, tokens=tokens, notes=tuple(notes),
     )  # fmt: skip
+
+
+@contextmanager
+def _paid(budget: Ledger | None, account: str, tokens: int) -> Iterator[None]:
+    """Tokens taken from what all streams share, before they are sent."""
+    if budget is None or not tokens:
+        yield
+        return
+    budget.open(account, Rate(tokens, tokens), 0.0)
+    try:
+        taken = budget.take(account, 0.0, tokens)
+        if taken < tokens:
+            budget.settle(account, 0)
+            raise MLLMOverloaded(f"a replay of {tokens} vision tokens; gpu_budget has {taken} to spare now", sent=False)
+        yield
+        budget.settle(account, tokens)
+    finally:
+        budget.close(account)
 
 
 def _segment(shelf: Shelf, kept: KeptEvidence, note: SegmentNote) -> Segment:
