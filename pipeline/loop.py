@@ -29,7 +29,7 @@ from pipeline.core.context import Context, Room
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
-from pipeline.core.outcome import Decision, HopRecord, HopReply, Outcome, Seen
+from pipeline.core.outcome import Decision, HopRecord, HopReply, Outcome, SeenByModel
 from pipeline.core.questions import distinct, doubtful, due, spread
 from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
@@ -112,7 +112,7 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
             seconds = runtime.clock.monotonic_s() - began_s
             native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
-            seen = Seen(run.context, tuple(queries))
+            seen = SeenByModel(run.context, tuple(queries))
             outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native, seen)
             run.ladder, stepped = climb(run, outcome, source)
             decision, state, counts = decide(run, queries, outcome, stepped, runtime)

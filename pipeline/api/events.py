@@ -15,7 +15,7 @@ from pipeline.api.hub import Hub
 from pipeline.api.problems import RESPONSES
 from pipeline.api.views import AnswersView, EventView, Page, answers_view, event_view
 from pipeline.delivery.history import EventFilter, StoredAnswers, StoredEvent
-from pipeline.delivery.labels import MAX_NOTE, EventLabel, Labels
+from pipeline.delivery.labels import MAX_NOTE, EventLabel, LabelBook
 from pipeline.registry.entry import EntryMissing
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=RESPONSES)
@@ -91,7 +91,7 @@ def show_event(event_id: str, caller: Viewer, desk: AtDesk) -> EventView:
 def label_event(event_id: str, body: LabelBody, caller: Analyst, desk: AtDesk) -> EventView:
     """Say of an event whether it was right; `fixture`: something that stays there sets it off, ignore it."""
     event = event_of(event_id, caller, desk).event
-    Labels(desk.registry.database, desk.clock).mark(event, body.label, body.note, caller.name)
+    LabelBook(desk.registry.database, desk.clock).mark(event, body.label, body.note, caller.name)
     return event_view(event_of(event_id, caller, desk))
 
 

@@ -17,7 +17,7 @@ from pipeline.api.events import Analyst, Name, SeqCursor
 from pipeline.api.problems import RESPONSES
 from pipeline.api.views import Page
 from pipeline.config.values import Slug
-from pipeline.delivery.labels import MAX_NOTE, Label, LabelFilter, LabelKind, Labels
+from pipeline.delivery.labels import MAX_NOTE, Label, LabelBook, LabelFilter, LabelKind
 from pipeline.registry.entry import EntryMissing
 
 router = APIRouter(prefix="/v1", tags=["labels"], responses=RESPONSES)
@@ -129,8 +129,8 @@ def label_view(label: Label) -> LabelView:
     )  # fmt: skip
 
 
-def _labels(desk: Desk) -> Labels:
-    return Labels(desk.registry.database, desk.clock)
+def _labels(desk: Desk) -> LabelBook:
+    return LabelBook(desk.registry.database, desk.clock)
 
 
 def _streams(stream: str | None, caller: Caller, desk: Desk) -> frozenset[str] | None:

@@ -6,7 +6,24 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import apply, bench, check, demo, event, init, key, probe, run, serve, sink, status, stream, watch
+from pipeline.cli import (
+    apply,
+    bench,
+    check,
+    demo,
+    event,
+    init,
+    key,
+    label,
+    probe,
+    run,
+    serve,
+    sink,
+    status,
+    stream,
+    watch,
+)
+from pipeline.cli import evidence as evidence  # adds its commands to those of events and watches
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Unread, end_unread
 from pipeline.cli.options import EXIT_FAILED, EXIT_REFUSED, REST
 from pipeline.cli.output import notices, shown
@@ -44,6 +61,7 @@ app.command(epilog=status.EXAMPLE)(status.status)
 app.add_typer(stream.app, name="stream")
 app.add_typer(watch.app, name="watch")
 app.add_typer(event.app, name="event")
+app.add_typer(label.app, name="label")
 app.add_typer(sink.app, name="sink")
 app.add_typer(key.app, name="key")
 app.add_typer(bench.app, name="bench")

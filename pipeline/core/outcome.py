@@ -22,7 +22,7 @@ class HopReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenByModel:
     """What the questions of a hop rested on: the context that was sent, and the watches that stood."""
 
     context: Context
@@ -43,7 +43,7 @@ class Outcome:
     seconds: float
     reanchored: Reason | None = None
     native: int = 0
-    seen: Seen | None = None
+    seen: SeenByModel | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class LabelFilter:
     all_: bool = False
 
 
-class Labels:
+class LabelBook:
     """The labels of a database. Methods block and may raise StoreUnavailable."""
 
     def __init__(self, database: Database, clock: Clock) -> None:

@@ -71,7 +71,7 @@ class ClipNote:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelNote:
     """Who answered: name as configured, family, a SHA-256 that names its weights where they lie here, and of what it
     was taken; whether its answers mean anything."""
 
@@ -124,7 +124,7 @@ class Bundle:
     prompt: str
     score: Score
     rule: dict[str, Json]
-    model: Model
+    model: ModelNote
     sizing: Sizing
     tokens: Tokens
     anchor_s: float

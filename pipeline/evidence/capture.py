@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.core.outcome import Outcome, Seen
+from pipeline.core.outcome import Outcome, SeenByModel
 from pipeline.evidence.bundle import Score
-from pipeline.sources.packets import Cut
+from pipeline.sources.packets import PacketCut
 from pipeline.types import Answer, Event, Frame, Segment, WatchQuery
 
 SCORES_KEPT = 60
@@ -21,14 +21,14 @@ class Capture:
     event: Event
     query: WatchQuery
     score: Score
-    seen: Seen
+    seen: SeenByModel
     outcome: Outcome
     frame: Frame
     segments: tuple[Segment, ...]
     aside: tuple[Segment, ...]
     whole: bool
     scores: tuple[Score, ...]
-    cut: Cut | str
+    cut: PacketCut | str
 
 
 class ScoreBook:
@@ -62,7 +62,7 @@ def score_of(answer: Answer, start_s: float, end_s: float) -> Score:
     return Score(round(start_s, 3), round(end_s, 3), round(answer.score, 6), round(answer.mass, 6), answer.relooked)
 
 
-def capture(event: Event, outcome: Outcome, scores: Sequence[Score], cut: Cut | str) -> Capture | None:
+def capture(event: Event, outcome: Outcome, scores: Sequence[Score], cut: PacketCut | str) -> Capture | None:
     """What an event rests on; None for one that rests on no answer, as of a watch that was removed."""
     seen, hop = outcome.seen, outcome.hop
     if seen is None or event.watch_id is None or not hop.frames:

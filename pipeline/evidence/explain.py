@@ -41,7 +41,7 @@ def explain_event(event: Event, bundle: Bundle | None, label: str | None = None,
     if event.watch_id is None:
         reason = event.data.get("reason")
         told = (f"{event.type} says something of the stream itself; no question was asked.",)
-        sentences = (*told, f"Its reason: {reason}.") if reason else told
+        sentences: tuple[str, ...] = (*told, f"Its reason: {reason}.") if reason else told
         title = f"{event.type} on {event.stream_id}"
     else:
         title = f"{event.watch_id} {kind} on {event.stream_id}"
@@ -139,7 +139,7 @@ def _clip(bundle: Bundle) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class PastMoment:
     """A time that is asked about: UTC of the decision, or stream seconds."""
 
     at: datetime | None = None
@@ -150,8 +150,8 @@ class Moment:
         return self.at.isoformat(timespec="seconds") if self.at else f"{self.stream_s:g} s of the stream"
 
 
-def nearest(records: Sequence[StoredAnswers], moment: Moment) -> int | None:
-    """The place of the hop that a moment fell into, or else of the first behind it; of the last before it at the end."""
+def nearest(records: Sequence[StoredAnswers], moment: PastMoment) -> int | None:
+    """The place of the hop that a moment fell into, else of the first behind it; at the end of the last before it."""
     for place, one in enumerate(records):
         end_s = one.record.get("end_s")
         if moment.at is not None and one.time >= moment.at:
@@ -162,7 +162,7 @@ def nearest(records: Sequence[StoredAnswers], moment: Moment) -> int | None:
 
 
 def explain_moment(
-    query: WatchQuery, stream: str, moment: Moment, records: Sequence[StoredAnswers], opened: Event | None = None
+    query: WatchQuery, stream: str, moment: PastMoment, records: Sequence[StoredAnswers], opened: Event | None = None
 ) -> Explanation:
     """Why a watch fired or did not at a moment, by the answers kept around it, oldest first; `opened` is its newest
     event before the moment."""
@@ -195,7 +195,10 @@ def _judged(
     answer = Answer(query.id, score.score, score.mass)
     first = f"Asked about {span}, the model answered {answer.verdict} with a score of {score.score:.2f}."
     if answer.verdict == "unknown":
-        why = f"Yes and no together had a probability of {score.mass:.2f}, less than 0.5: unknown opens and clears nothing."
+        why = (
+            f"Yes and no together had a probability of {score.mass:.2f}, less than 0.5: unknown opens and clears"
+            " nothing."
+        )
         return replace(known, sentences=(first, why))
     was_open, shut_until_s = _stood(query, opened)
     state = WatchState(was_open, shut_until_s=shut_until_s)
@@ -209,7 +212,10 @@ def _judged(
         return replace(known, fired=True, sentences=(first, f"With it the watch {done}; see its event."))
     if state.is_open:
         clearing = sum(vote.clears for vote in state.votes)
-        second = f"The watch was open already. It clears when {needed} of {window} answers are {query.clear_at:g} or less; {clearing} were."
+        second = (
+            f"The watch was open already. It clears when {needed} of its last {window} known answers have a score of"
+            f" {query.clear_at:g} or less; {clearing} had."
+        )
         return replace(known, sentences=(first, second))
     opening = sum(vote.opens for vote in state.votes)
     if state.shut_until_s is not None and score.start_s < state.shut_until_s:

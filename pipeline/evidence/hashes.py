@@ -9,7 +9,7 @@ from pipeline.build import YARD, allocator_name, engine_of
 from pipeline.config.mllm import MLLMConfig, TransformersConfig, VllmConfig, YardConfig
 from pipeline.config.site import SiteConfig
 from pipeline.errors import ResadaptError
-from pipeline.evidence.bundle import Model, Sizing
+from pipeline.evidence.bundle import ModelNote, Sizing
 from pipeline.mllm.base import MLLMInfo
 from pipeline.redact import redact_mllm
 
@@ -18,23 +18,23 @@ WHOLE_BYTES = 512 * 2**20
 _MIB = 2**20
 
 
-def model_of(config: MLLMConfig, info: MLLMInfo) -> Model:
+def model_of(config: MLLMConfig, info: MLLMInfo) -> ModelNote:
     """Who answers, with the hash of its weights where they lie in a folder here."""
     folder = _folder(config)
     name = redact_mllm(info.name)
     files = sorted(folder.glob("*.safetensors")) if folder is not None else []
     if not files:
-        return Model(name, info.family, info.meaningful)
+        return ModelNote(name, info.family, info.meaningful)
     try:
         if sum(file.stat().st_size for file in files) <= WHOLE_BYTES and len(files) == 1:
-            return Model(name, info.family, info.meaningful, sha256_of(files[0]), f"all of {files[0].name}")
+            return ModelNote(name, info.family, info.meaningful, sha256_of(files[0]), f"all of {files[0].name}")
         digest = hashlib.sha256()
         for file in files:
             digest.update(_sample(file))
     except OSError:
-        return Model(name, info.family, info.meaningful)
+        return ModelNote(name, info.family, info.meaningful)
     hashed = f"name, size, first and last MiB of {len(files)} files"
-    return Model(name, info.family, info.meaningful, digest.hexdigest(), hashed)
+    return ModelNote(name, info.family, info.meaningful, digest.hexdigest(), hashed)
 
 
 def sizing_of(site: SiteConfig) -> Sizing:

@@ -17,7 +17,7 @@ from pipeline.evidence.capture import Capture, ScoreBook, capture
 from pipeline.evidence.folder import Folder
 from pipeline.evidence.writer import About, Writer
 from pipeline.logs import Seldom
-from pipeline.sources.packets import SPARE_S, Cut, PacketRing
+from pipeline.sources.packets import SPARE_S, PacketCut, PacketRing
 from pipeline.types import Event
 from pipeline.waiting import first, stop, supervise
 
@@ -38,7 +38,7 @@ class _Awaited:
     """A bundle whose clip is still being cut, and until when (monotonic) that is waited for."""
 
     capture: Capture
-    cut: Cut
+    cut: PacketCut
     until_s: float
 
 
@@ -46,8 +46,8 @@ class EvidenceKeeper:
     """Evidence of a service's events, in `folder` and in the store's `manifests`.
 
     `observe` is called by the loop after each hop and takes microseconds; a supervised worker writes. At most
-    `config.queue` decisions wait; beyond that evidence is left out. `lost` counts that by reason: evidence that cannot be
-    had costs no decision. `about` gives who answers and who sizes frames; it may take seconds, once.
+    `config.queue` decisions wait; beyond that evidence is left out. `lost` counts that by reason: evidence that
+    cannot be had costs no decision. `about` gives who answers and who sizes frames; it may take seconds, once.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class EvidenceKeeper:
         for _ in range(len(self._waiting)):
             self._lose("closing", "the service ended before it was written")
 
-    def _cut(self, event: Event, outcome: Outcome) -> Cut | str:
+    def _cut(self, event: Event, outcome: Outcome) -> PacketCut | str:
         stream, hop = event.stream_id, outcome.hop
         if event.type != "watch.opened":
             return "only an opened watch has a clip"
@@ -147,12 +147,12 @@ class EvidenceKeeper:
             self._arrived.clear()
 
     async def _write(self, taken: Capture) -> None:
-        pending = isinstance(taken.cut, Cut)
+        pending = isinstance(taken.cut, PacketCut)
         if not await self._quietly(lambda: self._writer.write(taken, CLIP_PENDING if pending else str(taken.cut))):
             return
         self.written += 1
         self.bytes = self._writer.bytes
-        if isinstance(taken.cut, Cut):
+        if isinstance(taken.cut, PacketCut):
             until_s = self._clock.monotonic_s() + self._config.after_s + CLIP_WAIT_S
             # Pixels are written; only what a clip needs is kept until it is cut.
             bare = replace(taken, segments=(), aside=())

@@ -21,7 +21,7 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 30, 10, 600, 140
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PagePicture:
     """A picture as a data URI, and what is written below it."""
 
     uri: str
@@ -39,7 +39,7 @@ def _template() -> Template:
 def page(it: Explanation, shelf: Shelf | None = None, kept: KeptEvidence | None = None, clip: str = "") -> str:
     """The page of an explanation, with the pictures of its evidence where there are some; `clip` is where the clip can
     be had. Damaged pictures are left out, and the page says which."""
-    pictures, faults = _pictures(shelf, kept) if shelf is not None and kept is not None else (_Pictures(), [])
+    pictures, faults = _pictures(shelf, kept) if shelf is not None and kept is not None else (_PagePictures(), [])
     bundle = kept.bundle if kept else None
     return _template().render(
         it=it,
@@ -54,12 +54,12 @@ def page(it: Explanation, shelf: Shelf | None = None, kept: KeptEvidence | None 
 
 
 @dataclass(frozen=True, slots=True)
-class _Pictures:
-    snapshot: Shown | None = None
-    segments: tuple[Shown, ...] = ()
+class _PagePictures:
+    snapshot: PagePicture | None = None
+    segments: tuple[PagePicture, ...] = ()
 
 
-def _pictures(shelf: Shelf, kept: KeptEvidence) -> tuple[_Pictures, list[str]]:
+def _pictures(shelf: Shelf, kept: KeptEvidence) -> tuple[_PagePictures, list[str]]:
     faults: list[str] = []
     bundle, left, snapshot = kept.bundle, MOST_BYTES, None
     if bundle.snapshot is not None:
@@ -68,7 +68,7 @@ def _pictures(shelf: Shelf, kept: KeptEvidence) -> tuple[_Pictures, list[str]]:
         snapshot = _fitted(shelf, kept, "snapshot", SNAPSHOT_PX, left // 2, text, faults)
         left -= len(snapshot.uri) if snapshot else 0
     notes = (*bundle.segments, *bundle.aside)
-    shown: list[Shown] = []
+    shown: list[PagePicture] = []
     for note_ in reversed(notes):
         beside = " (second look)" if note_.file.startswith("aside") else ""
         times = " and ".join(f"{pts_s:g}" for pts_s in note_.pts_s)
@@ -80,12 +80,12 @@ def _pictures(shelf: Shelf, kept: KeptEvidence) -> tuple[_Pictures, list[str]]:
             break
         left -= len(one.uri)
         shown.append(one)
-    return _Pictures(snapshot, tuple(reversed(shown))), faults
+    return _PagePictures(snapshot, tuple(reversed(shown))), faults
 
 
 def _fitted(
     shelf: Shelf, kept: KeptEvidence, name: str, width: int, most: int, text: str, faults: list[str]
-) -> Shown | None:
+) -> PagePicture | None:
     """A picture of the evidence, coarser where it would be more than `most` bytes."""
     try:
         data = shelf.file(kept, name)
@@ -96,15 +96,18 @@ def _fitted(
     except (EvidenceDamaged, EvidenceMissing) as error:
         faults.append(str(error))
         return None
-    return Shown(uri, text)
+    return PagePicture(uri, text)
 
 
-def _segments_text(bundle: Bundle | None, pictures: _Pictures) -> str:
+def _segments_text(bundle: Bundle | None, pictures: _PagePictures) -> str:
     if bundle is None or not pictures.segments:
         return ""
     count, shown = len(bundle.segments) + len(bundle.aside), len(pictures.segments)
     left = f" The oldest {count - shown} are left out of this page." if shown < count else ""
-    sized = "Each picture is a segment at the size at which it was sent, made smaller for this page; two frames stand one above the other."
+    sized = (
+        "Each picture is a segment as it was sent, made smaller for this page where it is larger; two frames stand one"
+        " above the other."
+    )
     return sized + left
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.delivery.history import EventFilter, History, StoredAnswers
 from pipeline.errors import ConfigError
-from pipeline.evidence.explain import Explanation, Moment, explain_moment, nearest
+from pipeline.evidence.explain import Explanation, PastMoment, explain_moment, nearest
 from pipeline.evidence.shelf import KeptEvidence, Shelf
 from pipeline.types import WatchQuery
 
@@ -15,7 +15,7 @@ MOST = 1000
 _PICTURES_S = 120.0
 
 
-def parse_moment(text: str) -> Moment:
+def parse_moment(text: str) -> PastMoment:
     """A time of people: ISO 8601, UTC where it has no zone, or seconds of stream. Raises ConfigError for none."""
     try:
         seconds = float(text)
@@ -23,18 +23,18 @@ def parse_moment(text: str) -> Moment:
         pass
     else:
         if 0 <= seconds < 1e12:
-            return Moment(stream_s=seconds)
+            return PastMoment(stream_s=seconds)
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
             f"at: {text[:80]!r} is no time; expected ISO 8601 such as 2026-11-29T12:00:00Z, or seconds of stream"
         ) from None
-    return Moment(at=at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC))
+    return PastMoment(at=at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC))
 
 
 def moment_of(
-    history: History, shelf: Shelf, query: WatchQuery, stream: str, moment: Moment
+    history: History, shelf: Shelf, query: WatchQuery, stream: str, moment: PastMoment
 ) -> tuple[Explanation, KeptEvidence | None]:
     """Why a watch fired or did not at a moment, and evidence that shows the stream then, if some is kept."""
     records = _records(history, stream, moment)
@@ -50,7 +50,7 @@ def moment_of(
     return explanation, shown[-1] if shown else None
 
 
-def _records(history: History, stream: str, moment: Moment) -> Sequence[StoredAnswers]:
+def _records(history: History, stream: str, moment: PastMoment) -> Sequence[StoredAnswers]:
     """Records around a moment, oldest first."""
     if moment.at is not None:
         return history.answers_between(stream, moment.at - BEFORE, moment.at + AFTER, MOST)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.core.budget import Ledger, Rate
 from pipeline.core.context import Context, ContextRules
 from pipeline.errors import ConfigError, MLLMOverloaded
-from pipeline.evidence.bundle import Bundle, EvidenceDamaged, EvidenceMissing, Model, SegmentNote
+from pipeline.evidence.bundle import Bundle, EvidenceDamaged, EvidenceMissing, ModelNote, SegmentNote
 from pipeline.evidence.pictures import frames_of
 from pipeline.evidence.shelf import KeptEvidence, Shelf
 from pipeline.mllm.base import MLLM
@@ -25,7 +25,7 @@ class Said:
     score: float
     mass: float
     verdict: Verdict
-    model: Model
+    model: ModelNote
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def context_of(shelf: Shelf, kept: KeptEvidence) -> tuple[Context, tuple[Segment
 
 
 async def replay(
-    shelf: Shelf, kept: KeptEvidence, mllm: MLLM, model: Callable[[], Model], budget: Ledger | None = None
+    shelf: Shelf, kept: KeptEvidence, mllm: MLLM, model: Callable[[], ModelNote], budget: Ledger | None = None
 ) -> Replay:
     """Ask the MLLM again, beside whatever it is doing, for tokens that all streams together have to spare.
 
@@ -78,7 +78,7 @@ async def replay(
     return compare(kept.bundle, said.answers[0], said.usage, await asyncio.to_thread(model))
 
 
-def compare(bundle: Bundle, answer: Answer, usage: Usage, model: Model) -> Replay:
+def compare(bundle: Bundle, answer: Answer, usage: Usage, model: ModelNote) -> Replay:
     """What was said then beside what is said now."""
     before = Answer(bundle.watch, bundle.score.score, bundle.score.mass)
     then = Said(before.score, before.mass, before.verdict, bundle.model)

@@ -18,7 +18,7 @@ from pipeline.evidence.bundle import (
     SNAPSHOT,
     Bundle,
     ClipNote,
-    Model,
+    ModelNote,
     SegmentNote,
     Sizing,
     SnapshotNote,
@@ -30,7 +30,7 @@ from pipeline.evidence.folder import Folder, Kind, named
 from pipeline.evidence.pictures import full_size, png
 from pipeline.mllm.prompt import FAMILIES, looks, markup, prefix, suffix
 from pipeline.redact import scrub
-from pipeline.sources.packets import Clip, Cut
+from pipeline.sources.packets import PacketClip, PacketCut
 from pipeline.types import Segment
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class NoRoom(ResadaptError):
 class About:
     """Who answers, and who sizes the frames."""
 
-    model: Model
+    model: ModelNote
     sizing: Sizing
 
 
@@ -112,7 +112,7 @@ class Writer:
                 files.pop(name, None)
                 new[name] = png(segment.pixels), "png"
 
-    def add_clip(self, event_id: str, cut: Cut) -> None:
+    def add_clip(self, event_id: str, cut: PacketCut) -> None:
         """Write the clip of a bundle, or why there is none."""
         present = self._manifests.find(event_id)
         if present is None:
@@ -120,7 +120,7 @@ class Writer:
         bundle, files = Bundle.from_json(present.data), dict(present.files)
         clip = cut.clip()
         try:
-            if isinstance(clip, Clip):
+            if isinstance(clip, PacketClip):
                 self._make_room(len(clip.mp4))
                 files |= self._put({CLIP: (clip.mp4, "mp4")}, present.time)
                 note = ClipNote(round(clip.start_s, 3), round(clip.end_s, 3), clip.note)

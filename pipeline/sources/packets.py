@@ -23,7 +23,7 @@ JUMP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _KeptPacket:
     """One packet: its decoding and presentation times in ticks, and its stream seconds at the most recent placing."""
 
     packet: VideoPacket
@@ -33,7 +33,7 @@ class _Kept:
     key: bool
 
 
-class _Run:
+class _PacketRun:
     """One connection's packets without a jump: what a muxer has to know, and where stream time lies."""
 
     def __init__(self, container: OutputContainer, template: Stream, tick_s: float) -> None:
@@ -42,13 +42,13 @@ class _Run:
         self.tick_s = tick_s
         self.offset_s: float | None = None
 
-    def time_s(self, kept: _Kept) -> float | None:
+    def time_s(self, kept: _KeptPacket) -> float | None:
         """Stream seconds of a packet; None before a picture of the run was placed."""
         return None if self.offset_s is None else kept.pts * self.tick_s + self.offset_s
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class PacketClip:
     """An MP4 of packets as they came: stream seconds of its first and last picture, and what is less than was asked."""
 
     mp4: bytes
@@ -57,21 +57,21 @@ class Clip:
     note: str = ""
 
 
-class Cut:
+class PacketCut:
     """A clip that is being cut: the packets since the key frame before its beginning, and those that come."""
 
-    def __init__(self, run: _Run, packets: list[_Kept], start_s: float, end_s: float, most_bytes: int) -> None:
+    def __init__(self, run: _PacketRun, start_s: float, end_s: float, most_bytes: int) -> None:
         self._run = run
-        self._packets = packets
+        self._packets: list[_KeptPacket] = []
         self._start_s = start_s
         self._end_s = end_s
         self._most = most_bytes
-        self._bytes = sum(one.bytes for one in packets)
+        self._bytes = 0
         self._lock = threading.Lock()
         self._note = ""
         self.complete = False
 
-    def add(self, run: _Run, kept: _Kept) -> None:
+    def add(self, run: _PacketRun, kept: _KeptPacket) -> None:
         """A packet has come."""
         with self._lock:
             if self.complete:
@@ -93,7 +93,7 @@ class Cut:
             if not self.complete:
                 self._end("ends where the stream ended")
 
-    def clip(self) -> Clip | str:
+    def clip(self) -> PacketClip | str:
         """The clip, muxed now, or why there is none."""
         with self._lock:
             packets, run, note = list(self._packets), self._run, self._note
@@ -103,7 +103,7 @@ class Cut:
         if times[0] > self._start_s + 0.5:
             note = "; ".join(filter(None, ("begins later than asked: earlier packets were kept no longer", note)))
         try:
-            return Clip(_mux(run, packets), min(times), max(times), note)
+            return PacketClip(_mux(run, packets), min(times), max(times), note)
         except (FFmpegError, ValueError, OSError) as error:
             return f"its packets could not be put into an MP4: {error}"
 
@@ -121,10 +121,10 @@ class PacketRing:
         self.why_none = "its source gives no packets"
         self._keep_s = keep_s
         self._most = most_bytes
-        self._kept: deque[_Kept] = deque()
+        self._kept: deque[_KeptPacket] = deque()
         self._bytes = 0
-        self._run: _Run | None = None
-        self._cuts: list[Cut] = []
+        self._run: _PacketRun | None = None
+        self._cuts: list[PacketCut] = []
         self._lock = threading.Lock()
 
     def connect(self, video: VideoStream, *, has_clock: bool) -> None:
@@ -141,7 +141,7 @@ class PacketRing:
             except (ValueError, FFmpegError) as error:
                 self.why_none = f"an MP4 cannot hold its codec {video.codec_context.name}: {error}"
                 return
-            self._run = _Run(container, template, float(video.time_base or Fraction(1, 90_000)))
+            self._run = _PacketRun(container, template, float(video.time_base or Fraction(1, 90_000)))
             self.why_none = "no key frame has come yet"
 
     def push(self, packet: VideoPacket) -> None:
@@ -152,7 +152,7 @@ class PacketRing:
             run = self._run
             if run is None:
                 return
-            kept = _Kept(packet, packet.dts, packet.pts, packet.size, packet.is_keyframe)
+            kept = _KeptPacket(packet, packet.dts, packet.pts, packet.size, packet.is_keyframe)
             if self._kept and not 0 < (kept.dts - self._kept[-1].dts) * run.tick_s < JUMP_S + self._keep_s:
                 run = self._run = self._renewed(run)
             if self._kept or kept.key:
@@ -174,7 +174,7 @@ class PacketRing:
                 run = self._run = self._renewed(run)
             run.offset_s = offset_s
 
-    def cut(self, start_s: float, end_s: float) -> Cut | str:
+    def cut(self, start_s: float, end_s: float) -> PacketCut | str:
         """Begin a clip of these stream seconds, at the key frame before or at `start_s`; or why there is none."""
         with self._lock:
             run = self._run
@@ -186,7 +186,7 @@ class PacketRing:
             for place, one in enumerate(self._kept):
                 if one.key and one.pts * run.tick_s + run.offset_s <= start_s + 1e-3:
                     first = place
-            cut = Cut(run, [], start_s, end_s, self._most)
+            cut = PacketCut(run, start_s, end_s, self._most)
             for one in list(self._kept)[first:]:
                 cut.add(run, one)
             if not cut.complete:
@@ -200,15 +200,15 @@ class PacketRing:
                 cut.finish()
             self._cuts = []
 
-    def _renewed(self, run: _Run) -> _Run:
+    def _renewed(self, run: _PacketRun) -> _PacketRun:
         self._drop()
-        return _Run(run.container, run.template, run.tick_s)
+        return _PacketRun(run.container, run.template, run.tick_s)
 
     def _drop(self) -> None:
         self._kept.clear()
         self._bytes = 0
 
-    def _trim(self, run: _Run) -> None:
+    def _trim(self, run: _PacketRun) -> None:
         """Drop whole groups of pictures while what is left without them is enough, or all is too much."""
         while len(self._kept) > 1:
             group = next((place for place in range(1, len(self._kept)) if self._kept[place].key), None)
@@ -223,7 +223,7 @@ class PacketRing:
                 self._bytes -= self._kept.popleft().bytes
 
 
-def _mux(run: _Run, packets: list[_Kept]) -> bytes:
+def _mux(run: _PacketRun, packets: list[_KeptPacket]) -> bytes:
     """Packets as an MP4 that begins at zero."""
     made = io.BytesIO()
     origin = packets[0].dts
