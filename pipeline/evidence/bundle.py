@@ -1,11 +1,11 @@
 """What is kept of one event: the manifest, as values and as JSON."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pipeline.errors import ResadaptError
-from pipeline.types import Answer, Event, Json
+from pipeline.types import Answer, Event
 
 FORMAT = "resadapt evidence"
 SNAPSHOT, CLIP = "snapshot", "clip"
@@ -123,7 +123,7 @@ class Bundle:
     question: str
     prompt: str
     score: Score
-    rule: dict[str, Json]
+    rule: dict[str, JsonValue]
     model: ModelNote
     sizing: Sizing
     tokens: Tokens
@@ -140,7 +140,6 @@ class Bundle:
     notes: tuple[str, ...] = ()
     version: str = ""
     format: str = FORMAT
-    data: dict[str, Json] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As text for the store."""
@@ -162,14 +161,15 @@ _BUNDLE = TypeAdapter(Bundle)
 
 def rule_of(
     event: Event, open_at: float, clear_at: float, confirm: tuple[int, int], cooldown_s: float
-) -> dict[str, Json]:
+) -> dict[str, JsonValue]:
     """The rule that decided, of a watch that yes or no answers: its thresholds, and what the event says of them."""
     since = event.data.get("onset_s", event.data.get("cleared_s"))
+    since_s = float(since) if isinstance(since, int | float) else None
     return {
         "kind": "yes_no",
         "open_at": open_at,
         "clear_at": clear_at,
         "confirm": list(confirm),
         "cooldown_s": cooldown_s,
-        "since_s": since,
+        "since_s": since_s,
     }

@@ -83,7 +83,7 @@ def _decided(kind: str, bundle: Bundle) -> tuple[str, ...]:
     votes = ", ".join(f"{one.score:.2f} at {one.start_s:g} s" for one in agreeing)
     second = f"The watch {verb} when {needed} of its last {window} known answers have a score of {limit}: {votes}."
     since = rule.get("since_s")
-    third = f"That {'began' if opened else 'ceased'} at {since:g} s." if isinstance(since, int | float) else ""
+    third = f"It {'began' if opened else 'ceased'} to hold at {since:g} s." if isinstance(since, int | float) else ""
     return tuple(filter(None, (first, second, third)))
 
 
@@ -95,7 +95,7 @@ def _saw(bundle: Bundle) -> tuple[str, ...]:
     newest = notes[-1]
     seen = "The model saw" if bundle.whole else "Of what the model saw the newest is kept:"
     first = (
-        f"{seen} {frames} frames in {len(notes)} segments, from {notes[0].pts_s[0]:g} to {newest.pts_s[-1]:g} s;"
+        f"{seen} {_count(frames, 'frame')} in {_count(len(notes), 'segment')}, from {notes[0].pts_s[0]:g} to {newest.pts_s[-1]:g} s;"
         f" the newest at {newest.width}x{newest.height} px. In all {tokens.context} vision tokens were in context."
     )
     kept = [f"{pts_s:g} s at {scale:.0%}" for pts_s, scale in bundle.frames if scale]
@@ -108,11 +108,12 @@ def _saw(bundle: Bundle) -> tuple[str, ...]:
     if not bundle.aside:
         return first, second
     aside = sum(one.tokens for one in bundle.aside)
-    return (
-        first,
-        second,
-        f"It was doubtful at first and got a second look, of {len(bundle.aside)} segments, {aside} tokens.",
-    )
+    looked = _count(len(bundle.aside), "segment")
+    return first, second, f"It was doubtful at first and got a second look, of {looked}, {aside} tokens."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _marks(data: Mapping[str, Json]) -> tuple[str, ...]:

@@ -247,7 +247,6 @@ def _bundle(taken: Capture, about: About, clip_note: str) -> Bundle:
         snapshot=SnapshotNote(frame.pts_s, frame.captured_at.isoformat(), frame.clock, *frame.size),
         clip_note=clip_note,
         version=importlib.metadata.version("resadapt-stream"),
-        data=dict(event.data),
     )
 
 

@@ -100,8 +100,8 @@ class PacketCut:
         times = [time_s for one in packets if (time_s := run.time_s(one)) is not None]
         if not times:
             return "no packet of its time was kept"
-        if times[0] > self._start_s + 0.5:
-            note = "; ".join(filter(None, ("begins later than asked: earlier packets were kept no longer", note)))
+        if times[0] > max(self._start_s, 0.0) + 0.5:
+            note = "; ".join(filter(None, ("begins later than asked: no earlier packets were at hand", note)))
         try:
             return PacketClip(_mux(run, packets), min(times), max(times), note)
         except (FFmpegError, ValueError, OSError) as error:
