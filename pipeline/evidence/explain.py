@@ -95,7 +95,8 @@ def _saw(bundle: Bundle) -> tuple[str, ...]:
     newest = notes[-1]
     seen = "The model saw" if bundle.whole else "Of what the model saw the newest is kept:"
     first = (
-        f"{seen} {_count(frames, 'frame')} in {_count(len(notes), 'segment')}, from {notes[0].pts_s[0]:g} to {newest.pts_s[-1]:g} s;"
+        f"{seen} {_count(frames, 'frame')} in {_count(len(notes), 'segment')}, from {notes[0].pts_s[0]:g} to"
+        f" {newest.pts_s[-1]:g} s;"
         f" the newest at {newest.width}x{newest.height} px. In all {tokens.context} vision tokens were in context."
     )
     kept = [f"{pts_s:g} s at {scale:.0%}" for pts_s, scale in bundle.frames if scale]
