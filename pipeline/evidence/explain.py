@@ -76,8 +76,8 @@ def _decided(kind: str, bundle: Bundle) -> tuple[str, ...]:
     if rule.get("kind") != "yes_no" or not isinstance(confirm, list):
         return first, f"The rule that decided: {', '.join(f'{name} {value}' for name, value in rule.items())}."
     opened = kind != "watch.cleared"
-    needed, window = confirm
-    known = [one for one in bundle.scores if not one.unknown][-int(window) :]
+    needed, window = (int(str(one)) for one in confirm)
+    known = [one for one in bundle.scores if not one.unknown][-window:]
     agreeing = [one for one in known if (one.score >= float(open_at) if opened else one.score <= float(clear_at))]  # type: ignore[arg-type]
     verb, limit = ("opens", f"{open_at:g} or more") if opened else ("clears", f"{clear_at:g} or less")
     votes = ", ".join(f"{one.score:.2f} at {one.start_s:g} s" for one in agreeing)

@@ -1,5 +1,6 @@
 """What events rest on is kept as the model saw it, named when it was changed, and costs no decision."""
 
+import hashlib
 import io
 import os
 import stat
@@ -112,9 +113,8 @@ async def test_a_replay_sees_the_same_pixels_and_says_the_same(tmp_path, monkeyp
 
 
 async def test_files_are_private_named_by_their_content_and_shared(tmp_path, monkeypatch):
-    import hashlib
-
-    async with watched(monkeypatch, site(tmp_path, recording(tmp_path))) as service:
+    both = {name: {"question": f"is a {name} in view?"} for name in ("bar", "bus")}
+    async with watched(monkeypatch, site(tmp_path, recording(tmp_path), watches=both)) as service:
         found = files(service)
         assert found
         for path in found:
