@@ -96,9 +96,7 @@ def test_what_gives_no_packets_says_why(tmp_path):
 )
 def test_the_ring_is_bounded_and_begins_with_a_key_frame(sizes, keep_s, most):
     ring = PacketRing(keep_s, most)
-    ring._run = SimpleNamespace(
-        tick_s=1 / FPS, offset_s=0.0, container=None, template=None, time_s=lambda one: one.pts / FPS
-    )
+    ring._run = SimpleNamespace(tick_s=1 / FPS, offset_s=0.0)
     ring._renewed = lambda run: run
     for number, (size, key) in enumerate(sizes):
         packet = SimpleNamespace(pts=number, dts=number, size=size, is_keyframe=key, time_base=Fraction(1, FPS))
