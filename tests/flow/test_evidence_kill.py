@@ -1,4 +1,4 @@
-"""A process that is killed while it writes evidence names no file that is not there, whole; what it did not name goes."""
+"""A process killed while it writes evidence names no file that is not there, whole; what it did not name goes."""
 
 import os
 import random
