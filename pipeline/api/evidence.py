@@ -117,8 +117,8 @@ class EvidenceView(BaseModel):
 
 
 class ExplanationView(BaseModel):
-    """Why a watch fired, or did not, in words: `sentences` from top to bottom. `event` and `evidence` where there are
-    some."""
+    """Why a watch fired, or did not, in words: `sentences` from top to bottom. `event`, `evidence` and its `segments`
+    where there are some."""
 
     title: str
     fired: bool
@@ -133,6 +133,7 @@ class ExplanationView(BaseModel):
     type: str | None
     evidence: bool
     label: str | None
+    segments: list[SegmentView] = []
 
 
 class SaidView(BaseModel):
@@ -169,7 +170,7 @@ def show_evidence(event_id: str, caller: Viewer, desk: AtDesk) -> EvidenceView:
 @router.get("/events/{event_id}/explain", response_model=ExplanationView, operation_id="explain_event")
 def explain(event_id: str, caller: Viewer, desk: AtDesk) -> ExplanationView:
     """Why it was sent, in words."""
-    return explanation_view(_explained(event_id, caller, desk)[0])
+    return explanation_view(*_explained(event_id, caller, desk))
 
 
 @router.get("/events/{event_id}/explain.html", response_class=HTMLResponse, operation_id="explain_event_page")
@@ -271,39 +272,46 @@ def shelf_of(desk: Desk) -> Shelf:
 def evidence_view(kept: KeptEvidence) -> EvidenceView:
     """A bundle as the API shows it."""
     bundle, manifest = kept.bundle, kept.manifest
-
-    def file(name: str) -> dict[str, Any]:
-        found = manifest.files.get(name)
-        if found is None:
-            raise EvidenceDamaged(f"the manifest of {bundle.event_id} lacks its {name}")
-        return {"sha256": found.sha256, "bytes": found.bytes}
-
-    notes = [(note, False) for note in bundle.segments] + [(note, True) for note in bundle.aside]
-    segments = [
-        SegmentView(
-            n=n, pts_s=list(note.pts_s), height=note.height, width=note.width, tokens=note.tokens,
-            content_id=note.content_id, aside=aside, **file(note.file),
-        )
-        for n, (note, aside) in enumerate(notes)
-    ]  # fmt: skip
-    snapshot = SnapshotView.model_validate(asdict(bundle.snapshot) | file("snapshot")) if bundle.snapshot else None
+    snapshot = (
+        SnapshotView.model_validate(asdict(bundle.snapshot) | _file(kept, "snapshot")) if bundle.snapshot else None
+    )
     clip = None
     if bundle.clip:
-        clip = ClipView(start_s=bundle.clip.start_s, end_s=bundle.clip.end_s, **file("clip"))
+        clip = ClipView(start_s=bundle.clip.start_s, end_s=bundle.clip.end_s, **_file(kept, "clip"))
     return EvidenceView(
         event=bundle.event_id, type=bundle.type, stream=bundle.stream, watch=bundle.watch, time=manifest.time,
         held_by=manifest.held_by, bytes=manifest.bytes, question=bundle.question, prompt=bundle.prompt,
         score=ScoreView.model_validate(asdict(bundle.score)),
         scores=[ScoreView.model_validate(asdict(one)) for one in bundle.scores],
         rule=dict(bundle.rule), model=asdict(bundle.model), sizing=asdict(bundle.sizing), tokens=asdict(bundle.tokens),
-        frames=list(bundle.frames), anchor_s=bundle.anchor_s, whole=bundle.whole, segments=segments, snapshot=snapshot,
-        clip=clip, clip_note=bundle.clip_note, version=bundle.version,
+        frames=list(bundle.frames), anchor_s=bundle.anchor_s, whole=bundle.whole, segments=_segments(kept),
+        snapshot=snapshot, clip=clip, clip_note=bundle.clip_note, version=bundle.version,
     )  # fmt: skip
 
 
-def explanation_view(explanation: Explanation) -> ExplanationView:
-    """An explanation as the API shows it."""
-    return ExplanationView.model_validate(asdict(explanation))
+def explanation_view(explanation: Explanation, kept: KeptEvidence | None = None) -> ExplanationView:
+    """An explanation as the API shows it, with the segments of an event's evidence."""
+    view = ExplanationView.model_validate(asdict(explanation))
+    return view.model_copy(update={"segments": _segments(kept)}) if kept else view
+
+
+def _segments(kept: KeptEvidence) -> list[SegmentView]:
+    bundle = kept.bundle
+    notes = [(note, False) for note in bundle.segments] + [(note, True) for note in bundle.aside]
+    return [
+        SegmentView(
+            n=n, pts_s=list(note.pts_s), height=note.height, width=note.width, tokens=note.tokens,
+            content_id=note.content_id, aside=aside, **_file(kept, note.file),
+        )
+        for n, (note, aside) in enumerate(notes)
+    ]  # fmt: skip
+
+
+def _file(kept: KeptEvidence, name: str) -> dict[str, Any]:
+    found = kept.manifest.files.get(name)
+    if found is None:
+        raise EvidenceDamaged(f"the manifest of {kept.bundle.event_id} lacks its {name}")
+    return {"sha256": found.sha256, "bytes": found.bytes}
 
 
 def _explained(event_id: str, caller: Caller, desk: Desk) -> tuple[Explanation, KeptEvidence | None]:

@@ -141,7 +141,9 @@ class StoreDoor:
         return data
 
     def explain(self, event_id: str) -> Any:  # noqa: ANN401 - JSON
-        return _plain(asdict(self._beside.explained(event_id)[0]))
+        from pipeline.api.evidence import explanation_view
+
+        return explanation_view(*self._beside.explained(event_id)).model_dump(mode="json")
 
     def page(self, event_id: str) -> str:
         from pipeline.evidence.page import page
@@ -150,7 +152,9 @@ class StoreDoor:
         return page(explanation, self._beside.shelf, kept)
 
     def moment(self, watch: str, stream: str | None, at: str) -> Any:  # noqa: ANN401 - JSON
-        return _plain(asdict(self._beside.moment(watch, stream, at)[0]))
+        from pipeline.api.evidence import explanation_view
+
+        return explanation_view(self._beside.moment(watch, stream, at)[0]).model_dump(mode="json")
 
     def moment_page(self, watch: str, stream: str | None, at: str) -> str:
         from pipeline.evidence.page import page

@@ -1,5 +1,6 @@
 """What is kept of one event: the manifest, as values and as JSON."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -157,16 +158,20 @@ class Bundle:
 
 
 _BUNDLE = TypeAdapter(Bundle)
+_RULING = TypeAdapter(JsonValue)
 
 
 def rule_of(
     event: Event, open_at: float, clear_at: float, confirm: tuple[int, int], cooldown_s: float
 ) -> dict[str, JsonValue]:
-    """The rule that decided, of a watch that yes or no answers: its thresholds, and what the event says of them."""
+    """The rule that decided: a watch's thresholds, and what its event says of the ruling."""
     since = event.data.get("onset_s", event.data.get("cleared_s"))
     since_s = float(since) if isinstance(since, int | float) else None
+    ruling = event.data.get("rule")
+    decided = {str(name): value for name, value in ruling.items()} if isinstance(ruling, Mapping) else {}
     return {
-        "kind": "yes_no",
+        "kind": "choice" if decided.get("name") == "choice" else "yes_no",
+        "decided": _RULING.validate_python(decided) if decided else None,
         "open_at": open_at,
         "clear_at": clear_at,
         "confirm": list(confirm),

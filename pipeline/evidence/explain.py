@@ -72,6 +72,10 @@ def _decided(kind: str, bundle: Bundle) -> tuple[str, ...]:
         f"Asked about seconds {score.start_s:g} to {score.end_s:g} of the stream, the model answered {answer.verdict}"
         f" with a score of {score.score:.2f}."
     )
+    decided = rule.get("decided")
+    if isinstance(decided, Mapping) and decided.get("name") not in (None, "thresholds", "confirm"):
+        numbers = ", ".join(f"{name} {value}" for name, value in decided.items() if name != "name")
+        return first, f"The rule that decided is {decided['name']}{f' ({numbers})' if numbers else ''}."
     open_at, clear_at, confirm = rule.get("open_at"), rule.get("clear_at"), rule.get("confirm")
     if rule.get("kind") != "yes_no" or not isinstance(confirm, list):
         return first, f"The rule that decided: {', '.join(f'{name} {value}' for name, value in rule.items())}."
