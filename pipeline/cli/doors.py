@@ -34,7 +34,7 @@ class Door(Protocol):
     def page(self, event_id: str) -> str: ...
     def moment(self, watch: str, stream: str | None, at: str) -> Any: ...  # noqa: ANN401 - JSON
     def moment_page(self, watch: str, stream: str | None, at: str) -> str: ...
-    def replay(self, event_id: str) -> Any: ...  # noqa: ANN401 - JSON
+    def replay(self, event_id: str, mllm: str | None) -> Any: ...  # noqa: ANN401 - JSON
     def hold(self, event_id: str, held: bool) -> Any: ...  # noqa: ANN401 - JSON
     def mark(self, event_id: str, kind: str | None, note: str) -> Any: ...  # noqa: ANN401 - JSON
     def missed(self, body: dict[str, str]) -> Any: ...  # noqa: ANN401 - JSON
@@ -93,7 +93,9 @@ class ApiDoor:
         assert isinstance(data, bytes)
         return data.decode()
 
-    def replay(self, event_id: str) -> Any:  # noqa: ANN401 - JSON
+    def replay(self, event_id: str, mllm: str | None) -> Any:  # noqa: ANN401 - JSON
+        if mllm:
+            raise ConfigError("--mllm: a service asks its own; expected it with --config or --store alone")
         return self._service.send("POST", path_of("events", event_id, "/replay"))
 
     def hold(self, event_id: str, held: bool) -> Any:  # noqa: ANN401 - JSON
@@ -162,8 +164,8 @@ class StoreDoor:
         explanation, kept = self._beside.moment(watch, stream, at)
         return page(explanation, self._beside.shelf, kept)
 
-    def replay(self, event_id: str) -> Any:  # noqa: ANN401 - JSON
-        return _plain(asdict(self._beside.replayed(event_id)))
+    def replay(self, event_id: str, mllm: str | None) -> Any:  # noqa: ANN401 - JSON
+        return _plain(asdict(self._beside.replayed(event_id, mllm)))
 
     def hold(self, event_id: str, held: bool) -> Any:  # noqa: ANN401 - JSON
         self.evidence(event_id)

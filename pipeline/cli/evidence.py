@@ -69,6 +69,7 @@ def evidence(
 @events.command(epilog="Example: resadapt event replay 5b0c...")
 def replay(
     event_id: EventId,
+    mllm: Annotated[str | None, typer.Option(help="Ask this one, with --store: as of `run`.")] = None,
     config: Beside = None,
     store: BesideStore = None,
     evidence: BesideFolder = None,
@@ -78,7 +79,7 @@ def replay(
 ) -> None:
     """Ask the model again from the evidence, and compare. It costs the vision tokens of the whole context."""
     with door(config, store, evidence, url, key, as_json) as opened:
-        item = opened.replay(event_id)
+        item = opened.replay(event_id, mllm)
     if as_json:
         _print(item)
         return

@@ -13,6 +13,7 @@ BEFORE, AFTER = timedelta(seconds=120), timedelta(seconds=30)
 """How far around a moment answers are looked at."""
 MOST = 1000
 _PICTURES_S = 120.0
+_NEWEST = 100
 
 
 def parse_moment(text: str) -> PastMoment:
@@ -42,9 +43,11 @@ def moment_of(
     if place is None:
         return explain_moment(query, stream, moment, ()), None
     at = records[place].time
-    wanted = EventFilter(frozenset({stream}), query.id, until=at)
-    before = history.events(wanted, 1)
-    explanation = explain_moment(query, stream, moment, records, before[0].event if before else None)
+    start_s = _second(records[place].record.get("start_s"))
+    newest = history.events(EventFilter(frozenset({stream}), query.id, until=at + AFTER), _NEWEST)
+    # Of decisions of one hop the event is some microseconds older than the record: hops tell which came before.
+    before = [one.event for one in newest if _second(one.event.data.get("hop_start_s"), start_s) < start_s]
+    explanation = explain_moment(query, stream, moment, records, before[0] if before else None)
     end_s = records[place].record.get("end_s")
     shown = [one for one in shelf.around(stream, at, _PICTURES_S) if _shows(one, end_s)]
     return explanation, shown[-1] if shown else None
@@ -68,3 +71,7 @@ def _shows(kept: KeptEvidence, end_s: object) -> bool:
         and isinstance(end_s, int | float)
         and segments[0].pts_s[0] <= end_s <= segments[-1].pts_s[-1] + 1.0
     )
+
+
+def _second(value: object, otherwise: float = 0.0) -> float:
+    return float(value) if isinstance(value, int | float) else otherwise

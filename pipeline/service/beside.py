@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.build import build_watch
 from pipeline.clock import Clock
+from pipeline.config.mllm import MLLMConfig
 from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml
 from pipeline.config.values import resolve_url
 from pipeline.core.selectors import selects
@@ -88,16 +89,16 @@ class StoreBeside:
         query = build_watch(slug, watch)
         return moment_of(self._store.history, self.shelf, query, stream or standing[0], parse_moment(at))
 
-    def replayed(self, event_id: str) -> Replay:
-        """Ask the site's MLLM again, which is started for it."""
+    def replayed(self, event_id: str, use: str | None = None) -> Replay:
+        """Ask the site's MLLM again, or the one that `use` names, which is started for it."""
         self.event(event_id)
         kept = self.shelf.of(event_id)
-        return asyncio.run(self._replay(kept))
+        return asyncio.run(self._replay(kept, parse_site({"mllm": use}).mllm if use else self.site.mllm))
 
-    async def _replay(self, kept: KeptEvidence) -> Replay:
-        mllm = await start_mllm(self.site.mllm, self._clock)
+    async def _replay(self, kept: KeptEvidence, config: MLLMConfig) -> Replay:
+        mllm = await start_mllm(config, self._clock)
         try:
-            return await replay(self.shelf, kept, mllm, lambda: model_of(self.site.mllm, mllm.info))
+            return await replay(self.shelf, kept, mllm, lambda: model_of(config, mllm.info))
         finally:
             await mllm.close()
 

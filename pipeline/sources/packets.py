@@ -127,6 +127,11 @@ class PacketRing:
         self._cuts: list[PacketCut] = []
         self._lock = threading.Lock()
 
+    @property
+    def bytes(self) -> int:
+        """Of the packets that are kept."""
+        return self._bytes
+
     def connect(self, video: VideoStream, *, has_clock: bool) -> None:
         """A connection begins. Called while its container is open."""
         with self._lock:

@@ -38,8 +38,9 @@ async def watch(clip: Path, folder: Path, enabled: bool) -> tuple[int, float, fl
     )
     async with Service(site, SystemClock(), insist=False) as service:
         await service.finished()
+        hops = service.attachments["bench"].run.counts.hops
     written, held = service.metrics.value("evidence_written"), service.metrics.value("evidence_bytes") / 2**20
-    return service.attachments["bench"].run.counts.hops, written, held
+    return hops, written, held
 
 
 def main(rounds: int) -> None:

@@ -82,7 +82,7 @@ async def test_roles_and_tags_hold_for_evidence_and_labels(tmp_path, unused_tcp_
             ("GET", f"/v1/events/{name}/evidence", None, (200, 200, 200, 404)),
             ("GET", f"/v1/events/{name}/explain", None, (200, 200, 200, 404)),
             ("GET", f"/v1/events/{name}/segments/0.png", None, (200, 200, 200, 404)),
-            ("GET", "/v1/watches/bar/explain?at=1&stream=gate", None, (200, 200, 200, 422)),
+            ("GET", "/v1/watches/bar/explain?at=1&stream=gate", None, (200, 200, 200, 404)),
             ("POST", f"/v1/events/{name}/replay", None, (403, 200, 200, 404)),
             ("PUT", f"/v1/events/{name}/label", {"label": "false"}, (403, 200, 200, 404)),
             ("POST", "/v1/labels", interval, (403, 201, 201, 404)),

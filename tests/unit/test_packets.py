@@ -1,14 +1,14 @@
 """The ring of packets: bounded, begun with a key frame, cut by stream time, broken where the stream is."""
 
 import io
-from fractions import Fraction
-from types import SimpleNamespace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import av
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sources.packets import PacketCut, PacketRing
+from pipeline.sources.packets import PacketRing
 from tests.clips import steady, write
 
 FPS = 25
@@ -88,35 +88,42 @@ def test_what_gives_no_packets_says_why(tmp_path):
     container.close()
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.tuples(st.integers(1, 4000), st.booleans()), min_size=1, max_size=200),
-    keep_s=st.floats(0.1, 5),
-    most=st.integers(2000, 60_000),
-)
-def test_the_ring_is_bounded_and_begins_with_a_key_frame(sizes, keep_s, most):
-    ring = PacketRing(keep_s, most)
-    ring._run = SimpleNamespace(tick_s=1 / FPS, offset_s=0.0)
-    ring._renewed = lambda run: run
-    for number, (size, key) in enumerate(sizes):
-        packet = SimpleNamespace(pts=number, dts=number, size=size, is_keyframe=key, time_base=Fraction(1, FPS))
-        ring.push(packet)
-        kept = list(ring._kept)
-        assert not kept or kept[0].key
-        assert ring._bytes == sum(one.bytes for one in kept)
-        assert ring._bytes <= most or len(kept) == 1 or sum(one.key for one in kept[1:]) == 0
-        keys = [one.dts for one in kept if one.key]
-        assert len(keys) < 2 or (kept[-1].dts - keys[1]) / FPS < keep_s
+@settings(max_examples=30, deadline=None)
+@given(keep_s=st.floats(0.1, 5), share=st.floats(0.05, 1.5), start_s=st.floats(98, 107))
+def test_the_ring_is_bounded_and_a_clip_of_it_begins_with_a_key_frame(keep_s, share, start_s):
+    with TemporaryDirectory() as folder:
+        container, video, packets = demuxed(Path(folder), gop=10)
+        most = round(sum(packet.size for packet in packets) * share)
+        ring = PacketRing(keep_s, most)
+        ring.connect(video, has_clock=True)
+        for packet in packets:
+            media_s = packet.pts * float(packet.time_base)
+            ring.push(packet)
+            ring.place(media_s, media_s + 100)
+            assert ring.bytes <= most
+        cut = ring.cut(start_s, 105.5)
+        container.close()
+        if isinstance(cut, str):
+            assert ring.bytes == 0
+            return
+        clip = cut.clip()
+        if isinstance(clip, str):  # it would end before it begins
+            assert start_s > 105.5 or not ring.bytes
+            return
+        with av.open(io.BytesIO(clip.mp4)) as made:
+            first = next(made.decode(video=0))
+        assert first.key_frame
+        assert clip.start_s >= 106 - keep_s - 2 * 10 / FPS or clip.start_s <= start_s
 
 
 def test_a_cut_is_bounded(tmp_path):
     container, video, packets = demuxed(tmp_path, seconds=8)
-    ring = PacketRing(60, 2**20)
-    filled(ring, video, packets)
-    small = PacketCut(ring._run, 100.0, 200.0, 2**12)
-    for one in ring._kept:
-        small.add(ring._run, one)
-    assert small.complete
-    assert small.clip().note.startswith("ends early")
-    assert len(small.clip().mp4) < 2**14
+    ring = PacketRing(60, sum(packet.size for packet in packets) // 2)
+    filled(ring, video, packets[:10])
+    cut = ring.cut(100.0, 200.0)
+    for packet in packets[10:]:
+        ring.push(packet)
+    assert cut.complete
+    assert cut.clip().note.startswith("ends early")
+    assert len(cut.clip().mp4) < sum(packet.size for packet in packets)
     container.close()
