@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from pydantic import BaseModel, JsonValue
 
 from pipeline.api.auth import Caller, allowed
@@ -206,7 +206,8 @@ def evidence_segment(event_id: str, number: int, caller: Viewer, desk: AtDesk) -
 def evidence_clip(event_id: str, caller: Viewer, desk: AtDesk) -> Response:
     """Seconds of the stream before and after the decision, as they came from the camera."""
     kept, shelf = _kept(event_id, caller, desk)
-    return Response(shelf.clip(kept), media_type="video/mp4", headers=FILE_HEADERS)
+    # Players ask for parts.
+    return FileResponse(shelf.clip_path(kept), media_type="video/mp4", headers=FILE_HEADERS)
 
 
 @router.post("/events/{event_id}/replay", response_model=ReplayView, operation_id="replay_event")

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -37,7 +37,7 @@ CLOSE_S = 5.0
 class _Awaited:
     """A bundle whose clip is still being cut, and until when (monotonic) that is waited for."""
 
-    capture: Capture
+    event_id: str
     cut: PacketCut
     until_s: float
 
@@ -154,9 +154,7 @@ class EvidenceKeeper:
         self.bytes = self._writer.bytes
         if isinstance(taken.cut, PacketCut):
             until_s = self._clock.monotonic_s() + self._config.after_s + CLIP_WAIT_S
-            # Pixels are written; only what a clip needs is kept until it is cut.
-            bare = replace(taken, segments=(), aside=())
-            self._awaited.append(_Awaited(bare, taken.cut, until_s))
+            self._awaited.append(_Awaited(taken.event.id, taken.cut, until_s))
 
     async def _write_clips(self) -> None:
         now_s, waiting = self._clock.monotonic_s(), self._awaited
@@ -164,7 +162,7 @@ class EvidenceKeeper:
         self._awaited = [one for one in waiting if one not in ready]
         for one in ready:
             one.cut.finish()
-            event_id, cut = one.capture.event.id, one.cut
+            event_id, cut = one.event_id, one.cut
             await self._quietly(lambda event_id=event_id, cut=cut: self._writer.add_clip(event_id, cut))  # type: ignore[misc]
             self.bytes = self._writer.bytes
 

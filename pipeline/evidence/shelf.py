@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from pipeline.delivery.database import Database
 from pipeline.delivery.manifests import Manifests, StoredManifest
@@ -50,6 +51,11 @@ class Shelf:
     def clip(self, kept: KeptEvidence) -> bytes:
         """The clip as MP4."""
         return self.file(kept, CLIP)
+
+    def clip_path(self, kept: KeptEvidence) -> Path:
+        """Where the clip lies, once it was checked."""
+        self.clip(kept)
+        return self._folder.path(kept.manifest.files[CLIP])
 
     def segment(self, kept: KeptEvidence, number: int) -> bytes:
         """A segment as the model saw it, as PNG; those beside the context come behind it."""

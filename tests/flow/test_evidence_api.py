@@ -12,6 +12,7 @@ from pipeline.cli.main import app
 from pipeline.delivery.history import EventFilter
 from pipeline.errors import ConfigError
 from tests.api import running
+from tests.clips import steady, write
 from tests.flow.test_api_auth import bearer, make
 from tests.flow.test_cli_remote import asked, resadapt
 from tests.flow.test_service import until
@@ -67,6 +68,23 @@ async def test_an_event_shows_what_it_rests_on(tmp_path, unused_tcp_port):
         damaged = await client.get(f"/v1/events/{name}/snapshot.jpg")
         assert (damaged.status_code, damaged.json()["title"]) == (500, "evidence damaged")
         assert stored.stem in damaged.json()["detail"]
+
+
+async def test_a_clip_comes_in_parts_as_players_ask_for_it(tmp_path, unused_tcp_port):
+    url = str(write(tmp_path / "gate.mp4", steady(6)))
+    api = {"allow_addresses": ["file:" + str(tmp_path)]}
+    async with running(tmp_path, unused_tcp_port, **site(streams={"gate": {"url": url}}), api=api) as service:
+        name = await opened(service)
+
+        async def clip(**headers):
+            return await service.client.get(f"/v1/events/{name}/clip.mp4", headers=headers)
+
+        async with asyncio.timeout(20):
+            while (whole := await clip()).status_code != 200:
+                await asyncio.sleep(0.1)
+        part = await clip(Range="bytes=4-7")
+        assert (part.status_code, part.content) == (206, whole.content[4:8])
+        assert part.content == b"ftyp"
 
 
 async def test_roles_and_tags_hold_for_evidence_and_labels(tmp_path, unused_tcp_port):
