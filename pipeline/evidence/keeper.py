@@ -11,7 +11,7 @@ from pipeline.clock import Clock
 from pipeline.config.evidence import EvidenceConfig
 from pipeline.core.outcome import Outcome
 from pipeline.delivery.manifests import Manifests
-from pipeline.errors import ResadaptError, StoreUnavailable
+from pipeline.errors import NotOwner, ResadaptError, StoreDamaged, StoreUnavailable
 from pipeline.evidence.bundle import CLIP_PENDING
 from pipeline.evidence.capture import Capture, ScoreBook, capture
 from pipeline.evidence.folder import Folder
@@ -174,7 +174,7 @@ class EvidenceKeeper:
         """Do what may fail for want of room, in a thread; such a failure costs this evidence and nothing else."""
         try:
             await asyncio.to_thread(work)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreDamaged, NotOwner) as error:
             self._lose("store", str(error))
         except OSError as error:
             self._lose("disk", error.strerror or str(error))

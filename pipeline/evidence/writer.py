@@ -86,19 +86,19 @@ class Writer:
         self._remove(self._manifests.remove_beyond(taken.event.stream_id, taken.query.id, self._config.per_watch - 1))
         new: dict[str, tuple[bytes, Kind]] = {SNAPSHOT: (full_size(taken.frame.picture), "jpg")}
         files: dict[str, StoredFile] = {}
-        while len(files) + len(new) <= len(taken.segments) + len(taken.aside) or not all(
-            map(self._folder.has, files.values())
-        ):
+        parts = len(_named_segments(taken)) + 1
+        while len(files) + len(new) < parts or not all(map(self._folder.has, files.values())):
             self._sort(taken, new, files)
             # What has to go for it may take along what it shares with others: then there is more to write.
             self._make_room(sum(len(data) for data, _ in new.values()))
         bundle = _bundle(taken, about, clip_note)
-        files |= self._put(new, day)
+        written, fresh = self._put(new, day)
+        files |= written
+        self._save(_manifest(bundle, day, files), fresh)
         for name, segment in _named_segments(taken):
             self._lying[segment.content_id] = files[name]
         while len(self._lying) > REMEMBERED:
             self._lying.popitem(last=False)
-        self._save(_manifest(bundle, day, files))
 
     def _sort(self, taken: Capture, new: dict[str, tuple[bytes, Kind]], files: dict[str, StoredFile]) -> None:
         """Put each segment's picture among the `files` that lie there already, or among what is `new`."""
@@ -117,12 +117,13 @@ class Writer:
         present = self._manifests.find(event_id)
         if present is None:
             return
-        bundle, files = Bundle.from_json(present.data), dict(present.files)
+        bundle, files, fresh = Bundle.from_json(present.data), dict(present.files), list[str]()
         clip = cut.clip()
         try:
             if isinstance(clip, PacketClip):
                 self._make_room(len(clip.mp4))
-                files |= self._put({CLIP: (clip.mp4, "mp4")}, present.time)
+                written, fresh = self._put({CLIP: (clip.mp4, "mp4")}, present.time)
+                files |= written
                 note = ClipNote(round(clip.start_s, 3), round(clip.end_s, 3), clip.note)
                 bundle = replace(bundle, clip=note, clip_note=clip.note)
             else:
@@ -132,7 +133,9 @@ class Writer:
             self._save(replace(present, data=bundle.to_json()))
             raise
         if self._manifests.find(event_id) is not None:  # it may have had to go for its own clip
-            self._save(replace(present, data=bundle.to_json(), files=files))
+            self._save(replace(present, data=bundle.to_json(), files=files), fresh)
+        else:
+            self._folder.remove(fresh)
 
     def prune(self) -> None:
         """Remove what is too old, what belongs to events that are gone, and what is too much."""
@@ -170,9 +173,10 @@ class Writer:
         self.bytes = self._manifests.total_bytes()
         return True
 
-    def _put(self, new: dict[str, tuple[bytes, Kind]], day: datetime) -> dict[str, StoredFile]:
-        """Write files, all or none."""
-        fresh, files = [], {}
+    def _put(self, new: dict[str, tuple[bytes, Kind]], day: datetime) -> tuple[dict[str, StoredFile], list[str]]:
+        """Write files, all or none. Returns them, and the paths of those that were not there before."""
+        fresh: list[str] = []
+        files: dict[str, StoredFile] = {}
         try:
             for name, (data, kind) in new.items():
                 if not self._folder.has(named(data, kind, day)):
@@ -181,10 +185,16 @@ class Writer:
         except OSError:
             self._folder.remove(fresh)
             raise
-        return files
+        return files, fresh
 
-    def _save(self, manifest: StoredManifest) -> None:
-        self._remove(self._manifests.write(manifest))
+    def _save(self, manifest: StoredManifest, fresh: Sequence[str] = ()) -> None:
+        """Name files; where the store cannot, those that are `fresh` go again."""
+        try:
+            gone = self._manifests.write(manifest)
+        except ResadaptError:
+            self._folder.remove(fresh)
+            raise
+        self._remove(gone)
         self.bytes = self._manifests.total_bytes()
 
     def _remove(self, paths: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.clock import SystemClock
 from pipeline.delivery.history import EventFilter, Keep
 from pipeline.delivery.store import Store
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreUnavailable
 from pipeline.evidence.bundle import EvidenceDamaged, EvidenceMissing, ModelNote
 from pipeline.evidence.explain import explain_event
 from pipeline.evidence.page import page
@@ -235,6 +235,18 @@ async def test_a_write_that_fails_leaves_nothing_half_written(tmp_path, monkeypa
         assert files(service) == []
         assert [one.name for one in service.evidence_folder.root.rglob("*.part")] == []
         assert service.metrics.value("evidence_lost", reason="disk") == 2
+
+
+async def test_a_store_that_refuses_the_manifest_leaves_no_file(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise StoreUnavailable("the disk of the store is full")
+
+    monkeypatch.setattr("pipeline.delivery.manifests.Manifests.write", refuse)
+    async with watched(monkeypatch, site(tmp_path, recording(tmp_path))) as service:
+        with stored(service) as (store, _):
+            assert len([one for one in store.history.events() if one.event.watch_id]) == 2
+        assert files(service) == []
+        assert service.metrics.value("evidence_lost", reason="store") == 2
 
 
 async def test_a_folder_of_another_store_is_refused(tmp_path, monkeypatch):
