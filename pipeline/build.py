@@ -62,7 +62,7 @@ def build_source(
     packets, where it has any."""
     url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
-        return SyntheticSource(url, clock=clock, realtime=stream.realtime, start_s=start_s)
+        return SyntheticSource(url, stream, clock=clock, start_s=start_s)
     shown = redact_url(stream.url) if "${" in stream.url else None
     return AvSource(url, stream, name=slug, clock=clock, start_s=start_s, shown=shown, packets=packets)
 
