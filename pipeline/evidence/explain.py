@@ -103,11 +103,12 @@ def _saw(bundle: Bundle) -> tuple[str, ...]:
         f" {newest.pts_s[-1]:g} s;"
         f" the newest at {newest.width}x{newest.height} px. In all {tokens.context} vision tokens were in context."
     )
-    kept = [f"{pts_s:g} s at {scale:.0%}" for pts_s, scale in bundle.frames if scale]
+    kept = [f"{pts_s:g} s ({100 * scale:.0f} %)" for pts_s, scale in bundle.frames if scale]
     dropped = sum(not scale for _, scale in bundle.frames)
     sizes = ", ".join(kept) or "none"
+    rest = f"; {dropped} not" if dropped else ""
     second = (
-        f"Of this hop's frames it was shown {sizes} of their native size{f', and {dropped} not' if dropped else ''}:"
+        f"Of this hop's frames it was shown {sizes}, in per cent of their native size{rest}."
         f" {tokens.granted} tokens were granted, {tokens.allocated} allocated, {tokens.spent} spent."
     )
     if not bundle.aside:
