@@ -101,15 +101,13 @@ def test_the_ring_is_bounded_and_a_clip_of_it_begins_with_a_key_frame(keep_s, sh
             ring.push(packet)
             ring.place(media_s, media_s + 100)
             assert ring.bytes <= most
-        cut = ring.cut(start_s, 105.5)
+        cut = ring.cut(start_s, 200)
         container.close()
         if isinstance(cut, str):
             assert ring.bytes == 0
             return
+        ring.end()
         clip = cut.clip()
-        if isinstance(clip, str):  # it would end before it begins
-            assert start_s > 105.5 or not ring.bytes
-            return
         with av.open(io.BytesIO(clip.mp4)) as made:
             first = next(made.decode(video=0))
         assert first.key_frame
