@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pipeline.api import apply, events, evidence, labels, live, problems, system
+from pipeline.api import apply, discover, events, evidence, labels, live, problems, profiles, system, what_if
 from pipeline.api.admission import Admission
 from pipeline.api.auth import Gate
 from pipeline.api.desk import Desk
@@ -68,7 +68,18 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     app.include_router(live.router)  # before the routes of slugs, one of which `probe` would be
     for kind in KINDS:
         app.include_router(entry_router(kind))
-    for router in (events.router, evidence.router, labels.router, apply.router, system.router, system.health):
+    routers = (
+        events.router,
+        evidence.router,
+        labels.router,
+        apply.router,
+        discover.router,
+        profiles.router,
+        what_if.router,
+        system.router,
+        system.health,
+    )
+    for router in routers:
         app.include_router(router)
     problems.install(app)
     describe(app)
