@@ -143,6 +143,7 @@ class SaidView(BaseModel):
     mass: float
     verdict: str
     model: dict[str, JsonValue]
+    value: str | None = None
 
 
 class ReplayView(BaseModel):

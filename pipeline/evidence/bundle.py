@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pipeline.errors import ResadaptError
+from pipeline.rules import Count
 from pipeline.types import Answer, Event
 
 FORMAT = "resadapt evidence"
@@ -113,7 +114,8 @@ class Bundle:
     `prompt` is the text that was sent, in which `<|vision_start|>...<|vision_end|>` stands for a picture. `whole`: all
     that the model saw is in `segments` and `aside`, so that it can be asked again; else the hop's own alone. `rule` is
     what decided, `scores` are the watch's answers before, at and behind the decision. `clip_note` says why there is no
-    clip, or less of it.
+    clip, or less of it. Of a watch about a number or one of some values, `count` or `choice` is what was asked, and
+    `value` the answer.
     """
 
     event_id: str
@@ -139,6 +141,9 @@ class Bundle:
     clip: ClipNote | None = None
     clip_note: str = ""
     notes: tuple[str, ...] = ()
+    count: Count | None = None
+    choice: tuple[str, ...] = ()
+    value: str | None = None
     version: str = ""
     format: str = FORMAT
 

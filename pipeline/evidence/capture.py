@@ -29,6 +29,7 @@ class Capture:
     whole: bool
     scores: tuple[Score, ...]
     cut: PacketCut | str
+    value: str | None = None
 
 
 class ScoreBook:
@@ -78,5 +79,5 @@ def capture(event: Event, outcome: Outcome, scores: Sequence[Score], cut: Packet
     aside = outcome.reply.aside if whole and answer.relooked else ()
     return Capture(
         event, query, score_of(answer, hop.start_s, hop.end_s), seen, outcome, hop.frames[-1], segments, aside, whole,
-        tuple(scores)[-SCORES_KEPT:], cut,
+        tuple(scores)[-SCORES_KEPT:], cut, answer.value,
     )  # fmt: skip

@@ -70,7 +70,7 @@ def _decided(kind: str, bundle: Bundle) -> tuple[str, ...]:
     answer = Answer(bundle.watch, score.score, score.mass)
     first = (
         f"Asked about seconds {score.start_s:g} to {score.end_s:g} of the stream, the model answered {answer.verdict}"
-        f" with a score of {score.score:.2f}."
+        f"{f', {bundle.value},' if bundle.value else ''} with a score of {score.score:.2f}."
     )
     decided = rule.get("decided")
     if isinstance(decided, Mapping) and decided.get("name") not in (None, "thresholds", "confirm"):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from pipeline.core.budget import Ledger, Rate
 from pipeline.core.context import Context, ContextRules
-from pipeline.errors import ConfigError, MLLMOverloaded
+from pipeline.errors import MLLMOverloaded
 from pipeline.evidence.bundle import Bundle, EvidenceDamaged, EvidenceMissing, ModelNote, SegmentNote
 from pipeline.evidence.pictures import frames_of
 from pipeline.evidence.shelf import KeptEvidence, Shelf
 from pipeline.mllm.base import MLLM
+from pipeline.rules import Rules
 from pipeline.types import Answer, Segment, Usage, Verdict, WatchQuery, segment_of
 
 SAME_WITHIN = 0.02
@@ -26,6 +27,7 @@ class Said:
     mass: float
     verdict: Verdict
     model: ModelNote
+    value: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,11 @@ def context_of(shelf: Shelf, kept: KeptEvidence) -> tuple[Context, tuple[Segment
     aside = tuple(_segment(shelf, kept, note) for note in bundle.aside)
     rules = ContextRules(max_tokens=max(sum(one.tokens for one in segments), 1))
     context = Context(f"replay of {bundle.event_id}", rules, segments, 0, bundle.anchor_s)
-    return context, aside, WatchQuery(bundle.watch, bundle.question)
+    return (
+        context,
+        aside,
+        WatchQuery(bundle.watch, bundle.question, rules=Rules(count=bundle.count, choice=bundle.choice)),
+    )
 
 
 async def replay(
@@ -67,8 +73,6 @@ async def replay(
 
     Raises MLLMUnavailable as `ask` does, and where `budget` cannot pay now.
     """
-    if kept.bundle.rule.get("kind", "yes_no") != "yes_no":
-        raise ConfigError(f"the watch {kept.bundle.watch} is a {kept.bundle.rule['kind']}; only yes or no is replayed")
     context, aside, query = await asyncio.to_thread(context_of, shelf, kept)
     with _paid(budget, context.stream_id, sum(one.tokens for one in (*context.segments, *aside))):
         try:
@@ -81,8 +85,8 @@ async def replay(
 def compare(bundle: Bundle, answer: Answer, usage: Usage, model: ModelNote) -> Replay:
     """What was said then beside what is said now."""
     before = Answer(bundle.watch, bundle.score.score, bundle.score.mass)
-    then = Said(before.score, before.mass, before.verdict, bundle.model)
-    now = Said(round(answer.score, 6), round(answer.mass, 6), answer.verdict, model)
+    then = Said(before.score, before.mass, before.verdict, bundle.model, bundle.value)
+    now = Said(round(answer.score, 6), round(answer.mass, 6), answer.verdict, model, answer.value)
     same_model = (model.name, model.sha256) == (bundle.model.name, bundle.model.sha256)
     notes = [] if same_model else [f"another model answers now: {model.name}, and then {bundle.model.name}"]
     if not model.meaningful:
@@ -90,8 +94,8 @@ def compare(bundle: Bundle, answer: Answer, usage: Usage, model: ModelNote) -> R
     tokens = usage.encoded_tokens or usage.prefilled_tokens
     return Replay(
         bundle.event_id, bundle.question, then, now,
-        same=then.verdict == now.verdict and abs(then.score - now.score) <= SAME_WITHIN,
-        identical=(then.score, then.mass) == (now.score, now.mass),
+        same=(then.verdict, then.value) == (now.verdict, now.value) and abs(then.score - now.score) <= SAME_WITHIN,
+        identical=(then.score, then.mass, then.value) == (now.score, now.mass, now.value),
         same_model=same_model, tokens=tokens, notes=tuple(notes),
     )  # fmt: skip
 

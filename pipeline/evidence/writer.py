@@ -256,6 +256,9 @@ def _bundle(taken: Capture, about: About, clip_note: str) -> Bundle:
         scores=taken.scores,
         snapshot=SnapshotNote(frame.pts_s, frame.captured_at.isoformat(), frame.clock, *frame.size),
         clip_note=clip_note,
+        count=query.rules.count,
+        choice=query.rules.choice,
+        value=taken.value,
         version=importlib.metadata.version("resadapt-stream"),
     )
 
