@@ -48,6 +48,7 @@ from pipeline.sinks.renewed import RenewedSink
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Source
+from pipeline.sources.packets import PacketRing
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import WatchQuery
 from pipeline.urls import Url, parse_url
@@ -55,13 +56,16 @@ from pipeline.urls import Url, parse_url
 log = structlog.get_logger()
 
 
-def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) -> Source:
-    """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds."""
+def build_source(
+    slug: str, stream: StreamConfig, clock: Clock, start_s: float, packets: PacketRing | None = None
+) -> Source:
+    """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds. `packets` keeps its newest
+    packets, where it has any."""
     url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
         return SyntheticSource(url, stream, clock=clock, start_s=start_s)
     shown = redact_url(stream.url) if "${" in stream.url else None
-    return AvSource(url, stream, name=slug, clock=clock, start_s=start_s, shown=shown)
+    return AvSource(url, stream, name=slug, clock=clock, start_s=start_s, shown=shown, packets=packets)
 
 
 def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:

@@ -33,7 +33,7 @@ from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
 from pipeline.core.looks import Look, look_at
-from pipeline.core.outcome import Decision, HopRecord, HopReply, Outcome
+from pipeline.core.outcome import Decision, HopRecord, HopReply, Outcome, SeenByModel
 from pipeline.core.questions import distinct, doubtful, due, spread
 from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
@@ -116,7 +116,8 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
             seconds = runtime.clock.monotonic_s() - began_s
             native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
-            outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native)
+            seen = SeenByModel(run.context, tuple(queries))
+            outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native, seen)
             run.ladder, stepped = climb(run, outcome, source)
             look = await examine(run, hop)
             decision, state, counts = decide(run, queries, outcome, stepped, look, runtime)
@@ -235,7 +236,8 @@ async def re_ask(
         for one in reply.answers.answers
     )
     answers = Answers(merged, reply.answers.usage + said.usage)
-    return replace(reply, answers=answers, spent=reply.spent + allocation.tokens, relooked=len(unsure))
+    spent = reply.spent + allocation.tokens
+    return replace(reply, answers=answers, spent=spent, relooked=len(unsure), aside=tuple(aside))
 
 
 def climb(run: StreamRun, outcome: Outcome, source: Source) -> tuple[Ladder, str | None]:

@@ -80,12 +80,13 @@ def render(stream_id: str, frames: Sequence[Frame], allocation: Allocation) -> t
     """Segments of a stream's frames, which are scaled once, straight to their allocated sizes."""
     pixels = resize([frame.picture for frame in frames], allocation)
     return tuple(
-        _segment(stream_id, tuple(frames[i].pts_s for i in size.frames), rendered, size.tokens)
+        segment_of(stream_id, tuple(frames[i].pts_s for i in size.frames), rendered, size.tokens)
         for size, rendered in zip(allocation.segments, pixels, strict=True)
     )
 
 
-def _segment(stream_id: str, pts_s: tuple[float, ...], pixels: Pixels, tokens: int) -> Segment:
+def segment_of(stream_id: str, pts_s: tuple[float, ...], pixels: Pixels, tokens: int) -> Segment:
+    """The segment of pixels that have their allocated size."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{stream_id}\0{pts_s}\0{pixels.shape}\0".encode())
     digest.update(pixels.tobytes())

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pipeline.api import apply, discover, events, live, problems, profiles, system, what_if
+from pipeline.api import apply, discover, events, evidence, labels, live, problems, profiles, system, what_if
 from pipeline.api.admission import Admission
 from pipeline.api.auth import Gate
 from pipeline.api.desk import Desk
@@ -70,6 +70,8 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         app.include_router(entry_router(kind))
     routers = (
         events.router,
+        evidence.router,
+        labels.router,
         apply.router,
         discover.router,
         profiles.router,

@@ -1,24 +1,25 @@
 """Events and answers: listed, filtered, labelled, and streamed as they are decided."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.api import sse
 from pipeline.api.auth import Caller, allowed
+from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Limit, Viewer
 from pipeline.api.hub import Hub
 from pipeline.api.problems import RESPONSES
 from pipeline.api.views import AnswersView, EventView, Page, answers_view, event_view
 from pipeline.delivery.history import EventFilter, StoredAnswers, StoredEvent
+from pipeline.delivery.labels import MAX_NOTE, EventLabel, LabelBook
 from pipeline.registry.entry import EntryMissing
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=RESPONSES)
 
-Label = Literal["true", "false_alarm", "ignore"]
 Analyst = Annotated[Caller, Depends(allowed("analyst"))]
 SeqCursor = Annotated[int | None, Query(ge=1, lt=2**62, description="`next` of the page before.")]
 Name = Annotated[str | None, Query(max_length=63)]
@@ -31,7 +32,8 @@ class LabelBody(BaseModel):
     """What a person says of an event; null takes it back."""
 
     model_config = ConfigDict(extra="forbid")
-    label: Label | None
+    label: EventLabel | None
+    note: Annotated[str, Field(max_length=MAX_NOTE)] = ""
 
 
 @router.get("/events", response_model=Page[EventView], operation_id="list_events")
@@ -45,7 +47,7 @@ def list_events(
     type: Annotated[list[str], Query(max_length=50)] = [],  # noqa: B006 - the name on the wire; FastAPI copies it
     since: datetime | None = None,
     until: datetime | None = None,
-    label: Label | None = None,
+    label: EventLabel | None = None,
 ) -> Page[EventView]:
     """Newest first. Times without a zone are UTC."""
     visible = desk.visible_streams(caller)
@@ -82,15 +84,15 @@ def stream_events(
 @router.get("/events/{event_id}", response_model=EventView, operation_id="show_event")
 def show_event(event_id: str, caller: Viewer, desk: AtDesk) -> EventView:
     """One event by its id."""
-    return event_view(_event(event_id, caller, desk))
+    return event_view(event_of(event_id, caller, desk))
 
 
 @router.put("/events/{event_id}/label", response_model=EventView, operation_id="label_event")
 def label_event(event_id: str, body: LabelBody, caller: Analyst, desk: AtDesk) -> EventView:
-    """Say of an event whether it was true."""
-    _event(event_id, caller, desk)
-    desk.reconciler.service.store.history.label(event_id, body.label)
-    return event_view(_event(event_id, caller, desk))
+    """Say of an event whether it was right; `fixture`: something that stays there sets it off, ignore it."""
+    event = event_of(event_id, caller, desk).event
+    LabelBook(desk.registry.database, desk.clock).mark(event, body.label, body.note, caller.name)
+    return event_view(event_of(event_id, caller, desk))
 
 
 @router.get("/answers", response_model=Page[AnswersView], operation_id="list_answers")
@@ -127,7 +129,8 @@ def stream_answers(
     return sse.stream(hub, after_seq, show, sse.listening(request))
 
 
-def _event(event_id: str, caller: Caller, desk: AtDesk) -> StoredEvent:
+def event_of(event_id: str, caller: Caller, desk: Desk) -> StoredEvent:
+    """An event that is for the caller. Raises EntryMissing for one that is not, as if it were not there."""
     found = desk.reconciler.service.store.history.event(event_id) if "\0" not in event_id else None
     visible = desk.visible_streams(caller)
     if found is None or (visible is not None and found.event.stream_id not in visible):

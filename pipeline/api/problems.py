@@ -10,7 +10,15 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from pipeline.errors import ConfigError, ResadaptError, SinkUnavailable, SourceUnavailable, StoreUnavailable
+from pipeline.errors import (
+    ConfigError,
+    MLLMUnavailable,
+    ResadaptError,
+    SinkUnavailable,
+    SourceUnavailable,
+    StoreUnavailable,
+)
+from pipeline.evidence.bundle import EvidenceDamaged, EvidenceMissing
 from pipeline.redact import plain_traceback, scrub
 from pipeline.registry.entry import EntryMissing, EntryOwned, EntryPresent, RevisionConflict
 
@@ -26,6 +34,9 @@ _STATUS: Sequence[tuple[type[ResadaptError], int, str]] = (
     (StoreUnavailable, 503, "store unavailable"),
     (SourceUnavailable, 502, "stream unavailable"),
     (SinkUnavailable, 502, "sink unavailable"),
+    (EvidenceMissing, 404, "not found"),
+    (EvidenceDamaged, 500, "evidence damaged"),
+    (MLLMUnavailable, 503, "model unavailable"),
 )
 _FIELD = re.compile(r"^(?:streams|watches|sinks)\.[a-z0-9_-]+(?:\.(?P<inner>[\w.\[\]-]+))?|^(?P<plain>[a-z_]+):")
 

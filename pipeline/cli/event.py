@@ -27,7 +27,7 @@ def list_(
     type_: Annotated[list[str] | None, typer.Option("--type", help="Only of this type; may be repeated.")] = None,
     since: Annotated[str | None, typer.Option(help="Not before this time (ISO 8601, UTC without a zone).")] = None,
     until: Annotated[str | None, typer.Option(help="Before this time.")] = None,
-    label: Annotated[str | None, typer.Option(help="Only what was labelled true, false_alarm or ignore.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only what was labelled true, false or fixture.")] = None,
     limit: Annotated[int, typer.Option(min=1)] = 50,
     url: Url = None,
     key: ApiKey = None,

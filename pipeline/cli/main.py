@@ -17,6 +17,7 @@ from pipeline.cli import (
     event,
     init,
     key,
+    label,
     probe,
     profile,
     run,
@@ -26,6 +27,7 @@ from pipeline.cli import (
     stream,
     watch,
 )
+from pipeline.cli import evidence as evidence  # adds its commands to those of events and watches
 from pipeline.cli.ending import UNREAD_BY_OTHERS, Unread, end_unread, unwritten, write_out
 from pipeline.cli.options import EXIT_FAILED, EXIT_REFUSED, REST
 from pipeline.cli.output import notices, shown
@@ -65,6 +67,7 @@ app.add_typer(stream.app, name="stream")
 app.add_typer(watch.app, name="watch")
 app.add_typer(profile.app, name="profile")
 app.add_typer(event.app, name="event")
+app.add_typer(label.app, name="label")
 app.add_typer(sink.app, name="sink")
 app.add_typer(key.app, name="key")
 app.add_typer(bench.app, name="bench")

@@ -84,6 +84,9 @@ def run(
         float | None, typer.Option(help="Seconds in which its packets must show a first picture (30).")
     ] = None,
     store: Annotated[str | None, typer.Option(help="Keep state here, and go on where it ended.")] = None,
+    evidence: Annotated[
+        str | None, typer.Option(help="Keep what events rest on in this folder, and its manifest in --store.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Slug of the stream; by default made from SOURCE.")] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Events as CloudEvents JSON lines on stdout, and nothing else there.")
@@ -105,7 +108,7 @@ def run(
     rules = given(open_at=open_at, clear_at=clear_at, confirm=None if confirm is None else _confirm(confirm))
     rules |= rule_settings(hold, absent, count, choice, severity, rule)
     described = site_of_one(raw, source, name, watch or [], realtime, own, rules) | named
-    site = parse_site(described)
+    site = _with_evidence(parse_site(described), evidence, bool(store or "store" in raw))
     _require_source(source)
     require_mllm_or_yard(described, site)
     scratch = None if "store" in raw or store else _make_scratch()
@@ -163,6 +166,15 @@ def _settle(scratch: Path | None, left: Mapping[str, int]) -> str | None:
     if scratch:
         shutil.rmtree(scratch, ignore_errors=True)
     return None
+
+
+def _with_evidence(site: SiteConfig, folder: str | None, has_store: bool) -> SiteConfig:
+    """The site, which keeps evidence where it is asked to on the command line, and nowhere else."""
+    if folder and not has_store:
+        raise ConfigError("--evidence needs --store, in which the manifest of the evidence is kept")
+    site = replace(site, evidence=replace(site.evidence, enabled=bool(folder), dir=folder or site.evidence.dir))
+    site.evidence.folder(site.store)
+    return site
 
 
 def _make_scratch() -> Path:

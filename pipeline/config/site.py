@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pipeline.config.api import ApiConfig, KeepConfig
+from pipeline.config.evidence import EvidenceConfig
 from pipeline.config.faults import explain, fault_of, key_names
 from pipeline.config.loader import SiteLoader
 from pipeline.config.messages import MqttConfig, NotifyConfig
@@ -194,6 +195,7 @@ class SiteConfig:
     api: ApiConfig = field(default_factory=ApiConfig)
     keep: KeepConfig = field(default_factory=KeepConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     gpu_budget: BudgetConfig | None = None
     drain_s: Positive = 20.0
     armed: tuple[Slug, ...] = ()
@@ -276,6 +278,7 @@ def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, 
 
 def _check(site: SiteConfig) -> None:
     """What spans several values."""
+    site.evidence.folder(site.store)
     for slug, watch in site.watches.items():
         unknown = {name for name in watch.streams if not name.startswith("tag:")} - set(site.streams)
         if unknown:

@@ -4,28 +4,37 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from allocator_engine.fit import Allocation
-from pipeline.core.context import Reason
-from pipeline.types import Answer, Answers, Event, Hop, Json
+from pipeline.core.context import Context, Reason
+from pipeline.types import Answer, Answers, Event, Hop, Json, Segment, WatchQuery
 
 
 @dataclass(frozen=True, slots=True)
 class HopReply:
     """The result of asking: the answers, or why there are none, and the vision tokens it spent.
 
-    `relooked` watches were asked a second time.
+    `relooked` watches were asked a second time, with the segments `aside` behind the context.
     """
 
     answers: Answers
     spent: int
     skipped: str | None = None
     relooked: int = 0
+    aside: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SeenByModel:
+    """What the questions of a hop rested on: the context that was sent, and the watches that stood."""
+
+    context: Context
+    queries: tuple[WatchQuery, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One hop: its grant in vision tokens, how that was allocated (`fell_back`: at one fixed scale, after a failure of
-    the allocator), what was answered, the seconds that all of it took, why the context restarted, if it did, and the
-    vision tokens of all its frames at native size."""
+    the allocator), what was answered, the seconds that all of it took, why the context restarted, if it did, the vision
+    tokens of all its frames at native size, and what was seen."""
 
     hop: Hop
     grant: int
@@ -35,6 +44,7 @@ class Outcome:
     seconds: float
     reanchored: Reason | None = None
     native: int = 0
+    seen: SeenByModel | None = None
 
 
 @dataclass(frozen=True, slots=True)

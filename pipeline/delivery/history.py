@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from pipeline.core.outcome import HopRecord
 from pipeline.delivery.database import Database
-from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, OUTBOX
+from pipeline.delivery.tables import DELIVERY, EVIDENCE, HOP_ANSWERS, OUTBOX
 from pipeline.sinks.cloudevents import dump_json, load_json
 from pipeline.types import Event, Json
 
@@ -114,12 +114,6 @@ class History:
         """The event of an id, if it is still kept."""
         return next(iter(self._events(EVENTS.where(OUTBOX.c.event_id == event_id))), None)
 
-    def label(self, event_id: str, label: str | None) -> bool:
-        """Keep what a person says of an event. False where there is no such event."""
-        with self._database.writing() as connection:
-            change = sa.update(OUTBOX).where(OUTBOX.c.event_id == event_id).values(label=label)
-            return bool(connection.execute(change).rowcount)
-
     def answers(
         self, streams: Sequence[str] | None = None, limit: int = 100, before_seq: int | None = None
     ) -> list[StoredAnswers]:
@@ -128,6 +122,17 @@ class History:
         if streams is not None:
             query = query.where(HOP_ANSWERS.c.stream_id.in_(list(streams)))
         return self._answers(query if before_seq is None else query.where(HOP_ANSWERS.c.seq < before_seq))
+
+    def answers_between(self, stream: str, since: datetime, until: datetime, limit: int) -> list[StoredAnswers]:
+        """The oldest `limit` records of a stream that were decided in `[since, until)`."""
+        times = HOP_ANSWERS.c.time >= since.isoformat(), HOP_ANSWERS.c.time < until.isoformat()
+        query = sa.select(HOP_ANSWERS).where(HOP_ANSWERS.c.stream_id == stream, *times)
+        return self._answers(query.order_by(HOP_ANSWERS.c.seq).limit(limit))
+
+    def answers_around(self, stream: str, from_s: float, to_s: float, limit: int) -> list[StoredAnswers]:
+        """The oldest `limit` records of a stream whose hops end between two of its seconds."""
+        seconds = HOP_ANSWERS.c.stream_id == stream, HOP_ANSWERS.c.end_s.between(from_s, to_s)
+        return self._answers(sa.select(HOP_ANSWERS).where(*seconds).order_by(HOP_ANSWERS.c.seq).limit(limit))
 
     def answers_after(self, seq: int, limit: int) -> list[StoredAnswers]:
         """The `limit` oldest records behind `seq`, in the order of commits."""
@@ -188,9 +193,11 @@ def event_of(row: sa.RowMapping) -> StoredEvent:
 
 
 def prune_events(connection: sa.Connection, now: datetime, keep: Keep) -> int:
-    """Of the oldest events, remove those delivered everywhere that are too old or too many bytes ago. How many went."""
+    """Of the oldest events, remove those delivered everywhere that are too old or too many bytes ago, but for those
+    whose evidence is held. How many went."""
     owed = sa.exists().where(DELIVERY.c.seq == OUTBOX.c.seq)
-    return _prune(connection, OUTBOX, ~owed, now - timedelta(seconds=keep.events_s), keep.events_bytes)
+    held = sa.exists().where(EVIDENCE.c.event_id == OUTBOX.c.event_id, EVIDENCE.c.held_by.is_not(None))
+    return _prune(connection, OUTBOX, ~owed & ~held, now - timedelta(seconds=keep.events_s), keep.events_bytes)
 
 
 def prune_answers(connection: sa.Connection, now: datetime, keep: Keep) -> int:

@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2
-HEAD = "registry"
+SCHEMA_VERSION = 3
+HEAD = "evidence"
 """The newest migration, which leads to SCHEMA_VERSION."""
 
 _Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up a plain INTEGER only
@@ -106,3 +106,57 @@ API_KEY = sa.Table(
     sa.Column("last_used_at", sa.Text),
     sa.Column("revoked_at", sa.Text),
 )
+
+EVIDENCE = sa.Table(
+    "evidence",
+    tables,
+    sa.Column("event_id", sa.Text, primary_key=True),
+    sa.Column("stream_id", sa.Text, nullable=False),
+    sa.Column("watch_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("held_by", sa.Text),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Index("ix_evidence_watch", "stream_id", "watch_id", "time"),
+    sa.Index("ix_evidence_time", "time"),
+)
+"""The manifest of what is kept of an event. `held_by` is who said that it stays."""
+
+EVIDENCE_FILE = sa.Table(
+    "evidence_file",
+    tables,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+)
+"""Files of the evidence folder, each once however many events rest on it."""
+
+EVIDENCE_PART = sa.Table(
+    "evidence_part",
+    tables,
+    sa.Column("event_id", sa.ForeignKey("evidence.event_id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("path", sa.Text, nullable=False, index=True),
+)
+"""Which file an event's picture or clip is."""
+
+LABEL = sa.Table(
+    "label",
+    tables,
+    sa.Column("id", _Number, primary_key=True, autoincrement=True),
+    sa.Column("event_id", sa.Text),
+    sa.Column("stream_id", sa.Text, nullable=False),
+    sa.Column("watch_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("start_utc", sa.Text, nullable=False),
+    sa.Column("end_utc", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("withdrawn_at", sa.Text),
+    sa.Column("withdrawn_by", sa.Text),
+    sa.Index("ix_label_watch", "watch_id", "id"),
+    sa.Index("ix_label_event", "event_id"),
+    sqlite_autoincrement=True,
+)
+"""What people have said, never changed: a new label of an event withdraws the one before."""

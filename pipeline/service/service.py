@@ -24,11 +24,14 @@ from pipeline.config.mllm import MLLMConfig
 from pipeline.config.site import BudgetConfig, SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Ledger, Rate
+from pipeline.core.outcome import Outcome
 from pipeline.core.vitals import ServiceRules, Vitals
 from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay, SinkCounts
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
+from pipeline.evidence.folder import Folder
+from pipeline.evidence.keeper import EvidenceKeeper
 from pipeline.loop import Observe, Runtime, unobserved
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
@@ -36,6 +39,7 @@ from pipeline.service.announcing import for_sink, standing_watches
 from pipeline.service.attachment import Attachment, EndReason
 from pipeline.service.board import WatchBoard
 from pipeline.service.canary import checked, trial_event
+from pipeline.service.evidence import clip_refusal, count, folder_of, open_keeper, wants_evidence
 from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
@@ -45,6 +49,7 @@ from pipeline.service.supervisor import StreamSupervisor
 from pipeline.service.tags import StreamTags
 from pipeline.service.vitals import VitalSigns, vitals_of
 from pipeline.sinks.base import Sink
+from pipeline.sources.packets import PacketRing
 from pipeline.types import Event
 from pipeline.waiting import first, stop, supervise
 
@@ -102,6 +107,7 @@ class Service:
         self._outbox: Outbox | None = None
         self._relay: Relay | None = None
         self._vitals: VitalSigns | None = None
+        self._evidence: EvidenceKeeper | None = None
 
     @property
     def attachments(self) -> dict[str, Attachment]:
@@ -117,6 +123,11 @@ class Service:
     def store(self) -> Store:
         """Where decisions are durable. There while the service is open."""
         return self._store
+
+    @property
+    def evidence_folder(self) -> Folder:
+        """Where the files of its evidence lie, whether more is kept or not."""
+        return folder_of(self.site)
 
     @property
     def sink_counts(self) -> dict[str, SinkCounts]:
@@ -182,6 +193,8 @@ class Service:
         for name, counts in list(self._relay.counts.items()) if self._relay else ():
             if counts.last_error:
                 troubles.append(Trouble(f"sink {name}", counts.last_error))
+        if self._evidence and self._evidence.trouble:
+            troubles.append(Trouble("evidence", self._evidence.trouble))
         for slug, keeper in list(self.supervisors.items()):
             if keeper.trouble:
                 troubles.append(Trouble(f"stream {slug}", keeper.trouble))
@@ -264,6 +277,10 @@ class Service:
         opened.push_async_callback(self._drain, relay)
         self._outbox = outbox = Outbox(self._store, self._clock, self._committed, self._lose)
         opened.push_async_callback(outbox.close, min(OUTBOX_CLOSE_S, site.drain_s))
+        if wants_evidence(site, self._insist):
+            self._evidence = keeper = await open_keeper(site, self._store.database, mllm.info, self._clock)
+            opened.push_async_callback(keeper.close)
+            count(keeper, self.metrics)
         self._runtime = self._furnish(site.mllm, mllm, outbox, make_allocator)
         opened.push_async_callback(self._allocator.close)
         self._count(outbox)
@@ -342,14 +359,26 @@ class Service:
             mllm=mllm,
             outbox=outbox,
             metrics=self.metrics,
-            observe=self._observe,
+            observe=self._observed,
         )
 
     def _start(self, slug: str, stream: StreamConfig) -> StreamSupervisor:
-        return StreamSupervisor(slug, stream, self._runtime, self._store, self._insist)
+        return StreamSupervisor(
+            slug, stream, self._runtime, self._store, self._insist, partial(self._packets, slug, stream)
+        )
+
+    def _packets(self, slug: str, stream: StreamConfig) -> PacketRing | None:
+        return self._evidence.ring(slug, clip_refusal(stream)) if self._evidence else None
+
+    def _observed(self, outcome: Outcome, events: Sequence[Event]) -> None:
+        if self._evidence:
+            self._evidence.observe(outcome, events)
+        self._observe(outcome, events)
 
     async def _stopped(self, slug: str, reason: EndReason) -> None:
         self.metrics.forget(slug)
+        if self._evidence:
+            self._evidence.forget(slug)
         if self._outbox and not self._lost:
             await clear_stopped(self._store, self._outbox, self._clock, slug, reason)
 

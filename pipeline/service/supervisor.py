@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import uuid
+from collections.abc import Callable
 
 import structlog
 
@@ -19,6 +20,7 @@ from pipeline.errors import ResadaptError, StoreUnavailable
 from pipeline.loop import Runtime
 from pipeline.redact import plain_traceback, redact_url, scrub
 from pipeline.service.attachment import Attachment, EndReason
+from pipeline.sources.packets import PacketRing
 from pipeline.waiting import back_off_s, first
 
 log = structlog.get_logger()
@@ -36,15 +38,25 @@ def checkup_of(stream: StreamConfig) -> Checkup:
 
 
 class StreamSupervisor:
-    """One stream of a site, from the start of its task to the end of it. `insist` is explained in Attachment."""
+    """One stream of a site, from the start of its task to the end of it. `insist` is explained in Attachment; `packets`
+    gives each attachment a ring for its packets, or none."""
 
-    def __init__(self, slug: str, stream: StreamConfig, runtime: Runtime, store: Store, insist: bool) -> None:
+    def __init__(
+        self,
+        slug: str,
+        stream: StreamConfig,
+        runtime: Runtime,
+        store: Store,
+        insist: bool,
+        packets: Callable[[], PacketRing | None] = lambda: None,
+    ) -> None:
         self.stream = stream
         self.attachment: Attachment | None = None
         self._slug = slug
         self._runtime = runtime
         self._store = store
         self._insist = insist
+        self._packets = packets
         self._stopping = asyncio.Event()
         self.task = asyncio.create_task(self._keep(), name=f"stream {slug}")
 
@@ -104,7 +116,7 @@ class StreamSupervisor:
         stored = await asyncio.to_thread(self._store.load, slug)
         start_s = stored.resume_s if stored else 0.0
         state = StreamState.from_json(stored.state) if stored else StreamState(lineage=uuid.uuid4().hex)
-        source = build_source(slug, stream, runtime.clock, start_s)
+        source = build_source(slug, stream, runtime.clock, start_s, self._packets())
         rate = Rate(stream.budget.rate_tokens_per_s, stream.budget.burst_tokens)
         # A restarted stream begins with an empty bucket: what it had spent is not known, and must not be spent twice.
         runtime.budget.open(slug, rate, start_s, stream.priority, full=stored is None)

@@ -11,6 +11,7 @@ from pipeline.sources.av_decode import DecodeThread, SourceState
 from pipeline.sources.base import Notice, Notify, Sampler, SourceCounts, ignore
 from pipeline.sources.findings import Findings
 from pipeline.sources.hardware import device_of
+from pipeline.sources.packets import PacketRing
 from pipeline.sources.rhythm import Rhythm
 from pipeline.sources.ring import Ring
 from pipeline.sources.settings import SourceConfig
@@ -37,7 +38,8 @@ class AvSource:
     loop, still in the decoder's pixel format. `name` is for logs. `live` overrides what the address and its container
     tell, `shown` what people see of it. Stream time begins at `start_s`: a recording is read from there, a live
     stream's first frame has that time. A recording with `realtime` plays at its own pace and drops the oldest like a
-    camera, but its end is an end. See SourceConfig for `settings`. Raises ConfigError for a value that is not allowed.
+    camera, but its end is an end. Packets go into `packets` as they come. See SourceConfig for `settings`. Raises
+    ConfigError for a value that is not allowed.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class AvSource:
         live: bool | None = None,
         start_s: float = 0.0,
         shown: str | None = None,
+        packets: PacketRing | None = None,
     ) -> None:
         if not start_s >= 0:
             raise ConfigError(f"start_s is {start_s}; expected seconds, at least 0")
@@ -57,6 +60,7 @@ class AvSource:
         self._state = SourceState(
             address, settings, clock, start_s, device_of(settings.hwaccel), Timeline(start_s),
             Rhythm(settings.stall_s, settings.first_picture_s), Findings(address.scheme, settings.rtsp_transport),
+            packets=packets,
         )  # fmt: skip
         self._name = name
         self._thread: DecodeThread | None = None

@@ -20,6 +20,7 @@ from pipeline.sources.connection import Connection
 from pipeline.sources.findings import Findings
 from pipeline.sources.labels import Labels
 from pipeline.sources.pace import Pacer
+from pipeline.sources.packets import PacketRing
 from pipeline.sources.rhythm import Rhythm
 from pipeline.sources.ring import Ring, RingClosed
 from pipeline.sources.rtp_loss import losses_heard
@@ -44,7 +45,8 @@ class SourceState:
 
     `consumed_s` is the stream time of the newest frame that its consumer took, `was_live` whether a connection was
     live, `device` the hardware to try (None once it was refused), `rhythm` how often its packets come, `findings` what
-    people were told of it. One reader at a time writes to it.
+    people were told of it, `packets` keeps what clips are cut from, where anybody wants some. One reader at a time
+    writes to it.
     """
 
     address: Address
@@ -58,6 +60,7 @@ class SourceState:
     counts: SourceCounts = field(default_factory=SourceCounts)
     consumed_s: float | None = None
     was_live: bool = False
+    packets: PacketRing | None = None
 
 
 class DecodeThread:
@@ -108,7 +111,10 @@ class DecodeThread:
             outcome = None
         except (ConfigError, SourceUnavailable) as error:
             outcome = error
-        finally:  # whatever else is raised is a defect: it goes to the thread's excepthook, the reader does not hang
+        finally:
+            if self._to.packets is not None:
+                self._to.packets.end()
+            # Whatever else is raised is a defect: it goes to the thread's excepthook, the reader does not hang.
             self.ring.end(outcome)
 
     def _read(self) -> SourceUnavailable | None:
@@ -155,6 +161,8 @@ class DecodeThread:
         self._drop_oldest = live or to.settings.realtime
         self._labels = Labels(connection, self._address, self._clock, arrival=self._drop_oldest)
         self._decoder = Decoder(connection, self._counts)
+        if to.packets is not None:
+            to.packets.connect(connection.video, has_clock=connection.has_clock)
         self.live = to.was_live = live
         self.opened_s = self._clock.monotonic_s()
 
@@ -192,6 +200,8 @@ class DecodeThread:
                     if packet.stream.index == connection.video.index:
                         self.packet_s = now_s
                         self._to.rhythm.beat(now_s)
+                        if self._to.packets is not None:
+                            self._to.packets.push(cast("VideoPacket", packet))
                         yield cast("VideoPacket", packet)
                     began_s = self._clock.monotonic_s()
                 return
@@ -211,6 +221,8 @@ class DecodeThread:
         counts.decoded += 1
         counts.corrupt += verdict == "damaged"
         pts_s = timeline.place(media_s, arrival_s, self._waited_s)
+        if self._to.packets is not None and media_s is not None:
+            self._to.packets.place(media_s, pts_s)
         counts.discontinuities, counts.restamped = timeline.discontinuities, timeline.restamped
         self._tell(self._to.findings.picture(pts_s, verdict, timeline.lie))
         if verdict != "sound" and self._to.settings.on_corrupt == "drop":

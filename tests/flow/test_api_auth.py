@@ -65,7 +65,7 @@ async def test_keys_with_roles_tags_and_an_end(tmp_path, unused_tcp_port):
         actors = [edit["actor"] for edit in (await client.get("/v1/audit", headers=admin)).json()["items"]]
         assert {"local", "key:root", "key:analyst", "key:operator"} == set(actors)
         everything = json.dumps(keys) + (await client.get("/v1/audit", headers=admin)).text
-        stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
         for key in (admin, analyst, operator):
             secret = key["Authorization"].rpartition("_")[2]
             assert secret not in everything

@@ -6,6 +6,7 @@ import json
 import cv2
 import numpy as np
 
+from pipeline.delivery.history import EventFilter
 from tests.api import LIVE, running
 from tests.flow.test_service import until
 
@@ -95,11 +96,12 @@ async def test_listeners_are_bounded_and_leave_with_the_service(tmp_path, unused
 async def test_an_event_is_shown_and_labelled(tmp_path, unused_tcp_port):
     async with running(tmp_path, unused_tcp_port, streams={"gate": LIVE}, watches={"car": WATCH}) as service:
         client = service.client
-        await until(lambda: service.reconciler.history().events())
-        (event, *_) = (await client.get("/v1/events")).json()["items"]
-        labelled = await client.put(f"/v1/events/{event['id']}/label", json={"label": "false_alarm"})
-        assert labelled.json()["label"] == "false_alarm"
-        found = (await client.get("/v1/events", params={"label": "false_alarm"})).json()["items"]
+        opened = EventFilter(types=frozenset({"watch.opened"}))
+        await until(lambda: service.reconciler.history().events(opened))
+        (event,) = (await client.get("/v1/events", params={"type": "watch.opened"})).json()["items"]
+        labelled = await client.put(f"/v1/events/{event['id']}/label", json={"label": "false"})
+        assert labelled.json()["label"] == "false"
+        found = (await client.get("/v1/events", params={"label": "false"})).json()["items"]
         assert [one["id"] for one in found] == [event["id"]]
         for label in ("maybe", 5, {}):
             wrong = await client.put(f"/v1/events/{event['id']}/label", json={"label": label})

@@ -26,7 +26,7 @@ FLOORS = [
     # 4 edges, each with one heavy library
     "pipeline.sources pipeline.allocators pipeline.mllm pipeline.sinks pipeline.delivery",
     # 5 the main loop, the composition root, what is wanted, and what stands in for the contracts in tests
-    "pipeline.loop pipeline.build pipeline.registry pipeline.testing",
+    "pipeline.loop pipeline.build pipeline.registry pipeline.testing pipeline.evidence",
     # 6 running streams, and training on the product's own parts
     "pipeline.service pipeline.lab",
     # 7 what people touch
@@ -72,7 +72,7 @@ DOORS = {
     },
     "tokenizers": {"pipeline.mllm.transformers", "samples.yard.train"},
     "holidays": {"pipeline.core.schedule"},
-    "jinja2": {"pipeline.lab.report"},
+    "jinja2": {"pipeline.lab.report", "pipeline.evidence.page"},
     "kafka": {"pipeline.sinks.kafka", "pipeline.sinks.kafka_connect"},
     "httpx": {"pipeline.sinks.webhook", "pipeline.mllm.openai", "pipeline.sources", "pipeline.cli.remote"},
     "aiomqtt": {"pipeline.sinks.mqtt"},
@@ -87,7 +87,7 @@ DOORS = {
     "fastapi": {"pipeline.api"},
     "uvicorn": {"pipeline.api"},
     "argon2": {"pipeline.registry"},
-    "PIL": {"pipeline.api.live", "pipeline.lab.backtest"},
+    "PIL": {"pipeline.api.live", "pipeline.evidence.pictures", "pipeline.lab.backtest"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service", "pipeline.api.system"},
     "yaml": {"pipeline.config"},
     "typer": {"pipeline.cli", "pipeline.lab.cli"},

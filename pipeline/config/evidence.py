@@ -1,0 +1,49 @@
+"""What a site file says of the evidence that events rest on."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pipeline.config.values import STRICT, Count, NotNegative, Positive
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class EvidenceConfig:
+    """Whether evidence of the events of watches is kept, where and how much of it.
+
+    `dir` is a folder, None for one beside the store's file. What is older than `max_age_days`, beyond `max_mib` in all
+    or beyond `per_watch` bundles of one watch on one stream goes, the oldest first; what is held stays. The disk keeps
+    `min_free_mib` free of it. A clip begins `before_s` before the decision's hop and ends `after_s` behind it, in
+    seconds; of each stream at most `clip_mib` of packets are kept for it. `queue` decisions wait to be written.
+    """
+
+    enabled: bool = True
+    dir: str | None = None
+    max_age_days: Positive = 7.0
+    max_mib: Count = 2048
+    per_watch: Count = 1000
+    min_free_mib: Annotated[int, Field(ge=0)] = 512
+    clip: bool = True
+    before_s: Annotated[NotNegative, Field(le=120)] = 5.0
+    after_s: Annotated[NotNegative, Field(le=120)] = 5.0
+    clip_mib: Annotated[int, Field(ge=1, le=1024)] = 8
+    queue: Annotated[int, Field(ge=1, le=1024)] = 32
+
+    def folder(self, store: str) -> Path:
+        """The folder, for a store's URL. Raises ConfigError for what is no folder of this machine."""
+        if self.dir is not None:
+            if "://" in self.dir:
+                scheme = self.dir.partition("://")[0]
+                raise ConfigError(
+                    f"evidence.dir is a URL of {scheme!r}; expected a folder of this machine: object stores are not"
+                    " supported"
+                )
+            return Path(self.dir)
+        scheme, mark, rest = store.partition("://")
+        if mark and not scheme.startswith("sqlite"):
+            return Path("resadapt-evidence")
+        path = Path(rest.removeprefix("/") if mark else store)
+        return path.with_name(f"{path.stem}-evidence")

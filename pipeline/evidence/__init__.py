@@ -1,0 +1,1 @@
+"""What events rest on: kept, explained, asked again."""

@@ -1,0 +1,124 @@
+"""The folder of the evidence's files: named by day and content, private, written whole or not at all."""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pipeline.delivery.manifests import StoredFile
+from pipeline.errors import ConfigError
+from pipeline.evidence.bundle import EvidenceDamaged
+
+Kind = Literal["png", "jpg", "mp4"]
+MARK = "resadapt-store"
+"""The file that says whose evidence a folder holds: what no manifest of that store names is removed from it."""
+
+_PATH = re.compile(r"\d{4}-\d{2}-\d{2}/[0-9a-f]{2}/[0-9a-f]{64}\.(?:png|jpg|mp4)")
+_PART = re.compile(r"\.[0-9a-f]{64}\.part")
+
+
+class Folder:
+    """Files below `root`, for their owner only. Methods block and raise OSError for what the disk cannot do."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def open(self, store: str) -> None:
+        """Make the folder that of a store. Raises ConfigError where it is another store's."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark = self.root / MARK
+        if not mark.exists():
+            self._write(mark, store.encode())
+        owner = mark.read_text(encoding="utf-8", errors="replace").strip()
+        if owner != store:
+            raise ConfigError(
+                f"evidence.dir {self.root} holds the evidence of another store (see {MARK} in it); give this one a"
+                " folder of its own"
+            )
+
+    def put(self, data: bytes, kind: Kind, day: datetime) -> StoredFile:
+        """Keep bytes under their hash, and return where they lie. What is there already is not written again."""
+        file = named(data, kind, day)
+        path = self.root / file.path
+        if not path.exists():
+            for folder in (path.parent.parent, path.parent):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            self._write(path, data)
+        return file
+
+    def read(self, file: StoredFile, name: str) -> bytes:
+        """The bytes of a file. Raises EvidenceDamaged, by `name`, for one that is gone or was changed."""
+        path = self.path(file)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise EvidenceDamaged(f"the {name} of this evidence is gone: {file.path} is not in the folder") from None
+        except OSError as error:
+            raise EvidenceDamaged(
+                f"the {name} of this evidence cannot be read: {file.path}: {error.strerror}"
+            ) from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != file.sha256:
+            raise EvidenceDamaged(
+                f"the {name} of this evidence was changed: {file.path} has the SHA-256 {found}, and was written with"
+                f" {file.sha256}"
+            )
+        return data
+
+    def path(self, file: StoredFile) -> Path:
+        """Where a file lies. Raises EvidenceDamaged for a path that no file of the evidence has."""
+        if not _PATH.fullmatch(file.path):
+            raise EvidenceDamaged(f"the manifest names {file.path[:200]!r}, which is no file of the evidence")
+        return self.root / file.path
+
+    def has(self, file: StoredFile) -> bool:
+        """Whether a file is there."""
+        return (self.root / file.path).exists()
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files, and the folders that are empty without them. Those that are gone already are fine."""
+        for name in paths:
+            path = self.root / name
+            if _PATH.fullmatch(name):
+                path.unlink(missing_ok=True)
+                for folder in (path.parent, path.parent.parent):
+                    with suppress(OSError):
+                        folder.rmdir()
+
+    def sweep(self, named_paths: frozenset[str]) -> int:
+        """Remove files of the evidence that nobody names, and halves of some. Returns how many."""
+        stray = 0
+        for path in sorted(self.root.glob("????-??-??/??/*")):
+            name = path.relative_to(self.root).as_posix()
+            if (_PATH.fullmatch(name) and name not in named_paths) or _PART.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+                stray += 1
+        return stray
+
+    def free_bytes(self) -> int:
+        """What is free on the disk."""
+        return shutil.disk_usage(self.root).free
+
+    def _write(self, path: Path, data: bytes) -> None:
+        part = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()}.part")
+        with suppress(FileNotFoundError):
+            part.unlink()
+        try:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(data)
+            part.rename(path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
+            raise
+
+
+def named(data: bytes, kind: Kind, day: datetime) -> StoredFile:
+    """Under which name bytes are kept that were decided on a day (UTC)."""
+    digest = hashlib.sha256(data).hexdigest()
+    return StoredFile(f"{day:%Y-%m-%d}/{digest[:2]}/{digest}.{kind}", digest, len(data))

@@ -1,0 +1,113 @@
+"""A store beside a service, or without one: its events, evidence and labels, without the API."""
+
+import asyncio
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.build import build_watch
+from pipeline.clock import Clock
+from pipeline.config.mllm import MLLMConfig
+from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml
+from pipeline.config.values import resolve_url
+from pipeline.core.selectors import selects
+from pipeline.delivery.database import parse_store
+from pipeline.delivery.history import StoredEvent
+from pipeline.delivery.labels import LabelBook
+from pipeline.delivery.store import Store
+from pipeline.errors import ConfigError
+from pipeline.evidence.explain import Explanation, explain_event
+from pipeline.evidence.hashes import model_of
+from pipeline.evidence.past import moment_of, parse_moment
+from pipeline.evidence.replay import Replay, replay
+from pipeline.evidence.shelf import KeptEvidence, Shelf
+from pipeline.registry.desired import Composer
+from pipeline.registry.registry import Registry
+from pipeline.service.evidence import folder_of
+from pipeline.service.opening import start_mllm
+
+BY = "local"
+"""Who says what is said on this machine."""
+
+
+def site_beside(config: Path | None, store: str | None, folder: str | None) -> SiteConfig:
+    """The site of a file, or of a store alone, with the folder of its evidence. Raises ConfigError."""
+    site = load_site(config) if config else parse_site({})
+    if store:
+        site = replace(site, store=store)
+    if folder:
+        site = replace(site, evidence=replace(site.evidence, dir=folder))
+    site.evidence.folder(site.store)
+    url = parse_store(resolve_url(site.store, whole_path=True))
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+        raise ConfigError(
+            f"there is no store {url.database}; expected what `resadapt serve` or `resadapt run --store` wrote"
+        )
+    return site
+
+
+class StoreBeside:
+    """A store that is read, and may be labelled, while a service runs on it or none does. Close it."""
+
+    def __init__(self, site: SiteConfig, config: Path | None, clock: Clock) -> None:
+        self.site = site
+        self._config = config
+        self._clock = clock
+        self._store = Store(resolve_url(site.store, whole_path=True), clock)
+        self.shelf = Shelf(self._store.database, folder_of(site))
+        self.labels = LabelBook(self._store.database, clock)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    def event(self, event_id: str) -> StoredEvent:
+        """An event. Raises ConfigError where there is none."""
+        found = self._store.history.event(event_id) if "\0" not in event_id else None
+        if found is None:
+            raise ConfigError(f"there is no event {event_id[:80]!r}, or it is kept no longer")
+        return found
+
+    def explained(self, event_id: str) -> tuple[Explanation, KeptEvidence | None]:
+        """Why an event was sent, and its evidence if some is kept."""
+        stored = self.event(event_id)
+        kept = self.shelf.find(event_id)
+        missing = "" if kept else "No evidence of it is kept: it was written without, or has gone by age or room."
+        return explain_event(stored.event, kept.bundle if kept else None, stored.label, missing), kept
+
+    def moment(self, slug: str, stream: str | None, at: str) -> tuple[Explanation, KeptEvidence | None]:
+        """Why a watch fired, or did not, at a moment."""
+        watch = self._wanted.watches.get(slug)
+        if watch is None:
+            known = ", ".join(sorted(self._wanted.watches)[:10]) or "none"
+            raise ConfigError(f"there is no watch {slug[:80]!r}; there are {known}")
+        streams = self._wanted.streams
+        standing = [one for one in streams if selects(frozenset(watch.streams), one, streams[one].tags)]
+        if stream is None and len(standing) != 1:
+            few = ", ".join(sorted(standing)[:10]) or "none"
+            raise ConfigError(f"--stream: the watch {slug} stands on {few}; name one")
+        query = build_watch(slug, watch)
+        return moment_of(self._store.history, self.shelf, query, stream or standing[0], parse_moment(at))
+
+    def replayed(self, event_id: str, use: str | None = None) -> Replay:
+        """Ask the site's MLLM again, or the one that `use` names, which is started for it."""
+        self.event(event_id)
+        kept = self.shelf.of(event_id)
+        return asyncio.run(self._replay(kept, parse_site({"mllm": use}).mllm if use else self.site.mllm))
+
+    async def _replay(self, kept: KeptEvidence, config: MLLMConfig) -> Replay:
+        mllm = await start_mllm(config, self._clock)
+        try:
+            return await replay(self.shelf, kept, mllm, lambda: model_of(config, mllm.info))
+        finally:
+            await mllm.close()
+
+    @cached_property
+    def _wanted(self) -> SiteConfig:
+        """What the registry wants, and what the site file says."""
+        raw = read_yaml(self._config) if self._config else {}
+        path = self._config.resolve() if self._config else None
+        found = Composer(self.site, raw, path).compose(Registry(self._store.database, self._clock).snapshot()).site
+        return replace(
+            found, streams={**self.site.streams, **found.streams}, watches={**self.site.watches, **found.watches}
+        )
