@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pipeline.api import apply, events, live, problems, system
+from pipeline.api import apply, counts, events, live, problems, sessions, system, tiles
 from pipeline.api.admission import Admission
 from pipeline.api.auth import Gate
 from pipeline.api.desk import Desk
@@ -19,6 +19,7 @@ from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
 from pipeline.registry.entry import KINDS
 from pipeline.registry.keys import Keys
+from pipeline.registry.sessions import Sessions
 from pipeline.service.reconciler import Reconciler
 
 DESCRIPTION = """Streams, watches and sinks: what is wanted, how it stands, and the events and answers that come of it.
@@ -53,13 +54,19 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     def keys() -> Keys:
         return Keys(reconciler.registry.database, clock)
 
+    @cache
+    def browser_sessions() -> Sessions:
+        return Sessions(reconciler.registry.database, keys(), clock)
+
     state = app.state
     metrics = reconciler.service.metrics
     metrics.api_listeners.set_function(lambda: state.listeners)
     state.desk = Desk(reconciler, Admission(config, reconciler.raw, clock), clock)
     state.keys = keys
-    state.gate = Gate(keys, is_loopback(config.host), Failures(clock))
+    state.sessions = browser_sessions
+    state.gate = Gate(keys, browser_sessions, is_loopback(config.host), Failures(clock))
     state.pictures = JpegCache()
+    state.gallery = tiles.Gallery(clock, lambda: reconciler.service.attachments)
     state.ready = False
     state.listeners, state.max_listeners = 0, config.max_listeners
     history = reconciler.history
@@ -68,7 +75,15 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     app.include_router(live.router)  # before the routes of slugs, one of which `probe` would be
     for kind in KINDS:
         app.include_router(entry_router(kind))
-    for router in (events.router, apply.router, system.router, system.health):
+    for router in (
+        sessions.router,
+        tiles.router,
+        counts.router,
+        events.router,
+        apply.router,
+        system.router,
+        system.health,
+    ):
         app.include_router(router)
     problems.install(app)
     describe(app)

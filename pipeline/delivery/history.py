@@ -111,6 +111,13 @@ class History:
         """The event of an id, if it is still kept."""
         return next(iter(self._events(EVENTS.where(OUTBOX.c.event_id == event_id))), None)
 
+    def count(self, wanted: EventFilter = EventFilter()) -> list[tuple[str, str | None, str, str | None, int]]:
+        """How many events of a filter there are: by stream, watch, type and label."""
+        by = OUTBOX.c.stream_id, OUTBOX.c.watch_id, OUTBOX.c.type, OUTBOX.c.label
+        query = sa.select(*by, sa.func.count()).where(*wanted.clauses()).group_by(*by)
+        with self._database.reading() as connection:
+            return [(row[0], row[1], row[2], row[3], row[4]) for row in connection.execute(query)]
+
     def label(self, event_id: str, label: str | None) -> bool:
         """Keep what a person says of an event. False where there is no such event."""
         with self._database.writing() as connection:

@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2
-HEAD = "registry"
+SCHEMA_VERSION = 3
+HEAD = "sessions"
 """The newest migration, which leads to SCHEMA_VERSION."""
 
 _Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up a plain INTEGER only
@@ -106,3 +106,12 @@ API_KEY = sa.Table(
     sa.Column("last_used_at", sa.Text),
     sa.Column("revoked_at", sa.Text),
 )
+API_SESSION = sa.Table(
+    "api_session",
+    tables,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Text, nullable=False),
+)
+"""Browsers that have logged in with a key. `digest` is the SHA-256 of what the browser sends."""
