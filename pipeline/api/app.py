@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pipeline.api import apply, counts, events, live, problems, sessions, system, tiles
+from pipeline.api import apply, counts, events, live, preview, problems, sessions, system, tiles
 from pipeline.api.admission import Admission
 from pipeline.api.auth import Gate
 from pipeline.api.desk import Desk
@@ -72,6 +72,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     history = reconciler.history
     state.events = Hub(lambda seq, limit: history().events_after(seq, limit), lambda: history().last_seqs()[0])
     state.answers = Hub(lambda seq, limit: history().answers_after(seq, limit), lambda: history().last_seqs()[1])
+    app.include_router(preview.router)
     app.include_router(live.router)  # before the routes of slugs, one of which `probe` would be
     for kind in KINDS:
         app.include_router(entry_router(kind))
