@@ -51,7 +51,8 @@ AMPLE = 100.0
 @dataclass(frozen=True, slots=True)
 class Demo:
     """What is played. `budget` is a share of the native vision tokens, None for no limit; `mllm` as in `MLLMConfig`,
-    `engine` as in `EngineConfig`; with `page` it is in a browser too, which is `opened` if wanted. Without an `allocator` it is `learned` where an engine fits the MLLM, else `fixed`.
+    `engine` as in `EngineConfig`; with `page` it is in a browser too, which is `opened` if wanted. Without an
+    `allocator` it is `learned` where an engine fits the MLLM, else `fixed`.
 
     Raises ConfigError for a value out of range.
     """

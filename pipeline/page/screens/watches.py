@@ -33,7 +33,10 @@ async def all_watches(request: Request) -> Response:
     streams = {one["slug"]: one["status"] for one in (await ask(request, "/v1/streams", limit=1000))["items"]}
     since = (desk_of(request).clock.now() - _DAY).isoformat()
     counts = _by_watch((await ask(request, "/v1/events/counts", since=since))["items"])
-    return await page(request, "watches.html", watches=watches, streams=streams, counts=counts)
+    tokens = {
+        watch["slug"]: sum(streams[slug]["spent"] for slug in watch["streams"] if slug in streams) for watch in watches
+    }
+    return await page(request, "watches.html", watches=watches, tokens=tokens, counts=counts)
 
 
 @router.get("/add-watch")
