@@ -16,7 +16,7 @@ const range = id("range");
 const axis = new Axis(Number(range.value) * 60);
 const strip = new Strip(id("strip"), axis);
 const charts = [...document.querySelectorAll("[data-watch]")].map((place) => {
-  const rule = { open_at: Number(place.dataset.openAt), clear_at: Number(place.dataset.clearAt) };
+  const rule = { open_at: Number(place.dataset.openAt), clear_at: Number(place.dataset.clearAt), confirm: JSON.parse(place.dataset.confirm) };
   return { place, watch: place.dataset.watch, chart: new Series(place.querySelector('[data-part="chart"]'), axis, place.querySelector("a").textContent, rule) };
 });
 /** @type {import("./strip.js").Hop[]} */

@@ -66,7 +66,7 @@ export class Strip extends Chart {
     const room = height - bars - 12;
     const from = x(hop.begin_ms);
     const wide = Math.max(x(hop.at_ms) - from - 1, 1);
-    const high = (value) => (value / most) * room;
+    const high = (value) => Math.min(value / most, 1) * room;
     g.fillStyle = colour("muted");
     g.fillRect(from, low - high(hop.record.spent), wide, high(hop.record.spent));
     g.fillStyle = colour("ink");

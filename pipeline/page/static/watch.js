@@ -61,6 +61,8 @@ if (place) {
     shown.push(one);
   }
   const newest = Math.max(0, ...shown.map((one) => one.hops.at(-1)?.at_ms ?? 0));
+  const oldest = Math.min(...shown.map((one) => one.hops[0]?.at_ms ?? Date.now()));
+  axis.show(Math.min(Math.max((Date.now() - oldest) / 1000 + 5, 60), MINUTES * 60));
   axis.advance(newest && Date.now() - newest > 60_000 ? newest + 2000 : Date.now());
   judge();
   listen("v1/answers/stream", {}, (item) => {
