@@ -161,6 +161,8 @@ def _shown(kind: FieldKind, value: object, part: Mapping[str, Any]) -> str:
         return ""
     if kind == "list" and isinstance(value, list | tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if kind in ("json", "pair") and not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False) if value else ""
     return str(value)
