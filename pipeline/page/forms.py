@@ -55,17 +55,17 @@ def form_groups(
     groups: Sequence[tuple[str, Sequence[str]]],
 ) -> list[FormGroup]:
     """The fields of a schema in groups, filled with a spec; what no group names comes last, so that a field that is new
-    in the API is in the form too. The first group is open, and any with an error."""
+    in the API is in the form too. A name stands for what is below it as well. The first group is open, and any with an
+    error."""
     flat = dict(_flat(schema))
-    named = {name for _, names in groups for name in names}
+    whole = [(group, [one for name in names for one in flat if _within(one, name)]) for group, names in groups]
+    named = {one for _, found in whole for one in found}
     rest = [name for name in flat if name not in named]
     required = set(schema.get("required", ()))
     made = []
-    for index, (group, names) in enumerate([*groups, ("more", rest)]):
+    for index, (group, names) in enumerate([*whole, ("more", rest)]):
         fields = [
-            _field(kind, name, flat[name], _at(spec, name), name in required, errors.get(name, ""))
-            for name in names
-            if name in flat
+            _field(kind, name, flat[name], _at(spec, name), name in required, errors.get(name, "")) for name in names
         ]
         if fields:
             is_open = index == 0 or any(one.error for one in fields)
@@ -144,6 +144,11 @@ def _field(kind: str, name: str, part: Mapping[str, Any], value: object, require
         required,
         error,
     )
+
+
+def _within(name: str, group: str) -> bool:
+    """Whether a field is one that is named, or a part of it."""
+    return name == group or name.startswith(f"{group}.")
 
 
 def _words(name: str) -> str:

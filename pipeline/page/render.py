@@ -98,7 +98,7 @@ def environment() -> jinja2.Environment:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.globals |= {"t": text, "has_text": has_text}
-    made.filters |= {"number": number, "span": span, "moment": moment}
+    made.filters |= {"number": number, "span": span, "moment": moment, "asjson": json.dumps}
     return made
 
 

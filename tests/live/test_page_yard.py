@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.browser import browser, observed
-from tests.live.cameras import Camera, clip_launch, free_port, has_rtsp_server
+from tests.live.cameras import has_rtsp_server, rtsp_camera
 from tests.live.page_service import page_service
 from tests.services import require
 
@@ -20,10 +20,8 @@ def camera(tmp_path_factory):
     from samples.yard.demo import film
 
     (filmed,) = asyncio.run(film((SEED,), SECONDS, 2.0, tmp_path_factory.mktemp("film")))
-    made = Camera(clip_launch(filmed.film), free_port(), None)
-    made.start()
-    yield made
-    made.stop()
+    with rtsp_camera(filmed.film) as made:
+        yield made
 
 
 @pytest.mark.timeout(240)

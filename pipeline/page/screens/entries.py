@@ -53,6 +53,13 @@ async def set_paused(request: Request, section: str, slug: str, action: str) -> 
 def polygons_of(said: str) -> object:
     """The polygons of a field; what is no JSON stays as it is, for the API to refuse."""
     try:
-        return json.loads(said or "[]")
+        return json.loads(said or "{}")
     except ValueError:
         return said
+
+
+def merging(wanted: object, present: object) -> object:
+    """A value as a merge patch makes it of what is there: null takes away the names that are no longer wanted."""
+    if not isinstance(wanted, Mapping) or not isinstance(present, Mapping):
+        return wanted
+    return {**dict.fromkeys(name for name in present if name not in wanted), **wanted}

@@ -16,6 +16,7 @@ TYPES = ("watch.opened", "watch.cleared", "stream.lost", "stream.recovered", "st
 SHOWN = 60
 _SNAPSHOT = re.compile(r"/v1/events/\{[a-z_]+\}/snapshot\.jpg")
 _CLIP = re.compile(r"/v1/events/\{[a-z_]+\}/clip\.mp4")
+_REPLAY = re.compile(r"/v1/events/\{[a-z_]+\}/replay")
 _EXPLAIN = re.compile(r"/v1/events/\{[a-z_]+\}/explain")
 
 
@@ -46,7 +47,7 @@ async def show_event(request: Request, event_id: str) -> Response:
     explained = None
     if has_route(request, _EXPLAIN) and event["watch"]:
         reply = await call(request, "GET", f"/v1/events/{event_id}/explain")
-        explained = reply.body
+        explained = reply.body if reply.ok else None
     watch = await call(request, "GET", f"/v1/watches/{event['watch']}") if event["watch"] else None
     return await page(
         request,
@@ -56,6 +57,7 @@ async def show_event(request: Request, event_id: str) -> Response:
         watch=watch.body if watch and watch.ok else None,
         pictured=has_route(request, _SNAPSHOT),
         filmed=has_route(request, _CLIP),
+        replays=has_route(request, _REPLAY),
         labels=LABELS,
     )
 

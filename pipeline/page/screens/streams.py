@@ -10,7 +10,7 @@ from pipeline.api.views import spec_schema
 from pipeline.page.calls import PageRefused, ask, call
 from pipeline.page.forms import form_groups, sent, spec_of
 from pipeline.page.render import go, page
-from pipeline.page.screens.entries import errors_of, polygons_of, saved_or_shown, set_paused
+from pipeline.page.screens.entries import errors_of, merging, polygons_of, saved_or_shown, set_paused
 
 router = APIRouter()
 
@@ -107,7 +107,8 @@ async def show_areas(request: Request, slug: str) -> Response:
 async def save_areas(request: Request, slug: str) -> Response:
     """Save them."""
     form = await sent(request)
-    patch = {name: polygons_of(form.get(name, "")) for name in AREAS if name in form}
+    stream = await ask(request, f"/v1/streams/{slug}")
+    patch = {name: merging(polygons_of(form[name]), stream["spec"].get(name)) for name in AREAS if name in form}
     headers = {"If-Match": f'"{form.get("revision", "")}"'}
     reply = await call(request, "PATCH", f"/v1/streams/{slug}", body=patch, headers=headers)
     if reply.ok:
@@ -160,6 +161,6 @@ async def _form(
 async def _areas(request: Request, slug: str, problem: Mapping[str, Any] | None, drawn: Mapping[str, Any]) -> Response:
     stream = await ask(request, f"/v1/streams/{slug}")
     known = spec_schema("stream")["properties"]
-    values = {name: drawn.get(name, stream["spec"].get(name) or []) for name in AREAS if name in known}
+    values = {name: drawn.get(name, stream["spec"].get(name) or {}) for name in AREAS if name in known}
     status = problem["status"] if problem else 200
     return await page(request, "areas.html", status, stream=stream, values=values, problem=problem)

@@ -18,11 +18,13 @@ from pipeline.page.screens.entries import errors_of, saved_or_shown, set_paused
 router = APIRouter()
 
 GROUPS = (
-    ("basics", ("question", "display_name", "streams", "kind", "choices", "zone", "zones", "severity")),
-    ("rule", ("open_at", "clear_at", "confirm", "hold_s", "absent_s", "cooldown_s", "count", "choice")),
-    ("asking", ("every_s", "priority", "schedule", "timezone")),
+    ("basics", ("question", "display_name", "streams", "zone", "count", "choice")),
+    ("rule", ("open_at", "clear_at", "confirm", "hold_s", "absent_s", "cooldown_s")),
+    ("asking", ("every_s", "priority", "schedule")),
+    ("events", ("severity", "escalate", "emit", "max_per_hour", "update_every_s", "describe", "profiles")),
 )
-_TRIES = re.compile(r"/v1/watches/(\{[a-z_]+\}/)?(test|try|backtest|back-test)")
+_TRIES = re.compile(r"/v1/watches/\{[a-z_]+\}/test")
+"""Where the API tries other settings on kept answers."""
 _DAY = timedelta(days=1)
 
 

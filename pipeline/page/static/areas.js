@@ -10,7 +10,7 @@ const picture = document.createElement("canvas");
 document.createElement("div").append(picture);
 
 /** @typedef {{name: string, points: [number, number][]}} Area corners from 0 to 1, right and down */
-/** @type {Record<string, Area[]>} */
+/** As they are edited; as JSON they are corners by name. @type {Record<string, Area[]>} */
 const areas = {};
 const fields = Object.fromEntries([...(form?.querySelectorAll("textarea") ?? [])].map((field) => [field.name, field]));
 /** What is being drawn. @type {{list: string, points: [number, number][]} | null} */
@@ -22,7 +22,7 @@ let dragged = null;
 function readFields() {
   for (const [list, field] of Object.entries(fields)) {
     try {
-      areas[list] = JSON.parse(field.value || "[]");
+      areas[list] = Object.entries(JSON.parse(field.value || "{}")).map(([name, points]) => ({ name, points }));
     } catch {
       areas[list] = []; // the server says what is wrong with it
     }
@@ -31,7 +31,7 @@ function readFields() {
 
 /** @param {boolean} typed whether a text field was what changed */
 function changed(typed = false) {
-  if (!typed) for (const [list, field] of Object.entries(fields)) field.value = JSON.stringify(areas[list]);
+  if (!typed) for (const [list, field] of Object.entries(fields)) field.value = JSON.stringify(Object.fromEntries(areas[list].map((area) => [area.name, area.points])));
   form.dispatchEvent(new Event("input"));
   lists();
   paint();

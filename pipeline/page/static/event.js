@@ -1,4 +1,25 @@
-// One event: evidence that is gone is said to be; T and F label it.
+// One event: evidence that is gone is said to be; T and F label it; the MLLM is asked again.
+
+import { text } from "./base.js";
+import { send } from "./api.js";
+
+const replay = document.getElementById("replay");
+if (replay) {
+  const said = document.getElementById("replayed");
+  replay.hidden = false;
+  replay.addEventListener("click", async () => {
+    replay.disabled = true;
+    said.textContent = text("event.replaying");
+    try {
+      const { now, then } = await (await send("POST", `v1/events/${replay.dataset.event}/replay`, {})).json();
+      const shown = { now: now.verdict, score: now.score.toFixed(2), then: then.verdict, before: then.score.toFixed(2) };
+      said.textContent = text("event.replayed", shown);
+    } catch (problem) {
+      said.textContent = problem.message;
+    }
+    replay.disabled = false;
+  });
+}
 
 for (const image of document.querySelectorAll("img[data-gone]")) {
   const gone = () => {

@@ -1,6 +1,7 @@
 // "Try it": thresholds as sliders over the kept scores of a watch; what would open and clear is shown at once.
 
 import { make, text } from "./base.js";
+import { send } from "./api.js";
 import { Axis } from "./axis.js";
 import { hopOf, recentHops, scoresOf } from "./answers.js";
 import { judged } from "./judge.js";
@@ -9,6 +10,8 @@ import { Series } from "./series.js";
 
 const MINUTES = 10;
 const MOST_STREAMS = 6;
+const HOURS = 24;
+const SETTLED_MS = 400;
 const place = document.getElementById("try");
 const form = document.querySelector("form.entry");
 
@@ -20,6 +23,7 @@ if (place) {
   const rule = { open_at: value("open_at", 0.7), clear_at: value("clear_at", 0.3), confirm: pair() };
   const axis = new Axis(MINUTES * 60);
   const outcome = document.getElementById("try-outcome");
+  const byService = make("p", { role: "status" });
   const shown = [];
 
   function judge() {
@@ -27,6 +31,23 @@ if (place) {
     for (const one of shown) one.chart.tune({ ...rule });
     const count = shown.reduce((sum, one) => sum + judged(one.chart.scores, rule).length, 0);
     outcome.textContent = text("watch.try_from", { count });
+  }
+
+  let timer = 0;
+  /** What the service says of all that it has kept, once the sliders rest. */
+  function askService() {
+    clearTimeout(timer);
+    if (!place.dataset.tries) return;
+    timer = setTimeout(async () => {
+      try {
+        const body = { since_s: HOURS * 3600, settings: { ...rule } };
+        const { items } = await (await send("POST", `v1/watches/${place.dataset.watch}/test`, body)).json();
+        const sum = (name) => items.reduce((all, one) => all + one[name], 0);
+        byService.textContent = text("watch.try_judged", { opened: sum("opened"), before: sum("opened_before"), hours: HOURS });
+      } catch (problem) {
+        byService.textContent = problem.message;
+      }
+    }, SETTLED_MS);
   }
 
   /** @param {"open_at" | "clear_at"} name */
@@ -37,6 +58,7 @@ if (place) {
       rule[name] = Number(input.value);
       said.textContent = rule[name].toFixed(2);
       judge();
+      askService();
     });
     return make("div", { class: "slider" }, make("label", { for: input.id }, text(`watch.fields.${name}.label`)), input, said);
   }
@@ -53,6 +75,7 @@ if (place) {
   const charts = document.getElementById("try-charts");
   charts.before(slider("open_at"), slider("clear_at"));
   if (!form.elements.open_at?.disabled) outcome.after(make("button", { type: "button", onclick: use }, text("watch.use")));
+  outcome.after(byService);
   for (const stream of place.dataset.streams.split(",").slice(0, MOST_STREAMS)) {
     const room = make("div", { class: "chart low" });
     charts.append(make("h3", {}, stream), room);
