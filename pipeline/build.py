@@ -58,7 +58,7 @@ def build_source(slug: str, stream: StreamConfig, clock: Clock, start_s: float) 
     """The source of a stream's URL, which begins (or goes on) at `start_s` stream seconds."""
     url = resolve_url(stream.url)
     if url.startswith("synthetic:"):
-        return SyntheticSource(url, clock=clock, realtime=stream.realtime, start_s=start_s)
+        return SyntheticSource(url, stream, clock=clock, start_s=start_s)
     shown = redact_url(stream.url) if "${" in stream.url else None
     return AvSource(url, stream, name=slug, clock=clock, start_s=start_s, shown=shown)
 

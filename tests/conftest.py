@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Fixtures and settings of every test."""
 
 import pytest
 from hypothesis import settings
@@ -13,3 +13,11 @@ settings.load_profile("without deadlines")
 def no_secret_of_another_test() -> None:
     """Passwords that one test has shown are hidden from then on, words that others look for among them."""
     forget_secrets()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With pytest-xdist a file's tests run in one process, and so do those of files that share a service."""
+    from tests.processes import OneServiceEach  # needs pytest-xdist
+
+    return OneServiceEach(config, log)

@@ -15,10 +15,8 @@ from typing import Protocol
 from urllib.parse import unquote, unquote_to_bytes, urljoin
 
 import m3u8
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CBC
 
+from allocator_engine.errors import not_installed
 from pipeline.clock import Clock
 from pipeline.errors import SourceRefused, SourceUnavailable
 from pipeline.sources.dates import SegmentDates
@@ -187,9 +185,10 @@ class _MediaSegment(io.RawIOBase):
         remote = plain.startswith("http")
         self._at = first if remote else 0
         self._first, self._end = first, end
-        self._decrypt = _decryption(options) if plain != url else None
+        self._decrypt: Callable[[bytes], bytes] | None = None
         self._body: Body = io.BytesIO()
         try:
+            self._decrypt = _decryption(options) if plain != url else None
             self._body = _data(plain) if plain.startswith("data:") else _part(fetcher, plain, first, end, remote)
             self._head = self._body.read(len(_HEAD))
         except SourceUnavailable as error:
@@ -266,6 +265,12 @@ def _part(fetcher: Fetcher, url: str, first: int, end: int | None, remote: bool)
 
 def _decryption(options: dict[str, str]) -> Callable[[bytes], bytes]:
     """AES-128 in CBC with the padding of PKCS#7 (RFC 8216, 4.3.2.4). An empty piece ends it."""
+    try:
+        from cryptography.hazmat.primitives.ciphers import Cipher
+        from cryptography.hazmat.primitives.ciphers.algorithms import AES
+        from cryptography.hazmat.primitives.ciphers.modes import CBC
+    except ImportError:
+        raise _Hopeless(f"its segments are encrypted, and {not_installed('cryptography', 'hls')}") from None
     decryptor = Cipher(AES(unhexlify(options["key"])), CBC(unhexlify(options["iv"]))).decryptor()
     held = bytearray()
     coming = bytearray()

@@ -151,18 +151,16 @@ class SyntheticSource:
     def __init__(
         self,
         url: str = "synthetic:",
+        settings: SourceConfig = SourceConfig(),
         *,
         clock: Clock,
         name: str = "synthetic",
-        realtime: bool = False,
-        ring_frames: int = SourceConfig().ring_frames,
         start_s: float = 0.0,
     ) -> None:
         self.scene = parse_scene(url)
         self._name = name
         self._clock = clock
-        self._realtime = realtime
-        self._ring_frames = ring_frames
+        self._settings = settings
         self._from_s = start_s
         self._counts = SourceCounts()
         self._ring: Ring[Frame] | None = None
@@ -170,7 +168,7 @@ class SyntheticSource:
     @property
     def live(self) -> bool:
         """True if it plays at its own pace."""
-        return self._realtime
+        return self._settings.realtime
 
     @property
     def counts(self) -> SourceCounts:
@@ -181,7 +179,7 @@ class SyntheticSource:
         """See Source. Reading again goes on behind the last frame that was consumed."""
         if self._ring is not None and not self._ring.closed:
             raise RuntimeError(f"{self._name} is already being read; close it first")
-        ring: Ring[Frame] = Ring(self._ring_frames)
+        ring: Ring[Frame] = Ring(self._settings.ring_frames)
         self._ring = ring
         threading.Thread(target=self._draw, args=(ring, sampler), name=f"source {self._name}", daemon=True).start()
         try:
@@ -203,12 +201,12 @@ class SyntheticSource:
         seq = int(np.ceil(self._from_s * scene.fps - 1e-6))
         try:
             while (pts_s := seq / scene.fps) < scene.seconds:
-                if self._realtime:
+                if self._settings.realtime:
                     self._wait(ring, pacer.wait_s(pts_s, self._clock.monotonic_s()))
                 self._counts.decoded += 1
                 if sampler.wants(pts_s):
                     self._counts.sampled += 1
-                    self._counts.lost += ring.put(self._frame(pts_s, seq), drop_oldest=self._realtime)
+                    self._counts.lost += ring.put(self._frame(pts_s, seq), drop_oldest=self._settings.realtime)
                 seq += 1
         except RingClosed:
             return
@@ -217,7 +215,7 @@ class SyntheticSource:
 
     def _frame(self, pts_s: float, seq: int) -> Frame:
         picture = ArrayPicture(self.scene.draw(pts_s))
-        if self._realtime:
+        if self._settings.realtime:
             return Frame(pts_s, self._clock.now(), "arrival", seq, picture)
         return Frame(pts_s, START + timedelta(seconds=pts_s), "file", seq, picture)
 

@@ -16,6 +16,7 @@ from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.sources.base import Sampler, Source
 from pipeline.sources.probe import probe
+from pipeline.sources.settings import SourceConfig
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import Frame
 from tests import clips
@@ -41,7 +42,7 @@ def build(request: pytest.FixtureRequest, clip: Path) -> Build:
     if "file" in request.param:
         return lambda: av_source(clip, realtime=realtime)
     url = f"synthetic:?width=320&height=180&fps={FPS}&seconds={SECONDS}"
-    return lambda: SyntheticSource(url, clock=CLOCK, realtime=realtime)
+    return lambda: SyntheticSource(url, SourceConfig(realtime=realtime), clock=CLOCK)
 
 
 async def read(source: Source, fps: float = FPS, count: int | None = None) -> list[Frame]:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -167,6 +168,18 @@ async def test_live_hls_is_known_by_its_content_and_paced_as_it_plays(
     assert {frame.clock for frame in frames} == {"arrival"}  # a live camera that dates its pictures a year back
     segments = [path for path in server.asked if path.endswith(".ts")]
     assert len(segments) == len(set(segments))
+
+
+async def test_encrypted_hls_names_the_extra_where_no_cipher_is_installed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
+    (tmp_path / "key").write_bytes(bytes(range(16)))
+    (tmp_path / "info").write_text(f"key\n{tmp_path}/key\n")
+    hls(tmp_path, hls_key_info_file=str(tmp_path / "info"))
+    server.folder(tmp_path, m3u8=HLS_KIND)
+    with pytest.raises(SourceUnavailable, match=r"its segments are encrypted, and .*resadapt-stream\[hls\]"):
+        await read(av_source(server.url("/v.m3u8")), fps=1)
 
 
 @pytest.mark.parametrize("kind", ["ts", "fmp4", "ranges", "encrypted"])

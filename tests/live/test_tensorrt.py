@@ -53,7 +53,7 @@ def own(compiled, tmp_path):
 def test_the_manifest_names_the_plan_its_library_its_gpu_and_its_limits(trt, compiled):
     name, module = trt
     plan = read(compiled).plan
-    assert (plan.artifact.file, plan.artifact.sha256) == ("engine.plan"(compiled / "engine.plan"))
+    assert (plan.artifact.file, plan.artifact.sha256) == ("engine.plan", sha256_of(compiled / "engine.plan"))
     assert (plan.library, plan.version, plan.precision) == (name, module.__version__, "fp16")
     assert (plan.gpu == "") == (name == "tensorrt_rtx"), "a portable plan is for no card"
     assert plan.limits == LIMITS

@@ -76,6 +76,7 @@ def test_the_example_and_its_alternatives_are_accepted_and_hold_the_defaults(sit
     )
     bare = parse_site({})
     assert (parsed.engine, parsed.store, parsed.metrics) == (bare.engine, bare.store, bare.metrics)
+    assert (parsed.keep, parsed.api) == (bare.keep, bare.api)
     assert (parsed.gpu_budget, parsed.drain_s) == (bare.gpu_budget, bare.drain_s)
 
 
