@@ -44,7 +44,7 @@ FORM: dict[int | str, dict[str, Any]] = {
 
 
 @dataclass(slots=True)
-class _Shelf:
+class _TilePlace:
     """The newest picture of a stream at a width, and who asked for it when."""
 
     asked_s: float
@@ -62,7 +62,7 @@ class Gallery:
     def __init__(self, clock: Clock, attachments: Callable[[], Mapping[str, Attachment]]) -> None:
         self._clock = clock
         self._attachments = attachments
-        self._shelves: dict[tuple[str, int], _Shelf] = {}
+        self._shelves: dict[tuple[str, int], _TilePlace] = {}
         self._encoding = asyncio.Semaphore(_ENCODERS)
 
     @property
@@ -70,16 +70,16 @@ class Gallery:
         """How many streams, by width, pictures are made of."""
         return len(self._shelves)
 
-    def shelf(self, stream: str, width: int) -> _Shelf:
+    def shelf(self, stream: str, width: int) -> _TilePlace:
         """The place of a stream's pictures, which are made from now on."""
         key, now_s = (stream, width), self._clock.monotonic_s()
-        shelf = self._shelves.setdefault(key, _Shelf(now_s))
+        shelf = self._shelves.setdefault(key, _TilePlace(now_s))
         shelf.asked_s = now_s
         if shelf.task is None:
             shelf.task = asyncio.create_task(self._fill(key, shelf), name=f"tiles {stream}")
         return shelf
 
-    async def _fill(self, key: tuple[str, int], shelf: _Shelf) -> None:
+    async def _fill(self, key: tuple[str, int], shelf: _TilePlace) -> None:
         stream, width = key
         try:
             while self._clock.monotonic_s() - shelf.asked_s < FORGET_S:
@@ -131,7 +131,7 @@ async def tiles(
     return _form(json.dumps(body), {f"{slug}.{one.number}": one.jpeg for slug, one in new.items()})
 
 
-async def _first(shelves: Mapping[str, _Shelf], up: set[str]) -> None:
+async def _first(shelves: Mapping[str, _TilePlace], up: set[str]) -> None:
     waiting = [asyncio.create_task(shelf.filled.wait()) for slug, shelf in shelves.items() if slug in up]
     if not waiting:
         return
@@ -140,7 +140,7 @@ async def _first(shelves: Mapping[str, _Shelf], up: set[str]) -> None:
         one.cancel()
 
 
-def _captured(shelf: _Shelf) -> dict[str, Json]:
+def _captured(shelf: _TilePlace) -> dict[str, Json]:
     return {"captured_at": shelf.captured_at.isoformat() if shelf.captured_at else None}
 
 

@@ -128,11 +128,11 @@ async def _run(site: SiteConfig, json_lines: bool, scratch: Path | None, paged: 
 
     beside = None
     if paged:
-        from pipeline.cli.shown import Shown, with_page  # FastAPI, which a run in the terminal does not need
+        from pipeline.cli.run_page import RunPage, with_page  # FastAPI, which a run in the terminal does not need
 
         served, described = with_page(paged.described)
         site = replace(site, api=served.api)
-        beside = Shown(site, described, clock, [output], observe, notices(), paged.opened)
+        beside = RunPage(site, described, clock, [output], observe, notices(), paged.opened)
     service = beside.service if beside else Service(site, clock, [output], insist=False, observe=observe)
     try:
         played = await play(service, clock, output, beside)

@@ -139,10 +139,10 @@ async def _play(
     memory = MemorySink()
     sinks: list[Sink] = [memory, output]
     if demo.page:
-        from pipeline.cli.shown import Shown, with_page  # FastAPI, which a demo in the terminal does not need
+        from pipeline.cli.run_page import RunPage, with_page  # FastAPI, which a demo in the terminal does not need
 
         site, described = with_page(described)
-        page = Shown(site, described, clock, sinks, log.add, notices(), demo.opened)
+        page = RunPage(site, described, clock, sinks, log.add, notices(), demo.opened)
         played = await play(page.service, clock, output, page)
     else:
         service = Service(parse_site(described), clock, sinks, insist=False, observe=log.add)

@@ -61,7 +61,7 @@ async def call(
         "headers": sent,
         ADMITTED: True,
     }
-    answered = _Answer(content)
+    answered = _InnerRequest(content)
     await request.app(scope, answered.receive, answered.send)
     return answered.reply()
 
@@ -74,7 +74,7 @@ async def ask(request: Request, path: str, **query: object) -> dict[str, Any]:
     return reply.body
 
 
-class _Answer:
+class _InnerRequest:
     """Both ends of one request within the process."""
 
     def __init__(self, content: bytes) -> None:

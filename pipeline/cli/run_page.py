@@ -21,7 +21,7 @@ from pipeline.sinks.base import Sink
 _HOST = "127.0.0.1"
 
 
-class Shown:
+class RunPage:
     """The service of a run with its page; `opened` also in a browser. `described` is the site as plain mappings."""
 
     def __init__(
