@@ -21,6 +21,7 @@ from pipeline.allocators.learned import LearnedAllocator, open_engine
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import Clock
 from pipeline.config.api import KeepConfig
+from pipeline.config.messages import MqttConfig, NotifyConfig
 from pipeline.config.mllm import (
     EmbeddedConfig,
     MLLMConfig,
@@ -39,7 +40,7 @@ from pipeline.errors import ConfigError
 from pipeline.mllm.base import MLLM, MLLMInfo
 from pipeline.mllm.null import NullMLLM
 from pipeline.redact import redact_mllm, redact_url, remember
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import PictureOf, Sink
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.kafka_address import parse_kafka_url
@@ -74,6 +75,7 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
         watch.cooldown_s,
         watch.priority,
         watch.every_s,
+        watch.rules(),
     )
 
 
@@ -191,11 +193,7 @@ def _named(config: TransformersConfig | VllmConfig) -> str:
 def _require_embedded(use: str) -> None:
     """Raise ConfigError where a package in which the MLLM `use` computes is not installed."""
     for package in ("torch", "transformers"):
-        try:
-            found = find_spec(package)
-        except ImportError:
-            found = None
-        if found is None:
+        if not _is_installed(package):
             raise ConfigError(
                 f"mllm.use is {redact_mllm(use)!r}, which computes in this process, and"
                 f" {not_installed(package, 'embedded')}; or name a server: openai:URL#MODEL"
@@ -275,18 +273,34 @@ def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
     return FitRules(info.grid, frames, config.min_tokens_per_segment, config.max_tokens_per_segment)
 
 
-def build_sink(slug: str, config: SinkConfig, clock: Clock) -> Sink:
-    """The sink of a kind, its secrets read again when it fails. Raises ConfigError for a URL that cannot be read, or
-    credentials that cannot work."""
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def require_installed(package: str, extra: str, what: str) -> None:
+    """Raise ConfigError where a package of an extra is not installed."""
+    if not _is_installed(package):
+        raise ConfigError(f"{what}, and {not_installed(package, extra)}")
+
+
+def build_sink(slug: str, config: SinkConfig, clock: Clock, picture_of: PictureOf = lambda event: None) -> Sink:
+    """The sink of a kind, its secrets read again when it fails; messages to people have the picture of `picture_of`.
+    Raises ConfigError for a URL that cannot be read, or credentials that cannot work."""
     if "${" not in repr(astuple(config)):
-        return _sink(slug, clock, config)
-    return RenewedSink(partial(_resolved, config), partial(_sink, slug, clock))
+        return _sink(slug, clock, picture_of, config)
+    return RenewedSink(partial(_resolved, config), partial(_sink, slug, clock, picture_of))
 
 
 def _resolved(config: SinkConfig) -> SinkConfig:
     config = replace(config, url=resolve_url(config.url))
     if isinstance(config, WebhookConfig) and config.secret:
         return replace(config, secret=resolve(config.secret))
+    if isinstance(config, MqttConfig):
+        user, password = (resolve(text) if text else None for text in (config.username, config.password))
+        return replace(config, username=user, password=password)
     if isinstance(config, KafkaConfig):
         security = config.security
         user, password = (resolve(text) if text else None for text in (security.username, security.password))
@@ -294,16 +308,27 @@ def _resolved(config: SinkConfig) -> SinkConfig:
     return config
 
 
-def _sink(slug: str, clock: Clock, config: SinkConfig) -> Sink:
+def _sink(slug: str, clock: Clock, picture_of: PictureOf, config: SinkConfig) -> Sink:
     match config:
         case JsonlConfig():
             return JsonlSink(config.url.partition(":")[2], name=slug)
         case KafkaConfig():
             bootstrap, topic = parse_kafka_url(config.url)
             return KafkaSink(bootstrap, topic, name=slug, security=config.security, clock=clock)
-        case WebhookConfig(secret=None):
+        case WebhookConfig(secret=None, signed=True):
             raise ConfigError(
-                f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one in a site file"
+                f"sinks.{slug}.secret is missing; a webhook signs its requests with it: give one, or signed: false for"
+                " a receiver that needs none"
             )
         case WebhookConfig():
-            return WebhookSink(config.url, clock, secret=config.secret, name=slug)
+            return WebhookSink(config.address, clock, secret=config.secret, name=slug)
+        case MqttConfig():
+            require_installed("aiomqtt", "mqtt", f"sinks.{slug} is an MQTT broker")
+            from pipeline.sinks.mqtt import MqttSink
+
+            return MqttSink(config, clock, name=slug)
+        case NotifyConfig():
+            require_installed("apprise", "notify", f"sinks.{slug} sends messages to people")
+            from pipeline.sinks.notify import NotifySink
+
+            return NotifySink(config, name=slug, picture_of=picture_of)

@@ -77,7 +77,7 @@ def set_up_logs(level: str, people: bool | None = None, colours: bool | None = N
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[keep, _without_credentials, *last])
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for chatty in ("httpx", "httpcore", "kafka", "urllib3", "filelock"):
+    for chatty in ("httpx", "httpcore", "kafka", "urllib3", "filelock", "uvicorn.error", "apprise", "aiomqtt"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(True)
 

@@ -26,6 +26,7 @@ from pipeline.allocators.fixed import fixed_scale
 from pipeline.clock import Clock
 from pipeline.core.budget import Ledger
 from pipeline.core.context import Context, Room
+from pipeline.core.describing import DESCRIBE_S, MOST_TOKENS, SCHEMA, described, question_of, sentence_in, with_texts
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
@@ -34,7 +35,7 @@ from pipeline.core.questions import distinct, doubtful, due, spread
 from pipeline.core.relook import closer
 from pipeline.core.state import Counts, StreamRun, StreamState
 from pipeline.core.watches import NEVER_KNOWN, mark
-from pipeline.errors import AllocationFailed, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
+from pipeline.errors import AllocationFailed, ConfigError, MLLMOverloaded, MLLMTimeout, MLLMUnavailable
 from pipeline.logs import Seldom
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
@@ -115,6 +116,7 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
             outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native)
             run.ladder, stepped = climb(run, outcome, source)
             decision, state, counts = decide(run, queries, outcome, stepped, runtime)
+            decision = await describe(run, queries, decision, runtime)
             await runtime.outbox.commit(decision)
             run.state, run.counts, run.decided_s = state, counts, hop.end_s
             run.remember(reply.answers.answers)
@@ -285,6 +287,27 @@ def decide(
     )
     record = HopRecord.of(outcome, run.ladder.step)
     return Decision(hop.stream_id, state.to_json(), events, hop.end_s, record), state, counts
+
+
+async def describe(run: StreamRun, queries: Sequence[WatchQuery], decision: Decision, runtime: Runtime) -> Decision:
+    """The decision, its events described by the MLLM where their watches want it, in the time that there is for that.
+    What was decided never depends on it: what cannot be had is left out and counted."""
+    wanted = described(queries, decision.events)
+    if not wanted:
+        return decision
+    questions = [question_of(query) for query in wanted]
+    try:
+        async with asyncio.timeout(DESCRIBE_S):
+            try:
+                said = await runtime.mllm.say(run.context, questions, MOST_TOKENS, SCHEMA)
+            except ConfigError:  # it cannot be held to a form
+                said = await runtime.mllm.say(run.context, questions, MOST_TOKENS)
+    except (MLLMUnavailable, TimeoutError) as error:
+        runtime.metrics.descriptions_missing.labels(run.stream_id).inc(len(wanted))
+        runtime.warn("events_not_described", run.stream_id, error)
+        return decision
+    found = {query.id: sentence_in(text) for query, text in zip(wanted, said, strict=True)}
+    return replace(decision, events=with_texts(decision.events, {k: v for k, v in found.items() if v is not None}))
 
 
 def doubt(run: StreamRun, queries: Sequence[WatchQuery], answers: Answers) -> None:

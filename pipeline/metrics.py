@@ -87,6 +87,7 @@ class Metrics:
         self.engine_hops = histogram("engine_hops", "hops that shared a call of the allocator engine", [], _HOPS)
         self.skipped = counter("hops_skipped", "hops whose questions were not answered", [*stream, "reason"])
         self.answers = counter("answers", "answers by verdict", [*stream, "verdict"])
+        self.descriptions_missing = counter("descriptions_missing", "events that the MLLM did not describe", stream)
         self.relooks = counter("relooks", "answers given after a second look at more pixels", stream)
         self.ladder_step = gauge("ladder_step", "step of the overload ladder, 0 normal to 4 shed", stream)
         self.mllm_tokens = counter("mllm_tokens", "granted, encoded, prefilled and cached, of all streams", ["what"])
@@ -102,6 +103,8 @@ class Metrics:
         self.sink_pending = gauge("sink_pending", "events waiting for a sink", ["sink"])
         self.sink_published = counter("sink_published", "events a sink acknowledged", ["sink"])
         self.sink_failures = gauge("sink_failures", "batches a sink could not take", ["sink"])
+        self.sink_filtered = gauge("sink_filtered", "events that a sink's filter keeps from it", ["sink"])
+        self.sink_held_back = gauge("sink_held_back", "events held back by a sink's rate limit, summarised", ["sink"])
         self.api_refused = counter("api_refused", "requests refused at a limit, by what it bounds", ["limit"])
         self.api_listeners = gauge("api_listeners", "clients that listen to events, answers or pictures", [])
         self.event_seconds = histogram("event_seconds", "event decided to acknowledged by the sink", ["sink"])
@@ -160,6 +163,8 @@ class Metrics:
     def forget_sink(self, sink: str) -> None:
         """Drop every series of a sink that is gone."""
         for metric in (self.sink_pending, self.sink_published, self.sink_failures, self.event_seconds):
+            metric.remove_by_labels({"sink": sink})
+        for metric in (self.sink_filtered, self.sink_held_back):
             metric.remove_by_labels({"sink": sink})
 
     def _tokens(self, stream: str, granted: int, usage: Usage) -> None:

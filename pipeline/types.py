@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture, Pixels, resize
+from pipeline.rules import MOST_COUNTED, PLAIN, Rules
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -15,6 +16,8 @@ ClockQuality = Literal["ntp", "arrival", "file"]
 """Where `captured_at` comes from: the camera's own clock, the moment of arrival here, or a file's start plus PTS."""
 
 Verdict = Literal["yes", "no", "unknown"]
+
+_NUMBERS = tuple(map(str, range(MOST_COUNTED + 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class WatchQuery:
     `open_at` and `clear_at` are scores (0 to 1): the watch opens when `confirm[0]` of the last `confirm[1]` known
     answers reach `open_at`, clears when as many fall to `clear_at`, and stays shut for `cooldown_s` stream seconds
     after it cleared. It is asked every `every_s` stream seconds, at every hop if that is 0. Larger `priority` is asked
-    first, and under load given up last.
+    first, and under load given up last. `rules` are its other rules; `armed` is False while none of its profiles is.
     """
 
     id: str
@@ -106,11 +109,20 @@ class WatchQuery:
     cooldown_s: float = 0.0
     priority: int = 1
     every_s: float = 0.0
+    rules: Rules = PLAIN
+    armed: bool = True
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The values that an answer may have; none where it is yes or no."""
+        return _NUMBERS if self.rules.count else self.rules.choice
 
     @property
     def revision(self) -> str:
         """A hash of everything that changes the meaning of its events."""
         text = repr((self.question, self.open_at, self.clear_at, self.confirm, self.cooldown_s))
+        if meaning := self.rules.meaning:
+            text += repr(meaning)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     @property
@@ -126,6 +138,9 @@ class Answer:
     `score` is P(yes) / (P(yes) + P(no)) over the spellings of the first answer token, `mass` is P(yes) + P(no). Below
     a mass of 0.5 the verdict is `unknown`, which is never read as "no". `relooked`: given after a second look at more
     pixels. `warming`: some of what it rests on was sized before the watch stood.
+
+    Of a watch with options `value` is the likeliest and `mass` the probability of all; of a choice `score` is the share
+    of `value`, of a count that of all numbers for which its comparison holds.
     """
 
     watch_id: str
@@ -133,6 +148,7 @@ class Answer:
     mass: float
     relooked: bool = False
     warming: bool = False
+    value: str | None = None
 
     @property
     def verdict(self) -> Verdict:

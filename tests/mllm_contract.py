@@ -16,6 +16,7 @@ import pytest
 from pipeline.core.context import Context, ContextRules
 from pipeline.errors import MLLMUnavailable
 from pipeline.mllm.base import MLLM
+from pipeline.rules import Count, Rules
 from pipeline.types import Answers, Segment, WatchQuery
 from tests.checkpoints import context, segment, sign
 
@@ -31,6 +32,8 @@ __all__ = [
     "test_a_question_that_holds_markup_is_answered_as_the_cleaned_one",
     "test_a_restarted_context_is_pending_as_a_whole",
     "test_a_watch_that_gives_orders_changes_no_other_answer",
+    "test_a_watch_with_values_changes_no_other_answer_and_reads_no_picture_again",
+    "test_a_watch_with_values_is_answered_by_one_of_them_or_not_known",
     "test_an_answer_in_words_is_cut_off_at_most_tokens",
     "test_an_answer_under_a_schema_is_json_that_follows_it",
     "test_answers_depend_on_context_and_question_and_not_on_what_is_kept",
@@ -42,6 +45,7 @@ __all__ = [
     "test_streams_may_ask_at_once_and_do_not_mix",
     "test_the_seconds_of_an_ask_hold_its_waiting_and_its_first_answer",
     "test_there_is_one_answer_per_query_in_the_order_asked",
+    "test_values_are_answered_alike_from_what_is_kept_and_anew",
     "test_what_is_shown_aside_is_answered_like_context_and_not_kept",
     "test_when_started_or_closed_again_nothing_happens",
     "tolerance",
@@ -273,6 +277,41 @@ async def test_a_question_in_any_script_is_answered_and_changes_no_other_answer(
     assert [answer.watch_id for answer in answers.answers] == [query.id for query in (*asked, GATE)]
     assert all(0.0 <= answer.score <= 1.0 and 0.0 <= answer.mass <= 1.0 for answer in answers.answers)
     assert scores(answers)[-1:] == pytest.approx(await anew(mllm, shown, [GATE]), abs=tolerance)
+
+
+COLOUR = WatchQuery("colour", "What colour is the boat?", rules=Rules(choice=("red", "dark green", "dark blue")))
+CROWD = WatchQuery("crowd", "How many boats are there?", rules=Rules(count=Count(">", 1)))
+
+
+async def test_a_watch_with_values_is_answered_by_one_of_them_or_not_known(mllm: MLLM, stream_id: str) -> None:
+    answers = await mllm.ask(growing(mllm, 2, stream_id), [GATE, COLOUR, CROWD, BOAT])
+    assert [answer.watch_id for answer in answers.answers] == ["gate", "colour", "crowd", "boat"]
+    for query, answer in zip([COLOUR, CROWD], answers.answers[1:3], strict=True):
+        assert 0.0 <= answer.score <= 1.0
+        assert 0.0 <= answer.mass <= 1.0
+        assert (answer.value is None) == (answer.verdict == "unknown" and answer.mass < 0.5)
+        assert answer.value is None or answer.value in query.options
+
+
+async def test_a_watch_with_values_changes_no_other_answer_and_reads_no_picture_again(
+    mllm: MLLM, stream_id: str, tolerance: float
+) -> None:
+    shown = growing(mllm, 3, stream_id)
+    expected = await anew(mllm, shown, [GATE, BOAT])
+    answers = await mllm.ask(shown, [GATE, COLOUR, BOAT, CROWD], shown.tokens)
+    assert scores(answers)[::2] == pytest.approx(expected, abs=tolerance)
+    assert answers.usage.encoded_tokens == shown.tokens
+    assert mllm.pending(shown) == 0
+
+
+async def test_values_are_answered_alike_from_what_is_kept_and_anew(
+    mllm: MLLM, stream_id: str, tolerance: float
+) -> None:
+    for seconds in (1, 2):
+        await mllm.ask(growing(mllm, seconds, stream_id), [COLOUR])
+    shown = growing(mllm, 3, stream_id)
+    warm = await mllm.ask(shown, [COLOUR, CROWD])
+    assert scores(warm) == pytest.approx(await anew(mllm, shown, [COLOUR, CROWD]), abs=tolerance)
 
 
 async def test_streams_may_ask_at_once_and_do_not_mix(mllm: MLLM, stream_id: str, tolerance: float) -> None:

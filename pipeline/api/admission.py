@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
@@ -22,6 +22,7 @@ from pipeline.registry.entry import Kind, RegistryEntry, Spec
 from pipeline.registry.registry import Snapshot
 from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.types import Json
+from pipeline.urls import parse_url, split_port
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _SECRET_FIELDS = frozenset({"secret", "password", "username", "api_key", "token"})
@@ -55,8 +56,13 @@ class Admission:
                     "streams",
                 )
         else:
-            parse_sink(slug, spec)
-            self._address(str(spec["url"]))
+            wanted = parse_sink(slug, spec).filter
+            streams = {name for name in wanted.streams if not name.startswith(TAG)}
+            _require_known("stream", "filter.streams", streams, snapshot)
+            _require_known("watch", "filter.watches", set(wanted.watches), snapshot)
+            url = str(spec["url"])
+            if not url.startswith("notify:"):  # a reference to a URL of the operator's
+                self._address(url.removeprefix("webhook:"))
 
     def admit_stream(self, slug: str, spec: Spec) -> None:
         """The same for a stream, which is not opened."""
@@ -72,6 +78,16 @@ class Admission:
             build_source(slug, stream, self._clock, 0.0)
         except ConfigError as error:
             raise Problem(422, "not accepted", str(error), "url") from error
+
+    def admit_search(self, hosts: Sequence[str], password: str | None) -> None:
+        """The same for hosts that are to be asked whether they are cameras. Blocks while it looks them up."""
+        self._secrets({"password": password})
+        for place, host in enumerate(hosts):
+            try:
+                found = parse_url(host).host if "://" in host else split_port(host)[0] if host.count(":") < 2 else host
+                self._host(found.strip("[]"))
+            except (Problem, ConfigError) as error:
+                raise Problem(422, "not accepted", str(error), f"hosts.{place}") from None
 
     def _secrets(self, spec: Mapping[str, Json], path: str = "") -> None:
         for key, value in spec.items():
@@ -128,6 +144,18 @@ class Admission:
                 " public or private one, or one that api.allow_addresses names",
                 "url",
             )
+
+
+def _require_known(kind: Kind, where: str, named: set[str], snapshot: Snapshot) -> None:
+    known = set(snapshot.of(kind))
+    if strangers := named - known:
+        raise Problem(
+            422,
+            "not accepted",
+            f"{where} names {', '.join(sorted(strangers))}, which is not there; expected some of"
+            f" {', '.join(sorted(known)[:20]) or 'none'}",
+            where,
+        )
 
 
 def allow_entry(caller: Caller, entry: RegistryEntry | None, kind: Kind, spec: Spec | None, snapshot: Snapshot) -> None:

@@ -6,7 +6,20 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pipeline.api import apply, counts, events, live, preview, problems, sessions, system, tiles
+from pipeline.api import (
+    apply,
+    counts,
+    discover,
+    events,
+    live,
+    preview,
+    problems,
+    profiles,
+    sessions,
+    system,
+    tiles,
+    what_if,
+)
 from pipeline.api.admission import Admission
 from pipeline.api.auth import Gate
 from pipeline.api.desk import Desk
@@ -76,15 +89,19 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     app.include_router(live.router)  # before the routes of slugs, one of which `probe` would be
     for kind in KINDS:
         app.include_router(entry_router(kind))
-    for router in (
+    routers = (
         sessions.router,
         tiles.router,
         counts.router,
         events.router,
         apply.router,
+        discover.router,
+        profiles.router,
+        what_if.router,
         system.router,
         system.health,
-    ):
+    )
+    for router in routers:
         app.include_router(router)
     problems.install(app)
     describe(app)

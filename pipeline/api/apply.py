@@ -131,7 +131,8 @@ def _changes(asked: _Asked, snapshot: Snapshot, caller: Caller, prune: bool) -> 
         owner = present.owner if present else caller.name
         changes.append(Change(kind, slug, spec, owner, present.revision if present else "absent"))
     if prune:
-        gone = [one for key, one in snapshot.entries.items() if key not in asked.specs and one.file is None]
+        kept = {key for key, one in snapshot.entries.items() if one.kind not in SECTIONS or one.file is not None}
+        gone = [one for key, one in snapshot.entries.items() if key not in asked.specs and key not in kept]
         changes += [Change(one.kind, one.slug, None, caller.name, one.revision) for one in gone]
     return changes
 

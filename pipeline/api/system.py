@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +15,7 @@ from pipeline.api.events import SeqCursor
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.views import EditView, EntryView, Page, SinkView, StreamView, WatchView, edit_view
 from pipeline.errors import StoreUnavailable
-from pipeline.redact import redact_mllm
+from pipeline.redact import redact_mllm, scrub
 from pipeline.registry.entry import Kind
 from pipeline.registry.keys import Key, Keys, Role
 from pipeline.service.health import Health
@@ -25,6 +25,7 @@ health = APIRouter(tags=["health"])
 
 Admin = Annotated[Caller, Depends(allowed("admin"))]
 Operator = Annotated[Caller, Depends(allowed("operator"))]
+Send = Annotated[bool, Query(description="Also deliver one event of the type sink.test.")]
 
 
 class TroubleView(BaseModel):
@@ -172,12 +173,20 @@ def audit(caller: Admin, desk: AtDesk, limit: Limit = 100, cursor: SeqCursor = N
 
 
 @router.post("/v1/sinks/{slug}/test", response_model=Checked, operation_id="test_sink", tags=["sinks"])
-async def test_sink(slug: str, caller: Operator, desk: AtDesk) -> Checked:
-    """Try a sink, without sending an event."""
-    sink = desk.reconciler.service.sink(slug)
-    if caller.tags or sink is None:
+async def try_sink(
+    slug: str,
+    caller: Operator,
+    desk: AtDesk,
+    send: Send = False,
+) -> Checked:
+    """Try a sink: whether events could go there, and with `send` whether one does, past its filter and rate limit."""
+    service = desk.reconciler.service
+    if caller.tags or service.sink(slug) is None:
+        fault = None if caller.tags else desk.reconciler.faults.get(("sink", slug))
+        if fault:
+            raise Problem(502, "sink unavailable", f"the sink {slug} cannot run: {fault}")
         raise Problem(404, "not found", f"there is no sink {slug[:80]!r} that runs")
-    return Checked(detail=await sink.check())
+    return Checked(detail=scrub(await service.try_sink(slug, send, caller.name)))
 
 
 @router.get("/v1/keys", response_model=Page[KeyView], operation_id="list_keys", tags=["keys"])

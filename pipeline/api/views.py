@@ -51,10 +51,13 @@ class WatchView(EntryView):
 
 
 class SinkView(EntryView):
-    """A sink as it is wanted, and what waits for it; `last_error` is why the newest try failed, or it is not there."""
+    """A sink as it is wanted, and what waits for it; `filtered` events are not for it, `held_back` beyond its rate
+    limit; `last_error` is why the newest try failed, or it is not there."""
 
     pending: int = 0
     published: int = 0
+    filtered: int = 0
+    held_back: int = 0
     failures: int = 0
     last_error: str | None = None
 
@@ -118,7 +121,7 @@ def sink_fields(counts: SinkCounts | None, fault: str | None) -> dict[str, Any]:
     """What a SinkView adds."""
     if counts is None:
         return {"last_error": fault}
-    shown = ("pending", "published", "failures", "last_error")
+    shown = ("pending", "published", "filtered", "held_back", "failures", "last_error")
     return {name: getattr(counts, name) for name in shown}
 
 

@@ -13,7 +13,7 @@ NEARLY = 0.95
 """From this share of its native tokens on a hop was shown as large as it is."""
 
 _CAUSES = {
-    "unasked": "came while the stream was not asked about, because answering was late",
+    "unasked": "came while the stream was not asked about, because answering was late: this machine is slow or busy",
     "late": "noticed, but more than a second late",
     "brief": "over before two hops in a row could say so, which is what opens these watches",
     "small": "shown at less than native size, because of the budget or the allocator",

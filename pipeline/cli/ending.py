@@ -47,6 +47,13 @@ class Unread(SinkGone):
     """Nobody reads the output any more. The command ends without a word."""
 
 
+def unwritten(cause: BaseException | None) -> SinkGone:
+    """What ends a command whose output failed with `cause`: silence where nobody reads it, else the reason."""
+    if isinstance(cause, OSError) and not isinstance(cause, BrokenPipeError):
+        return SinkGone(f"the standard output takes nothing more: {cause.strerror}")
+    return Unread("nobody reads the standard output any more")
+
+
 class Signals:
     """The wishes that signals bring, from now on until the process ends.
 
@@ -179,6 +186,16 @@ def end_unread() -> NoReturn:
     """End the process without a word, because there is nobody to read it."""
     _flush()
     sys.exit(EXIT_UNREAD)
+
+
+def write_out() -> None:
+    """Write out what is buffered for the standard output. Raises Unread, or SinkGone where it takes nothing."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError as error:
+        _flush()
+        raise unwritten(error) from error
 
 
 def _end_hard(seconds: float) -> None:

@@ -1,16 +1,35 @@
 """Watch camera streams with a frozen multimodal LLM under a token budget."""
 
+import errno
 import importlib.metadata
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from pipeline.cli import apply, bench, check, demo, event, init, key, probe, run, serve, sink, status, stream, watch
-from pipeline.cli.ending import UNREAD_BY_OTHERS, Unread, end_unread
+from pipeline.cli import (
+    apply,
+    bench,
+    check,
+    demo,
+    discover,
+    event,
+    init,
+    key,
+    probe,
+    profile,
+    run,
+    serve,
+    sink,
+    status,
+    stream,
+    watch,
+)
+from pipeline.cli.ending import UNREAD_BY_OTHERS, Unread, end_unread, unwritten, write_out
 from pipeline.cli.options import EXIT_FAILED, EXIT_REFUSED, REST
 from pipeline.cli.output import notices, shown
-from pipeline.errors import ConfigError, ResadaptError
+from pipeline.errors import ConfigError, ResadaptError, SinkGone
 from pipeline.redact import scrub
 
 app = typer.Typer(
@@ -36,6 +55,7 @@ def about(
 app.command(epilog=demo.EXAMPLE)(demo.demo)
 app.command(epilog=run.EXAMPLE, context_settings=REST)(run.run)
 app.command(epilog=probe.EXAMPLE, context_settings=REST)(probe.probe)
+app.command(epilog=discover.EXAMPLE)(discover.discover)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=check.EXAMPLE)(check.check)
 app.command(epilog=init.EXAMPLE)(init.init)
@@ -43,22 +63,41 @@ app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command(epilog=status.EXAMPLE)(status.status)
 app.add_typer(stream.app, name="stream")
 app.add_typer(watch.app, name="watch")
+app.add_typer(profile.app, name="profile")
 app.add_typer(event.app, name="event")
 app.add_typer(sink.app, name="sink")
 app.add_typer(key.app, name="key")
 app.add_typer(bench.app, name="bench")
 
 
+_TAKES_NOTHING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What writing to an output fails with that will not take the rest either."""
+
+
 def main() -> None:
     """Entry point of the command. What a person has to know is one line on stderr and an exit code."""
     try:
-        app()
+        _run_app()
     except Unread:
         end_unread()
+    except ResadaptError as error:
+        with suppress(OSError):  # a full disk may hold what stderr is written to as well
+            notices().print(f"[red]resadapt:[/] {shown(scrub(str(error)))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)
+
+
+def _run_app() -> None:
+    """Raises SystemExit when all is done and written, or why it is not."""
+    try:
+        app()
     except SystemExit as end:
         if end.code == UNREAD_BY_OTHERS:
             end_unread()
+        write_out()
         raise
-    except ResadaptError as error:
-        notices().print(f"[red]resadapt:[/] {shown(scrub(str(error)))}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_FAILED)
+    except OSError as error:
+        if error.errno not in _TAKES_NOTHING or error.filename is not None:
+            raise
+        with suppress(SinkGone):
+            write_out()
+        raise unwritten(error) from error

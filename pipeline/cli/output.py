@@ -25,10 +25,12 @@ class Output(Console):
 
 @dataclass(frozen=True, slots=True)
 class ScreenColumn:
-    """A column of a table: its header, and its rank: where there is too little room, the lowest is dropped first."""
+    """A column of a table: its header, its rank (where there is too little room, the lowest is dropped first), and
+    whether it holds text, which stands to the left."""
 
     header: str
     rank: int = 0
+    text: bool = False
 
 
 def fitted(columns: Sequence[ScreenColumn], rows: Sequence[Sequence[str]], width: int) -> Table:
@@ -44,9 +46,9 @@ def fitted(columns: Sequence[ScreenColumn], rows: Sequence[Sequence[str]], width
         kept.remove(min(kept[1:], key=lambda place: columns[place].rank))
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
     for place in kept:
-        first = place == 0
+        left = place == 0 or columns[place].text
         table.add_column(
-            columns[place].header, no_wrap=not first, overflow="fold", justify="left" if first else "right"
+            columns[place].header, no_wrap=place != 0, overflow="fold", justify="left" if left else "right"
         )
     for row in rows:
         table.add_row(*(escape(row[place]) for place in kept))

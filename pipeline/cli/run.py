@@ -12,15 +12,18 @@ from typing import Annotated
 import typer
 
 from pipeline.build import allocator_name, build_watch
-from pipeline.cli.ending import Unread, run_to_end
+from pipeline.cli.ending import run_to_end, unwritten
+from pipeline.cli.memory import keep_steady
 from pipeline.cli.options import LogLevel, PageOpened, PageWanted, require_one
 from pipeline.cli.output import Output, notices, set_up, shown
 from pipeline.cli.play import Played, play
+from pipeline.cli.rules import Absent, Choices, CountRule, Hold, RuleSettings, SeverityOf, rule_settings
 from pipeline.cli.screen import Screen
 from pipeline.cli.summary import StreamSummary, report
 from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLM_CHOICES
 from pipeline.config.one_stream import given, named_sinks, site_of_one
+from pipeline.config.sinks import SINK_CHOICES
 from pipeline.config.site import SiteConfig, parse_site, read_yaml
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Rate
@@ -45,7 +48,7 @@ def run(
     source: Annotated[
         str, typer.Argument(help="rtsp(s)://, rtmp://, srt://, http(s)://, FILE, v4l2:DEVICE, synthetic:")
     ],
-    watch: Annotated[list[str] | None, typer.Option(help="A standing yes/no question; may be repeated.")] = None,
+    watch: Annotated[list[str] | None, typer.Option(help="A standing question; may be repeated.")] = None,
     mllm: Annotated[
         str | None,
         typer.Option(help=f"{MLLM_CHOICES}. To be named unless SOURCE is a recording of the demo's yard."),
@@ -54,12 +57,21 @@ def run(
         str | None, typer.Option(help="Of a server whose model's name does not tell it, such as qwen3_vl.")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file with defaults.")] = None,
-    sink: Annotated[list[str] | None, typer.Option(help="jsonl:PATH, kafka://HOST:PORT/TOPIC or http(s)://...")] = None,
+    sink: Annotated[list[str] | None, typer.Option(help=f"{SINK_CHOICES}; may be repeated.")] = None,
+    sink_secret: Annotated[
+        str | None, typer.Option(help="Signs what goes to webhooks: a reference such as ${HOOK_SECRET}.")
+    ] = None,
     open_at: Annotated[float | None, typer.Option(help="Score, 0 to 1, at which every watch opens.")] = None,
     clear_at: Annotated[float | None, typer.Option(help="Score, 0 to 1, at which every watch clears.")] = None,
     confirm: Annotated[
         str | None, typer.Option(help="K/N: so many of the last N known answers open or clear a watch.")
     ] = None,
+    hold: Hold = None,
+    absent: Absent = None,
+    count: CountRule = None,
+    choice: Choices = None,
+    severity: SeverityOf = None,
+    rule: RuleSettings = None,
     allocator: Annotated[
         str | None, typer.Option(help="learned (the default with an engine for the MLLM), motion (else) or fixed.")
     ] = None,
@@ -92,10 +104,10 @@ def run(
         stall_s=stall_s,
         first_picture_s=first_picture_s,
     )
-    named = given(
-        mllm=mllm_of(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=named_sinks(sink or [])
-    )
+    sinks = named_sinks(sink or [], sink_secret)
+    named = given(mllm=mllm_of(raw.get("mllm"), mllm, family), engine=engine, store=store, sinks=sinks)
     rules = given(open_at=open_at, clear_at=clear_at, confirm=None if confirm is None else _confirm(confirm))
+    rules |= rule_settings(hold, absent, count, choice, severity, rule)
     described = site_of_one(raw, source, name, watch or [], realtime, own, rules) | named
     site = parse_site(described)
     _require_source(source)
@@ -106,6 +118,7 @@ def run(
     if json_lines and not sink and "sinks" not in raw:
         site = replace(site, sinks={})
     paged = Paged(described, open_page) if page or open_page else None
+    keep_steady(site.mllm)
     run_to_end(_run(site, json_lines, scratch, paged))
 
 
@@ -144,7 +157,8 @@ async def _run(site: SiteConfig, json_lines: bool, scratch: Path | None, paged: 
         waiting = ", ".join(f"{count} events could not be delivered to {sink}" for sink, count in service.left.items())
         raise SinkUnavailable(f"{waiting}; they are kept: run again with the same --sink and --store {store}")
     if output.broken.is_set():
-        raise Unread("nobody reads the standard output any more")
+        failure = output.failure
+        raise unwritten(failure.__cause__ if failure else None)
 
 
 def _summarise(site: SiteConfig, played: Played, tallies: Tallies, console: Output) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.cli.ending import Unread
+from pipeline.cli.ending import unwritten
 from pipeline.cli.output import Output, ScreenColumn, fitted, share, shown
 from pipeline.clock import Clock
+from pipeline.errors import SinkGone
 from pipeline.service.attachment import Attachment
 from pipeline.service.service import Service
 from pipeline.types import Event
@@ -19,7 +20,7 @@ _COLOURS = {"watch.opened": "bold red", "watch.cleared": "green", "mllm.meaningl
 _COLOURS |= dict.fromkeys(("stream.lost", "stream.damaged", "stream.restamped", "stream.misshapen"), "yellow")
 _COLUMNS = (
     ScreenColumn("stream"),
-    ScreenColumn("state", 9),
+    ScreenColumn("state", 9, text=True),
     ScreenColumn("time", 8),
     ScreenColumn("frames/s", 4),
     ScreenColumn("tokens", 3),
@@ -35,22 +36,31 @@ _COLUMNS = (
 class Screen:
     """A sink that prints each event as one line, and a live table of the attached streams where there is a terminal.
 
-    `broken` is set once nobody reads it any more.
+    `broken` is set once nobody reads it any more, or it takes nothing more; `failure` is why.
     """
 
     name = "screen"
 
     def __init__(self, console: Output) -> None:
         self.broken = asyncio.Event()
+        self.failure: SinkGone | None = None
         self._console = console
 
     async def publish(self, events: Sequence[Event]) -> None:
         try:
             for event in events:
                 self._console.print(_line(event), highlight=False, soft_wrap=not self._console.is_terminal)
-        except Unread:
-            self.broken.set()
+        except SinkGone as error:
+            self._fail(error)
             raise
+        except OSError as error:
+            failure = unwritten(error)
+            self._fail(failure)
+            raise failure from error
+
+    def _fail(self, failure: SinkGone) -> None:
+        self.failure = failure
+        self.broken.set()
 
     async def check(self) -> str:
         return "the standard output"
@@ -88,7 +98,7 @@ def _line(event: Event) -> str:
     colour = _COLOURS.get(event.type, "cyan")
     data = event.data
     at_s = data.get("onset_s", data.get("cleared_s", data.get("stream_s")))
-    detail = data.get("question") or data.get("reason") or data.get("warning") or ""
+    detail = next((data[name] for name in ("question", "reason", "warning", "name") if data.get(name)), "")
     if advice := data.get("advice"):
         detail = f"{detail}; {advice}"
     score = f"  score {float(str(data['score'])):.2f}" if "score" in data else ""

@@ -10,6 +10,7 @@ import structlog
 import typer
 
 from pipeline.cli.ending import Signals, run_to_end, started
+from pipeline.cli.memory import keep_steady
 from pipeline.cli.options import LogLevel
 from pipeline.cli.output import set_up
 from pipeline.clock import SystemClock
@@ -45,6 +46,7 @@ async def _serve(path: Path | None) -> None:
     signals = Signals(clock, reload_on_hangup=path is not None)
     service = reconciler.service
     reloading = None
+    keep_steady(service.site.mllm)
     log.info("starting", config=str(path), mllm=redact_mllm(service.site.mllm.use))
     try:
         async with started(Serving(reconciler, clock, install), signals):

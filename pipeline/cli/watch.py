@@ -1,10 +1,14 @@
 """`resadapt watch`: the standing questions of a running service."""
 
+import json
+import re
 from typing import Annotated, Any
 
 import typer
 
+from pipeline.api.views import spec_schema
 from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote, table
+from pipeline.cli.rules import Absent, Choices, CountRule, Hold, SeverityOf, rule_settings
 from pipeline.config.settings import settings
 from pipeline.errors import ConfigError
 
@@ -18,10 +22,15 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting as 
 
 @app.command(epilog='Example: resadapt watch add "Is a lorry at the dock?" --tag dock --set open_at=0.8')
 def add(
-    question: Annotated[str, typer.Argument(help="What yes or no can answer.")],
+    question: Annotated[str, typer.Argument(help="What yes or no can answer, or a number, or one of some values.")],
     name: Annotated[str | None, typer.Option(help="Slug; by default made from the question.")] = None,
     stream: Streams = None,
     tag: Tags = None,
+    hold: Hold = None,
+    absent: Absent = None,
+    count: CountRule = None,
+    choice: Choices = None,
+    severity: SeverityOf = None,
     set_: Settings = None,
     url: Url = None,
     key: ApiKey = None,
@@ -29,12 +38,57 @@ def add(
 ) -> None:
     """Ask a question of some streams from now on; of all, without --stream and --tag."""
     service = remote(url, key, as_json)
-    body: dict[str, object] = {"question": question} | settings(set_)
+    rules = rule_settings(hold, absent, count, choice, severity, set_)
+    body: dict[str, object] = {"question": question} | dict(rules)
     if name:
         body["slug"] = name
     if selectors := _selectors(stream, tag):
         body["streams"] = selectors
     _show_one(service, service.send("POST", "/v1/watches", body))
+
+
+@app.command(epilog="Example: resadapt watch schema > watch.schema.json")
+def schema() -> None:
+    """The JSON Schema of a watch, for editors: what stands under `watches.SLUG` of a site file, and in the API."""
+    print(json.dumps(spec_schema("watch"), indent=2))  # noqa: T201 - the command's output
+
+
+@app.command("test", epilog="Example: resadapt watch test helmet --kept 24h --set open_at=0.8 --set hold_s=10")
+def try_(
+    slug: Slug,
+    kept: Annotated[
+        str, typer.Option("--kept", help="Judge the answers kept of this time again: 90m, 24h, 7d.")
+    ] = "24h",
+    set_: Settings = None,
+    url: Url = None,
+    key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a watch would have done with other settings, by the answers it was given: the MLLM is not asked."""
+    service = remote(url, key, as_json)
+    body = {"since_s": span_s(kept), "settings": settings(set_)}
+    items = service.send("POST", path_of("watches", slug, "/test"), body)["items"]
+    service.show(items) if as_json else table(TEST_COLUMNS, [_tested(item) for item in items])
+
+
+TEST_COLUMNS = ("stream", "hops", "known", "opened as it is", "opened then", "events as it is", "events then")
+
+
+def _tested(item: dict[str, Any]) -> tuple[object, ...]:
+    counts = ("hops", "known", "opened_before", "opened", "events_before", "events")
+    return item["stream"], *(item[name] for name in counts)
+
+
+_SPAN = re.compile(r"([0-9]{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def span_s(text: str) -> int:
+    """Seconds of a span such as 24h. Raises ConfigError."""
+    found = _SPAN.fullmatch(text)
+    if found is None or not int(found[1]):
+        raise ConfigError(f"--kept is {text[:40]!r}; expected a span such as 90m, 24h or 7d")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 @app.command("list", epilog="Example: resadapt watch list")

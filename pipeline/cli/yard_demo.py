@@ -215,7 +215,7 @@ _COLUMNS = (
     ScreenColumn("missed", 4),
     ScreenColumn("false", 3),
     ScreenColumn("delay", 2),
-    ScreenColumn("question", 1),
+    ScreenColumn("question", 1, text=True),
 )
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import TypeGuard
 
 from pydantic.dataclasses import dataclass
 
@@ -51,16 +52,35 @@ def parse_untrusted(slug: str, own: Mapping[str, object], site: Mapping[str, obj
 
 
 def parse_watch(slug: str, own: Mapping[str, object]) -> WatchConfig:
-    """A watch; whether the streams that it names are there is left open. Raises ConfigError."""
+    """A watch; whether the streams and the sink that it names are there is left open. Raises ConfigError."""
     streams = own.get("streams")
     named = [text for text in streams if isinstance(text, str)] if isinstance(streams, list | tuple) else []
     present = {text: {"url": "synthetic:"} for text in named if SLUG.fullmatch(text)}
-    return parse_site({"streams": present, "watches": {require_slug(slug): dict(own)}}).watches[slug]
+    escalate = own.get("escalate")
+    sink = escalate.get("sink") if isinstance(escalate, Mapping) else None
+    sinks = {sink: "jsonl:-"} if isinstance(sink, str) and SLUG.fullmatch(sink) else {}
+    watches = {require_slug(slug): dict(own)}
+    return parse_site({"streams": present, "watches": watches, **({"sinks": sinks} if sinks else {})}).watches[slug]
 
 
 def parse_sink(slug: str, own: Mapping[str, object]) -> SinkConfig:
-    """A sink. Raises ConfigError."""
-    return parse_site({"sinks": {require_slug(slug): dict(own)}}).sinks[slug]
+    """A sink; whether the streams and watches that its filter names are there is left open. Raises ConfigError."""
+    wanted = own.get("filter")
+    named = dict(wanted) if isinstance(wanted, Mapping) else {}
+    site = {
+        "streams": {one: {"url": "synthetic:"} for one in _slugs(named.get("streams"))},
+        "watches": {one: {"question": "is it so?"} for one in _slugs(named.get("watches"))},
+        "sinks": {require_slug(slug): dict(own)},
+    }
+    return parse_site(site).sinks[slug]
+
+
+def _slugs(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str) and SLUG.fullmatch(one)] if _is_list(value) else []
+
+
+def _is_list(value: object) -> TypeGuard[list[object] | tuple[object, ...]]:
+    return isinstance(value, list | tuple)
 
 
 def require_slug(slug: str) -> str:

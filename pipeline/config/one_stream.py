@@ -3,6 +3,7 @@
 from pipeline.config.site import overlay
 from pipeline.config.slugs import stream_slug, unique_slug
 from pipeline.errors import ConfigError
+from pipeline.urls import REFERENCE
 
 
 def site_of_one(
@@ -35,12 +36,23 @@ def site_of_one(
     return site
 
 
-def named_sinks(urls: list[str]) -> dict[str, object]:
-    """Sinks by slugs, each made from its scheme."""
+def named_sinks(urls: list[str], secret: str | None = None) -> dict[str, object]:
+    """Sinks by slugs, each made from its scheme. What goes to webhooks is signed with `secret`, if there is one."""
+    if secret and not REFERENCE.fullmatch(secret):
+        raise ConfigError("--sink-secret is written out; expected a reference such as ${HOOK_SECRET}, in single quotes")
     named: dict[str, object] = {}
     for url in urls:
-        named[unique_slug(url.partition(":")[0] if ":" in url else "sink", "sink", named)] = url
+        slug = unique_slug(url.partition(":")[0] if ":" in url else "sink", "sink", named)
+        signing: dict[str, object] = {"secret": secret} if secret else {"signed": False}
+        named[slug] = {"url": url, **signing} if url.lower().startswith(_WEBHOOK) else url
+    if secret and not any(isinstance(one, dict) for one in named.values()):
+        raise ConfigError(
+            "--sink-secret signs what goes to webhooks, and no --sink is one; expected --sink https://..."
+        )
     return named
+
+
+_WEBHOOK = ("http:", "https:", "webhook:")
 
 
 def given(**values: object) -> dict[str, object]:

@@ -6,16 +6,29 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Tag
 from pydantic.dataclasses import dataclass
 
+from pipeline.config.messages import MqttConfig, NotifyConfig
+from pipeline.config.sink_policy import SinkPolicy
 from pipeline.config.values import STRICT, resolve
 from pipeline.errors import ConfigError
 
-SINK_CHOICES = "jsonl:PATH, kafka://host:port/topic or http(s)://..."
-SINK_SCHEMES = {"jsonl": "jsonl", "kafka": "kafka", "http": "webhook", "https": "webhook"}
+SINK_CHOICES = (
+    "jsonl:PATH, kafka://host:port/topic, mqtt(s)://host/topic, notify:${URL}, http(s)://... or webhook:http(s)://..."
+)
+SINK_SCHEMES = {
+    "jsonl": "jsonl",
+    "kafka": "kafka",
+    "http": "webhook",
+    "https": "webhook",
+    "webhook": "webhook",
+    "mqtt": "mqtt",
+    "mqtts": "mqtt",
+    "notify": "notify",
+}
 """The kind of sink of each scheme."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class JsonlConfig:
+class JsonlConfig(SinkPolicy):
     """`jsonl:PATH`: lines of a file."""
 
     url: str
@@ -40,7 +53,7 @@ class KafkaSecurity:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class KafkaConfig:
+class KafkaConfig(SinkPolicy):
     """`kafka://host:port[,host:port]/topic`."""
 
     url: str
@@ -48,11 +61,18 @@ class KafkaConfig:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class WebhookConfig:
-    """`http(s)://...`: a webhook, whose requests are signed with `secret`, which should be a reference."""
+class WebhookConfig(SinkPolicy):
+    """`http(s)://...` or `webhook:http(s)://...`: requests are signed with `secret`, which should be a reference; only
+    where `signed` is false may there be none."""
 
     url: str
     secret: str | None = field(default=None, repr=False)
+    signed: bool = True
+
+    @property
+    def address(self) -> str:
+        """The URL of the receiver."""
+        return self.url.removeprefix("webhook:")
 
 
 def sink_kind(value: object) -> str:
@@ -71,7 +91,9 @@ def sink_kind(value: object) -> str:
 SinkConfig = Annotated[
     Annotated[JsonlConfig, Tag("jsonl")]
     | Annotated[KafkaConfig, Tag("kafka")]
-    | Annotated[WebhookConfig, Tag("webhook")],
+    | Annotated[WebhookConfig, Tag("webhook")]
+    | Annotated[MqttConfig, Tag("mqtt")]
+    | Annotated[NotifyConfig, Tag("notify")],
     Discriminator(sink_kind),
 ]
 """The settings of one kind. Another kind is another class, a line here and a case in `build.build_sink`."""

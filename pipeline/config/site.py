@@ -13,9 +13,12 @@ from pydantic.dataclasses import dataclass
 from pipeline.config.api import ApiConfig, KeepConfig
 from pipeline.config.faults import explain, fault_of, key_names
 from pipeline.config.loader import SiteLoader
+from pipeline.config.messages import MqttConfig, NotifyConfig
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
+from pipeline.config.sink_policy import FilterConfig
 from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
 from pipeline.config.values import STRICT, Count, NotNegative, Positive, Selector, Share, Slug
+from pipeline.config.watch_rules import RulesConfig, check_sink
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.hops import HopRules
 from pipeline.core.questions import clean_question
@@ -97,9 +100,9 @@ class StreamConfig(StreamPolicy):
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class WatchConfig:
+class WatchConfig(RulesConfig):
     """One standing question. `streams` are slugs or `tag:TAG`, empty for all; one that is `paused` is not asked; the
-    rest is explained in `types.WatchQuery`."""
+    rest is explained in `types.WatchQuery` and `rules.Rules`."""
 
     question: str
     streams: tuple[Selector, ...] = ()
@@ -132,7 +135,8 @@ class MetricsConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class SiteConfig:
-    """Everything one process does. Streams, watches and sinks are keyed by slug."""
+    """Everything one process does. Streams, watches and sinks are keyed by slug. `armed` are the profiles that are
+    armed where nobody has said otherwise."""
 
     defaults: Defaults = field(default_factory=Defaults)
     streams: dict[Slug, StreamConfig] = field(default_factory=dict)
@@ -148,6 +152,7 @@ class SiteConfig:
     keep: KeepConfig = field(default_factory=KeepConfig)
     gpu_budget: BudgetConfig | None = None
     drain_s: Positive = 20.0
+    armed: tuple[Slug, ...] = ()
 
 
 _SITE = TypeAdapter(SiteConfig)
@@ -238,6 +243,15 @@ def _check(site: SiteConfig) -> None:
         if watch.confirm[0] > watch.confirm[1]:
             raise ConfigError(f"watches.{slug}.confirm is {watch.confirm}; expected [k, n] with k of at most n")
         _at(f"watches.{slug}.question", partial(clean_question, watch.question))
+        _at(f"watches.{slug}", watch.rules)
+        _at(f"watches.{slug}", partial(check_sink, watch, site.sinks))
+    for slug, sink in site.sinks.items():
+        _check_filter(f"sinks.{slug}.filter", sink.filter, site)
+        if isinstance(sink, MqttConfig | NotifyConfig):
+            try:
+                sink.require_sound()
+            except ConfigError as error:
+                raise ConfigError(f"sinks.{slug}.{error}") from error
     for slug, stream in site.streams.items():
         burst, least = stream.budget.burst_tokens, 2 * site.mllm.min_tokens_per_segment
         if burst < least:
@@ -248,6 +262,16 @@ def _check(site: SiteConfig) -> None:
         _at(f"streams.{slug}", stream.hop_rules)
         _at(f"streams.{slug}", stream.context_rules)
         _at(f"streams.{slug}", stream.address_policy)
+
+
+def _check_filter(where: str, wanted: FilterConfig, site: SiteConfig) -> None:
+    named = {name for name in wanted.streams if not name.startswith("tag:")}
+    for key, unknown, known in (
+        ("streams", named - set(site.streams), sorted(site.streams)),
+        ("watches", set(wanted.watches) - set(site.watches), sorted(site.watches)),
+    ):
+        if unknown:
+            raise ConfigError(f"{where}.{key} names {sorted(unknown)}; the {key} are {known}")
 
 
 def _at(where: str, build: Callable[[], object]) -> None:

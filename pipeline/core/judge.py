@@ -1,13 +1,19 @@
-"""Answers become watch states and events: k-of-n confirmation, hysteresis, cooldown. Pure functions of values."""
+"""Answers become watch states and events: what the rules of each watch decide, with ids that are a function of the
+decision. Pure functions of values."""
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 
+from pipeline.core.ruling import Ruling, Vote, WatchState, disarm, disarmed, is_sent, rule_on, tick
 from pipeline.types import Answer, Event, Hop, Json, WatchQuery
 
+__all__ = ["Vote", "WatchState", "event_id", "judge", "retire", "standing"]
+
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/resadapt/resadapt-stream/events")
+
+DISARMED: Mapping[str, str] = {"schedule": "outside its schedule", "profiles": "none of its profiles is armed"}
+"""What the event of a watch says that is cleared because it is not armed, by the rule."""
 
 
 def event_id(lineage: str, stream_id: str, watch_id: str, revision: str, kind: str, n: int) -> str:
@@ -19,75 +25,43 @@ def event_id(lineage: str, stream_id: str, watch_id: str, revision: str, kind: s
     return str(uuid.uuid5(_NAMESPACE, "\0".join((lineage, stream_id, watch_id, revision, kind, str(n)))))
 
 
-@dataclass(frozen=True, slots=True)
-class Vote:
-    """One known answer: the start of its hop in stream seconds, and which thresholds its score reached."""
-
-    start_s: float
-    opens: bool
-    clears: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WatchState:
-    """The state of a watch on a stream. `transitions` counts its events ever; `shut_until_s` ends the cooldown."""
-
-    is_open: bool = False
-    votes: tuple[Vote, ...] = ()
-    transitions: int = 0
-    onset_s: float | None = None
-    shut_until_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A change of a watch's state: the event's type, and the start of the first hop that confirmed it."""
-
-    kind: str
-    since_s: float
-
-
-def judge_answer(
-    state: WatchState, query: WatchQuery, answer: Answer, hop_start_s: float
-) -> tuple[WatchState, Transition | None]:
-    """One watch, one answer. An `unknown` answer changes nothing: it confirms neither yes nor no."""
-    if answer.verdict == "unknown":
-        return state, None
-    needed, window = query.confirm
-    vote = Vote(hop_start_s, answer.score >= query.open_at, answer.score <= query.clear_at)
-    votes = (*state.votes, vote)[-window:]
-    state = replace(state, votes=votes)
-    agreeing = [v.start_s for v in votes if (v.clears if state.is_open else v.opens)]
-    cooling = not state.is_open and state.shut_until_s is not None and hop_start_s < state.shut_until_s
-    latest_agrees = vote.clears if state.is_open else vote.opens
-    if len(agreeing) < needed or not latest_agrees or cooling:
-        return state, None
-    if state.is_open:
-        shut_until_s = hop_start_s + query.cooldown_s if query.cooldown_s else None
-        cleared = WatchState(False, (), state.transitions + 1, None, shut_until_s)
-        return cleared, Transition("watch.cleared", agreeing[0])
-    opened = WatchState(True, (), state.transitions + 1, agreeing[0], None)
-    return opened, Transition("watch.opened", agreeing[0])
-
-
-def transition_data(
-    query: WatchQuery, state: WatchState, transition: Transition, answer: Answer, hop: Hop
+def event_data(
+    query: WatchQuery, before: WatchState, state: WatchState, ruling: Ruling, answer: Answer | None, hop: Hop
 ) -> dict[str, Json]:
-    """The data of a transition's event. `state` is the one after it; seconds are stream time."""
-    last = hop.frames[-1]
-    marked = {"relooked": answer.relooked, "warming": answer.warming}
-    return {
+    """The data of an event, between the states before and after it; seconds are stream time; without an answer the time
+    alone has decided."""
+    last, rules = hop.frames[-1], query.rules
+    data: dict[str, Json] = {
         "question": query.question,
         "revision": query.revision,
         "n": state.transitions,
-        "onset_s" if transition.kind == "watch.opened" else "cleared_s": transition.since_s,
-        "score": round(answer.score, 6),
+        "cleared_s" if ruling.kind == "watch.cleared" else "onset_s": ruling.since_s,
         "hop_start_s": hop.start_s,
         "hop_end_s": hop.end_s,
         "captured_at": last.captured_at.isoformat(),
         "clock": last.clock,
-        **{name: True for name, holds in marked.items() if holds},
+        "rule": ruling.as_json(),
     }
+    if answer is not None:
+        marked = {"relooked": answer.relooked, "warming": answer.warming}
+        data["score"] = round(answer.score, 6)
+        data |= {name: True for name, holds in marked.items() if holds}
+        if answer.value is not None:
+            data["value"] = answer.value
+    if rules.severity != "info":
+        data["severity"] = rules.severity
+    if rules.escalate and (before.escalated or state.escalated):  # what was escalated is cleared to the same people
+        data |= {"severity": rules.escalate.severity, "escalated": True}
+        data |= {"sink": rules.escalate.sink} if rules.escalate.sink else {}
+    return data
+
+
+def judge_answer(
+    state: WatchState, query: WatchQuery, answer: Answer, hop_start_s: float
+) -> tuple[WatchState, Ruling | None]:
+    """One watch, one answer: the state after it, and the ruling if it changed anything."""
+    after, ruling = rule_on(state, query, answer, hop_start_s)
+    return after, ruling if ruling.kind else None
 
 
 def retire(
@@ -137,18 +111,37 @@ def judge(
     """All watches of a hop. `states` are by `WatchQuery.key`; `evidence` joins the data of every event.
 
     `queries` are all that stand on the stream: a watch that is open and no longer stands (removed, or its question
-    changed) is cleared. Returns the new states (those of watches without an answer unchanged) and the events: first of
-    the watches that are gone, then in the order of the answers.
+    changed) is cleared, and so is one that is not armed at the hop. Returns the new states (those of watches of which
+    nothing was decided unchanged) and the events: first of the watches that are gone, then in the order of the queries.
     """
     gone = "watch removed or changed"
     after, events = retire(lineage, hop.stream_id, states, queries, hop.start_s, decided_at, gone)
-    by_id = {query.id: query for query in queries}
-    for answer in answers:
-        query = by_id[answer.watch_id]
-        state, transition = judge_answer(after.get(query.key, WatchState()), query, answer, hop.start_s)
+    by_id = {answer.watch_id: answer for answer in answers}
+    for query in queries:
+        answer = by_id.get(query.id)
+        if query.key not in after and answer is None:
+            continue
+        before = after.get(query.key, WatchState())
+        state, ruling = _decided(before, query, answer, hop)
         after[query.key] = state
-        if transition:
-            data = transition_data(query, state, transition, answer, hop) | evidence
-            identity = event_id(lineage, hop.stream_id, query.id, query.revision, transition.kind, state.transitions)
-            events.append(Event(identity, transition.kind, hop.stream_id, decided_at, data, query.id))
+        if ruling and is_sent(query, ruling):
+            assert ruling.kind is not None
+            data = event_data(query, before, state, ruling, answer, hop) | evidence
+            if (reason := DISARMED.get(ruling.rule)) is not None:
+                data["reason"] = reason
+            identity = event_id(lineage, hop.stream_id, query.id, query.revision, ruling.kind, state.transitions)
+            events.append(Event(identity, ruling.kind, hop.stream_id, decided_at, data, query.id))
     return after, tuple(events)
+
+
+def _decided(state: WatchState, query: WatchQuery, answer: Answer | None, hop: Hop) -> tuple[WatchState, Ruling | None]:
+    """What a hop decides for one watch: its answer, else the time."""
+    if rule := disarmed(query, hop.frames[-1].captured_at):
+        return disarm(state, rule, hop.start_s)
+    ruling = None
+    if answer is not None:
+        state, ruling = rule_on(state, query, answer, hop.start_s)
+    if ruling is None or ruling.kind is None:
+        state, timed = tick(state, query, hop.start_s)
+        ruling = timed or ruling
+    return state, ruling

@@ -1,6 +1,7 @@
 """The outcome of one hop: values that the loop hands to the judge, the metrics and the outbox."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from allocator_engine.fit import Allocation
 from pipeline.core.context import Reason
@@ -39,7 +40,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class HopRecord:
     """What is kept of a hop: its seconds of stream, vision tokens granted, allocated and spent, the step of the ladder,
-    why nothing was asked, the linear scale of each frame by its stream second (0: dropped), and the answers."""
+    why nothing was asked, the linear scale of each frame by its stream second (0: dropped), the answers, and when
+    (UTC) its newest frame was captured."""
 
     start_s: float
     end_s: float
@@ -50,6 +52,7 @@ class HopRecord:
     skipped: str | None
     frames: tuple[tuple[float, float], ...]
     answers: tuple[Answer, ...]
+    at: datetime | None = None
 
     @classmethod
     def of(cls, outcome: Outcome, step: int) -> "HopRecord":
@@ -59,12 +62,24 @@ class HopRecord:
         frames = tuple((frame.pts_s, scales.get(i, 0.0)) for i, frame in enumerate(hop.frames))
         answers = reply.answers.answers
         return cls(
-            hop.start_s, hop.end_s, outcome.grant, allocation.tokens, reply.spent, step, reply.skipped, frames, answers
+            hop.start_s,
+            hop.end_s,
+            outcome.grant,
+            allocation.tokens,
+            reply.spent,
+            step,
+            reply.skipped,
+            frames,
+            answers,
+            hop.frames[-1].captured_at if hop.frames else None,
         )
 
     def as_json(self) -> dict[str, Json]:
-        """Small enough to keep one for every hop: an answer is its score, mass and marks (1 relooked, 2 warming)."""
+        """Small enough to keep one for every hop: an answer is its score, mass and marks (1 relooked, 2 warming), and
+        its value if it has one."""
+        at: dict[str, Json] = {"at": self.at.isoformat()} if self.at else {}
         return {
+            **at,
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
             "granted": self.granted,
@@ -74,7 +89,12 @@ class HopRecord:
             "skipped": self.skipped,
             "frames": [[round(pts_s, 3), round(scale, 3)] for pts_s, scale in self.frames],
             "answers": {
-                one.watch_id: [round(one.score, 4), round(one.mass, 4), one.relooked + 2 * one.warming]
+                one.watch_id: [
+                    round(one.score, 4),
+                    round(one.mass, 4),
+                    one.relooked + 2 * one.warming,
+                    *([one.value] if one.value is not None else []),
+                ]
                 for one in self.answers
             },
         }

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from pipeline.core.ladder import FEWER_ASKINGS, SHED, Ladder
+from pipeline.core.ruling import disarmed
 from pipeline.errors import ConfigError
 from pipeline.types import Answer, Hop, WatchQuery
 
@@ -53,10 +54,12 @@ def _printable(character: str) -> str:
 def due(queries: Sequence[WatchQuery], hop: Hop, ladder: Ladder) -> tuple[WatchQuery, ...]:
     """The watches to ask now, in the order given: larger priority first.
 
-    A watch is due at hops that reach a multiple of its `every_s`. Under load the later half of the watches is asked
-    less often, in turns, and in the end only the first quarter is asked at all; the first is always asked when due.
+    A watch that is armed is due at hops that reach a multiple of its `every_s`. Under load the later half of the
+    watches is asked less often, in turns, and in the end only the first quarter is asked at all; the first is always
+    asked when due.
     """
-    found = [query for query in queries if is_due(query, hop)]
+    armed = [query for query in queries if not (hop.frames and disarmed(query, hop.frames[-1].captured_at))]
+    found = [query for query in armed if is_due(query, hop)]
     if ladder.step >= SHED:
         return tuple(found[: max(1, len(found) // 4)])
     if ladder.step >= FEWER_ASKINGS:
@@ -80,17 +83,21 @@ def _passed(at_s: float, every_s: float) -> int:
 
 
 def distinct(queries: Sequence[WatchQuery]) -> tuple[WatchQuery, ...]:
-    """One of the queries for each question that they ask, in order."""
-    found: dict[str, WatchQuery] = {}
+    """One of the queries for each question that they ask and what may answer it, in order."""
+    found: dict[object, WatchQuery] = {}
     for query in queries:
-        found.setdefault(clean_question(query.question), query)
+        found.setdefault(_asks(query), query)
     return tuple(found.values())
 
 
 def spread(queries: Sequence[WatchQuery], asked: Sequence[WatchQuery], answers: Sequence[Answer]) -> tuple[Answer, ...]:
     """An answer for each of `queries`, from the answers to those that `distinct` left of them."""
-    by_question = {clean_question(query.question): answer for query, answer in zip(asked, answers, strict=True)}
-    return tuple(replace(by_question[clean_question(query.question)], watch_id=query.id) for query in queries)
+    found = {_asks(query): answer for query, answer in zip(asked, answers, strict=True)}
+    return tuple(replace(found[_asks(query)], watch_id=query.id) for query in queries)
+
+
+def _asks(query: WatchQuery) -> object:
+    return clean_question(query.question), query.rules.count, query.rules.choice
 
 
 def doubtful(queries: Sequence[WatchQuery], answers: Sequence[Answer]) -> tuple[WatchQuery, ...]:

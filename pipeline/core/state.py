@@ -95,8 +95,8 @@ class StreamState:
         return replace(self, transitions=n), event
 
     def to_json(self) -> str:
-        """As text for the store."""
-        return _STATE.dump_json(self).decode()
+        """As text for the store, without what is as it was at the beginning."""
+        return _STATE.dump_json(self, exclude_defaults=True).decode()
 
     @classmethod
     def from_json(cls, text: str) -> "StreamState":

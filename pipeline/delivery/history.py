@@ -1,6 +1,6 @@
 """What is kept of the past: events and answers, found by filters, pruned by age and size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,6 +15,9 @@ from pipeline.types import Event, Json
 PRUNED_AT_ONCE = 1024
 """Most rows that one pruning looks at: it holds up a commit for milliseconds, and a clock that jumps ahead for a moment
 costs little."""
+
+READ_AT_ONCE = 5000
+"""Most records of answers that are held at once while many are read."""
 
 _MIB = 2**20
 _EVENT_COLUMNS = (
@@ -138,6 +141,17 @@ class History:
         return self._answers(
             sa.select(HOP_ANSWERS).where(HOP_ANSWERS.c.seq > seq).order_by(HOP_ANSWERS.c.seq).limit(limit)
         )
+
+    def answers_since(self, since: datetime, streams: Sequence[str] | None = None) -> Iterator[StoredAnswers]:
+        """The records of decisions from `since` (UTC) on, in the order of commits: of some streams where asked."""
+        wanted = sa.select(HOP_ANSWERS).order_by(HOP_ANSWERS.c.seq).limit(READ_AT_ONCE)
+        wanted = wanted.where(HOP_ANSWERS.c.time >= since.isoformat())
+        if streams is not None:
+            wanted = wanted.where(HOP_ANSWERS.c.stream_id.in_(list(streams)))
+        seq = 0
+        while found := self._answers(wanted.where(HOP_ANSWERS.c.seq > seq)):
+            yield from found
+            seq = found[-1].seq
 
     def last_seqs(self) -> tuple[int, int]:
         """The newest places among events and among answers; 0 where there is none."""

@@ -10,11 +10,12 @@ from typing import Protocol, TypeVar
 import structlog
 
 from pipeline.clock import Clock
+from pipeline.core.gate import GateRules, GateState, Passage, TagsOf, let_through
 from pipeline.delivery.history import StoredEvent
 from pipeline.delivery.outbox import FATAL
 from pipeline.errors import ConfigError, ResadaptError, SinkGone, SinkUnavailable, StoreUnavailable
 from pipeline.redact import plain_traceback
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import Announcing, Sink
 from pipeline.types import Event
 from pipeline.waiting import back_off_s, first, stop, supervise
 
@@ -25,6 +26,8 @@ BATCH = 256
 on all the same."""
 PUBLISH_S = 60.0
 """How long a sink may take over a batch, whatever it does meanwhile."""
+TRY_OUT_S = 20.0
+"""How long a sink may take over an event that only tries it, what it is busy with included."""
 CLOSE_S = 5.0
 """How long a sink may take to close."""
 POLL_S = 5.0
@@ -51,16 +54,20 @@ class EventStore(Protocol):
 
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]: ...
 
-    def delivered(self, sink: str, seqs: Sequence[int]) -> None: ...
+    def delivered(self, sink: str, seqs: Sequence[int], note: str | None = None) -> None: ...
+
+    def sink_note(self, sink: str) -> str | None: ...
 
 
 @dataclass(slots=True)
 class SinkCounts:
     """Running totals of one sink. `pending` events wait for it, `failures` batches it could not take, `crashes` are
     unforeseen ends of its courier; `last_publish_s` is how long its newest successful batch took, `last_error` why the
-    newest try failed (or None)."""
+    newest try failed (or None). `filtered` events were not for it, `held_back` beyond its rate limit."""
 
     published: int = 0
+    filtered: int = 0
+    held_back: int = 0
     failures: int = 0
     crashes: int = 0
     pending: int = 0
@@ -74,7 +81,8 @@ class Relay:
     Building it registers the sinks with the store, so that commits from then on are owed to them. Call `start`, then
     `wake` after each commit that brought events. A sink that fails holds up nobody but itself: its events wait,
     unless it is gone (SinkGone).
-    `on_fatal` is called with the error when the store can never be read again.
+    `on_fatal` is called with the error when the store can never be read again. `rules_of` gives by a sink's name which
+    events it gets, `tags_of` the tags of a stream; what a sink does not get is done with as if it had it, and counted.
     """
 
     def __init__(
@@ -87,6 +95,8 @@ class Relay:
         *,
         batch: int = BATCH,
         poll_s: float = POLL_S,
+        rules_of: Callable[[str], GateRules] = lambda sink: GateRules(),
+        tags_of: TagsOf = lambda stream: (),
     ) -> None:
         names = [sink.name for sink in sinks]
         if len(set(names)) < len(names):
@@ -97,7 +107,7 @@ class Relay:
         self._on_fatal = on_fatal
         self._thread = ThreadPoolExecutor(1, "relay")
         self._make: Callable[[Sink], _Courier] = lambda sink: _Courier(
-            sink, store, clock, self._thread, on_delivered, batch, poll_s
+            sink, store, clock, self._thread, on_delivered, batch, poll_s, rules_of(sink.name), tags_of
         )
         self._couriers = [self._make(sink) for sink in sinks]
         self._tasks: list[asyncio.Task[None]] = []
@@ -135,6 +145,12 @@ class Relay:
         for courier in self._couriers:
             courier.wake(new_events)
 
+    async def try_out(self, sink: str, event: Event) -> None:
+        """Deliver one event to a sink by itself, past its filter and its rate limit. Raises SinkUnavailable, or what
+        the sink raises."""
+        (courier,) = (one for one in self._couriers if one.name == sink)
+        await courier.try_out(event)
+
     async def drain(self, deadline_s: float) -> dict[str, int]:
         """Deliver until nothing is left or `deadline_s` seconds have passed; what is left, by sink name.
 
@@ -150,6 +166,8 @@ class Relay:
         self._thread.shutdown(wait=False)
 
     def _begin(self, courier: "_Courier") -> asyncio.Task[None]:
+        if isinstance(courier.sink, Announcing):
+            courier.sink.connect()
         return asyncio.create_task(self._keep_delivering(courier), name=f"relay {courier.name}")
 
     async def _keep_delivering(self, courier: "_Courier") -> None:
@@ -175,6 +193,8 @@ class _Courier:
         on_delivered: OnDelivered,
         batch: int,
         poll_s: float,
+        rules: GateRules,
+        tags_of: TagsOf,
     ) -> None:
         self.name = sink.name
         self.counts = SinkCounts()
@@ -185,9 +205,14 @@ class _Courier:
         self._on_delivered = on_delivered
         self._batch = self._limit = batch
         self._poll_s = poll_s
+        self._rules = rules
+        self._tags_of = tags_of
+        self._gate = GateState()
+        self._ending = False
         self._failed = 0
         self._gone = False
         self._logged_at_s = -REMIND_S
+        self._publishing = asyncio.Lock()
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self._empty = asyncio.Event()
@@ -201,10 +226,18 @@ class _Courier:
         if self._gone:
             return
         self._failed = 0
+        self._ending = True
         self._empty.clear()
         self._hurried.set()
         self._woken.set()
         await self._empty.wait()
+
+    async def try_out(self, event: Event) -> None:
+        failure = await self._publish([event], TRY_OUT_S)
+        if isinstance(failure, ResadaptError):
+            raise failure
+        if failure is not None:
+            raise SinkUnavailable(f"it cannot be tried: {type(failure).__name__}: {failure}") from failure
 
     async def close(self) -> None:
         await first(self._close_sink(), self._clock.sleep(CLOSE_S))
@@ -215,48 +248,67 @@ class _Courier:
 
     async def run(self) -> None:
         self.counts.pending = await self._ask_store(self._store.pending, self.name)
+        self._gate = _gate_state(self.name, await self._ask_store(self._store.sink_note, self.name))
         while not self._gone:
             self._woken.clear()
             limit = self._limit
             waiting = await self._ask_store(self._store.pending_events, self.name, limit)
-            if waiting and not await self._deliver(waiting):
+            if (waiting or self._gate.held) and not await self._deliver(waiting):
                 continue
             if len(waiting) < limit and not self._woken.is_set():
                 self.counts.pending = 0
+                self._ending = False
                 self._empty.set()
                 await first(self._woken.wait(), self._clock.sleep(self._poll_s))
 
     async def _deliver(self, waiting: Sequence[StoredEvent]) -> bool:
-        """True if the sink took them; if not, return when it is time for another try."""
-        events = [item.event for item in waiting]
+        """True if the sink took what of them is for it; if not, return when it is time for another try."""
+        passage = self._let_through([item.event for item in waiting])
+        events = passage.events
         began_s = self._clock.monotonic_s()
-        if isinstance(failure := await self._publish(events), SinkGone):
+        if isinstance(failure := await self._publish(events) if events else None, SinkGone):
             self.counts.last_error = str(failure)
             self._gone = True
             self._empty.set()
             return False
         if failure is not None:
-            self._limit = max(len(events) // 2, 1)
+            self._limit = max(len(waiting) // 2, 1)
             await self._wait_after(failure)
             return False
-        self._recovered()
-        self._limit = min(2 * self._limit, self._batch)
-        self.counts.last_publish_s = self._clock.monotonic_s() - began_s
-        self.counts.published += len(events)
-        self._on_delivered(self.name, events, self._clock.now())
-        await self._ask_store(self._store.delivered, self.name, [item.seq for item in waiting])
-        self.counts.pending = max(self.counts.pending - len(events), 0)
+        if events:
+            self._recovered()
+            self._limit = min(2 * self._limit, self._batch)
+            self.counts.last_publish_s = self._clock.monotonic_s() - began_s
+            self.counts.published += len(events)
+            self._on_delivered(self.name, events, self._clock.now())
+        await self._settle(passage, [item.seq for item in waiting])
         return True
 
-    async def _publish(self, events: Sequence[Event]) -> BaseException | None:
+    def _let_through(self, events: Sequence[Event]) -> Passage:
+        now = self._clock.now()
+        return let_through(self._rules, self._gate, events, now, self.name, self._tags_of, self._ending)
+
+    async def _settle(self, passage: Passage, seqs: Sequence[int]) -> None:
+        """Note that these are done with, and what the rate limit remembers, together."""
+        changed = passage.state.held != self._gate.held or passage.state.passed_s != self._gate.passed_s
+        note = [passage.state.to_json()] if changed else []
+        if seqs or note:
+            await self._ask_store(self._store.delivered, self.name, seqs, *note)
+        self._gate = passage.state
+        self.counts.filtered += passage.filtered
+        self.counts.held_back += passage.held
+        self.counts.pending = max(self.counts.pending - len(seqs), 0)
+
+    async def _publish(self, events: Sequence[Event], within_s: float = PUBLISH_S) -> BaseException | None:
         """What the sink failed with, if it did. As a value: whatever that is, the events wait and are tried again."""
         outcome: list[BaseException | None] = []
 
         async def attempt() -> None:
-            outcome.extend(await asyncio.gather(self.sink.publish(events), return_exceptions=True))
+            async with self._publishing:
+                outcome.extend(await asyncio.gather(self.sink.publish(events), return_exceptions=True))
 
-        await first(attempt(), self._clock.sleep(PUBLISH_S))
-        return outcome[0] if outcome else SinkUnavailable(f"it did not take {len(events)} events in {PUBLISH_S:g} s")
+        await first(attempt(), self._clock.sleep(within_s))
+        return outcome[0] if outcome else SinkUnavailable(f"it did not take {len(events)} events in {within_s:g} s")
 
     async def _close_sink(self) -> None:
         (failure,) = await asyncio.gather(self.sink.close(), return_exceptions=True)
@@ -301,3 +353,12 @@ class _Courier:
                 if tries == 1:
                     log.warning("store_unavailable", sink=self.name, reason=str(error))
                 await self._clock.sleep(back_off_s(tries, *RETRY_S))
+
+
+def _gate_state(sink: str, text: str | None) -> GateState:
+    """What a sink's rate limit remembers; where that cannot be read, it begins anew."""
+    try:
+        return GateState() if text is None else GateState.from_json(text)
+    except ValueError as error:
+        log.warning("rate_limit_begins_anew", sink=sink, reason=str(error))
+        return GateState()

@@ -27,7 +27,7 @@ from pipeline.delivery.history import (
     prune_events,
     written_bytes,
 )
-from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, OUTBOX, STREAM_STATE
+from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, META, OUTBOX, STREAM_STATE
 from pipeline.sinks.cloudevents import dump_json
 from pipeline.types import Event
 
@@ -45,6 +45,8 @@ _SAME = ("type", "stream_id", "watch_id", "data")
 _DELIVERED = sa.delete(DELIVERY).where(
     DELIVERY.c.sink == sa.bindparam("sink"), DELIVERY.c.seq.in_(sa.bindparam("seqs", expanding=True))
 )
+_NOTE = "sink "
+"""How the keys begin under which META remembers something of a sink; the sink's name follows."""
 
 _T = TypeVar("_T")
 _StateRow = dict[str, str | float]
@@ -99,6 +101,7 @@ class Store:
         self._save_state = _upsert_state(self.database)
         self._save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
         self._save_answers = sa.insert(HOP_ANSWERS)
+        self._save_note = _upsert_note(self.database)
         self._save_owed = self.database.insert(DELIVERY).on_conflict_do_nothing()
 
     def register_sinks(self, names: Sequence[str]) -> None:
@@ -179,11 +182,18 @@ class Store:
         with self.database.reading() as connection:
             return connection.scalars(query).one()
 
-    def delivered(self, sink: str, seqs: Sequence[int]) -> None:
-        """Note that `sink` has these events."""
+    def delivered(self, sink: str, seqs: Sequence[int], note: str | None = None) -> None:
+        """Note that `sink` has these events, or is not to get them; `note` replaces what is remembered of it."""
         with self.database.writing() as connection:
             for part in _portions(seqs):
                 connection.execute(_DELIVERED, {"sink": sink, "seqs": part})
+            if note is not None:
+                connection.execute(self._save_note, {"key": _NOTE + sink, "value": note})
+
+    def sink_note(self, sink: str) -> str | None:
+        """What `delivered` was last given to remember of `sink`."""
+        with self.database.reading() as connection:
+            return connection.scalar(sa.select(META.c.value).where(META.c.key == _NOTE + sink))
 
     def sinks_owed(self) -> tuple[str, ...]:
         """Names under which events still wait, registered or not."""
@@ -193,6 +203,7 @@ class Store:
     def forget_sink(self, sink: str) -> int:
         """Drop what waits for a sink that no configuration names any more. Returns how many events it will not get."""
         with self.database.writing() as connection:
+            connection.execute(sa.delete(META).where(META.c.key == _NOTE + sink))
             return connection.execute(sa.delete(DELIVERY).where(DELIVERY.c.sink == sink)).rowcount
 
     def prune(self, keep: Keep | None = None) -> int:
@@ -239,6 +250,11 @@ def _upsert_state(database: Database) -> sa.Executable:
     insert = database.insert(STREAM_STATE)
     changed = {name: insert.excluded[name] for name in ("state", "resume_s", "updated_at")}
     return insert.on_conflict_do_update(index_elements=["stream_id"], set_=changed)
+
+
+def _upsert_note(database: Database) -> sa.Executable:
+    insert = database.insert(META)
+    return insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded["value"]})
 
 
 _CountedRow = TypeVar("_CountedRow", _EventRow, _AnswersRow)

@@ -26,7 +26,9 @@ class Card:
     """A checkpoint of a supported family: where its files lie, its token grid and normalisation, and the tokens of the
     longest prompt that it was made for.
 
-    `meaningful` is False for a checkpoint that declares `"resadapt_meaningless": true` in its config.json.
+    `meaningful` is False for a checkpoint that declares `"resadapt_meaningless": true` in its config.json;
+    `plain_questions` holds for one that declares `"resadapt_plain_questions": true`: it was taught questions alone,
+    and is not told what may answer them.
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class Card:
     normalisation: Normalisation
     meaningful: bool
     longest_prompt: int
+    plain_questions: bool = False
 
 
 def read_card(checkpoint: str) -> Card:
@@ -54,6 +57,7 @@ def read_card(checkpoint: str) -> Card:
         _grid(GRIDS[family], _part(config, "vision_config")),
         Normalisation(_channels(image, "image_mean", checkpoint), _channels(image, "image_std", checkpoint)),
         meaningful=config.get("resadapt_meaningless") is not True,
+        plain_questions=config.get("resadapt_plain_questions") is True,
         longest_prompt=_number(_part(config, "text_config") or config, "max_position_embeddings", _LONGEST_PROMPT),
     )
 

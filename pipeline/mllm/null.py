@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from allocator_engine.grid import GRIDS, Grid
 from pipeline.core.context import Context, Room
 from pipeline.mllm.base import MLLMInfo, check_limit
+from pipeline.mllm.options import read_option
 from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 
 Opinion = Callable[[Context, WatchQuery], float]
@@ -14,6 +15,14 @@ Opinion = Callable[[Context, WatchQuery], float]
 def blinking(context: Context, query: WatchQuery) -> float:
     """Yes for ten seconds of stream time, then no for ten."""
     return 1.0 if int(context.segments[-1].pts_s[-1] // 10) % 2 == 0 else 0.0
+
+
+def _answer(query: WatchQuery, opinion: float) -> Answer:
+    """An opinion as the answer: of a watch with values, the first at 0, the last at 1, those between in their order."""
+    if not query.options:
+        return Answer(query.id, opinion, 1.0)
+    place = round(opinion * (len(query.options) - 1))
+    return read_option(query, [float(number == place) for number in range(len(query.options))])
 
 
 class NullMLLM:
@@ -47,7 +56,7 @@ class NullMLLM:
         self._seen[context.stream_id] = (context.epoch, len(context.segments))
         cached = context.tokens + sum(segment.tokens for segment in aside) - pending
         usage = Usage(encoded_tokens=pending, prefilled_tokens=pending, cached_tokens=cached)
-        return Answers(tuple(Answer(query.id, self._opinion(context, query), 1.0) for query in queries), usage)
+        return Answers(tuple(_answer(query, self._opinion(context, query)) for query in queries), usage)
 
     async def say(
         self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None

@@ -86,10 +86,10 @@ def prefix(context: Context, family: str) -> tuple[Part, ...]:
     return (opening(family), *looks(context.segments, context.anchor_s))
 
 
-def suffix(question: str, family: str) -> Text:
-    """One question and the opening of the assistant's turn, for one of FAMILIES. Raises ConfigError as `clean_question`
-    does."""
-    return Text(f"Question: {clean_question(question)}{_ASSISTANT_OPENINGS[family]}")
+def suffix(question: str, family: str, hint: str = "") -> Text:
+    """One question, with a `hint` of what may answer it, and the opening of the assistant's turn, for one of FAMILIES.
+    Raises ConfigError as `clean_question` does."""
+    return Text(f"Question: {clean_question(question)}{hint}{_ASSISTANT_OPENINGS[family]}")
 
 
 def markup(parts: Sequence[Part], *, expanded: bool) -> str:

@@ -118,7 +118,7 @@ def shown_spec(kind: Kind, spec: Mapping[str, object]) -> dict[str, Json]:
     """A spec as it may be stored and shown: without what may be a credential. The path of a webhook may be one."""
     shown = {key: _shown(key, value) for key, value in spec.items()}
     url = shown.get("url")
-    if kind == "sink" and isinstance(url, str) and url.startswith(("http://", "https://")):
+    if kind == "sink" and isinstance(url, str) and url.removeprefix("webhook:").startswith(("http://", "https://")):
         shown["url"] = "/".join([*url.split("/")[:3], "***"])
     return shown
 

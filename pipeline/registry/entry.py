@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal
 
 from pipeline.errors import ConfigError
 from pipeline.types import Json
 
-Kind = Literal["stream", "watch", "sink"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Kind = Literal["stream", "watch", "sink", "profile"]
+KINDS: tuple[Kind, ...] = ("stream", "watch", "sink")
+"""What a site file has sections of. A profile is a name that watches have; its entry says whether it is armed."""
 Spec = Mapping[str, Json]
 """What is said of one thing, in the words of the site file: what is not said has its default."""
 

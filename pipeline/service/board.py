@@ -1,10 +1,12 @@
 """The watches that stand now, by stream."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from pipeline.build import build_watch
 from pipeline.config.site import StreamConfig, WatchConfig
 from pipeline.core.selectors import selects
+from pipeline.registry.registry import Snapshot
 from pipeline.types import WatchQuery
 
 
@@ -17,11 +19,30 @@ class WatchBoard:
     def on(self, stream_id: str) -> Sequence[WatchQuery]:
         return self._queries.get(stream_id, ())
 
-    def replace(self, streams: Mapping[str, StreamConfig], watches: Mapping[str, WatchConfig]) -> None:
-        """Replace all watches, each on the streams that it selects."""
+    def replace(
+        self, streams: Mapping[str, StreamConfig], watches: Mapping[str, WatchConfig], armed: Collection[str] = ()
+    ) -> None:
+        """Replace all watches, each on the streams that it selects. Those that name profiles are armed while one of
+        these is among `armed`."""
         ordered = sorted(watches.items(), key=lambda item: (-item[1].priority, item[0]))
-        standing = [(frozenset(watch.streams), build_watch(slug, watch)) for slug, watch in ordered if not watch.paused]
+        standing = [
+            (frozenset(watch.streams), with_arms(build_watch(slug, watch), armed))
+            for slug, watch in ordered
+            if not watch.paused
+        ]
         self._queries = {
             slug: tuple(query for selectors, query in standing if selects(selectors, slug, stream.tags))
             for slug, stream in streams.items()
         }
+
+
+def with_arms(query: WatchQuery, armed: Collection[str]) -> WatchQuery:
+    """The query, armed or not by its profiles."""
+    profiles = query.rules.profiles
+    return query if not profiles or set(profiles) & set(armed) else replace(query, armed=False)
+
+
+def armed_profiles(own: Collection[str], snapshot: Snapshot) -> tuple[str, ...]:
+    """The profiles that are armed: those of the site file, unless somebody has said otherwise since."""
+    said = {slug: entry.spec.get("armed") is True for slug, entry in snapshot.of("profile").items()}
+    return tuple(sorted({slug for slug in own if said.get(slug, True)} | {slug for slug, on in said.items() if on}))

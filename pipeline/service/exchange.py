@@ -1,15 +1,19 @@
 """What all streams share and what can be exchanged while they run: sinks, allocator, metrics port, the GPU's budget."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from pipeline.build import build_sink
 from pipeline.clock import Clock
+from pipeline.config.messages import MqttConfig
 from pipeline.config.sinks import SinkConfig
 from pipeline.config.site import MetricsConfig, SiteConfig
+from pipeline.core.gate import GateRules
 from pipeline.metrics import Metrics
 from pipeline.service.health import Health
 from pipeline.service.port import Port
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import Announcing, PictureOf, Sink
+from pipeline.types import Event
 
 RESTARTING = ("mllm", "store")
 """Parts of a site that cannot change under running streams: that needs a restart of the process."""
@@ -37,10 +41,12 @@ def needs_allocator(before: SiteConfig, after: SiteConfig) -> bool:
 
 
 class SinkSet:
-    """The sinks of a site, by slug; `extra` ones are no site's and stay."""
+    """The sinks of a site, by slug; `extra` ones are no site's and stay. `picture_of` may be set at any time: where the
+    pictures of events lie that messages to people have with them."""
 
     def __init__(self, clock: Clock, extra: Sequence[Sink]) -> None:
         self.extra = tuple(extra)
+        self.picture_of: PictureOf = lambda event: None
         self._clock = clock
         self._built: dict[str, tuple[SinkConfig, Sink]] = {}
 
@@ -50,9 +56,25 @@ class SinkSet:
         self._built = built
         return [sink for _, sink in built.values()] + list(self.extra)
 
+    def announcing(self) -> list[tuple[str, Announcing]]:
+        """Those that keep a state for each watch, by name."""
+        return [
+            (name, sink)
+            for name, (config, sink) in self._built.items()
+            if isinstance(config, MqttConfig) and config.states and isinstance(sink, Announcing)
+        ]
+
+    def rules(self, name: str) -> GateRules:
+        """Which events a sink gets; one that is no site's gets all."""
+        config, _ = self._built.get(name, (None, None))
+        return config.gate_rules() if config else GateRules()
+
     def _sink(self, slug: str, config: SinkConfig) -> Sink:
         before, sink = self._built.get(slug, (None, None))
-        return sink if sink and before == config else build_sink(slug, config, self._clock)
+        return sink if sink and before == config else build_sink(slug, config, self._clock, self._picture)
+
+    def _picture(self, event: Event) -> Path | None:
+        return self.picture_of(event)
 
 
 class MetricsPort:

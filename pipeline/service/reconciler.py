@@ -22,6 +22,7 @@ from pipeline.redact import scrub
 from pipeline.registry.desired import Composer, Desired
 from pipeline.registry.entry import Change
 from pipeline.registry.registry import Registry, Snapshot
+from pipeline.service.board import armed_profiles
 from pipeline.service.exchange import RESTARTING, changed_parts
 from pipeline.service.service import Service
 from pipeline.service.unnamed import require_mllm_or_yard
@@ -78,6 +79,11 @@ class Reconciler:
     def applied(self) -> int:
         """The newest edit that what runs takes into account."""
         return self._applied
+
+    @property
+    def own_armed(self) -> tuple[str, ...]:
+        """The profiles that the site file arms."""
+        return self._composer.site.armed
 
     @property
     def raw(self) -> Mapping[str, object]:
@@ -179,7 +185,7 @@ class Reconciler:
         self.faults = faults
         streams = {slug: one for slug, one in desired.site.streams.items() if ("stream", slug) not in unbuilt}
         sinks = {slug: one for slug, one in desired.site.sinks.items() if ("sink", slug) not in unbuilt}
-        return replace(desired.site, streams=streams, sinks=sinks)
+        return replace(desired.site, streams=streams, sinks=sinks, armed=armed_profiles(self.own_armed, snapshot))
 
     def _unbuilt_streams(self, snapshot: Snapshot, desired: Desired) -> dict[tuple[str, str], str]:
         """Why streams that no site file says cannot be opened, whatever is tried. Each is judged once as it is."""

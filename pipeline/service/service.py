@@ -31,14 +31,17 @@ from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
 from pipeline.loop import Observe, Runtime, unobserved
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM, Counting
+from pipeline.service.announcing import for_sink, standing_watches
 from pipeline.service.attachment import Attachment, EndReason
 from pipeline.service.board import WatchBoard
+from pipeline.service.canary import checked, trial_event
 from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
 from pipeline.service.removed import clear_removed, clear_stopped
 from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
+from pipeline.service.tags import StreamTags
 from pipeline.sinks.base import Sink
 from pipeline.types import Event
 from pipeline.waiting import first, stop
@@ -83,6 +86,7 @@ class Service:
         self._compose = compose
         self._hurried = asyncio.Event()
         self._sinks = SinkSet(clock, extra_sinks)
+        self._tags = StreamTags(site.streams)
         self._metrics_port = MetricsPort(self.metrics, self.health)
         self._streams = RunningStreams(self._start, self._stopped, lambda: self.site.drain_s, self._hurried)
         self._reconciling = asyncio.Lock()
@@ -124,6 +128,18 @@ class Service:
     def sink(self, name: str) -> Sink | None:
         """A sink that is served, by its name."""
         return self._relay.sinks.get(name) if self._relay else None
+
+    async def try_sink(self, name: str, send: bool, actor: str) -> str:
+        """Try a sink that is served, with `send` by an event of its own; what was found. Raises SinkUnavailable, and
+        ConfigError for one that can never work."""
+        sink = self.sink(name)
+        assert sink is not None
+        assert self._relay is not None
+        found = await checked(sink, self._clock)
+        if not send:
+            return found
+        await self._relay.try_out(name, trial_event(name, actor, self._clock.now()))
+        return f"{found}; a test event was taken"
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opened:
@@ -193,7 +209,9 @@ class Service:
                 return asyncio.gather()
             await self._exchange(site)
             self.site = site
-            self._board.replace(site.streams, site.watches)
+            self._tags.note(site.streams)
+            self._board.replace(site.streams, site.watches, site.armed)
+            await self._announce(site)
             return self._streams.want(site.streams, retry)
 
     async def finished(self) -> None:
@@ -221,7 +239,11 @@ class Service:
         if self._compose:
             self.site = site = await self._compose(self._store)
         sinks = self._sinks.build(site.sinks)
-        self._relay = relay = Relay(self._store, sinks, self._clock, self._delivered, self._lose)
+        self._tags.note(site.streams)
+        self._relay = relay = Relay(
+            self._store, sinks, self._clock, self._delivered, self._lose,
+            rules_of=self._sinks.rules, tags_of=self._tags.of,
+        )  # fmt: skip
         opened.push_async_callback(relay.close)
         await check_sinks(sinks, self._clock, refuse=self._insist)
         make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
@@ -262,6 +284,19 @@ class Service:
             self._count_sinks()
         self._runtime.budget.share(_rate(site.gpu_budget) if site.gpu_budget else None)
         self._store.keep = build_keep(site.keep)
+
+    async def _announce(self, site: SiteConfig) -> None:
+        """Let sinks that keep a state for each watch know which stand."""
+        announcing = self._sinks.announcing()
+        if not announcing:
+            return
+        try:
+            watches = await asyncio.to_thread(standing_watches, site, self._store)
+        except StoreUnavailable as error:
+            log.warning("watches_not_announced", reason=str(error))
+            return
+        for name, sink in announcing:
+            sink.announce(for_sink(watches, self._sinks.rules(name).filter, self._tags.of))
 
     async def _patiently(self, what: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """`attempt()`, again until what it needs is there, unless a person waits."""
@@ -347,6 +382,8 @@ class Service:
         for name, counts in self.sink_counts.items():
             self.metrics.sink_pending.labels(name).set_function(partial(getattr, counts, "pending"))
             self.metrics.sink_failures.labels(name).set_function(partial(getattr, counts, "failures"))
+            self.metrics.sink_filtered.labels(name).set_function(partial(getattr, counts, "filtered"))
+            self.metrics.sink_held_back.labels(name).set_function(partial(getattr, counts, "held_back"))
             self.metrics.task_crashes.labels(f"relay {name}").set_function(partial(getattr, counts, "crashes"))
 
 

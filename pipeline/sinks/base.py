@@ -1,9 +1,14 @@
 """The contract of a sink."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from pipeline.types import Event
+
+PictureOf = Callable[[Event], Path | None]
+"""Where the picture of an event lies, if it has one."""
 
 
 class Sink(Protocol):
@@ -30,3 +35,27 @@ class Sink(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedWatch:
+    """A watch on one stream, with what people call both, and whether it is open."""
+
+    stream: str
+    watch: str
+    stream_name: str
+    watch_name: str
+    is_open: bool = False
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A sink that keeps a connection, and at its other end a state for each watch. Both methods return at once."""
+
+    def connect(self) -> None:
+        """Begin to connect, and stay connected until `close`."""
+        ...
+
+    def announce(self, watches: Sequence[AnnouncedWatch]) -> None:
+        """These watches stand from now on; one that was announced before and is not among them stands no more."""
+        ...

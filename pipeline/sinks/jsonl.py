@@ -118,18 +118,20 @@ class JsonlSink:
 class TextSink:
     """Writes the same lines to a text stream, such as the standard output, and flushes after each batch.
 
-    `broken` is set once nobody reads the stream any more.
+    `broken` is set once nobody reads the stream any more, or it takes nothing more; `failure` is why.
     """
 
     def __init__(self, stream: TextIO, name: str = "jsonl:-") -> None:
         self.name = name
         self.broken = asyncio.Event()
+        self.failure: SinkGone | None = None
         self._stream = stream
 
     async def publish(self, events: Sequence[Event]) -> None:
         try:
             await asyncio.to_thread(self._write, "".join(encode(event).decode() + "\n" for event in events))
-        except SinkGone:
+        except SinkGone as error:
+            self.failure = error
             self.broken.set()
             raise
 
@@ -143,8 +145,10 @@ class TextSink:
         try:
             self._stream.write(lines)
             self._stream.flush()
-        except (OSError, ValueError) as error:  # ValueError: the stream was closed
+        except (BrokenPipeError, ValueError) as error:  # ValueError: the stream was closed
             raise SinkGone(f"nobody reads {self.name} any more: {error}") from error
+        except OSError as error:
+            raise SinkGone(f"{self.name} takes nothing more: {error.strerror}") from error
 
 
 def _write_all(fd: int, content: bytes) -> None:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from pipeline.errors import ConfigError, SinkUnavailable
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import AnnouncedWatch, Announcing, Sink
 from pipeline.types import Event
 
 log = structlog.get_logger()
@@ -26,6 +26,18 @@ class RenewedSink(Generic[Settings]):
         self._settings = resolve()
         self._sink = make(self._settings)
         self.name = self._sink.name
+        self._connects = False
+        self._announced: Sequence[AnnouncedWatch] = ()
+
+    def connect(self) -> None:
+        self._connects = True
+        if isinstance(self._sink, Announcing):
+            self._sink.connect()
+
+    def announce(self, watches: Sequence[AnnouncedWatch]) -> None:
+        self._announced = watches
+        if isinstance(self._sink, Announcing):
+            self._sink.announce(watches)
 
     async def publish(self, events: Sequence[Event]) -> None:
         try:
@@ -52,3 +64,6 @@ class RenewedSink(Generic[Settings]):
         before, self._sink, self._settings = self._sink, sink, settings
         log.info("secrets_renewed", sink=self.name)
         await before.close()
+        self.announce(self._announced)
+        if self._connects:
+            self.connect()

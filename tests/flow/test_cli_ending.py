@@ -224,6 +224,54 @@ def test_a_closed_pipe_ends_every_command_alike(tmp_path, arguments, request):
     assert list(tmp_path.glob("resadapt-*")) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "synthetic:?seconds=2", "--watch", "x", *NULL),
+        ("run", "synthetic:?seconds=2", "--watch", "x", *NULL, "--json"),
+        ("--help",),
+        ("probe", "--json", "clip.mp4"),
+        ("check", "-c", "site.yaml"),
+    ],
+)
+def test_an_output_on_a_full_disk_is_named_in_a_line(tmp_path, arguments):
+    site_file(tmp_path)
+    if "clip.mp4" in arguments:
+        from tests.clips import steady, write
+
+        write(tmp_path / "clip.mp4", steady(2.0))
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=90,
+            check=False, env={**os.environ, "TMPDIR": str(tmp_path)},
+        )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "the standard output takes nothing more: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert list(tmp_path.glob("resadapt-*/")) == []
+
+
+def test_a_service_goes_on_though_its_log_is_on_a_full_disk(tmp_path):
+    site_file(tmp_path, sinks={"journal": "jsonl:events.jsonl"})
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen([*COMMAND, "serve", "-c", "site.yaml"], cwd=tmp_path, stderr=full)
+    wait_for(lambda: "watch.cleared" in read(tmp_path / "events.jsonl"))
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+def read(file):
+    return file.read_text() if file.exists() else ""
+
+
+def wait_for(holds):
+    until_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until_s, "waited in vain"
+        time.sleep(0.1)
+
+
 def test_where_the_working_folder_takes_nothing_the_events_are_kept_and_the_place_is_said(tmp_path):
     frozen = tmp_path / "frozen"
     frozen.mkdir()

@@ -15,7 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from structlog.testing import capture_logs
 
+from pipeline.build import build_sink
 from pipeline.clock import SystemClock
+from pipeline.config.entries import parse_sink
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.sinks.cloudevents import BATCH_TYPE, decode, decode_batch, encode
 from pipeline.sinks.jsonl import JsonlSink, TextSink
@@ -23,7 +25,7 @@ from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.webhook import SIGNATURE_HEADER, WebhookSink, sign, verify_signature
 from pipeline.testing import ManualClock, MemorySink
 from pipeline.types import Event
-from tests.live import broker
+from tests.live import broker, mqtt_broker
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = "whsec-hunter2"
@@ -86,8 +88,25 @@ class Case:
     """What has arrived there so far, of at least so many events."""
 
 
-@pytest.fixture(params=["memory", "jsonl", "text", "webhook", "kafka"])
-async def case(request, tmp_path):
+@pytest.fixture
+def ending():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def _mqtt(running, ending):
+    subscriber = ending.enter_context(mqtt_broker.Subscriber(running, "plant", SECRET))
+
+    def arrived(count):
+        mqtt_broker.until(lambda: len(subscriber.below("plant/events/")) >= count)
+        return [decode(payload) for payload in subscriber.below("plant/events/")]
+
+    own = {"url": f"mqtt://plant:${{MQTT_PASSWORD}}@127.0.0.1:{running.port}/plant"}
+    return Case(build_sink("plant", parse_sink("plant", own), SystemClock()), arrived)
+
+
+@pytest.fixture(params=["memory", "jsonl", "text", "webhook", "kafka", "mqtt"])
+async def case(request, tmp_path, monkeypatch, ending):
     if request.param == "memory":
         sink = MemorySink()
         made = Case(sink, lambda count: sink.events)
@@ -100,6 +119,10 @@ async def case(request, tmp_path):
     elif request.param == "webhook":
         receiver = request.getfixturevalue("receiver")
         made = Case(WebhookSink(receiver.url, SystemClock(), secret=SECRET), lambda count: receiver.events)
+    elif request.param == "mqtt":
+        monkeypatch.setenv("MQTT_PASSWORD", SECRET)
+        lines = mqtt_broker.passwords(tmp_path, plant=SECRET)
+        made = _mqtt(ending.enter_context(mqtt_broker.running(tmp_path, *lines)), ending)
     else:
         topic = broker.new_topic(partitions=1)
         made = Case(KafkaSink(broker.bootstrap_servers(), topic), lambda count: broker.events(topic, count))
@@ -409,7 +432,6 @@ async def test_a_receiver_that_has_taken_the_events_need_not_end_its_reply(monke
 
 
 async def test_a_secret_file_is_read_again_when_the_sink_fails_whatever_its_kind(tmp_path, receiver):
-    from pipeline.build import build_sink
     from pipeline.config.site import parse_site
 
     secret = tmp_path / "secret"

@@ -14,7 +14,7 @@ FLOORS = [
     # 0 the allocator's engine, which knows nothing of what stands above it
     "allocator_engine",
     # 1 values
-    "pipeline.types pipeline.errors pipeline.clock pipeline.redact pipeline.urls pipeline.waiting",
+    "pipeline.types pipeline.rules pipeline.errors pipeline.clock pipeline.redact pipeline.urls pipeline.waiting",
     # 2 base contracts and pure decisions
     "pipeline.core pipeline.metrics pipeline.logs pipeline.sources.base pipeline.sources.address"
     " pipeline.sources.timeline pipeline.sources.pace pipeline.sources.policy pipeline.sources.settings"
@@ -39,6 +39,7 @@ ROOT_FILES = {
     "pipeline": {
         "__init__",
         "types",
+        "rules",
         "errors",
         "clock",
         "redact",
@@ -70,8 +71,13 @@ DOORS = {
         "samples.yard",
     },
     "tokenizers": {"pipeline.mllm.transformers", "samples.yard.train"},
+    "holidays": {"pipeline.core.schedule"},
+    "jinja2": {"pipeline.page", "pipeline.lab.report"},
     "kafka": {"pipeline.sinks.kafka", "pipeline.sinks.kafka_connect"},
     "httpx": {"pipeline.sinks.webhook", "pipeline.mllm.openai", "pipeline.sources", "pipeline.cli.remote"},
+    "aiomqtt": {"pipeline.sinks.mqtt"},
+    "apprise": {"pipeline.sinks.notify"},
+    "defusedxml": {"pipeline.sources.onvif_xml"},
     "m3u8": {"pipeline.sources.hls"},
     "cryptography": {"pipeline.sources.hls"},
     "xgrammar": {"pipeline.mllm.transformers.grammar_mask"},
@@ -79,7 +85,6 @@ DOORS = {
     "sqlalchemy": {"pipeline.delivery", "pipeline.registry"},
     "alembic": {"pipeline.delivery.migrations"},
     "fastapi": {"pipeline.api", "pipeline.page"},
-    "jinja2": {"pipeline.page"},
     "uvicorn": {"pipeline.api"},
     "argon2": {"pipeline.registry"},
     "PIL": {"pipeline.api.live"},

@@ -86,7 +86,7 @@ def own(mllm: MLLMConfig) -> dict[str, object]:
 
 def test_every_key_of_the_example_has_a_comment():
     keys = [line for line in EXAMPLE.splitlines() if re.match(r"(#: )?\s*[a-z_]+:", line)]
-    slugs = {"gate:", "dock:", "helmet:", "plant:", "pager:"}
+    slugs = {"gate:", "dock:", "helmet:", "plant:", "pager:", "home:", "team:", "queue:"}
     assert [line for line in keys if "#" not in line.removeprefix(ALTERNATIVE) and line.strip() not in slugs] == [
         "#: mllm:"
     ] * 2

@@ -111,6 +111,18 @@ def test_columns_that_do_not_fit_are_dropped_whole_the_lowest_first(columns: lis
     assert not dropped or sum(cell_len(one.header) + 2 for one in made) - 2 > width
 
 
+def test_texts_stand_left_and_numbers_right() -> None:
+    columns = [ScreenColumn("stream"), ScreenColumn("state", text=True), ScreenColumn("lost")]
+    console = Console(width=80, file=io.StringIO())
+    console.print(fitted(columns, [["gate", "up", "3"], ["dock", "connecting", "12"]], 80))
+    assert isinstance(console.file, io.StringIO)
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
+        "stream  state       lost",
+        "gate    up             3",
+        "dock    connecting    12",
+    ]
+
+
 @given(st.text())
 def test_no_text_steers_a_terminal(text: str) -> None:
     assert plain(text).isprintable()

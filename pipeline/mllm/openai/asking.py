@@ -11,9 +11,11 @@ from pipeline.mllm.kept import Kept
 from pipeline.mllm.openai.refusals import CacheMiss, Refused
 from pipeline.mllm.openai.replies import Reply, verdict_in
 from pipeline.mllm.openai.server import Server
+from pipeline.mllm.openai.values import option_in, option_shares
 from pipeline.mllm.openai.wire import Dialect, Requests
+from pipeline.mllm.options import read_option
 from pipeline.mllm.prompt import read_answer
-from pipeline.types import Answer, Json
+from pipeline.types import Answer, Json, WatchQuery
 from pipeline.waiting import stop
 
 CHARACTERS_PER_TOKEN = 3
@@ -29,7 +31,7 @@ OPENERS = 2
 
 @dataclass(slots=True)
 class Asking:
-    """Questions (as `question_line` words them) behind the `pictures` of `requests`, each asked in every way of `ways`.
+    """Questions (as `question_line` words them) behind the `pictures` of `requests`, each asked in every of its `ways`.
 
     `resent` counts requests that went again with all pixels because the server may have forgotten some.
     """
@@ -37,7 +39,7 @@ class Asking:
     server: Server
     requests: Requests
     lines: Sequence[str]
-    ways: Sequence[Mapping[str, Json]]
+    ways: Sequence[Sequence[Mapping[str, Json]]]
     pictures: int
     deadline_s: float
     resent: int = 0
@@ -75,7 +77,7 @@ class Asking:
 
     def results(self) -> list[list[Reply | Refused]]:
         """What came of each question, in each way."""
-        return [[self._results[line, way] for way in range(len(self.ways))] for line in range(len(self.lines))]
+        return [[self._results[line, way] for way in range(len(self.ways[line]))] for line in range(len(self.lines))]
 
     @property
     def _refusal(self) -> Refused:
@@ -85,7 +87,7 @@ class Asking:
         return error
 
     def _places(self) -> Iterator[tuple[int, int]]:
-        return ((line, way) for line in range(len(self.lines)) for way in range(len(self.ways)))
+        return ((line, way) for line in range(len(self.lines)) for way in range(len(self.ways[line])))
 
     async def _another(self, line: int, way: int) -> Reply | Refused:
         try:
@@ -101,7 +103,7 @@ class Asking:
 
     async def _post(self, line: int, way: int, known: int) -> Reply:
         # Encoding pictures takes milliseconds, which the event loop cannot spare.
-        body = await asyncio.to_thread(self.requests.body, self.lines[line], self.ways[way], known)
+        body = await asyncio.to_thread(self.requests.body, self.lines[line], self.ways[line][way], known)
         try:
             return await self.server.post(body, self.deadline_s)
         except Refused as error:
@@ -110,12 +112,17 @@ class Asking:
             raise
 
 
-def answer_of(watch_id: str, results: Sequence[Reply | Refused], dialect: Dialect) -> Answer | None:
+def answer_of(query: WatchQuery, results: Sequence[Reply | Refused], dialect: Dialect) -> Answer | None:
     """The answer by the probabilities of one reply, or by the share of yes among samples; None without probabilities.
 
-    What was refused counts as neither yes nor no.
+    What was refused counts as neither yes nor no, and as none of a watch's values.
     """
-    replies = [result for result in results if isinstance(result, Reply)]
+    replies, watch_id = [result for result in results if isinstance(result, Reply)], query.id
+    if query.options:
+        if not replies:
+            return read_option(query, [0.0] * len(query.options))
+        values = option_shares(replies[0], query.options, dialect.lead) if dialect.top else _sampled(replies, query)
+        return None if values is None else read_option(query, [value / _drawn(results, dialect) for value in values])
     if not dialect.top:
         said = [verdict_in(reply.text) for reply in replies]
         return read_answer(watch_id, *(_log(said.count(verdict) / len(results)) for verdict in ("yes", "no")))
@@ -123,6 +130,15 @@ def answer_of(watch_id: str, results: Sequence[Reply | Refused], dialect: Dialec
         return Answer(watch_id, score=0.5, mass=0.0)
     shares = replies[0].log_shares(dialect.lead)
     return None if shares is None else read_answer(watch_id, *shares)
+
+
+def _sampled(replies: Sequence[Reply], query: WatchQuery) -> list[float]:
+    said = [option_in(reply.text, query.options) for reply in replies]
+    return [float(said.count(index)) for index in range(len(query.options))]
+
+
+def _drawn(results: Sequence[Reply | Refused], dialect: Dialect) -> int:
+    return 1 if dialect.top else len(results)
 
 
 def prefix_tokens(first: Reply, line: str) -> int:

@@ -30,6 +30,7 @@ from pipeline.mllm.openai.refusals import CacheMiss, Refused
 from pipeline.mllm.openai.replies import Reply
 from pipeline.mllm.openai.server import Server
 from pipeline.mllm.openai.wire import THINKS, Requests, Wording, question_line
+from pipeline.mllm.options import MOST_STEPS, hint
 from pipeline.redact import redact_mllm
 from pipeline.types import Answer, Answers, Json, Segment, Usage, WatchQuery
 
@@ -134,12 +135,14 @@ class OpenAIMLLM:
         aside: Sequence[Segment] = (),
     ) -> Answers:
         assert self._abilities is not None, "ask before start"
-        lines = [question_line(query.question) for query in queries]
+        lines = [question_line(query.question, hint(query)) for query in queries]
         if not lines:
             return Answers()
-        ways = [self._abilities.dialect.scored(sample) for sample in range(self._abilities.dialect.draws)]
+        dialect = self._abilities.dialect
+        behind = [MOST_STEPS if query.options else 0 for query in queries]
+        ways = [[dialect.scored(sample, more) for sample in range(dialect.draws)] for more in behind]
         results, usage = await self._converse(context, lines, ways, limit, aside)
-        answers = [self._answer(query.id, replies) for query, replies in zip(queries, results, strict=True)]
+        answers = [self._answer(query, replies) for query, replies in zip(queries, results, strict=True)]
         return Answers(tuple(answers), usage)
 
     async def say(
@@ -151,7 +154,8 @@ class OpenAIMLLM:
         lines = [question_line(question) for question in questions]
         if not lines:
             return []
-        results, _ = await self._converse(context, lines, [self._abilities.dialect.spoken(most, schema)])
+        way = [self._abilities.dialect.spoken(most, schema)]
+        results, _ = await self._converse(context, lines, [way] * len(lines))
         for (result,) in results:
             if isinstance(result, Refused):
                 raise result
@@ -174,12 +178,12 @@ class OpenAIMLLM:
         self._forget_all()
         self._limits.anew()
 
-    def _answer(self, watch_id: str, results: Sequence[Reply | Refused]) -> Answer:
+    def _answer(self, query: WatchQuery, results: Sequence[Reply | Refused]) -> Answer:
         assert self._abilities is not None
         for result in results:
             if isinstance(result, Refused):
-                self._warn("mllm_question_refused", watch=watch_id, reason=str(result))
-        answer = answer_of(watch_id, results, self._abilities.dialect)
+                self._warn("mllm_question_refused", watch=query.id, reason=str(result))
+        answer = answer_of(query, results, self._abilities.dialect)
         if answer is None:
             raise MLLMUnavailable(f"{self._server.where} answered without log-probabilities of its first token")
         return answer
@@ -193,7 +197,7 @@ class OpenAIMLLM:
         self,
         context: Context,
         lines: Sequence[str],
-        ways: Sequence[Mapping[str, Json]],
+        ways: Sequence[Sequence[Mapping[str, Json]]],
         limit: int | None = None,
         aside: Sequence[Segment] = (),
     ) -> tuple[list[list[Reply | Refused]], Usage]:
@@ -222,7 +226,7 @@ class OpenAIMLLM:
         self,
         context: Context,
         lines: Sequence[str],
-        ways: Sequence[Mapping[str, Json]],
+        ways: Sequence[Sequence[Mapping[str, Json]]],
         limit: int | None,
         aside: tuple[Segment, ...],
         turn: object,

@@ -111,6 +111,19 @@ class Reply(BaseModel):
         positions = self._positions
         return positions[0].token if positions and positions[0].token else self.text.partition(" ")[0]
 
+    @property
+    def tokens(self) -> list[tuple[str, dict[str, float]]]:
+        """Its tokens, and beside each the probabilities of the likeliest in its place; as they are meant."""
+        found = []
+        for position in self._positions:
+            shares: dict[str, float] = {}
+            for share in position.top_logprobs or []:
+                if share.logprob is not None and not _impossible(share.logprob):
+                    text = _spellings(share)[-1]
+                    shares[text] = min(1.0, shares.get(text, 0.0) + math.exp(share.logprob))
+            found.append((_spellings(position)[-1], shares))
+        return found
+
     def log_shares(self, lead: int = 0) -> tuple[float, float] | None:
         """Log-probabilities of all spellings of yes, and of no, as the answer's first token; minus infinity for none.
 

@@ -54,13 +54,13 @@ class Dialect:
     lead: int = 0
     draws: int = 1
 
-    def scored(self, sample: int = 0) -> Mapping[str, Json]:
-        """How a score is asked for: the likeliest first tokens and their probabilities, without a grammar; or one of
-        `draws` answers, each drawn anew."""
+    def scored(self, sample: int = 0, more: int = 0) -> Mapping[str, Json]:
+        """How a score is asked for: the likeliest first tokens, and those of `more` behind them, with their
+        probabilities, without a grammar; or one of `draws` answers, each drawn anew."""
         if not self.top:
             temperature: Mapping[str, Json] = {"temperature": 1} if self.temperature else {}
             return {self.length: SAMPLE_TOKENS, "seed": sample, **temperature, **self.more}
-        return {**self._greedy(self.lead + 1), "logprobs": True, "top_logprobs": self.top}
+        return {**self._greedy(self.lead + 1 + more), "logprobs": True, "top_logprobs": self.top}
 
     def spoken(self, most: int, schema: Mapping[str, Json] | None = None) -> Mapping[str, Json]:
         """How an answer in words is asked for: greedy, at most `most` tokens, as JSON that follows a given `schema`."""
@@ -81,12 +81,12 @@ SCORED = Dialect().scored()
 """How a score is asked for where nothing is known of the server."""
 
 
-def question_line(question: str) -> str:
+def question_line(question: str, hint: str = "") -> str:
     """The question as the prompt of every backend words it, without the chat markup, which the server writes.
 
     Raises ConfigError for a question that is empty or too long.
     """
-    return suffix(question, "qwen3_vl").text.partition(TURN_END)[0]
+    return suffix(question, "qwen3_vl", hint).text.partition(TURN_END)[0]
 
 
 def data_url(pixels: Pixels) -> str:

@@ -19,16 +19,20 @@ from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within
 from pipeline.mllm.card import Card, read_card
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
+from pipeline.mllm.options import OptionWalk, Spelled, hint, open_steps, read_option
 from pipeline.mllm.prompt import looks, opening, read_answer, suffix
 from pipeline.mllm.transformers.worker import ModelWorker, Turn, is_out_of_memory
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
 if TYPE_CHECKING:
     from pipeline.mllm.transformers.cache import Prefix
-    from pipeline.mllm.transformers.reader import LogOdds, PromptReader
+    from pipeline.mllm.transformers.reader import FirstToken, PromptReader
 
 MAX_PREFILL_TOKENS = 4096
 """Vision tokens encoded or read in one pass; a longer context takes more passes. Bounds the memory of a prefill."""
+
+_REMEMBERED_OPTIONS = 1024
+"""Sets of values whose spellings are remembered."""
 
 
 class TransformersMLLM:
@@ -46,6 +50,7 @@ class TransformersMLLM:
         self._kept: KeptPrefixes[Prefix] = KeptPrefixes(settings.max_streams, settings.max_cache_tokens)
         self._card: Card | None = None
         self._loaded: PromptReader | None = None
+        self._spellings: dict[tuple[str, ...], Spelled] = {}
 
     @property
     def info(self) -> MLLMInfo:
@@ -96,11 +101,8 @@ class TransformersMLLM:
         limit: int | None = None,
         aside: Sequence[Segment] = (),
     ) -> Answers:
-        questions = [suffix(query.question, self.info.family).text for query in queries]
         turn = Turn(context, tuple(aside), limit)
-        odds, usage = await self._turns.take(turn, lambda: self._answer(turn, questions))
-        answers = [read_answer(query.id, *pair) for query, pair in zip(queries, odds, strict=True)]
-        return Answers(tuple(answers), usage)
+        return await self._turns.take(turn, lambda: self._answer(turn, queries))
 
     async def say(
         self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None
@@ -138,33 +140,75 @@ class TransformersMLLM:
             reader.check()
         self._loaded = reader
 
-    def _answer(self, turn: Turn, questions: Sequence[str]) -> "tuple[list[LogOdds], Usage]":
+    def _answer(self, turn: Turn, queries: Sequence[WatchQuery]) -> Answers:
         import torch
 
         reader = self.reader
-        asked = [reader.tokens(question) for question in questions]
+        asked = [reader.tokens(self._suffix(query)) for query in queries]
+        walks = [OptionWalk(self._spelled(query.options)) if query.options else None for query in queries]
+        watched = [walk.spelled.children.get((), ()) if walk else () for walk in walks]
         with torch.inference_mode():
             found, fresh = self._find(turn, reader, max(map(len, asked), default=0))
             self._encode_together(turn, reader)
             kept = self._bring_up(turn, found, reader)
             prefix = self._show_aside(turn, kept.prefix, reader)
             self._turns.in_time(turn)
-            odds: list[LogOdds] = []
+            firsts: list[FirstToken] = []
             first_s = 0.0
             with self._dropped_on_failure(turn):
-                for group in reader.answers(prefix, asked):
+                for group in reader.first_tokens(prefix, asked, watched):
                     first_s = first_s or self._clock.monotonic_s()
-                    odds += group
+                    firsts += group
+                more = self._follow(reader, prefix, asked, walks, firsts)
         cached, now_s = found.tokens if found else 0, self._clock.monotonic_s()
         usage = Usage(
             encoded_tokens=sum(segment.tokens for segment in fresh),
-            prefilled_tokens=prefix.tokens - cached + sum(map(len, asked)),
+            prefilled_tokens=prefix.tokens - cached + sum(map(len, asked)) + more,
             cached_tokens=cached,
             seconds=now_s - turn.asked_s,
             queued_s=turn.came_s - turn.asked_s,
             first_answer_s=(first_s or now_s) - turn.came_s,
         )
-        return odds, usage
+        answers = (
+            read_option(query, walk.shares) if walk else read_answer(query.id, *odds)
+            for query, walk, (odds, _) in zip(queries, walks, firsts, strict=True)
+        )
+        return Answers(tuple(answers), usage)
+
+    def _suffix(self, query: WatchQuery) -> str:
+        told = "" if self._read_card().plain_questions else hint(query)
+        return suffix(query.question, self.info.family, told).text
+
+    def _spelled(self, options: tuple[str, ...]) -> Spelled:
+        """How the model writes some values. Remembered, as the watches of a site are asked again at every hop."""
+        if options not in self._spellings:
+            if len(self._spellings) >= _REMEMBERED_OPTIONS:
+                self._spellings.clear()
+            self._spellings[options] = Spelled.of(options, self.reader.tokens)
+        return self._spellings[options]
+
+    @staticmethod
+    def _follow(
+        reader: "PromptReader",
+        prefix: "Prefix",
+        asked: Sequence[Sequence[int]],
+        walks: Sequence[OptionWalk | None],
+        firsts: Sequence["FirstToken"],
+    ) -> int:
+        """Ask what comes behind tokens that may begin several values, until that is known. Returns the prompt tokens
+        that this took."""
+        for walk, (_, shares) in zip(walks, firsts, strict=True):
+            if walk:
+                walk.feed((), shares)
+        read = 0
+        while steps := open_steps(walks):
+            questions = [[*asked[n], *path] for n, _, path in steps]
+            wanted = [walk.spelled.children[path] for _, walk, path in steps]
+            found = (one for group in reader.first_tokens(prefix, questions, wanted) for one in group)
+            for (_, walk, path), (_, shares) in zip(steps, found, strict=True):
+                walk.feed(path, shares)
+            read += sum(map(len, questions))
+        return read
 
     def _say(self, turn: Turn, questions: Sequence[str], most: int, schema: Mapping[str, Json] | None) -> list[str]:
         import torch

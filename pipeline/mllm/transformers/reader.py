@@ -50,6 +50,9 @@ _TOLERANCE_HALF = 0.1
 LogOdds = tuple[float, float]
 """Log-probability of all spellings of yes, and of no, as first answer token."""
 
+FirstToken = tuple[LogOdds, Mapping[int, float]]
+"""The log-odds of a question, and the probabilities of some tokens to come first."""
+
 
 @dataclass(slots=True)
 class _PromptParts:
@@ -168,6 +171,18 @@ class PromptReader:
         for group in self.groups(questions):
             yield self.log_odds(self.last_logits(prefix, group))
 
+    def first_tokens(
+        self, prefix: Prefix, questions: Sequence[Sequence[int]], watched: Sequence[Sequence[int]]
+    ) -> Iterator[list[FirstToken]]:
+        """As `answers`, and of each question the probability of its `watched` tokens to come first."""
+        done = 0
+        for group in self.groups(questions):
+            logits = self.last_logits(prefix, group)
+            odds, tokens = self.log_odds(logits), watched[done : done + len(group)]
+            shares = [self.shares(row, wanted) for row, wanted in zip(logits, tokens, strict=True)]
+            done += len(group)
+            yield list(zip(odds, shares, strict=True))
+
     def last_logits(self, prefix: Prefix, questions: list[Sequence[int]]) -> torch.Tensor:
         """Logits `[questions, vocabulary]` of the first answer token."""
         if self.packs:
@@ -226,6 +241,13 @@ class PromptReader:
         yes = torch.logsumexp(shares[:, self._yes], dim=-1)
         no = torch.logsumexp(shares[:, self._no], dim=-1)
         return list(zip(yes.tolist(), no.tolist(), strict=True))
+
+    def shares(self, logits: torch.Tensor, tokens: Sequence[int]) -> dict[int, float]:
+        """The probabilities of some tokens in one row of logits `[vocabulary]`."""
+        if not tokens:
+            return {}
+        found = torch.softmax(logits.float(), dim=-1)[self._tensor(tokens)]
+        return dict(zip(tokens, found.tolist(), strict=True))
 
     def _prompt(self, parts: Sequence[Part]) -> _PromptParts:
         prompt = _PromptParts()

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -11,11 +12,13 @@ from allocator_engine.grid import Grid
 from pipeline.core.context import Context, ContextRules
 from pipeline.errors import ConfigError, EngineMismatch, MLLMUnavailable
 from pipeline.mllm.card import Card
+from pipeline.mllm.options import OptionWalk, Path, Spelled, hint, read_option
 from pipeline.mllm.prompt import answer_tokens, read_answer
 from pipeline.mllm.vllm.prompt import PromptWriter, VllmPrompt
 from pipeline.mllm.vllm.settings import SamplingOptions
-from pipeline.types import Answer, Segment, Usage
+from pipeline.types import Answer, Segment, Usage, WatchQuery
 
+_REMEMBERED_OPTIONS = 1024  # sets of values
 _CANARY_QUESTIONS = ("Is it day?", "Is anybody there?")
 
 
@@ -90,6 +93,8 @@ class Reading:
             raise ConfigError(f"the tokenizer in {card.folder} cannot be loaded: {error}") from error
         self._writer = PromptWriter(card.family, lambda text: tokenizer.encode(text, add_special_tokens=False))
         self._yes, self._no = answer_tokens(self._writer.encode)
+        self._plain = card.plain_questions
+        self.spelled = lru_cache(_REMEMBERED_OPTIONS)(lambda options: Spelled.of(options, self._writer.encode))
 
     def work(
         self,
@@ -102,6 +107,24 @@ class Reading:
         how = how or SamplingOptions(watched=tuple(sorted(self._yes | self._no)))
         asked = [self._writer.question(question) for question in questions]
         return Work(context, tuple(aside), self._writer.prefix(context, aside), asked, how)
+
+    def first(self, context: Context, queries: Sequence[WatchQuery], aside: Sequence[Segment] = ()) -> Work:
+        """The questions of these watches about a context, each to be answered by yes or no or by one of its values."""
+        asked = [self._writer.question(query.question, "" if self._plain else hint(query)) for query in queries]
+        options = [self.spelled(query.options).children[()] for query in queries if query.options]
+        watched = tuple(sorted((self._yes | self._no).union(*options)))
+        how = SamplingOptions(watched=watched)
+        return Work(context, tuple(aside), self._writer.prefix(context, aside), asked, how)
+
+    def further(self, first: Work, steps: Sequence[tuple[int, OptionWalk, Path]]) -> Work:
+        """Some of the questions again, with what has been said so far behind them."""
+        asked = [[*first.questions[number], *path] for number, _, path in steps]
+        watched = {token for _, walk, path in steps for token in walk.spelled.children[path]}
+        return replace(first, questions=asked, how=SamplingOptions(watched=tuple(sorted(watched))))
+
+    def read(self, query: WatchQuery, shares: Mapping[int, float], walk: OptionWalk | None) -> Answer:
+        """The answer of a watch: of its first token, or of the walk through its values."""
+        return read_option(query, walk.shares) if walk else self.answer(query.id, shares)
 
     def answer(self, watch_id: str, shares: Mapping[int, float]) -> Answer:
         """The answer in the log-probabilities of the watched tokens."""

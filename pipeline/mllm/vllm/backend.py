@@ -6,6 +6,7 @@ known before it is sent.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.mllm.base import MLLMInfo, check_length, check_limit, room_within,
 from pipeline.mllm.card import Card, fetch, read_card
 from pipeline.mllm.counters import Counters
 from pipeline.mllm.kept import Kept, KeptPrefixes
+from pipeline.mllm.options import OptionWalk, open_steps
 from pipeline.mllm.vllm.asking import Reading, VllmReply, Work, refusals, usage
 from pipeline.mllm.vllm.settings import SamplingOptions, Settings, advice, prepare_environment
 from pipeline.mllm.vllm.supervisor import EngineGone, EngineHooks, EngineSupervisor, begin_in_thread
@@ -118,9 +120,15 @@ class VllmMLLM:
         reading = self._ready()
         if not queries:
             return Answers()
-        replies, cost = await self._do(reading.work(context, [query.question for query in queries], aside), limit)
-        answers = (reading.answer(query.id, reply.shares) for query, reply in zip(queries, replies, strict=True))
-        return Answers(tuple(answers), cost)
+        work = reading.first(context, queries, aside)
+        replies, cost = await self._do(work, limit)
+        walks = [OptionWalk(reading.spelled(query.options)) if query.options else None for query in queries]
+        for walk, reply in zip(walks, replies, strict=True):
+            if walk:
+                walk.feed((), _probabilities(reply))
+        cost += await self._follow(reading, work, walks)
+        read = zip(queries, replies, walks, strict=True)
+        return Answers(tuple(reading.read(query, reply.shares, walk) for query, reply, walk in read), cost)
 
     async def say(
         self, context: Context, questions: Sequence[str], most: int = 64, schema: Mapping[str, Json] | None = None
@@ -130,6 +138,20 @@ class VllmMLLM:
             return []
         replies, _ = await self._do(reading.work(context, questions, how=SamplingOptions(most, schema=schema)), None)
         return [reply.words for reply in replies]
+
+    async def _follow(self, reading: Reading, first: Work, walks: Sequence[OptionWalk | None]) -> Usage:
+        """Ask what comes behind tokens that may begin several values. What is shown aside is not kept, and would be
+        sent again for it: then it is left at what is known."""
+        cost = Usage()
+        while not first.aside and (steps := open_steps(walks)):
+            with sent():
+                replies, more = await self._do(reading.further(first, steps), 0)
+            for (_, walk, path), reply in zip(steps, replies, strict=True):
+                walk.feed(path, _probabilities(reply))
+            cost += more
+        for walk in filter(None, walks):
+            walk.settle()
+        return cost
 
     def forget(self, stream_id: str) -> None:
         self._kept.drop(stream_id)
@@ -272,6 +294,10 @@ class VllmMLLM:
         return open_engine(
             Settings(str(_weights(self._checkpoint)), self.info.grid, self.longest_prompt, self.settings)
         )
+
+
+def _probabilities(reply: VllmReply) -> dict[int, float]:
+    return {token: math.exp(share) for token, share in reply.shares.items()}
 
 
 def _weights(checkpoint: str) -> Path:

@@ -67,9 +67,10 @@ class PromptWriter:
             prompt.ends.append(len(prompt.ids))
         return prompt
 
-    def question(self, text: str) -> list[int]:
-        """The ids of one question and the opening of its answer. Raises ConfigError as `suffix` does."""
-        return list(self.encode(suffix(text, self._family).text))
+    def question(self, text: str, hint: str = "") -> list[int]:
+        """The ids of one question, with a `hint` of what may answer it, and the opening of its answer. Raises
+        ConfigError as `suffix` does."""
+        return list(self.encode(suffix(text, self._family, hint).text))
 
     def _look(self, prompt: VllmPrompt, segment: Segment, anchor_s: float) -> None:
         time = stamp(segment, anchor_s)

@@ -63,6 +63,7 @@ def config(words: "PreTrainedTokenizerBase") -> "Qwen3VLConfig":
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision_fields(),
+        resadapt_plain_questions=True,  # type: ignore[call-arg]
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],

@@ -1,0 +1,242 @@
+"""Back-test on kept answers: what a watch would have done with other thresholds, durations or schedules. Nobody is
+asked again; the same pure rules judge, and what certainly decides nothing is passed over."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.ruling import GAP_S, Ruling, Vote, WatchState, disarm, disarmed, is_sent, rule_on, tick, vote_of
+from pipeline.delivery.history import StoredAnswers
+from pipeline.errors import ConfigError
+from pipeline.types import Answer, Json, WatchQuery
+
+MOST_HOPS = 2_000_000
+"""Most hops of one back-test: a month of one stream. More are refused by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSeries:
+    """The answers of one watch on one stream, hop by hop: starts in stream seconds, UTC of capture as POSIX seconds,
+    scores and masses (0 where it was not asked), and values, None where there is none."""
+
+    start_s: NDArray[np.float64]
+    at: NDArray[np.float64]
+    score: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    values: tuple[str | None, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.start_s)
+
+    @property
+    def known(self) -> int:
+        """Answers that say something."""
+        return int((self.mass >= 0.5).sum())
+
+    def answer(self, watch_id: str, number: int) -> Answer:
+        """The answer of a hop."""
+        return Answer(watch_id, float(self.score[number]), float(self.mass[number]), value=self.values[number])
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An event that would have been sent: its type, when (stream seconds, UTC), since when, and by which rule."""
+
+    kind: str
+    at_s: float
+    at: datetime
+    since_s: float
+    ruling: Ruling
+
+    def as_json(self) -> dict[str, Json]:
+        """For people and programs."""
+        return {
+            "type": self.kind,
+            "at_s": self.at_s,
+            "captured_at": self.at.isoformat(),
+            "since_s": self.since_s,
+            "rule": self.ruling.as_json(),
+        }
+
+
+def read_kept(records: Iterable[StoredAnswers], watch_ids: Sequence[str]) -> dict[str, dict[str, KeptSeries]]:
+    """The kept answers of some watches, by stream and watch, from records in the order of commits. Raises ConfigError
+    for more than MOST_HOPS."""
+    hops: dict[str, list[tuple[float, float, Mapping[str, Sequence[Json]]]]] = {}
+    for count, stored in enumerate(records, 1):
+        if count > MOST_HOPS:
+            raise ConfigError(f"more than {MOST_HOPS} hops are kept of that time; give a shorter one, or fewer streams")
+        record = stored.record
+        at = record.get("at")
+        when = datetime.fromisoformat(at) if isinstance(at, str) else stored.time
+        start_s, answers = record.get("start_s"), record.get("answers")
+        if isinstance(start_s, int | float) and isinstance(answers, Mapping):
+            hops.setdefault(stored.stream_id, []).append((float(start_s), when.timestamp(), answers))  # type: ignore[arg-type]
+    return {stream: _series(rows, watch_ids) for stream, rows in hops.items()}
+
+
+def _series(
+    rows: Sequence[tuple[float, float, Mapping[str, Sequence[Json]]]], watch_ids: Sequence[str]
+) -> dict[str, KeptSeries]:
+    start_s = np.array([row[0] for row in rows])
+    at = np.array([row[1] for row in rows])
+    nothing: Sequence[Json] = (0.5, 0.0, 0)
+    found = {}
+    for watch_id in watch_ids:
+        answers = [row[2].get(watch_id, nothing) for row in rows]
+        if all(one is nothing for one in answers):
+            continue
+        score = np.array([one[0] for one in answers], float)
+        mass = np.array([one[1] for one in answers], float)
+        values = tuple(str(one[3]) if len(one) > 3 else None for one in answers)
+        found[watch_id] = KeptSeries(start_s, at, score, mass, values)
+    return found
+
+
+def rejudge(series: KeptSeries, query: WatchQuery) -> list[Found]:
+    """The events that a watch would have sent, had it stood as `query` says from the first kept hop on."""
+    return _Judging(series, query).run()
+
+
+def rejudge_plainly(series: KeptSeries, query: WatchQuery) -> list[Found]:
+    """The same, hop by hop: what `rejudge` has to agree with."""
+    state, found = WatchState(), list[Found]()
+    for number in range(len(series)):
+        at_s, at = float(series.start_s[number]), datetime.fromtimestamp(series.at[number], UTC)
+        if rule := disarmed(query, at):
+            state, ruling = disarm(state, rule, at_s)
+        else:
+            state, ruling = _decide(state, query, series.answer(query.id, number), at_s)
+        if is_sent(query, ruling):
+            assert ruling.kind is not None
+            found.append(Found(ruling.kind, at_s, at, ruling.since_s, ruling))
+    return found
+
+
+def _decide(state: WatchState, query: WatchQuery, answer: Answer, at_s: float) -> tuple[WatchState, Ruling]:
+    state, ruling = rule_on(state, query, answer, at_s)
+    if ruling.kind is None:
+        state, timed = tick(state, query, at_s)
+        ruling = timed or ruling
+    return state, ruling
+
+
+class _Judging:
+    """One pass over a series, from one hop that may decide something to the next."""
+
+    def __init__(self, series: KeptSeries, query: WatchQuery) -> None:
+        self._series, self._query = series, query
+        known = series.mass >= 0.5
+        high, low = known & (series.score >= query.open_at), known & (series.score <= query.clear_at)
+        absent = bool(query.rules.absent_s)
+        self._known = np.flatnonzero(known)
+        self._opens = np.flatnonzero(low if absent else high)
+        self._clears = np.flatnonzero(high if absent else low)
+        self._others: dict[str | None, NDArray[np.intp]] = {}
+        self._from = 0
+        self._state = WatchState()
+        self._found: list[Found] = []
+
+    def run(self) -> list[Found]:
+        """The events, in order."""
+        for start, end, armed in self._stretches():
+            if not armed:
+                self._state, ruling = disarm(
+                    self._state, disarmed(self._query, self._at(start)) or "schedule", self._s(start)
+                )
+                self._note(start, ruling)
+                continue
+            self._from = start
+            number = self._next(start)
+            while number < end:
+                self._visit(number)
+                number = self._next(number + 1)
+        return self._found
+
+    def _stretches(self) -> Iterable[tuple[int, int, bool]]:
+        """Stretches of hops in which the watch is, or is not, armed. Schedules are in whole minutes."""
+        count, query = len(self._series), self._query
+        if not count:
+            return []
+        if query.armed and query.rules.schedule is None:
+            return [(0, count, True)]
+
+        @lru_cache(None)
+        def armed(minute: int) -> bool:
+            return disarmed(query, datetime.fromtimestamp(minute * 60, UTC)) is None
+
+        on = np.array([armed(minute) for minute in (self._series.at // 60).astype(int).tolist()])
+        edges = [0, *(np.flatnonzero(on[1:] != on[:-1]) + 1).tolist(), count]
+        return [(a, b, bool(on[a])) for a, b in pairwise(edges)]
+
+    def _next(self, number: int) -> int:
+        """The next hop, from `number` on, that may decide something."""
+        state, query, last = self._state, self._query, len(self._series)
+        if number >= last or state.pending_s is not None:
+            return number
+        if query.rules.choice:
+            found = _first(self._opening(state.value), number, last)
+        else:
+            found = _first(self._clears if state.is_open else self._opens, number, last)
+        for due_s in self._due_s():
+            found = min(found, max(number, int(np.searchsorted(self._series.start_s, due_s - 1e-9))))
+        return found
+
+    def _opening(self, value: str | None) -> NDArray[np.intp]:
+        """Hops whose answer opens for another value."""
+        if value not in self._others:
+            values = self._series.values
+            self._others[value] = np.array([n for n in self._opens.tolist() if values[n] != value], np.intp)
+        return self._others[value]
+
+    def _due_s(self) -> Iterable[float]:
+        """When time alone decides something next."""
+        state, rules = self._state, self._query.rules
+        if not state.is_open or state.open_s is None or state.told_s is None:
+            return []
+        due = [state.open_s + rules.escalate.after_s] if rules.escalate and not state.escalated else []
+        return [*due, state.told_s + rules.update_every_s] if rules.update_every_s else due
+
+    def _visit(self, number: int) -> None:
+        self._state = replace(self._state, votes=self._votes(number))
+        before = self._state.transitions
+        answer = self._series.answer(self._query.id, number)
+        self._state, ruling = _decide(self._state, self._query, answer, self._s(number))
+        if self._state.transitions != before and not self._state.votes:
+            self._from = number + 1
+        self._note(number, ruling)
+
+    def _votes(self, number: int) -> tuple[Vote, ...]:
+        """The votes that stand before a hop: the last known answers since the state changed, and, while a duration is
+        waited for, since the last gap."""
+        query = self._query
+        lo, hi = np.searchsorted(self._known, (self._from, number))
+        waits = query.rules.wait_s and (query.rules.choice or not self._state.is_open)
+        gap_s = max(GAP_S, 3 * query.every_s) if waits else float("inf")
+        votes: list[Vote] = []
+        for place in self._known[max(lo, hi - query.confirm[1]) : hi].tolist():
+            if votes and self._s(place) - votes[-1].start_s > gap_s:
+                votes = []
+            votes.append(vote_of(query, self._series.answer(query.id, place), self._s(place)))
+        return tuple(votes)
+
+    def _note(self, number: int, ruling: Ruling) -> None:
+        if is_sent(self._query, ruling):
+            assert ruling.kind is not None
+            self._found.append(Found(ruling.kind, self._s(number), self._at(number), ruling.since_s, ruling))
+
+    def _s(self, number: int) -> float:
+        return float(self._series.start_s[number])
+
+    def _at(self, number: int) -> datetime:
+        return datetime.fromtimestamp(self._series.at[number], UTC)
+
+
+def _first(places: NDArray[np.intp], number: int, otherwise: int) -> int:
+    index = int(np.searchsorted(places, number))
+    return int(places[index]) if index < len(places) else otherwise
