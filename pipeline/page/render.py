@@ -52,9 +52,10 @@ def text(name: str, /, **values: object) -> str:
         found = found.get(part) if isinstance(found, dict) else None
     if not isinstance(found, str):
         return name
+    said: str = found
     for key, value in values.items():
-        found = found.replace(f"{{{key}}}", str(value))
-    return found
+        said = said.replace(f"{{{key}}}", str(value))
+    return said
 
 
 def has_text(name: str) -> bool:
