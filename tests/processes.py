@@ -17,5 +17,5 @@ class OneServiceEach(LoadFileScheduling):
     """A file's tests run in one process, and so do those of files that share a service."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
+        file = nodeid.partition("::")[0]
         return _SERVICE_OF.get(file, file)

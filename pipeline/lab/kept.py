@@ -44,7 +44,7 @@ class KeptSeries:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WouldBeEvent:
     """An event that would have been sent: its type, when (stream seconds, UTC), since when, and by which rule."""
 
     kind: str
@@ -98,14 +98,14 @@ def _series(
     return found
 
 
-def rejudge(series: KeptSeries, query: WatchQuery) -> list[Found]:
+def rejudge(series: KeptSeries, query: WatchQuery) -> list[WouldBeEvent]:
     """The events that a watch would have sent, had it stood as `query` says from the first kept hop on."""
     return _Judging(series, query).run()
 
 
-def rejudge_plainly(series: KeptSeries, query: WatchQuery) -> list[Found]:
+def rejudge_plainly(series: KeptSeries, query: WatchQuery) -> list[WouldBeEvent]:
     """The same, hop by hop: what `rejudge` has to agree with."""
-    state, found = WatchState(), list[Found]()
+    state, found = WatchState(), list[WouldBeEvent]()
     for number in range(len(series)):
         at_s, at = float(series.start_s[number]), datetime.fromtimestamp(series.at[number], UTC)
         if rule := disarmed(query, at):
@@ -114,7 +114,7 @@ def rejudge_plainly(series: KeptSeries, query: WatchQuery) -> list[Found]:
             state, ruling = _decide(state, query, series.answer(query.id, number), at_s)
         if is_sent(query, ruling):
             assert ruling.kind is not None
-            found.append(Found(ruling.kind, at_s, at, ruling.since_s, ruling))
+            found.append(WouldBeEvent(ruling.kind, at_s, at, ruling.since_s, ruling))
     return found
 
 
@@ -140,9 +140,9 @@ class _Judging:
         self._others: dict[str | None, NDArray[np.intp]] = {}
         self._from = 0
         self._state = WatchState()
-        self._found: list[Found] = []
+        self._found: list[WouldBeEvent] = []
 
-    def run(self) -> list[Found]:
+    def run(self) -> list[WouldBeEvent]:
         """The events, in order."""
         for start, end, armed in self._stretches():
             if not armed:
@@ -228,7 +228,7 @@ class _Judging:
     def _note(self, number: int, ruling: Ruling) -> None:
         if is_sent(self._query, ruling):
             assert ruling.kind is not None
-            self._found.append(Found(ruling.kind, self._s(number), self._at(number), ruling.since_s, ruling))
+            self._found.append(WouldBeEvent(ruling.kind, self._s(number), self._at(number), ruling.since_s, ruling))
 
     def _s(self, number: int) -> float:
         return float(self._series.start_s[number])

@@ -9,7 +9,7 @@ from pipeline.config.entries import parse_watch
 from pipeline.config.site import WatchConfig
 from pipeline.delivery.history import History
 from pipeline.errors import ConfigError
-from pipeline.lab.kept import Found, read_kept, rejudge
+from pipeline.lab.kept import WouldBeEvent, read_kept, rejudge
 from pipeline.types import Json, WatchQuery
 
 MOST_EVENTS = 500
@@ -25,8 +25,8 @@ class WhatIf:
     stream: str
     hops: int
     known: int
-    before: tuple[Found, ...]
-    after: tuple[Found, ...]
+    before: tuple[WouldBeEvent, ...]
+    after: tuple[WouldBeEvent, ...]
 
     def as_json(self) -> dict[str, Json]:
         """Counts, and the events as they might be."""
