@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.api.server import ApiServer, Serving
 from pipeline.clock import SystemClock
+from pipeline.page.app import install
 from pipeline.service.reconciler import Reconciler
 
 LIVE = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
@@ -41,5 +42,5 @@ async def running(folder, port, **raw) -> AsyncIterator[Running]:
     api = {"port": port, "rate_per_s": 10_000, "burst": 10_000, "allow_addresses": ["loopback"]} | raw.pop("api", {})
     reconciler = Reconciler(site_file(folder, api=api, **raw), SystemClock())
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20)
-    async with Serving(reconciler, SystemClock()) as serving, client:
+    async with Serving(reconciler, SystemClock(), install) as serving, client:
         yield Running(reconciler, serving.api, client)

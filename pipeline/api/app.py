@@ -6,7 +6,22 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pipeline.api import apply, discover, events, evidence, labels, live, problems, profiles, system, what_if
+from pipeline.api import (
+    apply,
+    counts,
+    discover,
+    events,
+    evidence,
+    labels,
+    live,
+    preview,
+    problems,
+    profiles,
+    sessions,
+    system,
+    tiles,
+    what_if,
+)
 from pipeline.api.admission import Admission
 from pipeline.api.auth import Gate
 from pipeline.api.desk import Desk
@@ -19,6 +34,7 @@ from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
 from pipeline.registry.entry import KINDS
 from pipeline.registry.keys import Keys
+from pipeline.registry.sessions import Sessions
 from pipeline.service.reconciler import Reconciler
 
 DESCRIPTION = """Streams, watches and sinks: what is wanted, how it stands, and the events and answers that come of it.
@@ -53,22 +69,32 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     def keys() -> Keys:
         return Keys(reconciler.registry.database, clock)
 
+    @cache
+    def browser_sessions() -> Sessions:
+        return Sessions(reconciler.registry.database, keys(), clock)
+
     state = app.state
     metrics = reconciler.service.metrics
     metrics.api_listeners.set_function(lambda: state.listeners)
     state.desk = Desk(reconciler, Admission(config, reconciler.raw, clock), clock)
     state.keys = keys
-    state.gate = Gate(keys, is_loopback(config.host), Failures(clock))
+    state.sessions = browser_sessions
+    state.gate = Gate(keys, browser_sessions, is_loopback(config.host), Failures(clock))
     state.pictures = JpegCache()
+    state.gallery = tiles.Gallery(clock, lambda: reconciler.service.attachments)
     state.ready = False
     state.listeners, state.max_listeners = 0, config.max_listeners
     history = reconciler.history
     state.events = Hub(lambda seq, limit: history().events_after(seq, limit), lambda: history().last_seqs()[0])
     state.answers = Hub(lambda seq, limit: history().answers_after(seq, limit), lambda: history().last_seqs()[1])
+    app.include_router(preview.router)
     app.include_router(live.router)  # before the routes of slugs, one of which `probe` would be
     for kind in KINDS:
         app.include_router(entry_router(kind))
     routers = (
+        sessions.router,
+        tiles.router,
+        counts.router,
         events.router,
         evidence.router,
         labels.router,

@@ -52,7 +52,7 @@ def list_events(
     """Newest first. Times without a zone are UTC."""
     visible = desk.visible_streams(caller)
     streams = visible if stream is None else frozenset({stream}) & (visible if visible is not None else {stream})
-    wanted = EventFilter(streams, watch, frozenset(type), _utc(since), _utc(until), label)
+    wanted = EventFilter(streams, watch, frozenset(type), as_utc(since), as_utc(until), label)
     found = desk.reconciler.service.store.history.events(wanted, limit + 1, cursor)
     items = [event_view(one) for one in found[:limit]]
     return Page(items=items, next=str(items[-1].seq) if len(found) > limit else None)
@@ -138,7 +138,8 @@ def event_of(event_id: str, caller: Caller, desk: Desk) -> StoredEvent:
     return found
 
 
-def _utc(time: datetime | None) -> datetime | None:
+def as_utc(time: datetime | None) -> datetime | None:
+    """A time in UTC, which it is if it names no zone."""
     if time is None:
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

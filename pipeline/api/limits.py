@@ -11,8 +11,10 @@ from pipeline.clock import Clock
 
 _CLIENTS = 4096
 _LIMIT_OF = {400: "host", 413: "body", 429: "rate"}
-_FREE = ("/health/",)
+_FREE = ("/health/", "/static/")
 """Paths that are answered however busy the rest is."""
+ADMITTED = "resadapt.admitted"
+"""Of a scope: it is part of a request that was let in already."""
 
 
 def is_loopback(host: str) -> bool:
@@ -84,7 +86,7 @@ class RequestLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is within bounds, answer the rest with a problem."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope.get(ADMITTED):
             await self._app(scope, receive, send)
             return
         problem = self._refusal(scope)

@@ -2,13 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from pipeline.api.app import make_app
 from pipeline.api.auth import OPEN_NOTICE
@@ -26,6 +27,14 @@ GOODBYE_S = 3
 _BACKLOG = 256
 
 
+Furnish = Callable[[FastAPI], None]
+"""Adds to an app."""
+
+
+def bare(_app: FastAPI) -> None:
+    """Add nothing."""
+
+
 class _LoopServer(uvicorn.Server):
     """Leaves signals to the program."""
 
@@ -37,9 +46,10 @@ class _LoopServer(uvicorn.Server):
 class ApiServer:
     """Serves the API of a reconciler: from `start` on what needs no store, everything once it is `ready`."""
 
-    def __init__(self, reconciler: Reconciler, clock: Clock) -> None:
+    def __init__(self, reconciler: Reconciler, clock: Clock, furnish: Furnish) -> None:
         self.config: ApiConfig = reconciler.service.site.api
         self.app = make_app(reconciler, self.config, clock)
+        furnish(self.app)
         self.port = 0
         self._reconciler = reconciler
 
@@ -99,16 +109,16 @@ class ApiServer:
         service.on_commit = committed
         self.app.state.ready = True
         scheme = "https" if self.config.cert_file else "http"
-        log.info("api", url=f"{scheme}://{self.config.host}:{self.port}", docs="/docs")
+        log.info("api", url=f"{scheme}://{self.config.host}:{self.port}/", docs="/docs")
 
 
 class Serving:
     """A service with its API, if its site wants one. Use as `async with`: the API listens while the service starts, and
-    stops before it drains."""
+    stops before it drains. `furnish` adds to the app what is no part of the API: the page."""
 
-    def __init__(self, reconciler: Reconciler, clock: Clock) -> None:
+    def __init__(self, reconciler: Reconciler, clock: Clock, furnish: Furnish = bare) -> None:
         self.reconciler = reconciler
-        self.api = ApiServer(reconciler, clock) if reconciler.service.site.api.port else None
+        self.api = ApiServer(reconciler, clock, furnish) if reconciler.service.site.api.port else None
 
     @property
     def site(self) -> SiteConfig:

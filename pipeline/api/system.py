@@ -28,9 +28,16 @@ Operator = Annotated[Caller, Depends(allowed("operator"))]
 Send = Annotated[bool, Query(description="Also deliver one event of the type sink.test.")]
 
 
+class TroubleView(BaseModel):
+    """One part of the service that does not do its work now, and why."""
+
+    what: str
+    reason: str
+
+
 class ServiceOverview(BaseModel):
-    """One screen: what runs, and how. `alarms` are what is wrong with the service itself for long, `notice` is
-    what an operator should know now."""
+    """One screen: what runs, and how. `alarms` are what is wrong with the service itself for long, `notice` is what an
+    operator should know now; `troubles` are for those who see all streams."""
 
     version: str
     mllm: str
@@ -42,6 +49,7 @@ class ServiceOverview(BaseModel):
     alarms: list[str]
     auth: bool
     notice: str | None
+    troubles: list[TroubleView] = []
     streams: list[StreamView]
     watches: list[WatchView]
     sinks: list[SinkView]
@@ -134,7 +142,7 @@ def status(request: Request, caller: Viewer, desk: AtDesk) -> Response:
     """Everything on one screen."""
     look, reconciler = desk.look(caller), desk.reconciler
     gate: Gate = request.app.state.gate
-    site = reconciler.service.site
+    site, health_now = reconciler.service.site, reconciler.service.health()
 
     def views(kind: Kind) -> list[EntryView]:
         return [look.view(entry) for entry in look.entries(kind)]
@@ -150,6 +158,7 @@ def status(request: Request, caller: Viewer, desk: AtDesk) -> Response:
         alarms=list(reconciler.service.alarms),
         auth=not gate.is_open(),
         notice=OPEN_NOTICE if gate.is_open() else None,
+        troubles=[] if caller.tags else [TroubleView(what=one.what, reason=one.reason) for one in health_now.troubles],
         streams=views("stream"),
         watches=views("watch"),
         sinks=views("sink"),

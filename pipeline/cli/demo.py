@@ -6,7 +6,7 @@ import typer
 
 from allocator_engine.errors import not_installed
 from pipeline.cli.ending import run_to_end
-from pipeline.cli.options import LogLevel
+from pipeline.cli.options import LogLevel, PageOpened, PageWanted
 from pipeline.cli.output import set_up
 from pipeline.errors import ConfigError
 
@@ -23,13 +23,17 @@ def demo(
     engine: Annotated[str | None, typer.Option(help="Of the allocator learned; see run.")] = None,
     budget: Annotated[float | None, typer.Option(help="Share of the native vision tokens, such as 0.1.")] = None,
     mllm: Annotated[str, typer.Option(help="Who answers; see run.")] = "yard",
+    page: PageWanted = False,
+    open_page: PageOpened = False,
     log_level: LogLevel = "warning",
 ) -> None:
-    """Two generated cameras play live, six watches stand on them, and the events are compared with the truth."""
+    """Two generated cameras play live, six watches stand on them, and the events are compared with the truth.
+    With a page all of it is in a browser too."""
     set_up(log_level, people=not json_lines)
     try:
         from pipeline.cli.yard_demo import Demo, show  # the yard's renderer, which nothing else needs
     except ModuleNotFoundError as error:
         raise ConfigError(f"for the demo {not_installed(str(error.name), 'embedded')}") from error
 
-    run_to_end(show(Demo(seconds, seed, allocator, budget, mllm, engine), json_lines))
+    played = Demo(seconds, seed, allocator, budget, mllm, engine, page or open_page, open_page)
+    run_to_end(show(played, json_lines))

@@ -15,6 +15,8 @@ EXIT_FAILED = 3
 REST = {"allow_extra_args": True}
 """Context settings of the commands that take a stream, see `require_one`."""
 
+PageWanted = Annotated[bool, typer.Option("--page", help="Offer the page while it runs, and print its address.")]
+PageOpened = Annotated[bool, typer.Option("--open", help="The same, and open it in a browser.")]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 SiteFile = Annotated[Path, typer.Option("--config", "-c", help="The site file (YAML).")]
 SiteFileIfAny = Annotated[Path | None, typer.Option("--config", "-c", help="A site file, for what is not given here.")]

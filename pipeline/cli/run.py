@@ -4,8 +4,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ import typer
 from pipeline.build import allocator_name, build_watch
 from pipeline.cli.ending import run_to_end, unwritten
 from pipeline.cli.memory import keep_steady
-from pipeline.cli.options import LogLevel, require_one
+from pipeline.cli.options import LogLevel, PageOpened, PageWanted, require_one
 from pipeline.cli.output import Output, notices, set_up, shown
 from pipeline.cli.play import Played, play
 from pipeline.cli.rules import Absent, Choices, CountRule, Hold, RuleSettings, SeverityOf, rule_settings
@@ -27,6 +27,7 @@ from pipeline.config.sinks import SINK_CHOICES
 from pipeline.config.site import SiteConfig, parse_site, read_yaml
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Rate
+from pipeline.core.outcome import Outcome
 from pipeline.core.tally import Tallies
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.redact import redact_mllm
@@ -34,6 +35,7 @@ from pipeline.service.service import Service
 from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.sinks.jsonl import TextSink
 from pipeline.sources.address import parse_address
+from pipeline.types import Event
 
 EXAMPLE = (
     "Example: resadapt run rtsp://10.0.0.7/stream1 --watch 'is there a car in view?'"
@@ -91,6 +93,8 @@ def run(
     json_lines: Annotated[
         bool, typer.Option("--json", help="Events as CloudEvents JSON lines on stdout, and nothing else there.")
     ] = False,
+    page: PageWanted = False,
+    open_page: PageOpened = False,
     log_level: LogLevel = "warning",
 ) -> None:
     """Watch one stream until it ends, or until Ctrl-C. Ends with what each watch was answered and what it cost."""
@@ -116,21 +120,38 @@ def run(
         site = replace(site, store=f"sqlite:///{scratch}/run.db")
     if json_lines and not sink and "sinks" not in raw:
         site = replace(site, sinks={})
+    paged = Paged(described, open_page) if page or open_page else None
     keep_steady(site.mllm)
-    run_to_end(_run(site, json_lines, scratch))
+    run_to_end(_run(site, json_lines, scratch, paged))
 
 
-async def _run(site: SiteConfig, json_lines: bool, scratch: Path | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Paged:
+    """A page is wanted: the site as plain mappings, and whether it is opened in a browser."""
+
+    described: Mapping[str, object]
+    opened: bool
+
+
+async def _run(site: SiteConfig, json_lines: bool, scratch: Path | None, paged: Paged | None) -> None:
     clock, console, tallies = SystemClock(), Output(), Tallies()
     output: Screen | TextSink = TextSink(sys.stdout, name="stdout") if json_lines else Screen(console)
     if not json_lines:
         notices().print(f"[dim]loading {shown(redact_mllm(site.mllm.use))}[/]", highlight=False)
-    service = Service(
-        site, clock, [output], insist=False,
-        observe=lambda outcome, events: tallies.add(outcome.hop.stream_id, outcome.reply.answers.answers, events),
-    )  # fmt: skip
+
+    def observe(outcome: Outcome, events: Sequence[Event]) -> None:
+        tallies.add(outcome.hop.stream_id, outcome.reply.answers.answers, events)
+
+    beside = None
+    if paged:
+        from pipeline.cli.run_page import RunPage, with_page  # FastAPI, which a run in the terminal does not need
+
+        served, described = with_page(paged.described)
+        site = replace(site, api=served.api)
+        beside = RunPage(site, described, clock, [output], observe, notices(), paged.opened)
+    service = beside.service if beside else Service(site, clock, [output], insist=False, observe=observe)
     try:
-        played = await play(service, clock, output)
+        played = await play(service, clock, output, beside)
     finally:
         store = _settle(scratch, service.left) or site.store
     if not json_lines and not output.broken.is_set():

@@ -39,6 +39,7 @@ def serve(
 
 async def _serve(path: Path | None) -> None:
     from pipeline.api.server import Serving  # FastAPI, which the other commands do not need
+    from pipeline.page.app import install
 
     clock = SystemClock()
     reconciler = Reconciler(path, clock, observe=_log)
@@ -48,7 +49,7 @@ async def _serve(path: Path | None) -> None:
     keep_steady(service.site.mllm)
     log.info("starting", config=str(path), mllm=redact_mllm(service.site.mllm.use))
     try:
-        async with started(Serving(reconciler, clock), signals):
+        async with started(Serving(reconciler, clock, install), signals):
             log.info("serving", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
             reload = partial(_reload_when_asked, reconciler, signals)
             reloading = asyncio.create_task(supervise("reload", reload, clock), name="reload")

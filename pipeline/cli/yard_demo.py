@@ -21,7 +21,7 @@ from pipeline.cli.output import Output, ScreenColumn, fitted, notices, plain, pr
 from pipeline.cli.play import Played, play
 from pipeline.cli.screen import Screen
 from pipeline.clock import Clock, SystemClock
-from pipeline.config.site import SiteConfig, parse_site
+from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_mllm
 from pipeline.service.service import Service
@@ -51,7 +51,8 @@ AMPLE = 100.0
 @dataclass(frozen=True, slots=True)
 class Demo:
     """What is played. `budget` is a share of the native vision tokens, None for no limit; `mllm` as in `MLLMConfig`,
-    `engine` as in `EngineConfig`. Without an `allocator` it is `learned` where an engine fits the MLLM, else `fixed`.
+    `engine` as in `EngineConfig`; with `page` it is in a browser too, which is `opened` if wanted. Without an
+    `allocator` it is `learned` where an engine fits the MLLM, else `fixed`.
 
     Raises ConfigError for a value out of range.
     """
@@ -62,6 +63,8 @@ class Demo:
     budget: float | None = None
     mllm: str = "yard"
     engine: str | None = None
+    page: bool = False
+    opened: bool = False
 
     def __post_init__(self) -> None:
         if not SECONDS[0] <= self.seconds <= SECONDS[1]:
@@ -103,7 +106,7 @@ async def show(demo: Demo, json_lines: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="resadapt-demo-") as name:
         folder = Path(name)
         # Refused before anybody waits for the films.
-        site = _site(demo, (), (), folder)
+        site = parse_site(_described(demo, (), (), folder))
         build_allocator(site, clock)
         _ = build_mllm(site.mllm, clock).info
         if not json_lines:
@@ -115,8 +118,9 @@ async def show(demo: Demo, json_lines: bool) -> None:
             took_s = clock.monotonic_s() - began_s
             console.print(f"[dim]filmed in {took_s:.0f} s; loading {shown(redact_mllm(demo.mllm))}[/]", highlight=False)
         log, screen = HopLog(), None if json_lines else Screen(Output())
-        site = _site(demo, cameras, watches, folder)
-        outcome = await _play(site, cameras, watches, clock, log, screen or TextSink(sys.stdout, name="stdout"))
+        described = _described(demo, cameras, watches, folder)
+        output = screen or TextSink(sys.stdout, name="stdout")
+        outcome = await _play(demo, described, cameras, watches, clock, log, output)
     if json_lines:
         await asyncio.to_thread(print_line, json.dumps({"summary": outcome.summary()}))
     else:
@@ -124,7 +128,8 @@ async def show(demo: Demo, json_lines: bool) -> None:
 
 
 async def _play(
-    site: SiteConfig,
+    demo: Demo,
+    described: dict[str, object],
     cameras: tuple[Camera, ...],
     watches: tuple[YardWatch, ...],
     clock: Clock,
@@ -133,7 +138,15 @@ async def _play(
 ) -> DemoResult:
     memory = MemorySink()
     sinks: list[Sink] = [memory, output]
-    played = await play(Service(site, clock, sinks, insist=False, observe=log.add), clock, output)
+    if demo.page:
+        from pipeline.cli.run_page import RunPage, with_page  # FastAPI, which a demo in the terminal does not need
+
+        site, described = with_page(described)
+        page = RunPage(site, described, clock, sinks, log.add, notices(), demo.opened)
+        played = await play(page.service, clock, output, page)
+    else:
+        service = Service(parse_site(described), clock, sinks, insist=False, observe=log.add)
+        played = await play(service, clock, output)
     return compare(memory.events, played, cameras, watches)
 
 
@@ -160,30 +173,30 @@ def compare(
     )
 
 
-def _site(demo: Demo, cameras: tuple[Camera, ...], watches: tuple[YardWatch, ...], folder: Path) -> SiteConfig:
+def _described(
+    demo: Demo, cameras: tuple[Camera, ...], watches: tuple[YardWatch, ...], folder: Path
+) -> dict[str, object]:
     native = grid().tokens(HEIGHT, WIDTH)
     rate = (demo.budget or AMPLE) * native * SAMPLE_FPS / FRAMES_PER_SEGMENT
     engine = {"path": demo.engine}
     by_itself = allocator_name(parse_site({"mllm": demo.mllm, "engine": engine}))
-    return parse_site(
-        {
-            "defaults": {
-                "sample_fps": SAMPLE_FPS,
-                "hop_s": 1.0,
-                "allocator": demo.allocator or ("learned" if by_itself == "learned" else "fixed"),
-                "budget": {"rate_tokens_per_s": rate, "burst_tokens": max(round(BURST_S * rate), native)},
-            },
-            "streams": {camera.slug: {"url": str(camera.film), "realtime": True} for camera in cameras},
-            "watches": {
-                watch.slug: {"question": watch.text, "open_at": OPEN_AT, "clear_at": CLEAR_AT, "confirm": list(CONFIRM)}
-                for watch in watches
-            },
-            "mllm": {"use": demo.mllm, "frames_per_segment": FRAMES_PER_SEGMENT},
-            "engine": engine,
-            "sinks": {},
-            "store": f"sqlite:///{folder}/demo.db",
-        }
-    )
+    return {
+        "defaults": {
+            "sample_fps": SAMPLE_FPS,
+            "hop_s": 1.0,
+            "allocator": demo.allocator or ("learned" if by_itself == "learned" else "fixed"),
+            "budget": {"rate_tokens_per_s": rate, "burst_tokens": max(round(BURST_S * rate), native)},
+        },
+        "streams": {camera.slug: {"url": str(camera.film), "realtime": True} for camera in cameras},
+        "watches": {
+            watch.slug: {"question": watch.text, "open_at": OPEN_AT, "clear_at": CLEAR_AT, "confirm": list(CONFIRM)}
+            for watch in watches
+        },
+        "mllm": {"use": demo.mllm, "frames_per_segment": FRAMES_PER_SEGMENT},
+        "engine": engine,
+        "sinks": {},
+        "store": f"sqlite:///{folder}/demo.db",
+    }
 
 
 def _introduce(demo: Demo, console: Console) -> None:

@@ -114,6 +114,13 @@ class History:
         """The event of an id, if it is still kept."""
         return next(iter(self._events(EVENTS.where(OUTBOX.c.event_id == event_id))), None)
 
+    def count(self, wanted: EventFilter = EventFilter()) -> list[tuple[str, str | None, str, str | None, int]]:
+        """How many events of a filter there are: by stream, watch, type and label."""
+        by = OUTBOX.c.stream_id, OUTBOX.c.watch_id, OUTBOX.c.type, OUTBOX.c.label
+        query = sa.select(*by, sa.func.count()).where(*wanted.clauses()).group_by(*by)
+        with self._database.reading() as connection:
+            return [(row[0], row[1], row[2], row[3], row[4]) for row in connection.execute(query)]
+
     def answers(
         self, streams: Sequence[str] | None = None, limit: int = 100, before_seq: int | None = None
     ) -> list[StoredAnswers]:

@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 3
-HEAD = "evidence"
+SCHEMA_VERSION = 4
+HEAD = "sessions"
 """The newest migration, which leads to SCHEMA_VERSION."""
 
 _Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up a plain INTEGER only
@@ -160,3 +160,12 @@ LABEL = sa.Table(
     sqlite_autoincrement=True,
 )
 """What people have said, never changed: a new label of an event withdraws the one before."""
+API_SESSION = sa.Table(
+    "api_session",
+    tables,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Text, nullable=False),
+)
+"""Browsers that have logged in with a key. `digest` is the SHA-256 of what the browser sends."""

@@ -17,6 +17,9 @@ from pipeline.types import Json
 
 _T = TypeVar("_T")
 
+COMMAND_LINE = "local"
+"""Owner of the watches that a command line names."""
+
 SECTIONS: dict[Kind, str] = {"stream": "streams", "watch": "watches", "sink": "sinks"}
 """The keys of a site file under which entries stand."""
 
@@ -33,7 +36,8 @@ class Composer:
     """Turns snapshots of a registry into sites, reading again only what changed.
 
     `site` is what the process was started with, `raw` the same as plain mappings, `path` the file of it if there is
-    one. What the file says is taken from there: the registry shows it without its credentials.
+    one, else the command line said it. What the file says is taken from there: the registry shows it without its
+    credentials. The watches of a command line are added as anybody's, who may edit them from then on.
     """
 
     def __init__(self, site: SiteConfig, raw: Mapping[str, object], path: Path | None) -> None:
@@ -47,14 +51,15 @@ class Composer:
     @property
     def owner(self) -> str:
         """Owner of what the site file says."""
-        return FILE_OWNER + str(self.path or "(none)")
+        return FILE_OWNER + str(self.path or "the command line")
 
     def changes(self, snapshot: Snapshot) -> list[Change]:
         """What has to change in the registry for it to say what the site file says; what other files said goes."""
         said = {(kind, slug): spec for kind, slug, spec in self._said()}
         gone = [entry for key, entry in snapshot.entries.items() if entry.file is not None and key not in said]
         return [Change(entry.kind, entry.slug, None, self.owner) for entry in gone] + [
-            Change(kind, slug, spec, self.owner) for (kind, slug), spec in said.items()
+            Change(kind, slug, spec, COMMAND_LINE if self.path is None and kind == "watch" else self.owner)
+            for (kind, slug), spec in said.items()
         ]
 
     def compose(self, snapshot: Snapshot) -> Desired:

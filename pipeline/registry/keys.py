@@ -99,6 +99,13 @@ class Keys:
         with self._database.reading() as connection:
             return [_key(row) for row in connection.execute(sa.select(API_KEY).order_by(API_KEY.c.name))]
 
+    def of(self, identity: str) -> Key | None:
+        """The key of an id, if it stands."""
+        with self._database.reading() as connection:
+            row = connection.execute(sa.select(API_KEY).where(API_KEY.c.id == identity)).one_or_none()
+        key = None if row is None else _key(row)
+        return key if key is not None and key.stands(self._clock.now()) else None
+
     def any_stands(self) -> bool:
         """Whether there is a key at all that can be used."""
         now = self._clock.now()

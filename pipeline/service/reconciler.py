@@ -1,7 +1,7 @@
 """The registry's process: what is wanted is composed, applied to a running service, and watched for edits."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from pipeline.service.board import armed_profiles
 from pipeline.service.exchange import RESTARTING, changed_parts
 from pipeline.service.service import Service
 from pipeline.service.unnamed import require_mllm_or_yard
+from pipeline.sinks.base import Sink
 from pipeline.waiting import first, stop
 
 log = structlog.get_logger()
@@ -38,15 +39,24 @@ class Reconciler:
     """A service that runs what its registry wants. Use as `async with Reconciler(...) as reconciler`; leaving drains.
 
     `path` is the site file, if there is one: it is applied to the registry at start and by `reload`. `faults` says of
-    entries that cannot run why, by kind and slug.
+    entries that cannot run why, by kind and slug. `said` is a site from elsewhere than a file, such as a command line;
+    `extra_sinks` and `insist` are the Service's.
     """
 
-    def __init__(self, path: Path | None, clock: Clock, observe: Observe = unobserved) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        clock: Clock,
+        observe: Observe = unobserved,
+        said: Composer | None = None,
+        extra_sinks: Sequence[Sink] = (),
+        insist: bool = True,
+    ) -> None:
         self.path = path
         self.faults: Mapping[tuple[str, str], str] = {}
         self._clock = clock
-        self._composer = _composer(path)
-        self.service = Service(self._composer.site, clock, observe=observe, compose=self._open)
+        self._composer = said or _composer(path)
+        self.service = Service(self._composer.site, clock, extra_sinks, insist, observe, self._open)
         self._registry: Registry | None = None
         self._woken = asyncio.Event()
         self._applied = 0

@@ -1,0 +1,43 @@
+"""The page of a service: screens, static files, and what is shown where the API refuses."""
+
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from pipeline.page.calls import PageRefused, call
+from pipeline.page.render import HEADERS, STATIC, fingerprint, go, html
+from pipeline.page.screens import events, login, streams, system, watches
+
+
+class KeptFiles(StaticFiles):
+    """Static files that browsers keep for ever: their path changes when they do."""
+
+    async def get_response(self, path: str, scope: "dict[str, object]") -> Response:  # type: ignore[override]
+        """A file with how long it may be kept."""
+        response = await super().get_response(path, scope)  # type: ignore[arg-type]
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def install(app: FastAPI) -> None:
+    """Add the page to an API."""
+    for screen in (streams, watches, events, system, login):
+        app.include_router(screen.router, include_in_schema=False)
+    app.mount(f"/static/{fingerprint()}", KeptFiles(directory=STATIC), name="static")
+    app.add_exception_handler(PageRefused, _refused)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Where somebody has to log in: the login. Else why it cannot be shown, and what to do."""
+    assert isinstance(error, PageRefused)
+    reply = error.reply
+    if reply.status == 401:
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        asked = quote(wanted) if request.method == "GET" else "/"
+        return go(request, f"/login?next={asked}")
+    session = await call(request, "GET", "/v1/session")
+    who = session.body if session.ok else None
+    return HTMLResponse(html(request, "refused.html", who, problem=reply.body), reply.status, HEADERS)

@@ -1,0 +1,65 @@
+"""What the screens of streams and watches share: saving without overwriting others, pausing, faults by field."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fastapi import Request, Response
+
+from pipeline.page.calls import PageRefused, call
+from pipeline.page.render import go, text
+from pipeline.registry.desired import SECTIONS
+from pipeline.registry.entry import Kind
+
+Show = Callable[[Mapping[str, Any] | None, Mapping[str, Any] | None, int], Awaitable[Response]]
+"""Shows a form again: the entry as it is now, the problem, the status."""
+
+
+def errors_of(problem: Mapping[str, Any] | None) -> dict[str, str]:
+    """What is wrong with which field."""
+    return {one["field"]: one["detail"] for one in problem.get("errors", ())} if problem else {}
+
+
+async def saved_or_shown(
+    request: Request, kind: Kind, slug: str, spec: Mapping[str, Any], form: Mapping[str, str], show: Show
+) -> Response:
+    """Put an entry if it is still at the revision of the form; else show the form again, with what was typed, and what
+    somebody else has made of it. A session that has ended costs nothing that was typed either."""
+    path = f"/v1/{SECTIONS[kind]}/{slug}"
+    revision = form.get("revision", "")
+    reply = await call(request, "PUT", path, body=spec, headers={"If-Match": f'"{revision}"'} if revision else {})
+    if reply.ok:
+        return go(request, f"/{SECTIONS[kind]}/{slug}?said=saved")
+    now = await call(request, "GET", path)
+    present = now.body if now.ok else None
+    problem = dict(reply.body)
+    if reply.status == 401:
+        problem["detail"] = text("form.session_ended")
+    if reply.status == 412 and present is not None:
+        was = {name: value for name, value in present["spec"].items() if spec.get(name) != value}
+        was |= {name: None for name in spec if name not in present["spec"]}
+        problem["theirs"] = was
+    return await show(present, problem, reply.status)
+
+
+async def set_paused(request: Request, section: str, slug: str, action: str) -> Response:
+    """Pause or resume an entry."""
+    reply = await call(request, "POST", f"/v1/{section}/{slug}/{'pause' if action == 'pause' else 'resume'}")
+    if not reply.ok:
+        raise PageRefused(reply)
+    return go(request, f"/{section}/{slug}?said={'paused' if action == 'pause' else 'resumed'}")
+
+
+def polygons_of(said: str) -> object:
+    """The polygons of a field; what is no JSON stays as it is, for the API to refuse."""
+    try:
+        return json.loads(said or "{}")
+    except ValueError:
+        return said
+
+
+def merging(wanted: object, present: object) -> object:
+    """A value as a merge patch makes it of what is there: null takes away the names that are no longer wanted."""
+    if not isinstance(wanted, Mapping) or not isinstance(present, Mapping):
+        return wanted
+    return {**dict.fromkeys(name for name in present if name not in wanted), **wanted}

@@ -1,0 +1,166 @@
+"""Streams: the wall, one stream, attaching, editing, zones."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from pipeline.api.views import spec_schema
+from pipeline.page.calls import PageRefused, ask, call
+from pipeline.page.forms import form_groups, sent, spec_of
+from pipeline.page.render import go, page
+from pipeline.page.screens.entries import errors_of, merging, polygons_of, saved_or_shown, set_paused
+
+router = APIRouter()
+
+GROUPS = (
+    ("basics", ("url", "display_name", "site", "tags")),
+    ("budget", ("budget.rate_tokens_per_s", "budget.burst_tokens", "priority", "sample_fps", "hop_s")),
+    (
+        "connection",
+        ("rtsp_transport", "realtime", "stall_s", "first_picture_s", "open_timeout_s", "on_corrupt", "hwaccel"),
+    ),
+)
+AREAS = ("zones", "masks")
+"""Fields of a stream that are drawn on its picture, where the API has them."""
+STATES = ("up", "connecting", "starting", "lost", "failed", "refused", "paused", "ended")
+
+
+@router.get("/")
+async def wall(request: Request) -> Response:
+    """All streams at a glance."""
+    tag, state = request.query_params.get("tag", ""), request.query_params.get("state", "")
+    found = (await ask(request, "/v1/streams", limit=1000))["items"]
+    tags = Counter(one for stream in found for one in stream["spec"].get("tags") or ())
+    states = Counter(stream["status"]["state"] for stream in found)
+    shown = [
+        stream
+        for stream in found
+        if (not tag or tag in (stream["spec"].get("tags") or ())) and (not state or stream["status"]["state"] == state)
+    ]
+    overview = {"tags": sorted(tags.items()), "states": [(one, states[one]) for one in STATES if states[one]]}
+    return await page(request, "wall.html", streams=shown, count=len(found), tag=tag, state=state, **overview)
+
+
+@router.get("/attach")
+async def show_attach(request: Request) -> Response:
+    """The form of a new stream."""
+    return await _form(request, "", {}, None)
+
+
+@router.post("/attach")
+async def attach(request: Request) -> Response:
+    """Look at it first, or attach it."""
+    form = await sent(request)
+    spec = spec_of(stream_schema(), form)
+    if form.get("action") == "probe":
+        reply = await call(request, "POST", "/v1/streams/probe", body=spec)
+        return await _form(request, form.get("slug", ""), spec, None, reply.body, 200 if reply.ok else reply.status)
+    body = spec | ({"slug": form["slug"]} if form.get("slug") else {})
+    reply = await call(request, "POST", "/v1/streams", body=body)
+    if reply.ok:
+        return go(request, f"/streams/{reply.body['slug']}?said=attached")
+    return await _form(request, form.get("slug", ""), spec, None, reply.body, reply.status)
+
+
+@router.get("/streams/{slug}")
+async def show_stream(request: Request, slug: str) -> Response:
+    """One stream: its picture, what was allocated, what was answered."""
+    stream = await ask(request, f"/v1/streams/{slug}")
+    watches = (await ask(request, "/v1/watches", limit=1000))["items"]
+    events = await ask(request, "/v1/events", stream=slug, limit=12)
+    edits = await ask(request, f"/v1/streams/{slug}/history", limit=8)
+    return await page(
+        request,
+        "stream.html",
+        stream=stream,
+        watches=[watch for watch in watches if slug in watch["streams"]],
+        events=events["items"],
+        edits=edits["items"],
+        areas=[name for name in AREAS if name in spec_schema("stream")["properties"]],
+    )
+
+
+@router.get("/streams/{slug}/edit")
+async def show_edit(request: Request, slug: str) -> Response:
+    """Its form."""
+    stream = await ask(request, f"/v1/streams/{slug}")
+    return await _form(request, slug, stream["spec"], stream)
+
+
+@router.post("/streams/{slug}/edit")
+async def edit(request: Request, slug: str) -> Response:
+    """Save it, if nobody was faster."""
+    form = await sent(request)
+    spec = spec_of(stream_schema(), form)
+    return await saved_or_shown(request, "stream", slug, spec, form, lambda *args: _form(request, slug, spec, *args))
+
+
+@router.get("/streams/{slug}/areas")
+async def show_areas(request: Request, slug: str) -> Response:
+    """Zones and masks, on its picture."""
+    return await _areas(request, slug, None, {})
+
+
+@router.post("/streams/{slug}/areas")
+async def save_areas(request: Request, slug: str) -> Response:
+    """Save them."""
+    form = await sent(request)
+    stream = await ask(request, f"/v1/streams/{slug}")
+    patch = {name: merging(polygons_of(form[name]), stream["spec"].get(name)) for name in AREAS if name in form}
+    headers = {"If-Match": f'"{form.get("revision", "")}"'}
+    reply = await call(request, "PATCH", f"/v1/streams/{slug}", body=patch, headers=headers)
+    if reply.ok:
+        return go(request, f"/streams/{slug}?said=saved")
+    return await _areas(request, slug, reply.body, patch)
+
+
+@router.post("/streams/{slug}/{action}")
+async def act(request: Request, slug: str, action: str) -> Response:
+    """Pause, resume, detach."""
+    if action == "detach":
+        reply = await call(request, "DELETE", f"/v1/streams/{slug}")
+        if not reply.ok:
+            raise PageRefused(reply)
+        return go(request, "/?said=detached")
+    return await set_paused(request, "streams", slug, action)
+
+
+def stream_schema() -> dict[str, Any]:
+    """The schema of the form of a stream: what is drawn has a screen of its own."""
+    schema = spec_schema("stream")
+    return {**schema, "properties": {name: one for name, one in schema["properties"].items() if name not in AREAS}}
+
+
+async def _form(
+    request: Request,
+    slug: str,
+    spec: Mapping[str, Any],
+    present: Mapping[str, Any] | None,
+    answer: Mapping[str, Any] | None = None,
+    status: int = 200,
+) -> Response:
+    """`answer` is a problem, or what a probe found."""
+    problem = answer if answer and status >= 400 else None
+    groups = form_groups("stream", stream_schema(), spec, errors_of(problem), GROUPS)
+    found = answer if answer and not problem else None
+    return await page(
+        request,
+        "stream_form.html",
+        status,
+        slug=slug,
+        groups=groups,
+        present=present,
+        problem=problem,
+        found=found,
+        slug_error=errors_of(problem).get("slug", ""),
+    )
+
+
+async def _areas(request: Request, slug: str, problem: Mapping[str, Any] | None, drawn: Mapping[str, Any]) -> Response:
+    stream = await ask(request, f"/v1/streams/{slug}")
+    known = spec_schema("stream")["properties"]
+    values = {name: drawn.get(name, stream["spec"].get(name) or {}) for name in AREAS if name in known}
+    status = problem["status"] if problem else 200
+    return await page(request, "areas.html", status, stream=stream, values=values, problem=problem)

@@ -1,0 +1,126 @@
+"""Watches: all of them, and one with its form, its scores and a try."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from pipeline.api.entries import desk_of
+from pipeline.api.views import spec_schema
+from pipeline.page.calls import PageRefused, ask, call
+from pipeline.page.forms import form_groups, sent, spec_of
+from pipeline.page.render import go, page
+from pipeline.page.screens.entries import errors_of, saved_or_shown, set_paused
+
+router = APIRouter()
+
+GROUPS = (
+    ("basics", ("question", "display_name", "streams", "zone", "count", "choice")),
+    ("rule", ("open_at", "clear_at", "confirm", "hold_s", "absent_s", "cooldown_s")),
+    ("asking", ("every_s", "priority", "schedule")),
+    ("events", ("severity", "escalate", "emit", "max_per_hour", "update_every_s", "describe", "profiles")),
+)
+_TRIES = re.compile(r"/v1/watches/\{[a-z_]+\}/test")
+"""Where the API tries other settings on kept answers."""
+_DAY = timedelta(days=1)
+
+
+@router.get("/watches")
+async def all_watches(request: Request) -> Response:
+    """All of them, how they stand, and what they did within a day."""
+    watches = (await ask(request, "/v1/watches", limit=1000))["items"]
+    streams = {one["slug"]: one["status"] for one in (await ask(request, "/v1/streams", limit=1000))["items"]}
+    since = (desk_of(request).clock.now() - _DAY).isoformat()
+    counts = _by_watch((await ask(request, "/v1/events/counts", since=since))["items"])
+    tokens = {
+        watch["slug"]: sum(streams[slug]["spent"] for slug in watch["streams"] if slug in streams) for watch in watches
+    }
+    return await page(request, "watches.html", watches=watches, tokens=tokens, counts=counts)
+
+
+@router.get("/add-watch")
+async def show_new(request: Request) -> Response:
+    """The form of a new watch."""
+    stream = request.query_params.get("stream")
+    return await _form(request, "", {"streams": [stream]} if stream else {}, None)
+
+
+@router.post("/add-watch")
+async def add(request: Request) -> Response:
+    """Add it."""
+    form = await sent(request)
+    spec = spec_of(spec_schema("watch"), form)
+    body = spec | ({"slug": form["slug"]} if form.get("slug") else {})
+    reply = await call(request, "POST", "/v1/watches", body=body)
+    if reply.ok:
+        return go(request, f"/watches/{reply.body['slug']}?said=added")
+    return await _form(request, form.get("slug", ""), spec, None, reply.body, reply.status)
+
+
+@router.get("/watches/{slug}")
+async def show_watch(request: Request, slug: str) -> Response:
+    """One watch."""
+    watch = await ask(request, f"/v1/watches/{slug}")
+    return await _form(request, slug, watch["spec"], watch)
+
+
+@router.post("/watches/{slug}")
+async def save(request: Request, slug: str) -> Response:
+    """Save it, if nobody was faster."""
+    form = await sent(request)
+    spec = spec_of(spec_schema("watch"), form)
+    return await saved_or_shown(request, "watch", slug, spec, form, lambda *args: _form(request, slug, spec, *args))
+
+
+@router.post("/watches/{slug}/{action}")
+async def act(request: Request, slug: str, action: str) -> Response:
+    """Pause, resume, remove."""
+    if action == "remove":
+        reply = await call(request, "DELETE", f"/v1/watches/{slug}")
+        if not reply.ok:
+            raise PageRefused(reply)
+        return go(request, "/watches?said=removed")
+    return await set_paused(request, "watches", slug, action)
+
+
+async def _form(
+    request: Request,
+    slug: str,
+    spec: Mapping[str, Any],
+    present: Mapping[str, Any] | None,
+    problem: Mapping[str, Any] | None = None,
+    status: int = 200,
+) -> Response:
+    signed_in = status != 401
+    streams = (await ask(request, "/v1/streams", limit=1000))["items"] if signed_in else []
+    tags = {tag for stream in streams for tag in stream["spec"].get("tags") or ()}
+    events = (await ask(request, "/v1/events", watch=slug, limit=10))["items"] if present else []
+    values = {
+        "slug": slug,
+        "groups": form_groups("watch", spec_schema("watch"), spec, errors_of(problem), GROUPS),
+        "present": present,
+        "problem": problem,
+        "events": events,
+        "selectors": [stream["slug"] for stream in streams] + [f"tag:{tag}" for tag in sorted(tags)],
+        "slug_error": errors_of(problem).get("slug", ""),
+        "tries": has_route(request, _TRIES),
+    }
+    return await page(request, "watch.html", status, **values)
+
+
+def has_route(request: Request, pattern: re.Pattern[str]) -> bool:
+    """Whether the API has a route whose path begins so."""
+    return any(pattern.match(getattr(route, "path", "")) for route in request.app.routes)
+
+
+def _by_watch(counts: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Of each watch: how often it opened, and how often that was a false alarm."""
+    found: dict[str, dict[str, int]] = defaultdict(lambda: {"opened": 0, "false": 0})
+    for one in counts:
+        if one["watch"] and one["type"] == "watch.opened":
+            found[one["watch"]]["opened"] += one["count"]
+            found[one["watch"]]["false"] += one["count"] if one["label"] == "false" else 0
+    return found

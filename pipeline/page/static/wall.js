@@ -1,0 +1,65 @@
+// The wall: pictures and states of the tiles that are to be seen, all of them by one request.
+
+import { localTimes, number, span, text } from "./base.js";
+import { draw, tiles } from "./api.js";
+import { showState } from "./state.js";
+
+const EVERY_MS = 2000;
+/** @type {Map<string, HTMLElement>} */
+const seen = new Map();
+const pictured = new Map();
+const wall = document.getElementById("wall");
+let timer = 0;
+
+const observer = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) seen.set(target.dataset.stream, target);
+    else seen.delete(target.dataset.stream);
+  }
+  soon(60);
+}, { rootMargin: "80px" });
+
+/** @param {number} ms */
+function soon(ms) {
+  clearTimeout(timer);
+  timer = setTimeout(refresh, ms);
+}
+
+async function refresh() {
+  if (document.hidden || !seen.size) return;
+  const known = new Map([...seen.keys()].slice(0, 200).map((slug) => [slug, pictured.get(slug) || 0]));
+  try {
+    const { status, pictures } = await tiles(known, 320);
+    for (const [slug, one] of Object.entries(status)) if (seen.has(slug)) show(seen.get(slug), one);
+    for (const [slug, picture] of pictures) {
+      if (seen.has(slug)) draw(seen.get(slug).querySelector("canvas"), picture);
+      pictured.set(slug, known.get(slug));
+    }
+  } catch {
+    // what was shown stays; api.js has said that the service is away
+  }
+  soon(EVERY_MS);
+}
+
+/** @param {HTMLElement} tile @param {any} status null: it is there no more */
+function show(tile, status) {
+  const part = (name) => tile.querySelector(`[data-part="${name}"]`);
+  const state = status?.state || "ended";
+  showState(part("state"), state);
+  tile.dataset.state = state;
+  tile.querySelector(".picture").classList.toggle("stale", state !== "up");
+  part("reason").textContent = status ? status.reason : text("refused.404");
+  if (!status) return;
+  part("spent").textContent = number(status.spent);
+  part("granted").textContent = number(status.granted);
+  part("lag").textContent = span(status.lag_s);
+  part("step").textContent = `${status.step} ${text(`ladder.${status.step_name}`)}`;
+}
+
+if (wall) {
+  for (const tile of wall.querySelectorAll(".tile")) observer.observe(tile);
+  document.addEventListener("visibilitychange", () => soon(0));
+  addEventListener("pageshow", () => soon(0));
+}
+for (const select of document.querySelectorAll(".filters select")) select.addEventListener("change", () => select.form.requestSubmit());
+localTimes();

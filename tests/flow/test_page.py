@@ -1,0 +1,190 @@
+"""The page without a browser: what it sends, what it refuses, and that it lets nothing else in."""
+
+import asyncio
+import io
+import re
+from email.parser import BytesParser
+from html.parser import HTMLParser
+
+from PIL import Image
+
+from tests.api import LIVE, running
+
+SCREENS = ("/", "/attach", "/streams/gate", "/streams/gate/edit", "/streams/gate/areas", "/watches", "/watches/car",
+           "/add-watch", "/events", "/system", "/streams/not-there")  # fmt: skip
+EVIL = "</script><img src=x onerror=alert(1)>\"'"
+
+
+class Links(HTMLParser):
+    """The links, and the scripts and styles that stand in the document itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.inline, self.within = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.links += [given[name] for name in ("href", "src", "action") if given.get(name)]
+        self.inline += [name for name in given if name == "style" or name.startswith("on")]
+        self.within = tag
+
+    def handle_data(self, data):
+        if self.within in ("script", "style") and data.strip():
+            self.inline.append(data)
+
+    def handle_endtag(self, tag):
+        self.within = ""
+
+
+async def edited(client):
+    stream = {**LIVE, "display_name": EVIL, "tags": ["north"]}
+    assert (await client.put("/v1/streams/gate", json=stream)).status_code == 201
+    assert (await client.put("/v1/watches/car", json={"question": EVIL, "display_name": EVIL})).status_code == 201
+
+
+async def test_screens_link_relatively_escape_everything_and_hold_no_script(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        await edited(service.client)
+        for screen in SCREENS:
+            response = await service.client.get(screen)
+            assert response.status_code == (404 if screen.endswith("there") else 200), screen
+            assert "default-src 'none'" in response.headers["content-security-policy"]
+            assert EVIL not in response.text
+            links = Links()
+            links.feed(response.text)
+            assert links.inline == [], screen
+            assert [one for one in links.links if one.startswith(("/", "http:", "https:", "data:"))] == [], screen
+
+
+async def test_static_files_are_kept_for_ever_and_modules_find_each_other(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        home = (await service.client.get("/")).text
+        waiting, seen = re.findall(r'(?:src|href)="\./(static/[^"]+)"', home), set()
+        assert waiting
+        while waiting:
+            path = waiting.pop()
+            if path in seen:
+                continue
+            seen.add(path)
+            response = await service.client.get(f"/{path}")
+            assert response.status_code == 200, path
+            assert "immutable" in response.headers["cache-control"]
+            folder = path.rpartition("/")[0]
+            waiting += [f"{folder}/{name}" for name in re.findall(r'from "\./([^"]+)"', response.text)]
+        assert any(path.endswith("state.js") for path in seen)
+
+
+async def tiles(client, streams):
+    response = await client.get("/v1/tiles", params={"streams": streams})
+    assert response.status_code == 200
+    head = f"Content-Type: {response.headers['content-type']}\r\n\r\n".encode()
+    parts = BytesParser().parsebytes(head + response.content).get_payload()
+    names = [part.get_param("name", header="content-disposition") for part in parts]
+    pictures = {part.get_filename(): part.get_payload(decode=True) for part in parts[1:]}
+    assert names[0] == "status"
+    return parts[0].get_payload(), pictures
+
+
+async def test_tiles_are_made_once_and_only_while_somebody_looks(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port, streams={"gate": LIVE, "dock": {**LIVE, "paused": True}}) as service:
+        client, gallery = service.client, service.api.app.state.gallery
+        status, pictures = await tiles(client, "gate,dock,nowhere")
+        while not pictures:
+            status, pictures = await tiles(client, "gate,dock,nowhere")
+        assert '"nowhere": null' in status
+        assert '"state": "paused"' in status
+        (name,) = pictures
+        slug, _, number = name.partition(".")
+        assert slug == "gate"
+        assert Image.open(io.BytesIO(pictures[name])).size == (160, 96)
+        again = await asyncio.gather(*(tiles(client, "gate") for _ in range(8)))
+        assert len({jpeg for _, found in again for jpeg in found.values()}) <= 2
+        _, found = await tiles(client, f"gate:{max(int(next(iter(f)).split('.')[1]) for _, f in again)}")
+        assert all(int(one.split(".")[1]) > int(number) for one in found)
+        assert gallery.looked_at
+        async with asyncio.timeout(30):
+            while gallery.looked_at:
+                await asyncio.sleep(0.2)
+        for wrong in ("Gate", "gate:x", ",".join(f"s{n}" for n in range(300))):
+            assert (await client.get("/v1/tiles", params={"streams": wrong})).status_code == 422
+
+
+async def test_events_are_counted(tmp_path, unused_tcp_port):
+    watches = {"car": {"question": "a car?"}}
+    async with running(tmp_path, unused_tcp_port, streams={"gate": LIVE}, watches=watches) as service:
+        async with asyncio.timeout(30):
+            while not (events := (await service.client.get("/v1/events?type=watch.opened")).json()["items"]):
+                await asyncio.sleep(0.1)
+        await service.client.put(f"/v1/events/{events[0]['id']}/label", json={"label": "false"})
+        counts = (await service.client.get("/v1/events/counts")).json()["items"]
+        assert {"stream": "gate", "watch": "car", "type": "watch.opened", "label": "false", "count": 1} in counts
+        late = (await service.client.get("/v1/events/counts", params={"since": "2999-01-01T00:00:00Z"})).json()
+        assert late == {"items": []}
+
+
+async def test_a_session_stands_for_a_key_until_either_ends(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port, streams={"gate": {**LIVE, "paused": True}}) as service:
+        client = service.client
+        root = (await client.post("/v1/keys", json={"name": "root", "role": "admin"})).json()["key"]
+        bearer = {"Authorization": f"Bearer {root}"}
+        key = (await client.post("/v1/keys", json={"name": "look", "role": "viewer"}, headers=bearer)).json()["key"]
+        assert (await client.get("/", follow_redirects=False)).headers["location"].endswith("login?next=/")
+        assert (await client.post("/v1/session", json={"key": "rsk_x_y"})).status_code == 401
+        opened = await client.post("/v1/session", json={"key": key})
+        cookie = opened.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+        assert "Path" not in cookie
+        client.cookies.clear()
+        mine = {"Cookie": cookie.partition(";")[0]}
+        assert (await client.get("/v1/session", headers=mine)).json()["role"] == "viewer"
+        assert (await client.get("/", headers=mine)).status_code == 200
+        assert (await client.post("/v1/streams/gate/resume", headers=mine)).status_code == 403
+        stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        assert mine["Cookie"].partition("=")[2].encode() not in stored
+        await client.delete("/v1/keys/look", headers=bearer)
+        assert (await client.get("/v1/session", headers=mine)).status_code == 401
+
+        again = (await client.post("/v1/session", json={"key": root})).headers["set-cookie"].partition(";")[0]
+        client.cookies.clear()
+        assert (await client.get("/v1/keys", headers={"Cookie": again})).status_code == 200
+        assert (await client.delete("/v1/session", headers={"Cookie": again})).status_code == 204
+        assert (await client.get("/v1/keys", headers={"Cookie": again})).status_code == 401
+
+
+async def test_a_page_of_another_site_changes_nothing_even_where_no_key_is_needed(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port, streams={"gate": LIVE}) as service:
+        client, other = service.client, {"Origin": "https://evil.example"}
+        for headers in (other, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}):
+            assert (await client.post("/v1/streams/gate/pause", headers=headers)).status_code == 403
+            assert (await client.post("/attach", data={"url": "synthetic:"}, headers=headers)).status_code == 403
+        same = {"Origin": f"http://127.0.0.1:{unused_tcp_port}"}
+        for headers in (same, {"Sec-Fetch-Site": "same-origin"}, {}):
+            response = await client.post("/v1/watches/none/pause", headers=headers)
+            assert response.status_code == 404, response.text
+
+
+async def test_wrong_keys_are_counted_in_the_login_as_everywhere(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        client = service.client
+        await client.post("/v1/keys", json={"name": "root", "role": "admin"})
+        answers = [(await client.post("/login", data={"key": "rsk_a_b"})).status_code for _ in range(12)]
+        assert answers[0] == 401
+        assert answers[-1] == 429
+
+
+async def test_the_login_leads_back_into_the_page_only(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        for away in ("//evil.example", "https://evil.example", "/\\evil.example"):
+            response = await service.client.get("/login", params={"next": away})
+            assert response.headers["location"] == "./"
+
+
+async def test_the_preview_shows_a_first_picture_and_attaches_nothing(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        response = await service.client.post("/v1/streams/preview.jpg", json={"url": LIVE["url"]})
+        assert response.headers["content-type"] == "image/jpeg"
+        assert Image.open(io.BytesIO(response.content)).size == (160, 96)
+        assert (await service.client.get("/v1/streams")).json()["items"] == []
+        refused = await service.client.post("/v1/streams/preview.jpg", json={"url": "file:/etc/passwd"})
+        assert refused.status_code == 422
