@@ -173,7 +173,7 @@ class _Collector:
             known = None if answer.verdict == "unknown" else answer.score
             self._tried[answer.watch_id].scores.setdefault(name, []).append((outcome.hop.end_s, known))
         for event in events:
-            if event.watch_id in self._tried:
+            if event.watch_id is not None and event.watch_id in self._tried:
                 self._note(self._tried[event.watch_id], name, event, outcome)
 
     def close(self, seconds: Mapping[str, float]) -> None:

@@ -16,7 +16,7 @@ class KeptFiles(StaticFiles):
 
     async def get_response(self, path: str, scope: "dict[str, object]") -> Response:  # type: ignore[override]
         """A file with how long it may be kept."""
-        response = await super().get_response(path, scope)  # type: ignore[arg-type]
+        response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response

@@ -39,8 +39,10 @@ async def wall(request: Request) -> Response:
         for stream in found
         if (not tag or tag in (stream["spec"].get("tags") or ())) and (not state or stream["status"]["state"] == state)
     ]
-    overview = {"tags": sorted(tags.items()), "states": [(one, states[one]) for one in STATES if states[one]]}
-    return await page(request, "wall.html", streams=shown, count=len(found), tag=tag, state=state, **overview)
+    return await page(
+        request, "wall.html", streams=shown, count=len(found), tag=tag, state=state, tags=sorted(tags.items()),
+        states=[(one, states[one]) for one in STATES if states[one]],
+    )  # fmt: skip
 
 
 @router.get("/attach")
