@@ -37,7 +37,7 @@ _SHAPES = ((1, 0), (2, 1), (3, 6), (1, 9), (4, 3))  # frames and queries of the 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found: what was looked at, whether it is as it should be, and the reason or a description."""
+    """A finding of a check: its subject, whether it passed, and the reason or a description."""
 
     what: str
     healthy: bool

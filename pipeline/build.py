@@ -84,7 +84,7 @@ def build_watch(slug: str, watch: WatchConfig) -> WatchQuery:
 
 
 def build_keep(keep: KeepConfig) -> Keep:
-    """How much of the past a store keeps, of a configuration in days and MiB."""
+    """The bounds of a store's history, from a configuration in days and MiB."""
     return Keep(
         keep.events_days * 86_400, keep.events_mib * 2**20, keep.answers_days * 86_400, keep.answers_mib * 2**20
     )
@@ -100,7 +100,7 @@ MakeAllocator = Callable[[FitRules, OnEngineCall], Allocator]
 
 
 def build_allocator(site: SiteConfig, clock: Clock) -> MakeAllocator:
-    """How to make a site's allocator; its engine, if it has one, is loaded already.
+    """A maker of a site's allocator; its engine, if it has one, is loaded already.
 
     Raises ConfigError listing the known allocators or saying what is missing, and EngineMismatch for an engine that
     does not fit this version or this machine.
@@ -267,7 +267,7 @@ def _tiny(config: TinyConfig, clock: Clock) -> MLLM:
 
 
 def build_fit_rules(config: MLLMConfig, info: MLLMInfo) -> FitRules:
-    """How frames are fitted for a started MLLM: two to a segment, unless it takes images only or the site says
+    """The rules of fitting for a started MLLM: two frames to a segment, unless it takes images only or the site says
     otherwise. Raises ConfigError where the site wants what the MLLM cannot do."""
     frames = config.frames_per_segment or info.max_frames_per_segment
     if frames > info.max_frames_per_segment:

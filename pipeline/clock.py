@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where deadlines and labels come from; stream time comes from PTS instead."""
+    """The time of deadlines and labels; stream time comes from PTS instead."""
 
     def monotonic_s(self) -> float:
         """Seconds that never run backwards, from an arbitrary start. For deadlines and durations."""

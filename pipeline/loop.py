@@ -32,7 +32,7 @@ from pipeline.core.health import judge_health
 from pipeline.core.hops import hops
 from pipeline.core.judge import judge
 from pipeline.core.ladder import SPARE, Ladder
-from pipeline.core.looks import Look, look_at
+from pipeline.core.looks import PictureLook, look_at
 from pipeline.core.outcome import Decision, HopRecord, HopReply, Outcome, SeenByModel
 from pipeline.core.questions import distinct, doubtful, due, spread
 from pipeline.core.relook import closer
@@ -251,7 +251,7 @@ def climb(run: StreamRun, outcome: Outcome, source: Source) -> tuple[Ladder, str
     return ladder, "stream.degraded" if ladder.step > run.ladder.step else "stream.restored"
 
 
-async def examine(run: StreamRun, hop: Hop) -> Look | None:
+async def examine(run: StreamRun, hop: Hop) -> PictureLook | None:
     """A look at the hop's newest picture, now and then."""
     if run.checkup is None or not run.checkup.is_due(run.state.health, hop.end_s):
         return None
@@ -263,7 +263,7 @@ def check_up(
     state: StreamState,
     queries: Sequence[WatchQuery],
     outcome: Outcome,
-    look: Look | None,
+    look: PictureLook | None,
     now: datetime,
 ) -> tuple[StreamState, tuple[Event, ...]]:
     """Judge the stream's health. Returns the state with it and the events of what has changed."""
@@ -282,7 +282,7 @@ def decide(
     queries: Sequence[WatchQuery],
     outcome: Outcome,
     stepped: str | None,
-    look: Look | None,
+    look: PictureLook | None,
     runtime: Runtime,
 ) -> tuple[Decision, StreamState, Counts]:
     """Judge the answers. The decision holds the state after it, which counts once the decision is durable."""

@@ -111,7 +111,7 @@ def redact_url(url: str) -> str:
 
 
 def redact_mllm(use: str) -> str:
-    """What `mllm.use` says, to show: of `openai:URL#MODEL` the URL as `redact_url` shows it, and the model."""
+    """`mllm.use` in a form that may be shown: of `openai:URL#MODEL` the URL as `redact_url` shows it, and the model."""
     url, mark, model = use.partition("#")
     if not use.startswith("openai:") or splits_a_password(model):
         return redact_url(use)
@@ -134,7 +134,7 @@ def plain_traceback(error: BaseException) -> str:
 
 
 def _forms(secret: str) -> set[str]:
-    """How a secret may be written: as it is, in a URL, and inside JSON or a Python literal."""
+    """Spellings of a secret: as it is, in a URL, and inside JSON or a Python literal."""
     return {
         *(secret, quote(secret, safe=""), quote(secret), quote_plus(secret)),
         *(json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]),
@@ -142,7 +142,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def _end(text: str, start: int) -> int:
-    """Where the URL that begins at `start` ends: at the quote that closes it, else before the next space."""
+    """The end of the URL that begins at `start`: at the quote that closes it, else before the next space."""
     closing = _CLOSING.get(text[start - 1]) if start else None
     end = closing.search(text, start) if closing else None
     if end:
@@ -154,7 +154,7 @@ def _end(text: str, start: int) -> int:
 
 
 def _shown(scheme: str, behind: str) -> str:
-    """What may be shown of `scheme://behind`."""
+    """The part of `scheme://behind` that may be shown."""
     if "@" not in behind:
         return f"{scheme}://{_without_query(behind)}"
     if len(behind) > _LONGEST:
@@ -176,7 +176,7 @@ def _rest_shown(reading: UrlReading) -> str:
 
 
 def _tail(behind: str, found: list[UrlReading]) -> str:
-    """What no reading takes for a part of a password or a query: what stands behind the last @, if anything."""
+    """The part that cannot belong to a password or a query: the text behind the last @, if any."""
     first = min((len(behind) - len(one.authority) - len(one.rest) for one in found), default=0)
     head, _, tail = behind.rpartition("@")
     if not found or re.search(r"[?#]", head[first:]):

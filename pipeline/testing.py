@@ -41,7 +41,7 @@ class ManualClock:
 
     @property
     def sleepers(self) -> int:
-        """How many wait for their deadline."""
+        """Number of tasks that wait for their deadline."""
         return sum(not future.done() for _, _, future in self._sleepers)
 
     def monotonic_s(self) -> float:

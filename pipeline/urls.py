@@ -151,7 +151,7 @@ def choose(found: list[UrlReading]) -> UrlReading | None:
 
 
 def is_sure(reading: UrlReading) -> bool:
-    """Whether its host is one, and not a piece of a password: an address, `localhost`, or a dotted name with a port."""
+    """True if its host cannot be a piece of a password: an address, `localhost`, or a dotted name with a port."""
     host, port = split_port(reading.authority.split(",")[0])
     try:
         ipaddress.ip_address(host.strip("[]").partition("%")[0])
@@ -203,6 +203,6 @@ def _plain(text: str) -> str:
 
 
 def _is_file_name(behind: str, host: re.Match[str], otherwise: bool) -> bool:
-    """Whether what looks like a host is the end of a path, such as of `a@2x.m3u8`, and can be read `otherwise`."""
+    """True if what looks like a host is the end of a path, such as of `a@2x.m3u8`, and can be read `otherwise`."""
     suffix = PurePosixPath(host.group()).suffix.lower()
     return otherwise and host.end() == len(behind) and suffix in _FILE_NAMES

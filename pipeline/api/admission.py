@@ -195,7 +195,7 @@ def allow_entry(caller: Caller, entry: RegistryEntry | None, kind: Kind, spec: S
 
 
 def sees(caller: Caller, entry: RegistryEntry, snapshot: Snapshot) -> bool:
-    """Whether an entry is for a caller at all. A watch is where it stands on one of the caller's streams."""
+    """True if a caller may see an entry. A watch is visible to whoever may see one of its streams."""
     if not caller.tags:
         return True
     if entry.kind == "stream":

@@ -25,7 +25,7 @@ DryRun = Annotated[bool, Query(description="Only say what would change.")]
 
 
 class Step(BaseModel):
-    """What becomes of one entry, and which of its fields change."""
+    """The change of one entry: what is done to it, and the fields that differ."""
 
     kind: Kind
     slug: str
@@ -34,8 +34,8 @@ class Step(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a site file changes. `restarts` are parts for which the process has to be restarted, `process` parts that
-    only its own site file changes; neither is touched here."""
+    """The changes that applying a site file makes. `restarts` are parts for which the process has to be restarted,
+    `process` parts that only its own site file changes; neither is touched here."""
 
     steps: list[Step]
     restarts: list[str] = []
@@ -88,7 +88,7 @@ async def reload(caller: Operator, desk: AtDesk, dry_run: DryRun = False) -> Pla
 
 
 def steps_of(changes: Sequence[Change], snapshot: Snapshot) -> list[Step]:
-    """What changes do to the entries of a snapshot."""
+    """The steps that changes mean for the entries of a snapshot."""
     return [_step(change, snapshot.entries.get((change.kind, change.slug))) for change in changes]
 
 

@@ -16,18 +16,18 @@ OPEN_NOTICE = "no key is needed: the API listens on this machine only, and there
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a name for the history, a role, and the tags of the streams it is for (none: all)."""
+    """The sender of a request: a name for the history, a role, and the tags of the streams it is for (none: all)."""
 
     name: str
     role: Role
     tags: frozenset[str] = frozenset()
 
     def may(self, role: Role) -> bool:
-        """Whether it may do what a role may."""
+        """True if its role includes another."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
     def sees(self, tags: Collection[str]) -> bool:
-        """Whether streams of these tags are for it."""
+        """True if it may see streams of these tags."""
         return not self.tags or bool(self.tags.intersection(tags))
 
 
@@ -49,15 +49,15 @@ class Gate:
         self._closed = False
 
     def is_open(self) -> bool:
-        """Whether no key is asked for. Once one was, that stays so while the process runs."""
+        """True if requests need no key. Once one was, that stays so while the process runs."""
         if not self._on_loopback:
             return False
         self._closed = self._closed or self._keys().any_stands()
         return not self._closed
 
     def caller(self, request: Request) -> Caller:
-        """Who asks. Raises Problem 401, 403 for a change that another site's page wants, or 429 after too many wrong
-        keys from one address."""
+        """The sender of a request, by its key. Raises Problem 401, 403 for a change that another site's page wants, or
+        429 after too many wrong keys from one address."""
         given = _given(request)
         if given is not None:
             return _caller(self.prove(request, given))

@@ -92,7 +92,7 @@ class Desk:
         self.registry.edit([Change(kind, slug, None, caller.name, expected)], caller.name)
 
     def look(self, caller: Caller) -> "DeskView":
-        """What is wanted and how it stands, at one moment."""
+        """The entries of the registry and the state of what runs, at one moment."""
         return DeskView(self, caller, self.registry.snapshot())
 
     def visible_streams(self, caller: Caller) -> frozenset[str] | None:
@@ -138,7 +138,7 @@ class DeskView:
         return VIEWS[entry.kind](**entry_fields(entry), **more)
 
     def status(self, entry: RegistryEntry) -> StreamStatus:
-        """How a stream stands."""
+        """The status of a stream."""
         found = self._statuses.get(entry.slug)
         if found is None:
             stream, running = self._service.site.streams.get(entry.slug), self._service.supervisors.get(entry.slug)

@@ -88,7 +88,7 @@ def _reading(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         limit: Limit = 100,
         cursor: Annotated[int | None, Query(ge=1, lt=2**62)] = None,
     ) -> Page[EditView]:
-        """Who changed it, newest first."""
+        """Edits of the entry, newest first."""
         desk.look(caller).entry(kind, slug)
         edits = desk.registry.edits(limit + 1, cursor, kind, slug)
         more = str(edits[limit - 1].seq) if len(edits) > limit else None

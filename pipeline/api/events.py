@@ -29,7 +29,7 @@ Stream: dict[int | str, dict[str, Any]] = {
 
 
 class LabelBody(BaseModel):
-    """What a person says of an event; null takes it back."""
+    """A person's label of an event; null removes it."""
 
     model_config = ConfigDict(extra="forbid")
     label: EventLabel | None
@@ -99,7 +99,7 @@ def label_event(event_id: str, body: LabelBody, caller: Analyst, desk: AtDesk) -
 def list_answers(
     caller: Viewer, desk: AtDesk, limit: Limit = 100, cursor: SeqCursor = None, stream: Name = None
 ) -> Page[AnswersView]:
-    """What was asked and answered at each hop, newest first."""
+    """Questions and answers of each hop, newest first."""
     visible = desk.visible_streams(caller)
     streams = visible if stream is None else frozenset({stream}) & (visible if visible is not None else {stream})
     names = None if streams is None else sorted(streams)

@@ -19,7 +19,7 @@ POLL_S = 2.0
 
 
 class Numbered(Protocol):
-    """What has a place in the order of commits."""
+    """An item with a place in the order of commits."""
 
     @property
     def seq(self) -> int: ...
@@ -46,7 +46,7 @@ class Hub(Generic[N]):
 
     @property
     def listeners(self) -> int:
-        """How many listen."""
+        """Number of listeners."""
         return len(self._queues)
 
     def wake(self) -> None:

@@ -18,7 +18,7 @@ ADMITTED = "resadapt.admitted"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by name or number."""
+    """True if a host, a name or an address, is this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -53,7 +53,7 @@ class Failures:
         self._buckets = Buckets(clock, 1 / 6, 10)
 
     def wait_s(self, client: str) -> float:
-        """How long an address may not try, 0 if it may."""
+        """Seconds until an address may try again; 0 if it may now."""
         return self._buckets.wait_s(client, take=0.0)
 
     def note(self, client: str) -> None:

@@ -43,7 +43,7 @@ MJPEG: dict[int | str, dict[str, Any]] = {
 
 
 class ProbeView(BaseModel):
-    """What a stream is: see `resadapt probe`."""
+    """The properties of a stream, as `resadapt probe` finds them."""
 
     model_config = ConfigDict(extra="allow")
     url: str

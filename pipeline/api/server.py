@@ -122,7 +122,7 @@ class Serving:
 
     @property
     def site(self) -> SiteConfig:
-        """What runs."""
+        """The site that runs."""
         return self.reconciler.service.site
 
     async def __aenter__(self) -> Self:

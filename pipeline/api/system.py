@@ -86,13 +86,13 @@ class NewKeyView(KeyView):
 
 
 class Checked(BaseModel):
-    """Where a sink's events would go."""
+    """The target of a sink's events."""
 
     detail: str
 
 
 class Healthy(BaseModel):
-    """Whether all is well, and if not what."""
+    """The state of the service, and what is wrong with it if anything."""
 
     ok: bool
     detail: str = ""
@@ -100,13 +100,13 @@ class Healthy(BaseModel):
 
 @health.get("/health/live", response_model=Healthy, operation_id="live_health", responses={503: {"model": Healthy}})
 async def alive(request: Request, response: Response) -> Healthy:
-    """Whether the process does its work; if not, only a restart helps."""
+    """Liveness: the process works; if not, only a restart helps."""
     return _answered(_health_of(request).live, request, response)
 
 
 @health.get("/health/ready", response_model=Healthy, operation_id="ready_health", responses={503: {"model": Healthy}})
 async def ready(request: Request, response: Response) -> Healthy:
-    """Whether streams are watched and decisions become durable."""
+    """Readiness: streams are watched and decisions become durable."""
     return _answered(_health_of(request).ready and request.app.state.ready, request, response)
 
 
@@ -114,7 +114,7 @@ async def ready(request: Request, response: Response) -> Healthy:
     "/health/startup", response_model=Healthy, operation_id="startup_health", responses={503: {"model": Healthy}}
 )
 async def startup(request: Request, response: Response) -> Healthy:
-    """Whether the service has started."""
+    """Start-up: the service has started."""
     return _answered(request.app.state.ready, request, response)
 
 

@@ -76,7 +76,7 @@ class EventView(BaseModel):
 
 
 class AnswersView(BaseModel):
-    """What was asked and answered at one hop: see `HopRecord.as_json`."""
+    """Questions and answers of one hop: see `HopRecord.as_json`."""
 
     seq: int
     stream: str
@@ -85,7 +85,7 @@ class AnswersView(BaseModel):
 
 
 class EditView(BaseModel):
-    """Who changed what, when; before and after."""
+    """One edit of an entry: its author, its time, and the entry before and after."""
 
     seq: int
     kind: str
@@ -118,7 +118,7 @@ def entry_fields(entry: RegistryEntry) -> dict[str, Any]:
 
 
 def sink_fields(counts: SinkCounts | None, fault: str | None) -> dict[str, Any]:
-    """What a SinkView adds."""
+    """The fields that a SinkView adds to its entry."""
     if counts is None:
         return {"last_error": fault}
     shown = ("pending", "published", "filtered", "held_back", "failures", "last_error")

@@ -17,7 +17,7 @@ SHARES = (1.0, 0.1)
 
 
 def rules_of(family: str) -> ContextRules:
-    """How contexts of a model family grow and restart where nothing is configured; pictures here never fill them."""
+    """The context rules of a model family where nothing is configured; pictures here never fill them."""
     return ContextRules(*horizon_s(family), max_tokens=1_000_000)
 
 
@@ -28,8 +28,9 @@ def full_s(rules: ContextRules) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
-    """How much is measured: streams asking at once, numbers of watches, hops of a second counted once the context has
-    filled, seconds of the comparison with a sliding window, and the native (height, width) of the pictures in px."""
+    """The extent of a measurement: streams asking at once, numbers of watches, hops of a second counted once the
+    context has filled, seconds of the comparison with a sliding window, and the native (height, width) of the pictures
+    in px."""
 
     streams: int = 1
     watches: tuple[int, ...] = (1, 16)

@@ -34,7 +34,7 @@ class Missed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HopSeen:
-    """What was shown of one hop: stream seconds, vision tokens as allocated and at native size, and whether the MLLM
+    """One hop as shown: stream seconds, vision tokens as allocated and at native size, and whether the MLLM
     answered."""
 
     stream_id: str
@@ -79,6 +79,6 @@ def cause(miss: Missed, hops: Sequence[HopSeen], needed: int) -> str:
 
 
 def explained(misses: Sequence[Missed], hops: Sequence[HopSeen], needed: int) -> list[str]:
-    """How many events were missed for each cause, the most frequent first, as lines for people."""
+    """Lines for people with the number of missed events by cause, the most frequent first."""
     counted = Counter(cause(miss, hops, needed) for miss in misses)
     return [f"{count} {_CAUSES[name]}" for name, count in counted.most_common()]

@@ -110,7 +110,7 @@ class Signals:
 
 
 class Startable(Protocol):
-    """What starts and drains: a service, alone or with its API."""
+    """A service, alone or with its API, that starts on entering and drains on leaving."""
 
     @property
     def site(self) -> SiteConfig: ...

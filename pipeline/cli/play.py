@@ -16,7 +16,8 @@ from pipeline.waiting import stop
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What came of it: the streams as they ended, by slug, and wall seconds: of playing, and of the MLLM's work."""
+    """The result of playing: the streams as they ended, by slug, and wall seconds: of playing, and of the MLLM's
+    work."""
 
     runs: Mapping[str, StreamRun]
     wall_s: float

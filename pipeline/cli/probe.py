@@ -60,7 +60,7 @@ def probe(
 
 
 def describe(found: Mapping[str, object], seconds: float) -> Iterator[tuple[str, str]]:
-    """What a look of `seconds` found, as pairs of a name and words for people. Pure."""
+    """The findings of a look of `seconds`, as pairs of a name and words for people. Pure."""
     get = found.get
     length = "a recording" if get("duration_s") is None else f"a recording of {get('duration_s'):g} s"
     yield "kind", "live" if get("live") else length
@@ -88,7 +88,7 @@ def describe(found: Mapping[str, object], seconds: float) -> Iterator[tuple[str,
 
 
 def _stored(found: Mapping[str, object]) -> Iterator[str]:
-    """How what is shown differs from what is stored."""
+    """The difference between the shown picture and the stored one, in words."""
     if found.get("stored") not in (None, f"{found.get('width')}x{found.get('height')}"):
         yield f"stored as {str(found.get('stored')).replace('x', ' x ')}"
     if found.get("turned_deg"):

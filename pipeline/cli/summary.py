@@ -29,8 +29,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
-    """What is known of a stream at the end of a run: its watches in order, their tallies, its budget, and the name of
-    the allocator."""
+    """A stream at the end of a run: its watches in order, their tallies, its budget, and the name of the allocator."""
 
     run: StreamRun
     watches: Sequence[WatchQuery]
@@ -60,7 +59,7 @@ def report(summary: StreamSummary, console: Console) -> None:
 
 
 def cost(summary: StreamSummary) -> Iterator[str]:
-    """What the stream's answers cost."""
+    """The tokens that the stream's answers cost, in words."""
     counts = summary.run.counts
     yield (
         f"{summary.run.stream_id}: {summary.run.decided_s:.0f} s in {counts.hops} hops, {counts.spent:,} vision tokens"
@@ -74,7 +73,7 @@ def cost(summary: StreamSummary) -> Iterator[str]:
 
 
 def advice(summary: StreamSummary) -> Iterator[str]:
-    """What to know about the answers and what to try next: of the stream, then of each watch that never fired. Pure."""
+    """Remarks on the answers and what to try next: of the stream, then of each watch that never fired. Pure."""
     counts, unfired = summary.run.counts, list(_unfired(summary))
     if not counts.hops:
         yield "- no hop was decided: nothing was seen"
@@ -92,7 +91,7 @@ def advice(summary: StreamSummary) -> Iterator[str]:
 
 
 def _pixels(summary: StreamSummary) -> Iterator[str]:
-    """What was shown small or not at all, and whether the budget or the allocator is why."""
+    """A remark on frames shown small or not at all, and whether the budget or the allocator is the reason."""
     counts = summary.run.counts
     if summary.of_native >= NEARLY or not counts.native or not summary.watches or counts.lost:
         return

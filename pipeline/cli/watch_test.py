@@ -19,8 +19,8 @@ from pipeline.config.site import parse_site, read_yaml
 from pipeline.config.slugs import unique_slug
 from pipeline.core.questions import clean_question
 from pipeline.errors import ConfigError
-from pipeline.lab.backtest import Played, Tried, back_test, recordings_of, stream_slugs
-from pipeline.lab.labels import Span, agree, check_inside, read_labels
+from pipeline.lab.backtest import BackTest, Tried, back_test, recordings_of, stream_slugs
+from pipeline.lab.labels import OpenSpan, agree, check_inside, read_labels
 from pipeline.lab.report import write_report
 from pipeline.service.unnamed import require_mllm_or_yard
 
@@ -95,7 +95,7 @@ def _site(
     return site, {slug: name for name, slug in slugs.items()}
 
 
-def _finish(played: Played, truths: Mapping[str, list[Span]] | None, report: Path | None, as_json: bool) -> None:
+def _finish(played: BackTest, truths: Mapping[str, list[OpenSpan]] | None, report: Path | None, as_json: bool) -> None:
     if truths is not None:
         check_inside(truths, played.seconds)
         for one in played.tried:

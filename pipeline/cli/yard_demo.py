@@ -50,9 +50,9 @@ AMPLE = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What is played. `budget` is a share of the native vision tokens, None for no limit; `mllm` as in `MLLMConfig`,
-    `engine` as in `EngineConfig`; with `page` it is in a browser too, which is `opened` if wanted. Without an
-    `allocator` it is `learned` where an engine fits the MLLM, else `fixed`.
+    """The settings of a demo. `budget` is a share of the native vision tokens, None for no limit; `mllm` as in
+    `MLLMConfig`, `engine` as in `EngineConfig`; with `page` it is in a browser too, which is `opened` if wanted.
+    Without an `allocator` it is `learned` where an engine fits the MLLM, else `fixed`.
 
     Raises ConfigError for a value out of range.
     """
@@ -82,7 +82,7 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """How each watch did, which events were missed, all of them together, and what it cost."""
+    """The result of a demo: each watch's figures, missed events, overall figures, and the cost."""
 
     watches: tuple[YardWatch, ...]
     scores: tuple[WatchScore, ...]
@@ -245,7 +245,7 @@ def _report(outcome: DemoResult, hops: Sequence[HopSeen], console: Console) -> N
 
 
 def _faults(outcome: DemoResult, hops: Sequence[HopSeen]) -> Iterator[str]:
-    """What the misses and the false events are due to."""
+    """The causes of missed and false events, in words."""
     if outcome.missed:
         yield f"Of {len(outcome.missed)} events missed:"
         yield from (f"- {line}" for line in explained(outcome.missed, hops, CONFIRM[0]))

@@ -10,7 +10,7 @@ from pipeline.config.values import STRICT, Count, Positive
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class ApiConfig:
-    """Where `serve` offers its API; port 0 turns it off. `cert_file` and `key_file` make it HTTPS.
+    """The address of the API that `serve` offers; port 0 turns it off. `cert_file` and `key_file` make it HTTPS.
 
     What comes by the API may lead to public and private addresses, and to more where `allow_addresses` says so
     (`loopback`, a network, `file:/FOLDER`); it may refer to the secrets that a pattern of `allow_secrets` names. A
@@ -34,7 +34,8 @@ class ApiConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class KeepConfig:
-    """How much of the past the store keeps, in days and MiB. Events that a sink has still to get stay in any case."""
+    """The bounds of the history that the store keeps, in days and MiB. Events that a sink has still to get stay in any
+    case."""
 
     events_days: Positive = 30.0
     events_mib: Annotated[int, Field(ge=0)] = 256

@@ -32,13 +32,13 @@ class UntrustedStreamConfig(StreamConfig):
     `allow_addresses`, which are then the site's for the API, name."""
 
     def address_policy(self) -> AddressPolicy:
-        """What it, and whatever it names, may lead to."""
+        """The addresses that it, and whatever it names, may lead to."""
         return api_policy(self.allow_addresses, self.deny_addresses)
 
 
 def api_policy(allow: Sequence[str], deny: Sequence[str]) -> AddressPolicy:
-    """What may be opened of what came over the network. Cameras live in private networks; this machine, its neighbours
-    on the cable, its cloud and its files do not count as such."""
+    """The address policy for entries that arrive by the API. Cameras live in private networks; this machine, its
+    neighbours on the cable, its cloud and its files do not count as such."""
     return AddressPolicy.of(("private", *allow), deny, trusting=False)
 
 

@@ -42,7 +42,7 @@ _KINDS = {
 
 
 def fault_of(error: Exception) -> str:
-    """Where a file is no YAML, and why. Nothing of what the parser quotes of the file, which may be a password."""
+    """The place and the reason of a YAML error, without the parser's quotation of the file, which may be a password."""
     mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
     where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     grammar = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
@@ -98,7 +98,7 @@ def _shown(fault: ErrorDetails) -> str:
 
 
 def _expected(fault: ErrorDetails) -> str | None:
-    """What pydantic wanted instead, where that is a kind of value, a bound or one of some."""
+    """The value that pydantic expected, where that is a kind of value, a bound or one of some."""
     kind, about = fault["type"], fault.get("ctx", {})
     if (words := _BOUNDS.get(kind)) is not None:
         return words.format(**about)
@@ -125,7 +125,7 @@ def _place(root: type, loc: list[str]) -> tuple[list[str], object, str]:
 
 
 def _kinds(here: object) -> dict[str, object]:
-    """What comes in kinds, by their tags."""
+    """The discriminated unions of the site, by their tags."""
     members = [get_args(kind) for kind in get_args(get_args(here)[0])] if get_origin(here) is Annotated else []
     return {about.tag: kind for kind, *rest in filter(None, members) for about in rest if isinstance(about, Tag)}
 

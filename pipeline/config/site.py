@@ -93,7 +93,7 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamPolicy(SourceConfig):
-    """How a stream is treated; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
+    """The treatment of a stream; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
     are the MLLM family's where they are None."""
 
     sample_fps: Annotated[float, Field(gt=0, le=60)] = _HOPS.sample_fps
@@ -109,7 +109,8 @@ class StreamPolicy(SourceConfig):
     health: HealthConfig = field(default_factory=HealthConfig)
 
     def hop_rules(self) -> HopRules:
-        """How the stream is cut. Raises ValueError for a hop that does not hold whole samples."""
+        """The rules by which the stream is cut into hops. Raises ValueError for a hop that does not hold whole
+        samples."""
         return HopRules(self.sample_fps, self.hop_s)
 
     def context_rules(self, family: str = "") -> ContextRules:
@@ -122,7 +123,7 @@ class StreamPolicy(SourceConfig):
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Defaults(StreamPolicy):
-    """What holds for every stream, and the allocator that serves them all; None: see `build.allocator_name`."""
+    """The policy of every stream, and the allocator that serves them all; None: see `build.allocator_name`."""
 
     allocator: str | None = None
 
@@ -171,7 +172,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class MetricsConfig:
-    """Where `serve` offers its Prometheus metrics; port 0 turns them off."""
+    """The address of the Prometheus metrics that `serve` offers; port 0 turns them off."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 9108
@@ -277,7 +278,7 @@ def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, 
 
 
 def _check(site: SiteConfig) -> None:
-    """What spans several values."""
+    """Rules that span several values."""
     site.evidence.folder(site.store)
     for slug, watch in site.watches.items():
         unknown = {name for name in watch.streams if not name.startswith("tag:")} - set(site.streams)

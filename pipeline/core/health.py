@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, get_args
 
-from pipeline.core.looks import Likeness, Look, Masks, compare, recognizable
+from pipeline.core.looks import Likeness, Masks, PictureLook, compare, recognizable
 from pipeline.types import Answer, Json, WatchQuery
 
 What = Literal["frozen", "blind", "moved"]
@@ -119,7 +119,7 @@ class HealthState:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AlarmChange:
     """An alarm raised or ended: the event's type and data, and the watch it is about if there is one."""
 
     kind: str
@@ -136,19 +136,19 @@ _ADVICE: Mapping[What, str] = {
 
 def judge_health(
     state: HealthState,
-    look: Look | None,
+    look: PictureLook | None,
     queries: Sequence[WatchQuery],
     answers: Sequence[Answer],
     checkup: Checkup,
     span_s: tuple[float, float],
-) -> tuple[HealthState, tuple[Finding, ...]]:
+) -> tuple[HealthState, tuple[AlarmChange, ...]]:
     """One hop of a span of stream seconds: what was seen (None: it was not looked at) and answered.
 
     `checkup.of` stands for everything that makes pictures comparable: with another one, alarms about pictures end and
     its view is learned anew.
     """
     at_s, rules, of = span_s[1], checkup.rules, checkup.of
-    found: list[Finding] = []
+    found: list[AlarmChange] = []
     if state.of != of:
         state, found = end_alarms(state, at_s, "it shows another picture", [what for what in WHATS if state.of])
         state = HealthState(of=of, alarms=state.alarms)
@@ -165,13 +165,13 @@ def judge_health(
 
 def end_alarms(
     state: HealthState, at_s: float, reason: str, which: Collection[str]
-) -> tuple[HealthState, list[Finding]]:
+) -> tuple[HealthState, list[AlarmChange]]:
     """End some of the alarms, for a reason."""
     found = [_end(what, state.alarms[what], at_s, reason) for what in state.on if what in which]
     return replace(state, alarms={what: one for what, one in state.alarms.items() if what not in which}), found
 
 
-def _end(what: str, alarm: Alarm, at_s: float, reason: str = "") -> Finding:
+def _end(what: str, alarm: Alarm, at_s: float, reason: str = "") -> AlarmChange:
     """The end of an alarm that was on."""
     watch_id, of_watch, _ = what.partition("@")
     data: dict[str, Json] = {
@@ -179,12 +179,12 @@ def _end(what: str, alarm: Alarm, at_s: float, reason: str = "") -> Finding:
         "lasted_s": round(max(at_s - alarm.since_s, 0.0), 3),
         **({"reason": reason} if reason else {}),
     }
-    return Finding("watch.known", data, watch_id) if of_watch else Finding("stream.clear", data)
+    return AlarmChange("watch.known", data, watch_id) if of_watch else AlarmChange("stream.clear", data)
 
 
 def _pictures(
-    state: HealthState, look: Look, rules: HealthRules, at_s: float, seconds: float
-) -> tuple[HealthState, list[Finding]]:
+    state: HealthState, look: PictureLook, rules: HealthRules, at_s: float, seconds: float
+) -> tuple[HealthState, list[AlarmChange]]:
     likeness = compare(state.reference, look.view) if state.reference else None
     blind = _why_blind(look, likeness)
     state, steady = _follow(state, look, likeness, bool(blind))
@@ -200,21 +200,21 @@ def _pictures(
     }
     if look.picture not in state.pictures:
         state = replace(state, pictures=(*state.pictures, look.picture)[-PICTURES:])
-    found: list[Finding] = []
+    found: list[AlarmChange] = []
     for what, sign in evidence.items():
         before = state.alarms.get(what, Alarm())
         after = before.step(sign, at_s, seconds, rules.raise_s(what), rules.clear_s)
         state = _with(state, what, after)
         if after.on and not before.on:
             data: dict[str, Json] = {"reason": words[what], "advice": _ADVICE[what], "onset_s": round(after.since_s, 3)}
-            found.append(Finding(f"stream.{what}", data))
+            found.append(AlarmChange(f"stream.{what}", data))
         elif before.on and not after.on:
             found.append(_end(what, before, at_s))
     settled, state = _settled(state, look, rules, at_s) if steady else ([], state)
     return _renewed(state, look, likeness, at_s), found + settled
 
 
-def _why_blind(look: Look, likeness: Likeness | None) -> str:
+def _why_blind(look: PictureLook, likeness: Likeness | None) -> str:
     """Why a picture shows nothing, empty if it shows something. A dark picture in which the view is still recognized is
     night."""
     known = likeness is not None and likeness.same is not None and likeness.same >= _KNOWN
@@ -231,7 +231,7 @@ def _why_blind(look: Look, likeness: Likeness | None) -> str:
     return "its picture is blurred: out of focus, or the lens is dirty" if blurred else ""
 
 
-def _follow(state: HealthState, look: Look, likeness: Likeness | None, blind: bool) -> tuple[HealthState, bool]:
+def _follow(state: HealthState, look: PictureLook, likeness: Likeness | None, blind: bool) -> tuple[HealthState, bool]:
     """The state with the other view that the camera shows, if it does, and whether it has shown that before."""
     strange = not blind and likeness is not None and likeness.same is not None and likeness.same < _STRANGE
     if not strange:
@@ -255,7 +255,9 @@ def _has_moved(likeness: Likeness | None, steady: bool, on: bool) -> bool | None
     return None
 
 
-def _settled(state: HealthState, look: Look, rules: HealthRules, at_s: float) -> tuple[list[Finding], HealthState]:
+def _settled(
+    state: HealthState, look: PictureLook, rules: HealthRules, at_s: float
+) -> tuple[list[AlarmChange], HealthState]:
     """Where a camera has shown its new view for long, that is the view it has, and the alarm is over."""
     moved = state.alarms.get("moved", Alarm())
     if not moved.on or at_s - moved.since_s < rules.settle_s:
@@ -265,7 +267,7 @@ def _settled(state: HealthState, look: Look, rules: HealthRules, at_s: float) ->
     return [end], state
 
 
-def _renewed(state: HealthState, look: Look, likeness: Likeness | None, at_s: float) -> HealthState:
+def _renewed(state: HealthState, look: PictureLook, likeness: Likeness | None, at_s: float) -> HealthState:
     """The state with a view taken anew, where it is time for that and nothing is wrong."""
     if any(what in state.alarms for what in ("blind", "moved")) or not recognizable(look.view):
         return state
@@ -286,10 +288,10 @@ def _watches(
     answers: Sequence[Answer],
     rules: HealthRules,
     span_s: tuple[float, float],
-) -> tuple[HealthState, list[Finding]]:
+) -> tuple[HealthState, list[AlarmChange]]:
     """The alarms of watches that are answered with nothing but `unknown`."""
     verdicts, (start_s, at_s) = {one.watch_id: one.verdict for one in answers}, span_s
-    found: list[Finding] = []
+    found: list[AlarmChange] = []
     standing = {query.key for query in queries}
     gone = [key for key in state.alarms if "@" in key and key not in standing]
     if gone:
@@ -306,7 +308,7 @@ def _watches(
         if after.on and not before.on:
             words = f"every answer was unknown for {rules.unknown_s:g} s; word it another way, or look at the picture"
             data: dict[str, Json] = {"question": query.question, "reason": words, "onset_s": round(after.since_s, 3)}
-            found.append(Finding("watch.unknown", data, query.id))
+            found.append(AlarmChange("watch.unknown", data, query.id))
         elif before.on and not after.on:
             found.append(_end(query.key, before, at_s))
     return state, found

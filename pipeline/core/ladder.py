@@ -49,7 +49,7 @@ class Ladder:
 
     @property
     def saves(self) -> bool:
-        """Whether grants are smaller than they could be."""
+        """True if grants are smaller than they could be."""
         return self.step >= SMALLER_GRANTS
 
     def grant(self, tokens: int, native: int) -> int:

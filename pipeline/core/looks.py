@@ -42,7 +42,7 @@ LEAST_BLOCKS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PictureLook:
     """One picture: a hash of its thumbnail, the shares of it that are dark and bright, the standard deviation of its
     luma (of 255), and its view: what `compare` needs, as text."""
 
@@ -64,7 +64,7 @@ class Likeness:
     layout: float
 
 
-def look_at(frame: Frame, masks: Masks = ()) -> Look:
+def look_at(frame: Frame, masks: Masks = ()) -> PictureLook:
     """Look at a frame; what is masked there does not count."""
     rgb = frame.picture.render(*THUMBNAIL)
     luma = rgb.astype(np.float32) @ _LUMA
@@ -94,7 +94,7 @@ def look_at(frame: Frame, masks: Masks = ()) -> Look:
     shaded = np.round(_SHADES * (layout - layout.min()) / spread)
     detail = np.minimum(np.round(255 * np.stack(fine)), 255).astype(np.uint8).ravel()
     parts = (_packed(shades), detail, _packed(shaded))
-    return Look(
+    return PictureLook(
         picture=hashlib.blake2b(rgb.tobytes(), digest_size=6).hexdigest(),
         dark=float(np.mean(shown < DARK)),
         bright=float(np.mean(shown > BRIGHT)),

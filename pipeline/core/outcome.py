@@ -49,9 +49,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class HopRecord:
-    """What is kept of a hop: its seconds of stream, vision tokens granted, allocated and spent, the step of the ladder,
-    why nothing was asked, the linear scale of each frame by its stream second (0: dropped), the answers, and when
-    (UTC) its newest frame was captured."""
+    """The kept record of a hop: its seconds of stream, vision tokens granted, allocated and spent, the step of the
+    ladder, why nothing was asked, the linear scale of each frame by its stream second (0: dropped), the answers, and
+    when (UTC) its newest frame was captured."""
 
     start_s: float
     end_s: float

@@ -7,7 +7,7 @@ TAG = "tag:"
 
 
 def selects(selectors: Collection[str], slug: str, tags: Collection[str]) -> bool:
-    """Whether selectors (slugs and `tag:TAG`; none of them: every stream) match a stream of a slug and tags."""
+    """True if selectors (slugs and `tag:TAG`; none of them: every stream) match a stream of a slug and tags."""
     if not selectors or slug in selectors:
         return True
     return any(f"{TAG}{tag}" in selectors for tag in tags)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from pipeline.core.context import Context
-from pipeline.core.health import Checkup, Finding, HealthState, end_alarms
+from pipeline.core.health import AlarmChange, Checkup, HealthState, end_alarms
 from pipeline.core.hops import HopRules
 from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
@@ -97,7 +97,7 @@ class StreamState:
         return replace(self, transitions=n), event
 
     def found(
-        self, stream_id: str, findings: Sequence[Finding], at: datetime, stream_s: float
+        self, stream_id: str, findings: Sequence[AlarmChange], at: datetime, stream_s: float
     ) -> tuple["StreamState", tuple[Event, ...]]:
         """The events of what was found out about its health, and the state after them."""
         state, events = self, []

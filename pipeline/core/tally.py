@@ -8,8 +8,8 @@ from pipeline.types import Answer, Event
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Of one watch: its answers by verdict, the lowest and highest score of those that are known (None without one),
-    and how often it opened and cleared."""
+    """Counts of one watch: its answers by verdict, the lowest and highest score of those that are known (None without
+    one), and how often it opened and cleared."""
 
     yes: int = 0
     no: int = 0
@@ -41,7 +41,7 @@ class Tallies:
         self._of: dict[tuple[str, str], Tally] = {}
 
     def of(self, stream_id: str, watch_id: str) -> Tally:
-        """That of one watch on one stream."""
+        """The tally of one watch on one stream."""
         return self._of.get((stream_id, watch_id), Tally())
 
     def add(self, stream_id: str, answers: Sequence[Answer], events: Sequence[Event]) -> None:

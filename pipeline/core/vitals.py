@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from pipeline.core.health import Alarm, Finding
+from pipeline.core.health import Alarm, AlarmChange
 from pipeline.core.judge import event_id
 from pipeline.core.ladder import STEPS
 from pipeline.types import Event, Json
@@ -56,7 +56,7 @@ class VitalsState:
         """The alarms that are on: `overload`, and `sink NAME`."""
         return tuple(sorted(what for what, alarm in self.alarms.items() if alarm.on))
 
-    def event(self, finding: Finding, at: datetime) -> tuple["VitalsState", Event]:
+    def event(self, finding: AlarmChange, at: datetime) -> tuple["VitalsState", Event]:
         """The event of a finding, and the state after it."""
         n = self.transitions + 1
         identity = event_id(self.lineage, SERVICE, "", "", finding.kind, n)
@@ -77,20 +77,20 @@ _STATE = TypeAdapter(VitalsState)
 
 def judge_vitals(
     state: VitalsState, vitals: Vitals, rules: ServiceRules, at_s: float, seconds: float
-) -> tuple[VitalsState, tuple[Finding, ...]]:
+) -> tuple[VitalsState, tuple[AlarmChange, ...]]:
     """The `seconds` up to `at_s`, at the end of which a service is as `vitals` says."""
-    found: list[Finding] = []
+    found: list[AlarmChange] = []
     for sink, trouble in vitals.sinks.items():
         state, before, after = _step(state, f"sink {sink}", trouble is not None, at_s, seconds, rules.sink_failing_s)
         about: dict[str, Json] = {"sink": sink, "pending": vitals.pending.get(sink, 0)}
         if after.on and not before.on:
-            found.append(Finding("sink.failing", about | {"reason": trouble, "onset_s": round(after.since_s, 3)}))
+            found.append(AlarmChange("sink.failing", about | {"reason": trouble, "onset_s": round(after.since_s, 3)}))
         elif before.on and not after.on:
-            found.append(Finding("sink.recovered", _ended("sink.failing", before, at_s) | about))
+            found.append(AlarmChange("sink.recovered", _ended("sink.failing", before, at_s) | about))
     for what in [what for what in state.alarms if what.startswith("sink ") and what[5:] not in vitals.sinks]:
         if (before := state.alarms[what]).on:
             about = {"sink": what[5:], "reason": "sink removed"}
-            found.append(Finding("sink.recovered", _ended("sink.failing", before, at_s) | about))
+            found.append(AlarmChange("sink.recovered", _ended("sink.failing", before, at_s) | about))
         state = _with(state, what, Alarm())
     state, load = _load(state, vitals, rules, at_s, seconds)
     if rules.heartbeat_s and at_s - state.beat_s >= rules.heartbeat_s:
@@ -102,13 +102,13 @@ def judge_vitals(
             "pending": sum(vitals.pending.values()),
             "alarms": list(state.on),
         }
-        return state, (*found, *load, Finding("service.heartbeat", beat))
+        return state, (*found, *load, AlarmChange("service.heartbeat", beat))
     return state, (*found, *load)
 
 
 def _load(
     state: VitalsState, vitals: Vitals, rules: ServiceRules, at_s: float, seconds: float
-) -> tuple[VitalsState, list[Finding]]:
+) -> tuple[VitalsState, list[AlarmChange]]:
     below = [step for step in vitals.steps.values() if step]
     pressed = bool(below) and len(below) >= rules.degraded_share * len(vitals.steps)
     state, before, after = _step(state, "overload", pressed, at_s, seconds, rules.degraded_s)
@@ -119,9 +119,9 @@ def _load(
     }
     if after.on and not before.on:
         reason = f"{len(below)} of {len(vitals.steps)} streams give up something for want of time"
-        return state, [Finding("service.degraded", about | {"reason": reason, "onset_s": round(after.since_s, 3)})]
+        return state, [AlarmChange("service.degraded", about | {"reason": reason, "onset_s": round(after.since_s, 3)})]
     if before.on and not after.on:
-        return state, [Finding("service.restored", _ended("service.degraded", before, at_s) | about)]
+        return state, [AlarmChange("service.restored", _ended("service.degraded", before, at_s) | about)]
     return state, []
 
 

@@ -202,7 +202,7 @@ def _driver(scheme: str) -> str:
 
 
 def _expected(scheme: str, url: str) -> str:
-    """What somebody meant who wrote too few slashes."""
+    """The URL that was probably meant where there are too few slashes."""
     behind = url[len(scheme) + 1 :].lstrip("/")
     if scheme.lower() == "sqlite":
         return f"sqlite:////{behind}" if url.startswith(f"{scheme}:/") else f"sqlite:///{behind}"

@@ -41,7 +41,7 @@ def named(name: str) -> Iterator[None]:
 
 
 def is_refused(error: BaseException | None) -> bool:
-    """Whether SQLite refuses a file in a way that waiting does not change."""
+    """True if SQLite refuses a file in a way that waiting does not change."""
     return _code(error).startswith(_REFUSED)
 
 

@@ -35,7 +35,7 @@ EVENTS = sa.select(*_EVENT_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How much of the past is kept: seconds, and bytes of data."""
+    """The bounds of kept history: seconds, and bytes of data."""
 
     events_s: float = 30 * 86_400.0
     events_bytes: int = 256 * _MIB
@@ -65,7 +65,7 @@ class StoredAnswers:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are wanted; what is None or empty does not matter. `until` is excluded. `streams` None: all."""
+    """A filter of events; a field that is None or empty admits all. `until` is excluded. `streams` None: all."""
 
     streams: frozenset[str] | None = None
     watch: str | None = None
@@ -208,7 +208,7 @@ def prune_events(connection: sa.Connection, now: datetime, keep: Keep) -> int:
 
 
 def prune_answers(connection: sa.Connection, now: datetime, keep: Keep) -> int:
-    """Of the oldest answers, remove those that are too old or too many bytes ago. Returns how many went."""
+    """Remove answers that are too old or too many bytes ago. Returns their number."""
     return _prune(connection, HOP_ANSWERS, sa.true(), now - timedelta(seconds=keep.answers_s), keep.answers_bytes)
 
 
@@ -226,7 +226,7 @@ def _prune(
 
 
 def written_bytes(connection: sa.Connection, table: sa.Table) -> int:
-    """How much data was ever written into OUTBOX or HOP_ANSWERS, as the newest row says."""
+    """Bytes of data ever written into OUTBOX or HOP_ANSWERS, from the newest row."""
     newest = sa.select(table.c.written_bytes).order_by(table.c.seq.desc()).limit(1)
     return connection.scalar(newest) or 0
 

@@ -26,7 +26,7 @@ FATAL = (NotOwner, StoreDamaged)
 
 
 class DecisionStore(Protocol):
-    """What the outbox needs of the store. Both may raise; `write` runs in a thread."""
+    """The store as the outbox uses it. Both may raise; `write` runs in a thread."""
 
     def rows_of(self, decision: Decision) -> Rows: ...
 
@@ -105,7 +105,7 @@ class Outbox:
 
     @property
     def writing(self) -> bool:
-        """Whether the store has a group to write now."""
+        """True while the store writes a group."""
         return self._attempt is not None and not self._attempt.done()
 
     async def commit(self, decision: Decision) -> None:

@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 class EventStore(Protocol):
-    """What the relay needs of the store. All but `register_sinks` run in a thread and may raise StoreUnavailable."""
+    """The store as the relay uses it. All but `register_sinks` run in a thread and may raise StoreUnavailable."""
 
     def register_sinks(self, names: Sequence[str]) -> None: ...
 
@@ -300,7 +300,8 @@ class _Courier:
         self.counts.pending = max(self.counts.pending - len(seqs), 0)
 
     async def _publish(self, events: Sequence[Event], within_s: float = PUBLISH_S) -> BaseException | None:
-        """What the sink failed with, if it did. As a value: whatever that is, the events wait and are tried again."""
+        """The error that the sink failed with, or None. It is a value, since whatever it is, the events wait and are
+        tried again."""
         outcome: list[BaseException | None] = []
 
         async def attempt() -> None:

@@ -56,7 +56,7 @@ _AnswersRow = dict[str, str | float | int]
 
 @dataclass(frozen=True, slots=True)
 class StoredStream:
-    """Where a stream stood after its newest committed decision; `resume_s` is stream time, `updated_at` UTC."""
+    """A stream's position after its newest committed decision; `resume_s` is stream time, `updated_at` UTC."""
 
     state: str
     resume_s: float
@@ -109,7 +109,7 @@ class Store:
         self._sinks = tuple(names)
 
     def load(self, stream_id: str) -> StoredStream | None:
-        """Where a stream stood after its newest committed decision, or None for one never seen."""
+        """The stream as of its newest committed decision, or None for one never seen."""
         query = sa.select(STREAM_STATE).where(STREAM_STATE.c.stream_id == stream_id)
         with self.database.reading() as connection:
             row = connection.execute(query).one_or_none()
@@ -125,7 +125,8 @@ class Store:
             ]
 
     def rows_of(self, decision: Decision) -> Rows:
-        """What `write` takes. Raises ValueError for event data that JSON cannot hold and a time without a zone."""
+        """The rows that `write` takes. Raises ValueError for event data that JSON cannot hold and a time without a
+        zone."""
         now, record = self._clock.now(), decision.record
         state: _StateRow = {
             "stream_id": decision.stream_id,

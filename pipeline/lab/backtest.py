@@ -13,7 +13,7 @@ from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.config.slugs import unique_slug
 from pipeline.core.outcome import Outcome
 from pipeline.errors import ConfigError, ResadaptError, SourceUnavailable
-from pipeline.lab.labels import Agreement, Span
+from pipeline.lab.labels import Agreement, OpenSpan
 from pipeline.service.service import Service
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.types import Event, Json
@@ -29,7 +29,7 @@ _PICTURE_PX = 320  # its width
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TriedEvent:
     """An event of a back-test: the recording, its seconds there, and a small JPEG of what was in view, as base64."""
 
     recording: str
@@ -48,8 +48,8 @@ class Tried:
 
     slug: str
     question: str
-    events: list[Shown] = field(default_factory=list)
-    spans: dict[str, list[Span]] = field(default_factory=dict)
+    events: list[TriedEvent] = field(default_factory=list)
+    spans: dict[str, list[OpenSpan]] = field(default_factory=dict)
     scores: dict[str, list[tuple[float, float | None]]] = field(default_factory=dict)
     agreement: Agreement | None = None
 
@@ -60,7 +60,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class BackTest:
     """What was played: by recording the seconds that were decided and why it ended early, if it did; wall seconds,
     vision tokens spent."""
 
@@ -118,7 +118,7 @@ def stream_slugs(names: Sequence[str]) -> dict[str, str]:
     return slugs
 
 
-async def back_test(site: SiteConfig, names: Mapping[str, str], clock: Clock) -> Played:
+async def back_test(site: SiteConfig, names: Mapping[str, str], clock: Clock) -> BackTest:
     """Play the streams of a site, which are recordings (`names` by slug), and try its watches on them. A recording that
     breaks off is tried as far as it goes. Raises SourceUnavailable or ConfigError if none could be played at all."""
     tried = {slug: Tried(slug, watch.question) for slug, watch in site.watches.items()}
@@ -148,7 +148,7 @@ async def back_test(site: SiteConfig, names: Mapping[str, str], clock: Clock) ->
     if not any(seconds.values()):
         raise collector.error or SourceUnavailable("no recording could be played")
     collector.close(seconds)
-    return Played(seconds, faults, wall_s, tokens, list(tried.values()))
+    return BackTest(seconds, faults, wall_s, tokens, list(tried.values()))
 
 
 def _groups(streams: Mapping[str, StreamConfig]) -> list[dict[str, StreamConfig]]:
@@ -161,7 +161,7 @@ class _Collector:
 
     def __init__(self, tried: Mapping[str, Tried], names: Mapping[str, str]) -> None:
         self._tried, self._names = tried, names
-        self._open: dict[tuple[str, str], Shown] = {}
+        self._open: dict[tuple[str, str], TriedEvent] = {}
         self._known_s: dict[tuple[str, str], float] = {}
         self._pictures = 0
         self.error: ResadaptError | None = None
@@ -184,7 +184,7 @@ class _Collector:
     def _note(self, tried: Tried, name: str, event: Event, outcome: Outcome) -> None:
         data, key, end_s = event.data, (tried.slug, name), outcome.hop.end_s
         rule, since = data.get("rule"), data.get("onset_s", data.get("cleared_s", end_s))
-        shown = Shown(
+        shown = TriedEvent(
             name,
             event.type,
             end_s,
@@ -204,8 +204,8 @@ class _Collector:
         else:
             self._open[key] = before
 
-    def _span(self, tried: Tried, name: str, opened: Shown, end_s: float) -> None:
-        tried.spans.setdefault(name, []).append(Span(opened.since_s, max(end_s, opened.at_s), opened.at_s))
+    def _span(self, tried: Tried, name: str, opened: TriedEvent, end_s: float) -> None:
+        tried.spans.setdefault(name, []).append(OpenSpan(opened.since_s, max(end_s, opened.at_s), opened.at_s))
 
     def _picture(self, outcome: Outcome) -> str:
         if self._pictures >= MOST_PICTURES:

@@ -19,7 +19,7 @@ _SEED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class OpenSpan:
     """Seconds `[start_s, end_s)` of a recording in which a watch's condition holds, or its watch was open; `seen_s` is
     when it was known."""
 
@@ -27,7 +27,7 @@ class Span:
     end_s: float
     seen_s: float = 0.0
 
-    def meets(self, other: "Span", slack_s: float) -> bool:
+    def meets(self, other: "OpenSpan", slack_s: float) -> bool:
         """Whether they overlap, or nearly do."""
         return self.start_s < other.end_s + slack_s and other.start_s < self.end_s + slack_s
 
@@ -54,7 +54,7 @@ class Agreement:
         }
 
 
-def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[Span]]:
+def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[OpenSpan]]:
     """Labels by recording, from CSV with the columns file, start_s and end_s; `file` may be left out where there is one
     recording. Raises ConfigError naming the line."""
     try:
@@ -62,7 +62,7 @@ def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[Span]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"the labels {path} cannot be read: {error}") from error
-    found: dict[str, list[Span]] = {name: [] for name in names}
+    found: dict[str, list[OpenSpan]] = {name: [] for name in names}
     if len(rows) > MOST_LABELS:
         raise ConfigError(f"{path} holds {len(rows)} labels; expected at most {MOST_LABELS}")
     for number, row in enumerate(rows, 2):
@@ -75,7 +75,7 @@ def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[Span]]:
             raise ConfigError(
                 f"{where}: start_s is {start_s:g} and end_s {end_s:g}; expected 0 or more, and an end later"
             )
-        found[name].append(Span(start_s, end_s))
+        found[name].append(OpenSpan(start_s, end_s))
     return found
 
 
@@ -91,7 +91,9 @@ def _seconds(text: str | None, column: str, where: str) -> float:
     return value
 
 
-def check_inside(labels: Mapping[str, Sequence[Span]], lengths_s: Mapping[str, float], slack_s: float = 1.0) -> None:
+def check_inside(
+    labels: Mapping[str, Sequence[OpenSpan]], lengths_s: Mapping[str, float], slack_s: float = 1.0
+) -> None:
     """Raise ConfigError for a label that lies outside of its recording."""
     for name, spans in labels.items():
         for span in spans:
@@ -103,7 +105,7 @@ def check_inside(labels: Mapping[str, Sequence[Span]], lengths_s: Mapping[str, f
 
 
 def agree(
-    events: Mapping[str, Sequence[Span]], labels: Mapping[str, Sequence[Span]], slack_s: float = 1.0
+    events: Mapping[str, Sequence[OpenSpan]], labels: Mapping[str, Sequence[OpenSpan]], slack_s: float = 1.0
 ) -> Agreement:
     """How events agree with labels: an event is right if it meets a label, and a label found if an event meets it, each
     within `slack_s`. The delay goes from a label's start to when its first event was known."""

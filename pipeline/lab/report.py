@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.errors import ConfigError
-from pipeline.lab.backtest import Played
+from pipeline.lab.backtest import BackTest
 
 _TEMPLATE = Path(__file__).parent / "backtest.html"
 _WIDTH, _HEIGHT = 600, 80
@@ -16,7 +16,7 @@ MOST_POINTS = 600
 """Points of a curve; of more, the highest of each stretch is shown."""
 
 
-def write_report(path: Path, played: Played) -> None:
+def write_report(path: Path, played: BackTest) -> None:
     """Write the report, whole or not at all. Raises ConfigError where it cannot be written."""
     text = html_of(played)
     try:
@@ -29,7 +29,7 @@ def write_report(path: Path, played: Played) -> None:
         raise ConfigError(f"the report {path} cannot be written: {error.strerror}; name another place") from error
 
 
-def html_of(played: Played) -> str:
+def html_of(played: BackTest) -> str:
     """The report as text."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATE.parent), autoescape=True, undefined=StrictUndefined)
     return environment.get_template(_TEMPLATE.name).render(

@@ -54,7 +54,7 @@ class Composer:
         return FILE_OWNER + str(self.path or "the command line")
 
     def changes(self, snapshot: Snapshot) -> list[Change]:
-        """What has to change in the registry for it to say what the site file says; what other files said goes."""
+        """The changes that bring the registry to a site file; entries of other files are removed."""
         said = {(kind, slug): spec for kind, slug, spec in self._said()}
         gone = [entry for key, entry in snapshot.entries.items() if entry.file is not None and key not in said]
         return [Change(entry.kind, entry.slug, None, self.owner) for entry in gone] + [

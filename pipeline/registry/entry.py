@@ -40,7 +40,7 @@ class RegistryEntry:
 
     @property
     def paused(self) -> bool:
-        """Whether it is wanted, but not now."""
+        """True if it is wanted, but not now."""
         return self.spec.get("paused") is True
 
     @property
@@ -52,7 +52,7 @@ class RegistryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an entry is to become: `spec` None removes it. Refused unless the entry is at the revision `expected`."""
+    """A change of an entry: `spec` None removes it. Refused unless the entry is at the revision `expected`."""
 
     kind: Kind
     slug: str

@@ -52,7 +52,7 @@ class Key:
     revoked_at: datetime | None = None
 
     def stands(self, now: datetime) -> bool:
-        """Whether it is neither revoked nor expired."""
+        """True if it is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
@@ -107,7 +107,7 @@ class Keys:
         return key if key is not None and key.stands(self._clock.now()) else None
 
     def any_stands(self) -> bool:
-        """Whether there is a key at all that can be used."""
+        """True if at least one key can be used."""
         now = self._clock.now()
         return any(key.stands(now) for key in self.all())
 

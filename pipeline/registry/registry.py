@@ -55,7 +55,7 @@ class Snapshot:
 
 
 class Registry:
-    """What is wanted, in a database that other processes may edit too.
+    """Desired state, in a database that other processes may edit too.
 
     Methods block and may raise StoreUnavailable; they may be called from many threads. `on_edit` is called after each
     edit made here, in the thread that made it.

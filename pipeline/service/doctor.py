@@ -108,7 +108,7 @@ def _port(address: MetricsConfig) -> str:
 
 
 def _answers(address: MetricsConfig) -> bool:
-    """Whether it is a service of this program that has taken the port."""
+    """True if a service of this program has taken the port."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=2.0)
     with suppress(OSError, http.client.HTTPException, ValueError):
         connection.request("GET", "/health/live")

@@ -36,7 +36,7 @@ def changed_parts(before: SiteConfig, after: SiteConfig, names: Sequence[str]) -
 
 
 def needs_allocator(before: SiteConfig, after: SiteConfig) -> bool:
-    """Whether the allocator has to be made anew."""
+    """True if the allocator has to be made anew."""
     return bool(changed_parts(before, after, _ALLOCATOR))
 
 

@@ -18,7 +18,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Where a service stands.
+    """The health of a service.
 
     `live` is False when only a restart helps. `ready` means that its streams are watched and decisions become durable;
     a lost camera or a sink that is away is among the `troubles` and takes neither.

@@ -87,7 +87,7 @@ class Reconciler:
 
     @property
     def raw(self) -> Mapping[str, object]:
-        """What the process was started with, as plain mappings."""
+        """The site that the process was started with, as plain mappings."""
         return self._composer.raw
 
     async def __aenter__(self) -> Self:
@@ -123,7 +123,7 @@ class Reconciler:
                 raise
 
     async def preview(self) -> tuple[list[Change], Snapshot, list[str]]:
-        """What `reload` would change in which entries, and for which parts it would refuse."""
+        """The entries that `reload` would change, and the parts for which it would refuse."""
         composer = await asyncio.to_thread(_composer, self.path)
         snapshot = await asyncio.to_thread(self.registry.snapshot)
         return composer.changes(snapshot), snapshot, changed_parts(self.service.site, composer.site, RESTARTING)

@@ -121,7 +121,7 @@ class Service:
 
     @property
     def store(self) -> Store:
-        """Where decisions are durable. There while the service is open."""
+        """The store of decisions; present while the service is open."""
         return self._store
 
     @property
@@ -185,7 +185,7 @@ class Service:
             raise self._lost
 
     def health(self) -> Health:
-        """How the service is. May be called from any thread."""
+        """The health of the service. May be called from any thread."""
         troubles = [Trouble(what, reason) for what, reason in list(self._waiting_for.items())]
         outage = self._outbox.outage if self._outbox else None
         if outage:
@@ -206,7 +206,7 @@ class Service:
 
     @property
     def runtime(self) -> Runtime:
-        """What the streams share; once it has been entered."""
+        """The parts that streams share; present once the service has been entered."""
         return self._runtime
 
     async def reconcile(self, site: SiteConfig, retry: bool = True) -> None:

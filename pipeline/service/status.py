@@ -52,7 +52,7 @@ class StreamStatus:
 def stream_status(
     stream: StreamConfig | None, running: StreamSupervisor | None, fault: str | None, now: datetime
 ) -> StreamStatus:
-    """How a stream stands: as it is wanted (None: it cannot be), and as it runs, if it does."""
+    """The status of a stream: as it is wanted (None: it cannot be), and as it runs, if it does."""
     if fault or stream is None:
         return StreamStatus("refused", reason=fault or "it is not applied yet")
     if stream.paused:

@@ -12,7 +12,7 @@ PictureOf = Callable[[Event], Path | None]
 
 
 class Sink(Protocol):
-    """Where events go. The relay calls it with one batch at a time, in the order of decision.
+    """A destination of events. The relay calls it with one batch at a time, in the order of decision.
 
     A sink may see an event again after a crash or an error: it is delivered at least once, always under the same id.
     """

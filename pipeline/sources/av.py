@@ -146,7 +146,7 @@ class AvSource:
 
 
 def silence(thread: DecodeThread, patience_s: float) -> str:
-    """What a stream does that sends nothing, and why that is taken for a loss."""
+    """The description of a silent stream, and why its silence counts as a loss."""
     if thread.heard_s is None:
         return f"silent: not one packet, and no picture for {patience_s:g} s"
     what = "packet" if thread.packet_s is not None else "packet, nor one of video before,"

@@ -41,7 +41,7 @@ WAIT_STEP_S = 0.1
 
 @dataclass(slots=True)
 class SourceState:
-    """What a source is and what it keeps across its connections.
+    """The parts of a source that last across its connections.
 
     `consumed_s` is the stream time of the newest frame that its consumer took, `was_live` whether a connection was
     live, `device` the hardware to try (None once it was refused), `rhythm` how often its packets come, `findings` what
@@ -182,7 +182,7 @@ class DecodeThread:
 
     @property
     def _by_udp(self) -> bool:
-        """Whether packets of RTP may be lost on their way."""
+        """True if RTP packets may be lost on their way."""
         scheme, transport = self._address.scheme, self._to.settings.rtsp_transport
         return scheme == "rtp" or (scheme in ("rtsp", "rtsps") and transport.startswith("udp"))
 

@@ -39,7 +39,7 @@ def reason_of(error: Exception, took_s: float, limit_s: float) -> str:
 
 
 def words(error: Exception) -> str:
-    """What FFmpeg or the system calls an error."""
+    """FFmpeg's or the system's name of an error."""
     # Not str(error): FFmpeg's messages end with the URL, password and all.
     strerror = getattr(error, "strerror", None)
     return scrub(strerror if isinstance(strerror, str) else str(error))

@@ -112,7 +112,7 @@ class Opener:
         return type(error)(f"{shown} {event}: {error}{_AS_IT_IS if encoded else ''}")
 
     def _input(self) -> Input | None:
-        """What FFmpeg reads instead of opening the address itself."""
+        """The input that FFmpeg reads instead of opening the address itself."""
         address, settings = self._address, self._settings
         if address.scheme in WEB_SCHEMES:
             web = WebInput(address, self._policy, settings.open_timeout_s, self._read_limit_s, self._clock)
@@ -241,7 +241,8 @@ class Opener:
         return {**protocols, **self._probe} if self._address.live else {}
 
     def _refused(self, error: Exception, since_s: float) -> ConfigError | SourceUnavailable:
-        """What a failed opening means: a file that is not a video stays one, everything else may come back."""
+        """The error that stands for a failed opening: a file that is not a video stays one, everything else may come
+        back."""
         path = self._address.path
         if (
             path is not None
@@ -295,7 +296,7 @@ class Opener:
         return video
 
     def _unfit(self, problem: str) -> ConfigError | SourceUnavailable:
-        """What no retry helps in a recording, and time may in a camera."""
+        """The error of an input without usable video: final for a recording, temporary for a camera."""
         message = f"{self._address.shown} {problem}"
         return ConfigError(message) if self._address.path else SourceUnavailable(message)
 
@@ -306,7 +307,7 @@ def _close(read: Input | None) -> None:
 
 
 def _open_nothing(_url: str, _flags: int, _options: dict[str, str]) -> Body:
-    """What a container names that is no playlist is not opened."""
+    """Refuse whatever a container other than a playlist names."""
     return BytesIO()
 
 

@@ -88,7 +88,8 @@ class AvPicture:
 
 
 def shape_of(frame: VideoFrame, aspect: Fraction | None) -> Display:
-    """How `frame` is to be shown: by the display matrix of its container or camera (SEI, EXIF), if there is one."""
+    """The shape in which `frame` is shown: by the display matrix of its container or camera (SEI, EXIF), if there is
+    one."""
     # Not as frame.side_data: the frame would keep it, and it the frame, until the garbage collector comes by.
     matrix = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # the stubs leave it out
     shape = of_matrix(bytes(matrix)) if isinstance(matrix, SideData) else UPRIGHT

@@ -29,7 +29,7 @@ class SourceCounts:
 
 @dataclass(slots=True)
 class Sampler:
-    """Which decoded frames are worth keeping: the first in each of `fps` slots per second of stream time.
+    """Sampling by PTS: keeps the first frame in each of `fps` slots per second of stream time.
 
     Slot k covers `[k / fps, (k + 1) / fps)`. A variable rate, a pause or a jump never yields two frames of a slot.
     """
@@ -52,8 +52,8 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a source finds out about its stream that people should know: the type of the event, the reason in words,
-    what to do about it if anything, and more about it."""
+    """A finding of a source that people should know: the type of the event, the reason in words, what to do about it if
+    anything, and more about it."""
 
     kind: str
     reason: str

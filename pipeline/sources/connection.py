@@ -47,7 +47,7 @@ class Connection:
 
     @property
     def is_playlist(self) -> bool:
-        """Whether its pictures come in segments, a burst of them at a time."""
+        """True if its pictures come in segments, a burst of them at a time."""
         return self.container.format.name in ("hls", "dash")
 
     @property
@@ -56,7 +56,7 @@ class Connection:
         return self.input.dates if self.input is not None else None
 
     def is_over(self) -> bool:
-        """Whether a live stream that came to its end was a recording after all. Asks the server once."""
+        """True if a live stream that came to its end was a recording after all. Asks the server once."""
         if self.input is None:
             return False
         try:

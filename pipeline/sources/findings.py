@@ -12,7 +12,7 @@ MISSHAPEN = "stream.misshapen"
 
 
 class Findings:
-    """What people were told of one stream. Long damage is told of each time it begins and ends, the rest once."""
+    """The findings reported for one stream. Long damage is reported each time it begins and ends, the rest once."""
 
     def __init__(self, scheme: str, rtsp_transport: str) -> None:
         self._by_udp = scheme == "rtsp" and rtsp_transport.startswith("udp")

@@ -23,8 +23,8 @@ START: Final = b"\x00\x00\x01"
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """Of a sequence parameter set: how many bits a picture's number has, whether gaps are allowed, whether slices name
-    a colour plane."""
+    """Fields of a sequence parameter set: how many bits a picture's number has, whether gaps are allowed, whether
+    slices name a colour plane."""
 
     bits: int
     gaps: bool
@@ -44,7 +44,7 @@ class PictureNumbers:
             self._learn(unit)
 
     def missing(self, packet: bytes) -> bool:
-        """Whether a picture is missing just before that of `packet`. False where the packet is not understood."""
+        """True if a picture is missing just before that of `packet`. False where the packet is not understood."""
         for unit in _units(packet[:LOOK_BYTES], self._length_bytes):
             kind = unit[0] & 31
             if kind in (_SLICE, _IDR):

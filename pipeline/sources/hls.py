@@ -70,7 +70,7 @@ class Fetcher(Protocol):
 
 
 def is_playlist(head: bytes) -> bool:
-    """Whether this is how a playlist begins, whatever its name."""
+    """True if this is the beginning of a playlist, whatever its name."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(_HEAD)
 
 
@@ -98,7 +98,7 @@ class Playlist(io.BytesIO):
         return False
 
     def open(self, url: str, _flags: int, options: dict[str, str]) -> Body:
-        """What FFmpeg asks for: the playlist again, a key, a header or a segment.
+        """Open what FFmpeg asks for: the playlist again, a key, a header or a segment.
 
         What cannot be had is empty, so that FFmpeg goes on with the next; once there is a `fault`, everything is.
         Raises SourceUnavailable where the playlist itself cannot be had.
@@ -162,7 +162,7 @@ class Playlist(io.BytesIO):
 
 
 class _Hopeless(SourceUnavailable):
-    """What no further segment will mend."""
+    """An error that no further segment mends."""
 
 
 class _Once(io.BytesIO):
@@ -337,7 +337,7 @@ def _dates(text: str, base: str) -> dict[tuple[str, int], datetime]:
 
 
 def _join(base: str, uri: str | None) -> str:
-    """What `uri` means in the playlist `base`, in FFmpeg's way of writing files."""
+    """The address of `uri` in the playlist `base`, in FFmpeg's way of writing files."""
     joined = urljoin(base, uri or "")
     return joined.replace("file:///", "file:/", 1) if joined.startswith("file:///") else joined
 

@@ -125,7 +125,7 @@ class WebInput:
 
 
 class _WebFetcher:
-    """What playlists on the web name, each by the reach of the widest that led there."""
+    """Fetches what playlists on the web name, each by the reach of the widest that led there."""
 
     def __init__(self, web: Web, origin: Reach) -> None:
         self._web = web
@@ -161,7 +161,7 @@ class _Owned:
 
 
 class _FileFetcher:
-    """What a playlist on disk names: files, and what is on the web."""
+    """Fetches what a playlist on disk names: files, and what is on the web."""
 
     def __init__(self, web: Web, policy: AddressPolicy) -> None:
         self._policy = policy
@@ -223,7 +223,7 @@ def open_pipe(path: Path | None) -> Input:
 
 
 def begins_playlist(path: Path) -> bool:
-    """Whether a file is a playlist, by its content."""
+    """True if a file is a playlist, by its content."""
     with path.open("rb") as file:
         return is_playlist(file.read(HEAD_BYTES))
 

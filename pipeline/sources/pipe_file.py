@@ -13,7 +13,7 @@ STANDARD_INPUT = 0
 
 
 class PipeFile(io.RawIOBase):
-    """What a program writes into the named pipe `path`, or into standard input if that is None.
+    """Reads what a program writes into the named pipe `path`, or into standard input if that is None.
 
     Raises SourceUnavailable where it cannot be opened.
     """

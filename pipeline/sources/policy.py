@@ -42,13 +42,13 @@ class Rule:
     folder: Path | None = None
 
     def covers(self, address: Address) -> bool:
-        """Whether it is about an address."""
+        """True if the rule is about an address."""
         if self.network is not None:
             return address.version == self.network.version and address in self.network
         return self.reach in ("any", reach_of(address))
 
     def covers_file(self, path: Path) -> bool:
-        """Whether it is about a file. Links are followed first."""
+        """True if the rule is about a file. Links are followed first."""
         if self.folder is not None:
             return path.resolve().is_relative_to(self.folder.resolve())
         return self.reach in ("any", "file")
@@ -75,7 +75,7 @@ def parse_rule(text: str) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """What may be opened. `deny` comes first, then `allow`, then the rule of this module.
+    """The addresses that may be opened. `deny` comes first, then `allow`, then the rule of this module.
 
     With `trusting` an address that a person typed may be any that is not denied; without, as for what comes over the
     network, only a public one.
@@ -92,7 +92,7 @@ class AddressPolicy:
 
     @property
     def judges_typed(self) -> bool:
-        """Whether what a person typed can be refused, so that it has to be looked up first."""
+        """True if an address that a person typed can be refused, so that it has to be resolved first."""
         return bool(self.deny) or not self.trusting
 
     def permitted(self, addresses: Iterable[Address], origin: Reach | None) -> tuple[Address, ...]:
@@ -100,7 +100,7 @@ class AddressPolicy:
         return tuple(address for address in addresses if self._permits(address, origin))
 
     def permits_file(self, path: Path, origin: Reach | None) -> bool:
-        """Whether a local file may be opened; `origin` as in `permitted`."""
+        """True if a local file may be opened; `origin` as in `permitted`."""
         if any(rule.covers_file(path) for rule in self.deny):
             return False
         if any(rule.covers_file(path) for rule in self.allow):
@@ -147,5 +147,5 @@ def _carried(address: Address) -> Address:
 
 
 def wider(one: Reach, other: Reach) -> Reach:
-    """Of two the one that more people can reach."""
+    """The one of two reaches that more people have."""
     return min(one, other, key=_RANK.__getitem__)

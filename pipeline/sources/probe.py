@@ -35,7 +35,7 @@ UNEVEN_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a few seconds of a stream tell.
+    """Properties of a stream, from a few seconds of it.
 
     `width` and `height` are those of the picture as it is shown; it is stored as `stored`, turned by `turned_deg`
     clockwise and then mirrored left to right if `mirrored`, of pixels that are `pixel_aspect` wide to high.
@@ -205,7 +205,7 @@ def _uneven(steps: list[float]) -> bool:
 
 
 def advise(found: Probe, scheme: str, seen_s: float) -> Iterator[str]:
-    """What to change, or to know, about a stream that was looked at for `seen_s` seconds. Pure."""
+    """Advice about a stream that was looked at for `seen_s` seconds. Pure."""
     if found.pixel_format is None:
         yield f"no picture could be decoded in {seen_s:.1f} s: look for a key frame interval longer than that"
     yield from _advise_on_shape(found)

@@ -23,11 +23,12 @@ Regions = Annotated[
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class SourceConfig:
-    """How a stream is opened and read. `open_timeout_s` bounds each of FFmpeg's two steps of opening, `stall_s` the
-    silence of a live stream (one that sends less often is given more), `first_picture_s` how long its packets may show
-    no picture, in seconds. `hwaccel` is `auto`, `none` or a device type of FFmpeg. `on_corrupt` says what to do with a
-    picture that is damaged or built on one that is: `drop` shows none until the next key frame that is whole. A picture
-    of more than `max_pixels` px is refused. `video_track` is counted from 0, None for the one that FFmpeg finds best.
+    """Settings of opening and reading a stream. `open_timeout_s` bounds each of FFmpeg's two steps of opening,
+    `stall_s` the silence of a live stream (one that sends less often is given more), `first_picture_s` how long its
+    packets may show no picture, in seconds. `hwaccel` is `auto`, `none` or a device type of FFmpeg. `on_corrupt` says
+    what to do with a picture that is damaged or built on one that is: `drop` shows none until the next key frame that
+    is whole. A picture of more than `max_pixels` px is refused. `video_track` is counted from 0, None for the one that
+    FFmpeg finds best.
 
     `masks` are black in every picture before anything looks at it; they are drawn on the picture as it is shown.
 
@@ -50,5 +51,5 @@ class SourceConfig:
     deny_addresses: tuple[str, ...] = ()
 
     def address_policy(self) -> AddressPolicy:
-        """What it may lead to. Raises ConfigError for a rule that is none."""
+        """The addresses that it may lead to. Raises ConfigError for a rule that is none."""
         return AddressPolicy.of(self.allow_addresses, self.deny_addresses)

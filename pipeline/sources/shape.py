@@ -62,7 +62,7 @@ class Display:
 
     @property
     def mirrored(self) -> bool:
-        """Whether they are mirrored."""
+        """True if the pictures are mirrored."""
         return self.swapped ^ self.flip_rows ^ self.flip_columns
 
     def with_aspect(self, aspect: Fraction | None) -> "Display":

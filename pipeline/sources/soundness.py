@@ -84,7 +84,7 @@ class Soundness:
         return verdict
 
     def _refreshed(self, coded: Coded, before: list[int], *, key: bool, intra: bool) -> bool:
-        """Whether nothing of what came before shows any more."""
+        """True if nothing of earlier pictures shows any more."""
         number, newest = coded.number, max(before)
         if newest == number:
             return False

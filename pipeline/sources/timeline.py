@@ -63,7 +63,7 @@ class Timeline:
         self._begin()
 
     def _begin(self) -> None:
-        """What holds within one connection only."""
+        """Reset what holds within one connection only."""
         self.lie = None
         self._shift_s = 0.0
         self._media_s: float | None = None
@@ -189,7 +189,8 @@ class Timeline:
         return self._end_s is None or media_s + self._shift_s <= self._end_s + JUMP_S
 
     def _next_s(self, arrival_s: float) -> float:
-        """Where the next frame belongs when its time stamp does not say: by arrival if live, else by frame rate."""
+        """The stream time of the next frame when its time stamp is of no use: by arrival if live, else by frame
+        rate."""
         if self._last_s is None:
             return self._start_s if self._live else 0.0
         passed_s = arrival_s - self._arrival_s if self._live else 0.0

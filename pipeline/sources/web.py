@@ -83,7 +83,7 @@ class WebReply:
 
     @property
     def ranges(self) -> bool:
-        """Whether the server gives parts of it."""
+        """True if the server gives parts of it."""
         return self.status == 206 or str(self.headers.get("accept-ranges", "")).strip().lower() == "bytes"
 
     def read(self, size: int) -> bytes:
@@ -143,7 +143,7 @@ class Web:
         self._closed = False
 
     def get(self, url: str, origin: Reach | None, span: tuple[int, int | None] | None = None) -> WebReply:
-        """What `url` leads to, redirects followed; `origin` is whom the one who named it is for, None for a person.
+        """Fetch `url`, following redirects; `origin` is the reach of the address that named it, None for a person.
 
         `span` asks for bytes `[first, end)`. Raises SourceUnavailable, of it SourceRefused for a login that does not
         do, and ConfigError for what can be no URL.
@@ -290,7 +290,7 @@ def _port(url: Url) -> int:
 
 
 def _words(error: Exception) -> str:
-    """What went wrong with a connection. Nothing of what a server said, nor of the URL."""
+    """The fault of a connection in words, without the server's words and the URL."""
     if isinstance(error, httpx.ConnectTimeout):
         return "it did not answer in time"
     if isinstance(error, httpx.TimeoutException):

@@ -60,7 +60,7 @@ class WebFile(io.RawIOBase):
         return given
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Where reading goes on; the server is only asked by the next read."""
+        """Move to where reading goes on; the server is only asked by the next read."""
         if whence == io.SEEK_END and self.length is None:
             raise OSError("its length is not known")
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.length or 0}[whence]
@@ -74,7 +74,7 @@ class WebFile(io.RawIOBase):
         super().close()
 
     def begins_again(self) -> bool:
-        """Whether the server, asked anew, gives the same beginning: then what it gave was a recording, now at its end.
+        """True if the server, asked anew, gives the same beginning: then what it gave was a recording, now at its end.
 
         Raises SourceUnavailable.
         """

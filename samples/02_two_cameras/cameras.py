@@ -29,7 +29,7 @@ async def serve(seconds: float) -> int:
 
 
 def ready() -> bool:
-    """Whether the service works: its MLLM, its store and its sinks are there."""
+    """True once the service works: its MLLM, its store and its sinks are there."""
     try:
         with urllib.request.urlopen(READY, timeout=2):
             return True

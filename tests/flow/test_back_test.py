@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.main import app
 from pipeline.errors import ConfigError, ResadaptError
-from pipeline.lab.labels import Span, agree
+from pipeline.lab.labels import OpenSpan, agree
 from samples.yard.world.codec import write_video
 from samples.yard.world.scene import Scene
 
@@ -92,8 +92,8 @@ def test_a_recording_that_is_cut_off_is_tried_as_far_as_it_goes_or_named(recordi
 
 
 def test_events_agree_with_labels_by_overlap():
-    labels = {"a": [Span(10, 20), Span(40, 50)], "b": []}
-    events = {"a": [Span(12, 15, 13), Span(16, 19, 17), Span(30, 32, 31)], "b": [Span(1, 2, 2)]}
+    labels = {"a": [OpenSpan(10, 20), OpenSpan(40, 50)], "b": []}
+    events = {"a": [OpenSpan(12, 15, 13), OpenSpan(16, 19, 17), OpenSpan(30, 32, 31)], "b": [OpenSpan(1, 2, 2)]}
     found = agree(events, labels)
     assert (found.precision, found.recall, found.delay_p50_s) == (0.5, 0.5, 3.0)
     assert set(found.intervals) == {"precision", "recall", "f1"}

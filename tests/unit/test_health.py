@@ -43,7 +43,7 @@ def blurred(rgb, radius=4):
     return np.asarray(Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(radius)))
 
 
-class Shown:
+class ShownPicture:
     """A picture that is a thumbnail already."""
 
     def __init__(self, rgb):
@@ -61,7 +61,7 @@ def run(pictures, state=HealthState(), begin=0, checkup=CHECKUP, queries=(), ans
         look = None
         if picture is not None and checkup.is_due(state, second + 1):
             shown = picture() if callable(picture) else picture
-            look = look_at(frame_at(second, Shown(shown)), checkup.masks)
+            look = look_at(frame_at(second, ShownPicture(shown)), checkup.masks)
         state, findings = judge_health(state, look, queries, answers(second), checkup, (second, second + 1))
         found += [(second + 1, one.kind, one.data.get("of")) for one in findings]
     return state, found

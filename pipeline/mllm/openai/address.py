@@ -63,8 +63,8 @@ def family_of(model: str, given: str | None) -> str:
 
 
 class Shown:
-    """What a server says, as it may be shown: on one line, cut, without the pictures that it sends back and without any
-    part of the key or of the credentials in its address."""
+    """A server's words in the form that may be shown: on one line, cut, without the pictures that it sends back and
+    without any part of the key or of the credentials in its address."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         parts = urlsplit(url)

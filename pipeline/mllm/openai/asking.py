@@ -76,7 +76,7 @@ class Asking:
         return [result for result in results if isinstance(result, Reply)]
 
     def results(self) -> list[list[Reply | Refused]]:
-        """What came of each question, in each way."""
+        """The results of each question, in each way of asking."""
         return [[self._results[line, way] for way in range(len(self.ways[line]))] for line in range(len(self.lines))]
 
     @property
@@ -147,8 +147,8 @@ def prefix_tokens(first: Reply, line: str) -> int:
 
 
 def segments_held(context: Context, kept: Kept[None], cached: int) -> int:
-    """Of the segments of `context` that were kept, how many a server still holds that found `cached` prompt tokens.
-    Where each ends in the prompt is estimated, its text in proportion to its vision tokens."""
+    """The number of kept segments of `context` that a server holds which found `cached` prompt tokens in its cache. The
+    end of each in the prompt is estimated, its text in proportion to its vision tokens."""
     known = context.segments[: len(kept.content_ids)]
     if cached + BLOCK_TOKENS >= kept.tokens:
         return len(known)

@@ -115,7 +115,7 @@ class Exchange:
             raise MLLMUnavailable(f"{self._where} answers with more than {MAX_REPLY_BYTES} bytes")
 
     def _failure(self, error: httpx.HTTPError) -> MLLMUnavailable:
-        """What a failed exchange means. `raise ... from` keeps the cause, which holds no header."""
+        """The error that stands for a failed exchange. `raise ... from` keeps the cause, which holds no header."""
         unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         lost = unconnected or isinstance(error, httpx.NetworkError | httpx.ProtocolError)
         if lost:
@@ -134,5 +134,5 @@ class Exchange:
 
 
 def broke_off(error: MLLMUnavailable) -> bool:
-    """Whether this is the error of a connection that broke while the server worked."""
+    """True for the error of a connection that broke while the server worked."""
     return error.sent and isinstance(error.__cause__, httpx.NetworkError | httpx.ProtocolError)

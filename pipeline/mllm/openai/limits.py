@@ -26,7 +26,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What the words of a refusal say was too large, if they say it: `most` pictures, or too many tokens."""
+    """The bound that the words of a refusal name: `most` pictures, or too many tokens."""
 
     measure: str | None = None
     most: int | None = None
@@ -92,8 +92,8 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one stream may send at once. `in_a_row` counts refusals since something was taken, the last of them all was
-    at `last_s` (monotonic seconds)."""
+    """The bounds of one stream's prompts. `in_a_row` counts refusals since something was taken, the last of them all
+    was at `last_s` (monotonic seconds)."""
 
     pictures: Ceiling
     tokens: Ceiling
@@ -146,7 +146,7 @@ class Limits:
         return replace(self, pictures=replace(self.pictures, taken=0), tokens=replace(self.tokens, taken=0))
 
     def allows(self, size: Size) -> bool:
-        """Whether a prompt of this size keeps below both ceilings."""
+        """True if a prompt of this size keeps below both ceilings."""
         most_pictures, most_tokens = self.pictures.most, self.tokens.most
         return (most_pictures is None or size.pictures <= most_pictures) and (
             most_tokens is None or size.tokens <= most_tokens
@@ -171,7 +171,7 @@ class LimitsOfStreams:
         self._limits: OrderedDict[str, Limits] = OrderedDict()
 
     def of(self, stream_id: str) -> Limits | None:
-        """What bounds a stream; None if nothing does."""
+        """The limits of a stream; None without any."""
         return self._limits.get(stream_id)
 
     def take(self, stream_id: str, size: Size, now_s: float) -> None:

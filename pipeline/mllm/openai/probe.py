@@ -35,7 +35,7 @@ _MIDDLE = 4  # side, in cells, of the pictures that are not asked about for thei
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a server can do beyond the least: know pictures by their content id, follow a JSON schema, and count the
+    """A server's abilities beyond the least: know pictures by their content id, follow a JSON schema, and count the
     prompt tokens that it had in its cache. `side` is that of the smallest square picture, in cells, that it does not
     enlarge; `dialect` is how it is asked, on which there may be `notes` for people."""
 
@@ -48,7 +48,7 @@ class Abilities:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What it cannot do, for people."""
+        """The abilities that it lacks, for people."""
         names = {
             "pictures sent once (uuid, then image_url null)": self.uuids,
             "JSON schemas (response_format json_schema)": self.schemas,

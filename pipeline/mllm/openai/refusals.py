@@ -25,7 +25,7 @@ class Refused(MLLMUnavailable):
 
     @property
     def of_prompt(self) -> bool:
-        """Whether it was the prompt that was refused: what it holds, or how large it is."""
+        """True if the prompt was refused, for its content or its size."""
         return self.status // 100 == 4 and self.status not in _NOT_THE_PROMPT
 
 
@@ -58,7 +58,7 @@ def refusal(received: Received, status: int, where: str, keyed: bool, shown: Cal
 
 
 def _leads_to(headers: Mapping[str, str]) -> str:
-    """Where a redirect leads, by its host: the rest may hold a token."""
+    """The host that a redirect leads to; the rest of the address may hold a token."""
     try:
         return f" to {host_of(headers.get('Location', ''))}; give the address it leads to"
     except ValueError:

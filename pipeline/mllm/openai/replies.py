@@ -77,7 +77,7 @@ class Reply(BaseModel):
 
     @property
     def text(self) -> str:
-        """What it says, without a thought before it."""
+        """Its text, without a thought before it."""
         content = self.choices[0].message.content
         if isinstance(content, list):
             content = "".join(part.text or "" for part in content)
@@ -87,7 +87,7 @@ class Reply(BaseModel):
 
     @property
     def thinks(self) -> bool:
-        """Whether it shows a thought, in a field of its own or by its markup."""
+        """True if it holds a thought, in a field of its own or in markup."""
         message = self.choices[0].message
         spelled = "".join(one.token for one in self._positions) + self.text
         return bool(message.reasoning_content or message.reasoning or _THINKING.search(spelled))
@@ -138,7 +138,7 @@ class Reply(BaseModel):
         return _log_sum(tops[place], "yes"), _log_sum(tops[place], "no")
 
     def answer_place(self, lead: int) -> int | None:
-        """Which of the first `lead` + 1 tokens is the answer; None if none is."""
+        """The index of the answer among the first `lead` + 1 tokens; None if none is."""
         spelled = ""
         for place, position in enumerate(self._positions[: lead + 1]):
             top = [share for share in position.top_logprobs or [] if not _impossible(share.logprob)]
@@ -172,13 +172,13 @@ Verdict = Literal["yes", "no"]
 
 
 def verdict_of(token: str) -> Verdict | None:
-    """What one token means as an answer, whatever case, space or punctuation it comes with."""
+    """The answer that one token stands for, whatever case, space or punctuation it comes with."""
     word = token.strip(_MARGINS).casefold()
     return "yes" if word in _YES else "no" if word in _NO else None
 
 
 def verdict_in(text: str) -> Verdict | None:
-    """What an answer in words means by its first word; None for another word, or for a thought without an end."""
+    """The answer that the first word of a text stands for; None for another word, or for a thought without an end."""
     plain = _without_thought(text)
     if plain is None:
         return None
@@ -193,7 +193,7 @@ def verdict_in(text: str) -> Verdict | None:
 
 
 def is_lead(text: str) -> bool:
-    """Whether what comes before an answer holds no words: line ends, markup, a thought that is over."""
+    """True if a text before an answer holds no words: line ends, markup, a finished thought."""
     plain = _without_thought(text)
     return plain is not None and _LEAD.fullmatch(plain) is not None
 
@@ -211,7 +211,7 @@ def parsed(body: bytes) -> Json:
 
 
 def error_in(fields: Json) -> Mapping[str, Json] | str | None:
-    """What a reply says went wrong, also one of 200: OpenRouter and LiteLLM answer so behind a gateway."""
+    """The error that a reply reports, also with status 200: OpenRouter and LiteLLM answer so behind a gateway."""
     if not isinstance(fields, Mapping):
         return None
     if fields.get("object") == "error":  # LMDeploy, SGLang, FastChat
@@ -238,7 +238,7 @@ def status_in(error: Mapping[str, Json] | str) -> int | None:
 
 
 def words_in(body: bytes) -> str:
-    """What an error reply says in words; the whole body where that cannot be told."""
+    """The message of an error reply; the whole body where none is found."""
     try:
         fields = parsed(body)
     except ValueError:
@@ -279,7 +279,7 @@ def _means(share: _Share, verdict: Verdict) -> bool:
 
 
 def _spellings(share: _Share) -> list[str]:
-    """How a token may be meant: as it stands, as a byte-level vocabulary spells its pieces, and by its bytes."""
+    """Readings of a token: as it stands, as a byte-level vocabulary spells its pieces, and by its bytes."""
     return list(_readings(share.token, share.bytes))
 
 

@@ -190,7 +190,7 @@ class Server:
 
 
 def _fault(error: ValidationError) -> str:
-    """Where a reply differs from a chat completion, without what stands there; empty for what is no JSON object."""
+    """The place where a reply differs from a chat completion, without its content; empty for what is no JSON object."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))[:80]
     return f" ({place}: {first['msg'][:80]})" if place else ""

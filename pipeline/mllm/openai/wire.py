@@ -41,8 +41,8 @@ THINKS: Mapping[str, Mapping[str, Json]] = {"qwen3_5": THINKING_OFF}
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a server takes its requests: the name of the bound on an answer's tokens, the likeliest tokens that it shows
-    (0: none, so that scores are shares of `draws` answers), whether it takes a temperature, and what else it is sent.
+    """A server's form of requests: the name of the bound on an answer's tokens, the likeliest tokens that it shows (0:
+    none, so that scores are shares of `draws` answers), whether it takes a temperature, and what else it is sent.
 
     `lead` tokens at most come before the one that answers: a line end, markup, an empty thought.
     """
@@ -55,7 +55,7 @@ class Dialect:
     draws: int = 1
 
     def scored(self, sample: int = 0, more: int = 0) -> Mapping[str, Json]:
-        """How a score is asked for: the likeliest first tokens, and those of `more` behind them, with their
+        """Request fields that ask for a score: the likeliest first tokens, and those of `more` behind them, with their
         probabilities, without a grammar; or one of `draws` answers, each drawn anew."""
         if not self.top:
             temperature: Mapping[str, Json] = {"temperature": 1} if self.temperature else {}
@@ -63,7 +63,8 @@ class Dialect:
         return {**self._greedy(self.lead + 1 + more), "logprobs": True, "top_logprobs": self.top}
 
     def spoken(self, most: int, schema: Mapping[str, Json] | None = None) -> Mapping[str, Json]:
-        """How an answer in words is asked for: greedy, at most `most` tokens, as JSON that follows a given `schema`."""
+        """Request fields that ask for an answer in words: greedy, at most `most` tokens, as JSON that follows a given
+        `schema`."""
         how = self._greedy(most + self.lead)
         if schema is not None:
             how["response_format"] = {
@@ -106,7 +107,7 @@ def png(pixels: Pixels) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How a server is addressed: the model's name there, and whether pictures go by their content id."""
+    """The form of a prompt: the model's name on the server, and whether pictures go by their content id."""
 
     model: str
     uuids: bool = False
@@ -121,7 +122,7 @@ class Requests:
 
     @property
     def by_name(self) -> bool:
-        """Whether pictures can go by their content id alone."""
+        """True if pictures can go by their content id alone."""
         return self._wording.uuids
 
     def body(self, line: str, how: Mapping[str, Json], known: int = 0) -> bytes:

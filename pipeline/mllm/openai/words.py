@@ -30,7 +30,7 @@ _TOO_LONG = "the prompt is too long; lower context_max_tokens, or let the server
 
 
 def hint_of(said: str) -> Hint:
-    """What the words of a refusal say was too large, if they are known."""
+    """The bound that the words of a refusal name, if they are known."""
     said = said[:_READ_CHARS]
     if found := _PICTURES.search(said):
         number = next((group for group in found.groups() if group), None)
@@ -39,5 +39,5 @@ def hint_of(said: str) -> Hint:
 
 
 def advice_on(said: str) -> str:
-    """What to change so that it is not refused again; empty for words that are not known."""
+    """Advice on what to change after a refusal; empty for unknown words."""
     return {"pictures": _TOO_MANY_PICTURES, "tokens": _TOO_LONG}.get(hint_of(said).measure or "", "")

@@ -65,7 +65,7 @@ class TransformersMLLM:
 
     @property
     def reader(self) -> "PromptReader":
-        """What reads prompts with the loaded model; after `start` only."""
+        """The reader of prompts with the loaded model; after `start` only."""
         assert self._loaded is not None, "ask before start"
         return self._loaded
 

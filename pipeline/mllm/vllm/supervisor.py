@@ -62,12 +62,12 @@ class EngineSupervisor(Generic[E]):
 
     @property
     def doubted(self) -> bool:
-        """Whether it is being seen to that the engine answers at all."""
+        """True while a check runs that the engine answers at all."""
         return self._check is not None
 
     @property
     def restarting(self) -> bool:
-        """Whether a lost engine is being started again."""
+        """True while a lost engine is started again."""
         return self._restart is not None
 
     async def start(self) -> None:

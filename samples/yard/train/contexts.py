@@ -150,9 +150,9 @@ def _filled(
     packed: Callable[[Remembered, NDArray[np.float64]], Packed | None],
     plated: Packer | None = None,
 ) -> list[Packed]:
-    """What `packed` makes of episodes drawn from the files, None left out, until it costs `most` together. It is told
-    how often each of CONDITIONS holds. With `plated`, some contexts are an episode's pictures with
-    plates, packed by that."""
+    """Results of `packed` for episodes drawn from the files, None left out, until they cost `most` together. `packed`
+    receives how often each of CONDITIONS holds. With `plated`, some contexts are an episode's pictures with plates,
+    packed by that."""
     shares = _shares(tuple(files[:_SHARES_FROM]))
     batch: list[Packed] = []
     while sum(map(work, batch)) < most:

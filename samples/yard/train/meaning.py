@@ -26,7 +26,7 @@ _ANY_PLATE = "00"
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Whether `condition` holds or held, and when; `time` is the second that is asked for, as it is written."""
+    """A claim that `condition` holds or held, and when; `time` is the second that is asked for, as it is written."""
 
     tense: Tense
     condition: Condition
