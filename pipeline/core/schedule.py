@@ -4,10 +4,9 @@ import re
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
-import holidays
-
+from allocator_engine.errors import not_installed
 from pipeline.errors import ConfigError
 from pipeline.rules import Schedule, Window
 
@@ -104,8 +103,9 @@ def check_zone(name: str) -> None:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
+        nowhere = "" if available_timezones() else f"; this system knows none: {not_installed('tzdata', 'schedules')}"
         raise ConfigError(
-            f"{name[:80]!r} is no time zone; expected an IANA name such as Europe/Berlin or UTC"
+            f"{name[:80]!r} is no time zone; expected an IANA name such as Europe/Berlin or UTC{nowhere}"
         ) from error
 
 
@@ -113,6 +113,10 @@ def check_country(name: str) -> None:
     """Raises ConfigError for a country, or a part of one, whose holidays are not known."""
     try:
         _holidays(name, _ANY_YEAR)
+    except ImportError as error:
+        raise ConfigError(
+            f"the holidays of a country are asked for, and {not_installed('holidays', 'schedules')}"
+        ) from error
     except (NotImplementedError, KeyError, ValueError) as error:
         raise ConfigError(
             f"the holidays of {name[:40]!r} are not known; expected a country code such as DE, or with a part DE-BY"
@@ -126,5 +130,7 @@ def _zone(name: str) -> ZoneInfo:
 
 @lru_cache(256)
 def _holidays(name: str, year: int) -> frozenset[date]:
+    import holidays  # of the extra `schedules`
+
     country, _, part = name.partition("-")
     return frozenset(holidays.country_holidays(country, subdiv=part or None, years=year))
