@@ -36,7 +36,7 @@ class Count:
     value: int
 
     def holds(self, number: int) -> bool:
-        """Whether it holds for a number."""
+        """True if the condition holds for a number."""
         return _COMPARE[self.op](number, self.value)
 
 
@@ -65,7 +65,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """What becomes of a watch that is still open `after_s` stream seconds after it opened: an event of a higher
+    """The escalation of a watch that is still open `after_s` stream seconds after it opened: an event of a higher
     severity, meant for `sink`."""
 
     after_s: float
@@ -100,7 +100,7 @@ class Rules:
 
     @property
     def wait_s(self) -> float:
-        """How long what opens it has to last."""
+        """Seconds for which the cause of an opening has to last."""
         return self.absent_s or self.hold_s
 
     @property

@@ -1,4 +1,5 @@
-"""What may come by the API: specs that can be read, secrets only by reference, addresses within the policy."""
+"""Admission of entries that arrive by the API: specs that can be read, secrets only by reference, addresses within the
+policy."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""Who asks, and what they may do."""
+"""Authentication and authorization: the sender of a request, and what it may do."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ def session_cookie(request: Request) -> str:
 
 
 def session_token(request: Request) -> str | None:
-    """What the browser sends of its session."""
+    """The session token in the browser's cookie, or None."""
     return request.cookies.get(session_cookie(request))
 
 

@@ -1,4 +1,4 @@
-"""How many events there were: by stream, watch, type and what people said of them."""
+"""Counts of events by stream, watch, type and label."""
 
 from datetime import datetime
 from typing import Annotated
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/events", tags=["events"], responses=RESPONSES)
 
 
 class EventCount(BaseModel):
-    """How many events of one kind there were."""
+    """The number of events of one stream, watch, type and label."""
 
     stream: str
     watch: str | None

@@ -1,4 +1,4 @@
-"""What the routes work on: the registry, the running service, and what may come in."""
+"""The parts that the routes work on: the registry, the running service, and the rules of admission."""
 
 import json
 from collections.abc import Mapping
@@ -169,7 +169,7 @@ class DeskView:
 
     @cached_property
     def _places(self) -> list[tuple[str, frozenset[str], frozenset[str], Mapping[str, WatchStanding]]]:
-        """Where watches may stand: each stream's slug, tags and zones, and how its watches stand."""
+        """The streams that watches may stand on: slug, tags and zones of each, and the status of its watches."""
         streams = self.entries("stream")
         return [(one.slug, one.tags, zones_of(one), self.status(one).watches) for one in streams]
 

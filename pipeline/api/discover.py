@@ -19,7 +19,7 @@ Operator = Annotated[Caller, Depends(allowed("operator"))]
 
 
 class DiscoverBody(BaseModel):
-    """Where to look: `hosts`, or where none are named the whole network; `password` is a reference."""
+    """The scope of a search for cameras: `hosts`, or the whole network if none are named; `password` is a reference."""
 
     model_config = ConfigDict(extra="forbid")
     hosts: Annotated[list[Annotated[str, Field(min_length=1, max_length=300)]], Field(max_length=MOST_HOSTS)] = []

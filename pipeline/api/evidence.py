@@ -1,4 +1,5 @@
-"""What events rest on: the bundle, its pictures and clip, the explanation, the replay, the hold."""
+"""Routes of the evidence that events rest on: the bundle, its pictures and clip, the explanation, the replay, the
+hold."""
 
 import asyncio
 from dataclasses import asdict
@@ -88,8 +89,9 @@ class ClipView(FileView):
 
 
 class EvidenceView(BaseModel):
-    """What an event rests on. `whole`: all that the model saw is kept, and can be asked again. `clip_note` says why
-    there is no clip, or less of it; `held_by` who wants it to stay; `bytes` is what all its files have."""
+    """The evidence of one event. `whole`: all that the model saw is kept, so that it can be asked again. `clip_note` is
+    the reason for a missing or shortened clip; `held_by` the person who holds the evidence; `bytes` the size of all its
+    files."""
 
     event: str
     type: str
@@ -147,8 +149,8 @@ class SaidView(BaseModel):
 
 
 class ReplayView(BaseModel):
-    """What the model said then and says now of the same prompt. `same`: the verdict is, and the score but for rounding;
-    `identical`: to the last digit; `tokens` are the vision tokens it cost."""
+    """The model's answers to the same prompt then and now. `same`: the verdict is equal, and the score but for
+    rounding; `identical`: the score is equal to the last digit; `tokens` are the vision tokens it cost."""
 
     event: str
     question: str

@@ -1,4 +1,4 @@
-"""What people have said of events and of missed intervals: listed, exported, added, taken back."""
+"""Routes of people's labels of events and of missed intervals: list, export, add, withdraw."""
 
 import csv
 import io
@@ -27,8 +27,8 @@ MOST_EXPORTED = 100_000
 
 
 class LabelView(BaseModel):
-    """What was said of a watch on a stream: of an event, or (`missed`) of an interval, UTC. `by` said it `at` a time;
-    `withdrawn_by` took it back."""
+    """A person's label of a watch on a stream: of an event, or (`missed`) of an interval, UTC. `by` gave it `at` a
+    time; `withdrawn_by` withdrew it."""
 
     id: int
     event: str | None

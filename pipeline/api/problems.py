@@ -1,4 +1,4 @@
-"""What went wrong, as RFC 9457 problems: what, at which field, and what was expected."""
+"""Errors as RFC 9457 problems: the fault, its field, and the expected value."""
 
 import re
 from collections.abc import Mapping, Sequence

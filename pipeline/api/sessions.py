@@ -22,8 +22,8 @@ class LoginBody(BaseModel):
 
 
 class SessionView(BaseModel):
-    """Who asks, what they may do, on streams of which tags (none: all), and until when; `notice` where no key is asked
-    for."""
+    """The caller's name and role, the tags of the streams it may see (none: all), and the time at which the session
+    expires; `notice` is set where requests need no key."""
 
     name: str
     role: Role
@@ -51,7 +51,7 @@ def log_in(body: LoginBody, request: Request, response: Response) -> SessionView
 
 @router.get("", response_model=SessionView, operation_id="show_session")
 def show_session(request: Request, caller: Viewer) -> SessionView:
-    """Who asks, and what they may do."""
+    """The caller's name and rights."""
     gate: Gate = request.app.state.gate
     session = gate.session(request)
     open_to_all = caller.name == "local" and gate.is_open()

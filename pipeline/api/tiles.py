@@ -67,7 +67,7 @@ class Gallery:
 
     @property
     def looked_at(self) -> int:
-        """How many streams, by width, pictures are made of."""
+        """Number of pairs of stream and width for which pictures are made."""
         return len(self._shelves)
 
     def shelf(self, stream: str, width: int) -> _TilePlace:
@@ -116,8 +116,8 @@ async def tiles(
     ],
     width: Annotated[Literal["320", "960"], Query(description="Of the pictures, in px.")] = "320",
 ) -> Response:
-    """How streams stand, and of those that have a newer picture than is known, that. A stream that is not there, or not
-    for the caller, is null."""
+    """The status of streams, with the newest picture of each that has a newer one than the request names. A stream that
+    does not exist, or that the caller may not see, is null."""
     known = _named(streams)
     shown = await asyncio.to_thread(_statuses, list(known), caller, desk)
     gallery: Gallery = request.app.state.gallery

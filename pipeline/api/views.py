@@ -1,4 +1,4 @@
-"""What the API shows: the border's own words, apart from what is inside."""
+"""Shapes of the API's replies, with names of their own, independent of the inner types."""
 
 from collections.abc import Mapping
 from datetime import datetime

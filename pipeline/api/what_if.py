@@ -24,7 +24,7 @@ class WhatIfBody(BaseModel):
 
 
 class WhatIfView(BaseModel):
-    """What it came to on each stream."""
+    """The result of a what-if on each stream."""
 
     items: list[dict[str, JsonValue]]
 

@@ -1,4 +1,4 @@
-"""What asking costs on a backend, and what it would cost without shared, growing prefixes: `resadapt bench mllm`.
+"""Measures the cost of asking on a backend, and the cost without shared, growing prefixes: `resadapt bench mllm`.
 
 The same questions about the same generated pictures are asked in several ways:
 

@@ -1,4 +1,4 @@
-"""What `resadapt bench mllm` measures and how it is told: the plan, costs, savings, ratios and a table."""
+"""Measurements of `resadapt bench mllm` and their report: the plan, costs, savings, ratios and a table."""
 
 from dataclasses import asdict, dataclass
 

@@ -24,7 +24,7 @@ BesideFolder = Annotated[
 
 
 class Door(Protocol):
-    """What commands need, as JSON of the API's shapes."""
+    """The operations that commands need, with results as JSON in the API's shapes."""
 
     as_json: bool
 

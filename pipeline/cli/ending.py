@@ -1,4 +1,4 @@
-"""How a command ends: by itself, by signals, or because nobody reads what it writes. Never by hanging."""
+"""The end of a command: by itself, by signals, or because nobody reads its output. Never by hanging."""
 
 import asyncio
 import os
@@ -48,7 +48,8 @@ class Unread(SinkGone):
 
 
 def unwritten(cause: BaseException | None) -> SinkGone:
-    """What ends a command whose output failed with `cause`: silence where nobody reads it, else the reason."""
+    """The error that ends a command whose output failed with `cause`: silent where nobody reads the output, else with
+    the reason."""
     if isinstance(cause, OSError) and not isinstance(cause, BrokenPipeError):
         return SinkGone(f"the standard output takes nothing more: {cause.strerror}")
     return Unread("nobody reads the standard output any more")

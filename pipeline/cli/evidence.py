@@ -1,4 +1,5 @@
-"""What events rest on, for `resadapt event` and `resadapt watch`: explain, evidence, replay, hold, mark, missed."""
+"""Commands about the evidence of events, for `resadapt event` and `resadapt watch`: explain, evidence, replay, hold,
+mark, missed."""
 
 import json
 import webbrowser
@@ -52,7 +53,7 @@ def evidence(
     key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """What is kept of it: pictures, prompt, clip, and the hashes of each."""
+    """Show the evidence that is kept of an event: pictures, prompt, clip, and the hashes of each."""
     with door(config, store, evidence, url, key, as_json) as opened:
         item = opened.evidence(event_id)
         if save:

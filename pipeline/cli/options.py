@@ -1,4 +1,4 @@
-"""What several commands share: options, exit codes, and the rule that one stream is one argument."""
+"""Parts that several commands share: options, exit codes, and the rule that one stream is one argument."""
 
 from pathlib import Path
 from typing import Annotated

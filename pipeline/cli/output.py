@@ -1,4 +1,4 @@
-"""What people see on a terminal or in a pipe: consoles, tables that fit, and texts that cannot steer a terminal."""
+"""Output for people, on a terminal or in a pipe: consoles, tables that fit, and texts that cannot steer a terminal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

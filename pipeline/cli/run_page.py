@@ -42,12 +42,12 @@ class RunPage:
 
     @property
     def service(self) -> Service:
-        """What runs."""
+        """The running service."""
         return self._reconciler.service
 
     @property
     def url(self) -> str:
-        """Where the page is, once it is served."""
+        """The URL of the page, once it is served."""
         return f"http://{_HOST}:{self.serving.api.port if self.serving.api else 0}/"
 
     async def announce(self) -> None:

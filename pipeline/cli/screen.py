@@ -1,4 +1,4 @@
-"""What a person sees of streams that run: the events as they are decided and, on a terminal, a line per stream."""
+"""The display of running streams: the events as they are decided and, on a terminal, a line per stream."""
 
 import asyncio
 import sys

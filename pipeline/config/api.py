@@ -1,4 +1,4 @@
-"""What a site file says of the API, and of how much of the past is kept."""
+"""The part of a site file about the API and about the history that the store keeps."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What a site file says of the evidence that events rest on."""
+"""The part of a site file about the evidence that events rest on."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class EvidenceConfig:
-    """Whether evidence of the events of watches is kept, where and how much of it.
+    """The evidence of watches' events: on or off, its folder, and its bounds.
 
     `dir` is a folder, None for one beside the store's file. What is older than `max_age_days`, beyond `max_mib` in all
     or beyond `per_watch` bundles of one watch on one stream goes, the oldest first; what is held stays. The disk keeps

@@ -1,4 +1,4 @@
-"""What is wrong with a site file, in words for the person who wrote it."""
+"""Faults of a site file, in words for the person who wrote it."""
 
 import difflib
 from collections.abc import Iterator

@@ -115,7 +115,7 @@ def _is_reference(text: str) -> bool:
 
 @plain_dataclass(frozen=True, slots=True)
 class MqttAddress:
-    """Where a broker is, who asks, and how all topics begin."""
+    """The address of a broker, its login, and the common beginning of all topics."""
 
     host: str
     port: int

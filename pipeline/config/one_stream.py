@@ -1,4 +1,4 @@
-"""What a command line says of one stream, as the mappings of a site file."""
+"""Turns the options of a command for one stream into the mappings of a site file."""
 
 from pipeline.config.site import overlay
 from pipeline.config.slugs import stream_slug, unique_slug

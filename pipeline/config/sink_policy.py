@@ -1,4 +1,4 @@
-"""Which events a sink of any kind gets, and how many of them."""
+"""The filter and the rate limit of a sink of any kind."""
 
 from dataclasses import field
 from typing import Annotated, Literal
@@ -44,7 +44,7 @@ class RateLimitConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class SinkPolicy:
-    """Which events a sink of any kind gets, and how many of them."""
+    """The filter and the rate limit of a sink of any kind."""
 
     filter: FilterConfig = field(default_factory=FilterConfig, kw_only=True)
     rate_limit: RateLimitConfig | None = field(default=None, kw_only=True)

@@ -61,7 +61,7 @@ class EscalateConfig:
 
 @dataclass(frozen=True, slots=True, config=STRICT, kw_only=True)
 class RulesConfig:
-    """What a watch may say beside its question and thresholds; see `pipeline.rules.Rules`."""
+    """Settings of a watch besides its question and thresholds; see `pipeline.rules.Rules`."""
 
     hold_s: NotNegative = PLAIN.hold_s
     absent_s: NotNegative = PLAIN.absent_s
@@ -115,7 +115,7 @@ def schedule_of(config: ScheduleConfig) -> Schedule:
 
 
 def contradictions(rules: Rules) -> Iterator[str]:
-    """What cannot be meant, each in words that name the settings."""
+    """Contradictions between settings, each in words that name them."""
     yield from _of_values(rules)
     if rules.hold_s and rules.absent_s:
         yield "hold_s and absent_s are both given; a watch is about what lasts or about what is absent, expected one"

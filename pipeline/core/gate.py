@@ -1,4 +1,5 @@
-"""Which events a sink gets: those of its filter, and of these no more than its rate limit lets through. Pure functions.
+"""The selection of a sink's events: those that pass its filter, and of these no more than its rate limit lets through.
+Pure functions.
 
 What is held back is counted, and one summary event for each period tells the sink of it.
 """
@@ -38,7 +39,7 @@ class SinkFilter:
     watches: frozenset[str] = frozenset()
 
     def passes(self, event: Event, tags_of: TagsOf) -> bool:
-        """Whether an event is for the sink."""
+        """True if an event passes the filter."""
         if self.types and not any(fnmatchcase(event.type, pattern) for pattern in self.types):
             return False
         if self.severities and event.data.get("severity") not in self.severities:
@@ -46,8 +47,8 @@ class SinkFilter:
         return self.covers(event.stream_id, event.watch_id, tags_of)
 
     def covers(self, stream: str, watch: str | None, tags_of: TagsOf) -> bool:
-        """Whether it is about a stream, and about a watch on it. By its tags a stream that is not known any more may
-        have been meant: what it opened has to be cleared."""
+        """True if the filter admits a stream, and a watch on it. A stream that is no longer known may have had a
+        selected tag, so a filter by tag admits it: whatever it opened has to be cleared."""
         if self.watches and watch not in self.watches:
             return False
         tags = tags_of(stream) if self.streams else ()
@@ -65,20 +66,21 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class GateRules:
-    """What holds for one sink."""
+    """The filter and the rate limit of one sink."""
 
     filter: SinkFilter = SinkFilter()
     limit: RateLimit | None = None
 
     @property
     def open(self) -> bool:
-        """Whether everything passes."""
+        """True if everything passes."""
         return self == GateRules()
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """What a limit has held back since `since_s`: how many, the first and the last of them, and how many by name."""
+    """The events that a limit has held back since `since_s`: their number, the first and the last of them, and the
+    number by name."""
 
     count: int
     since_s: float
@@ -91,8 +93,8 @@ class HeldBack:
 
 @dataclass(frozen=True, slots=True)
 class GateState:
-    """What a limit remembers: when events passed within its period (unix seconds), and what it holds back. The text of
-    it is kept with the deliveries, so that a new process goes on with it."""
+    """The state of a limit: the times of the events that passed within its period (unix seconds), and the events that
+    it holds back. It is stored as text with the deliveries, so that a new process continues from it."""
 
     passed_s: tuple[float, ...] = ()
     held: HeldBack | None = None
@@ -122,8 +124,8 @@ class GateState:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What becomes of a batch: the events to publish, in order, a summary among them where one is due; how many were
-    not for the sink and how many were held back; and the state from then on."""
+    """The outcome for a batch: the events to publish, in order, a summary among them where one is due; the numbers of
+    events that were filtered out and held back; and the state from then on."""
 
     events: tuple[Event, ...]
     filtered: int

@@ -1,4 +1,4 @@
-"""Whether a stream is well: alarms that are raised when something is wrong for long, and end when it is right again.
+"""The health of a stream: alarms that are raised when something is wrong for long, and end when it is right again.
 
 Pure functions of values. An alarm changes only after evidence against its present state has held without a break for
 some seconds, of stream time where it is about a stream; what cannot be judged changes nothing. Its state is durable
@@ -48,7 +48,7 @@ class HealthRules:
 
     @property
     def looks(self) -> bool:
-        """Whether pictures are looked at."""
+        """True if the rules need pictures to be looked at."""
         return bool(self.frozen_s or self.blind_s or self.moved_s)
 
     def raise_s(self, what: str) -> float:
@@ -58,22 +58,22 @@ class HealthRules:
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """How a stream's health is judged: by which rules, what makes its pictures comparable (see `judge_health`), and
-    what of them is masked."""
+    """The terms on which a stream's health is judged: the rules, an identity `of` the pictures that are comparable (see
+    `judge_health`), and the masks."""
 
     rules: HealthRules = HealthRules()
     of: str = "camera"
     masks: Masks = ()
 
     def is_due(self, state: "HealthState", at_s: float) -> bool:
-        """Whether it is time to look at a picture."""
+        """True if it is time to look at a picture."""
         return self.rules.looks and (state.seen_s is None or at_s - state.seen_s >= LOOK_S - 1e-6)
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Whether it is on; for how many seconds evidence has spoken against that; when that evidence, or the alarm if it
-    is on, began."""
+    """The state of an alarm: on or off; the seconds for which evidence has been against that; and the time at which
+    that evidence, or the alarm if it is on, began."""
 
     on: bool = False
     held_s: float = 0.0
@@ -96,7 +96,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class HealthState:
-    """What is remembered of a stream's health.
+    """The state of a stream's health.
 
     `of` tells the picture of one camera from that of another (see `judge_health`); `seen_s` is when it was last looked
     at. `pictures` are hashes of the newest different pictures, `reference` the view that the camera has, taken at
@@ -245,7 +245,8 @@ def _follow(state: HealthState, look: PictureLook, likeness: Likeness | None, bl
 
 
 def _has_moved(likeness: Likeness | None, steady: bool, on: bool) -> bool | None:
-    """Whether a camera shows another view, and has shown that before: what only passes is no view."""
+    """True if a camera shows another view steadily, since what only passes by is no view; False if it shows its own
+    view; None if undecided."""
     if likeness is None or likeness.same is None:
         return None
     if likeness.same >= _KNOWN:
@@ -258,7 +259,7 @@ def _has_moved(likeness: Likeness | None, steady: bool, on: bool) -> bool | None
 def _settled(
     state: HealthState, look: PictureLook, rules: HealthRules, at_s: float
 ) -> tuple[list[AlarmChange], HealthState]:
-    """Where a camera has shown its new view for long, that is the view it has, and the alarm is over."""
+    """Ends the alarm of a camera that has shown its new view for long, and takes that view as its reference."""
     moved = state.alarms.get("moved", Alarm())
     if not moved.on or at_s - moved.since_s < rules.settle_s:
         return [], state

@@ -136,7 +136,7 @@ def judge(
 
 
 def _decided(state: WatchState, query: WatchQuery, answer: Answer | None, hop: Hop) -> tuple[WatchState, Ruling | None]:
-    """What a hop decides for one watch: its answer, else the time."""
+    """The decision of a hop for one watch: by its answer, else by the time."""
     if rule := disarmed(query, hop.frames[-1].captured_at):
         return disarm(state, rule, hop.start_s)
     ruling = None

@@ -1,4 +1,4 @@
-"""What a picture looks like, in few numbers: enough to find out whether a camera still sees, and sees what it saw.
+"""The look of a picture in few numbers: enough to find out whether a camera still sees, and sees what it saw.
 
 All of it is measured on the thumbnail that allocators look at, so that nothing is decoded for it.
 """
@@ -104,7 +104,7 @@ def look_at(frame: Frame, masks: Masks = ()) -> PictureLook:
 
 
 def compare(before: str, after: str) -> Likeness:
-    """What has become of a view."""
+    """Compares two looks at a view, an earlier and a later one."""
     (edges, detail, layout), (edges_now, detail_now, layout_now) = _unpacked(before), _unpacked(after)
     deviations, deviations_now = edges.std(axis=1), edges_now.std(axis=1)
     textured = deviations >= TEXTURED
@@ -122,7 +122,7 @@ def compare(before: str, after: str) -> Likeness:
 
 
 def recognizable(view: str) -> bool:
-    """Whether a view has enough in it to be known again."""
+    """True if a view has enough texture to be recognized."""
     edges, _, _ = _unpacked(view)
     return bool((edges.std(axis=1) >= TEXTURED).sum() >= LEAST_BLOCKS)
 

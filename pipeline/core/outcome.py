@@ -24,7 +24,7 @@ class HopReply:
 
 @dataclass(frozen=True, slots=True)
 class SeenByModel:
-    """What the questions of a hop rested on: the context that was sent, and the watches that stood."""
+    """The basis of a hop's questions: the context that was sent, and the watches at that time."""
 
     context: Context
     queries: tuple[WatchQuery, ...]

@@ -73,8 +73,8 @@ class WatchState:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What was decided and why: the rule, the numbers that it weighed, and, if the watch's state changed, the event's
-    type and since when (stream seconds) that is so. `escalation` marks an event of a higher severity."""
+    """A decision and its reason: the rule, the numbers that it weighed, and, if the watch's state changed, the event's
+    type and the stream second since which that holds. `escalation` marks an event of a higher severity."""
 
     rule: RuleName
     numbers: Mapping[str, Json] = field(default_factory=dict)
@@ -113,8 +113,8 @@ def disarm(state: WatchState, rule: RuleName, at_s: float) -> tuple[WatchState, 
 
 
 def rule_on(state: WatchState, query: WatchQuery, answer: Answer, at_s: float) -> tuple[WatchState, Ruling]:
-    """What one answer decides; `at_s` is the start of its hop. An `unknown` answer changes nothing: it confirms neither
-    yes nor no."""
+    """The decision by one answer; `at_s` is the start of its hop. An `unknown` answer changes nothing: it confirms
+    neither yes nor no."""
     if answer.verdict == "unknown":
         return state, Ruling("unknown", {"mass": round(answer.mass, 4)})
     vote = vote_of(query, answer, at_s)
@@ -135,7 +135,7 @@ def vote_of(query: WatchQuery, answer: Answer, at_s: float) -> Vote:
 
 
 def _gap(state: WatchState, query: WatchQuery, at_s: float) -> bool:
-    """Whether a duration is waited for, and nothing was known for too long."""
+    """True if the watch waits for a duration, and nothing was known for too long."""
     waits = query.rules.wait_s and (query.rules.choice or not state.is_open)
     return bool(waits and state.votes) and at_s - state.votes[-1].start_s > max(GAP_S, 3 * query.every_s)
 
@@ -206,7 +206,7 @@ def _choose(state: WatchState, query: WatchQuery, answer: Answer, vote: Vote) ->
 
 
 def tick(state: WatchState, query: WatchQuery, at_s: float) -> tuple[WatchState, Ruling | None]:
-    """What the time alone decides for an open watch, whatever is answered: that it escalates, or is told of again."""
+    """The decision by time alone for an open watch, whatever the answer: it escalates, or an update is due."""
     rules = query.rules
     opened_s = state.onset_s if state.open_s is None else state.open_s
     if not state.is_open or opened_s is None:
@@ -225,7 +225,7 @@ def tick(state: WatchState, query: WatchQuery, at_s: float) -> tuple[WatchState,
 
 
 def is_sent(query: WatchQuery, ruling: Ruling) -> bool:
-    """Whether a change is an event that the watch sends. An escalation always is."""
+    """True if a change is an event that the watch sends. An escalation always is."""
     return ruling.kind is not None and (ruling.escalation or ruling.kind.removeprefix("watch.") in query.rules.emit)
 
 

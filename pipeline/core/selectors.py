@@ -1,4 +1,4 @@
-"""Which streams a watch stands on: named, by a tag, or all. Pure functions."""
+"""Selection of the streams that a watch stands on: named, by a tag, or all. Pure functions."""
 
 from collections.abc import Collection
 

@@ -1,4 +1,4 @@
-"""What each watch of a stream was answered and did, in numbers: of a run, for the person who reads its end."""
+"""Counts of each watch's answers and events on a stream during a run, for the person who reads its end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

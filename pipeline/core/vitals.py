@@ -1,4 +1,4 @@
-"""Whether the service itself is well: its sinks, its load, a sign of life now and then. Pure functions of values."""
+"""The health of the service itself: its sinks, its load, a regular sign of life. Pure functions of values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -43,8 +43,8 @@ class Vitals:
 
 @dataclass(frozen=True, slots=True)
 class VitalsState:
-    """What is remembered of a service's health; `transitions` counts its events ever, `beat_s` is when it last gave a
-    sign of life, in seconds of the service."""
+    """The state of a service's health; `transitions` counts its events ever, `beat_s` is the time of its last sign of
+    life, in seconds of the service."""
 
     lineage: str = ""
     transitions: int = 0

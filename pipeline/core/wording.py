@@ -61,7 +61,7 @@ _FORMATTER = string.Formatter()
 
 
 def _more(form: str | None, spec: str | None) -> str:
-    """What stands behind a name in braces; a template knows nothing of it."""
+    """The conversion and format behind a name in braces; a template supports neither."""
     return (f"!{form}" if form else "") + (f":{spec}" if spec else "")
 
 

@@ -1,4 +1,4 @@
-"""What the errors of a database's driver mean."""
+"""Meanings of the errors of a database's driver."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -1,5 +1,6 @@
-"""What is kept of the past: events and answers, found by filters, pruned by age and size."""
+"""Kept history: events and answers, found by filters, pruned by age and size."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -115,7 +116,7 @@ class History:
         return next(iter(self._events(EVENTS.where(OUTBOX.c.event_id == event_id))), None)
 
     def count(self, wanted: EventFilter = EventFilter()) -> list[tuple[str, str | None, str, str | None, int]]:
-        """How many events of a filter there are: by stream, watch, type and label."""
+        """Numbers of the events that a filter admits, by stream, watch, type and label."""
         by = OUTBOX.c.stream_id, OUTBOX.c.watch_id, OUTBOX.c.type, OUTBOX.c.label
         query = sa.select(*by, sa.func.count()).where(*wanted.clauses()).group_by(*by)
         with self._database.reading() as connection:
@@ -176,7 +177,8 @@ class History:
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
         return [
-            StoredAnswers(row.seq, row.stream_id, datetime.fromisoformat(row.time), _mapping(row.data)) for row in rows
+            StoredAnswers(row.seq, row.stream_id, datetime.fromisoformat(row.time), json.loads(row.data))
+            for row in rows
         ]
 
 
@@ -200,8 +202,8 @@ def event_of(row: sa.RowMapping) -> StoredEvent:
 
 
 def prune_events(connection: sa.Connection, now: datetime, keep: Keep) -> int:
-    """Of the oldest events, remove those delivered everywhere that are too old or too many bytes ago, but for those
-    whose evidence is held. How many went."""
+    """Remove the oldest events that are delivered everywhere and are too old or too many bytes ago, except those whose
+    evidence is held. Returns their number."""
     owed = sa.exists().where(DELIVERY.c.seq == OUTBOX.c.seq)
     held = sa.exists().where(EVIDENCE.c.event_id == OUTBOX.c.event_id, EVIDENCE.c.held_by.is_not(None))
     return _prune(connection, OUTBOX, ~owed & ~held, now - timedelta(seconds=keep.events_s), keep.events_bytes)

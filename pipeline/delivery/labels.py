@@ -1,4 +1,4 @@
-"""What people have said of events, and of intervals in which a watch missed something."""
+"""People's labels of events, and of intervals in which a watch missed something."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +25,11 @@ LONGEST_S = 7 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What was said of a watch on a stream: of one event, or, where it missed something, of an interval (UTC).
+    """A person's label of a watch on a stream: of one event, or, where the watch missed something, of an interval
+    (UTC).
 
-    `by` said it `at` a time; `withdrawn_by` took it back."""
+    `by` said it `at` a time; `withdrawn_by` took it back.
+    """
 
     id: int
     event_id: str | None
@@ -45,7 +47,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class LabelFilter:
-    """Which labels are wanted; None does not matter. Those that were withdrawn only with `all_`."""
+    """A filter of labels; a field that is None admits all. Withdrawn labels are included only with `all_`."""
 
     streams: frozenset[str] | None = None
     watch: str | None = None

@@ -1,4 +1,4 @@
-"""Which evidence is kept of which event: manifests, and the files they name, in the store's database."""
+"""Index of the evidence kept of events: manifests, and the files they name, in the store's database."""
 
 import uuid
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class StoredManifest:
 
     @property
     def bytes(self) -> int:
-        """Of all its files, those that others share included."""
+        """Size of all its files in bytes, files shared with other manifests included."""
         return sum({file.path: file.bytes for file in self.files.values()}.values())
 
 
@@ -52,7 +52,7 @@ class Manifests:
         self._save_file = database.insert(EVIDENCE_FILE).on_conflict_do_nothing(index_elements=["path"])
 
     def identity(self) -> str:
-        """What tells this store from any other, whatever its address is."""
+        """An id that distinguishes this store from any other, whatever its address is."""
         with self._database.writing() as connection:
             known = connection.scalar(sa.select(META.c.value).where(META.c.key == _IDENTITY))
             if known is None:
@@ -86,7 +86,7 @@ class Manifests:
             return gone
 
     def find(self, event_id: str) -> StoredManifest | None:
-        """What is kept of an event."""
+        """The manifest of an event's evidence, or None."""
         with self._database.reading() as connection:
             return _manifest(connection, EVIDENCE.c.event_id == event_id)
 
@@ -108,12 +108,12 @@ class Manifests:
             return bool(connection.execute(change).rowcount)
 
     def total_bytes(self) -> int:
-        """Of all files."""
+        """Size of all files of evidence in bytes, each counted once."""
         with self._database.reading() as connection:
             return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.sum(EVIDENCE_FILE.c.bytes), 0))) or 0)
 
     def paths(self) -> frozenset[str]:
-        """Of all files."""
+        """Paths of all files of evidence."""
         with self._database.reading() as connection:
             return frozenset(connection.scalars(sa.select(EVIDENCE_FILE.c.path)))
 

@@ -1,4 +1,4 @@
-"""Who may write to a store: the process that took it last.
+"""Ownership of a store: only the process that took it last may write to it.
 
 The store holds a fencing token, a number that grows with each taking. Every commit of an owner checks it in its own
 transaction, so that an owner that was overtaken while it was away commits nothing more, whatever locks it believes to

@@ -357,7 +357,7 @@ class _Courier:
 
 
 def _gate_state(sink: str, text: str | None) -> GateState:
-    """What a sink's rate limit remembers; where that cannot be read, it begins anew."""
+    """The stored state of a sink's rate limit; a fresh state where that cannot be read."""
     try:
         return GateState() if text is None else GateState.from_json(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What must survive a crash: where each stream stands, and the events that still have to go out.
+"""Storage of what must survive a crash: the position of each stream, and the events that still have to go out.
 
 The store is synchronous and may be called from many threads. A method raises StoreUnavailable when the database cannot
 do it now (full disk, held lock, lost server); then nothing has changed. It never holds URLs or credentials.
@@ -192,7 +192,7 @@ class Store:
                 connection.execute(self._save_note, {"key": _NOTE + sink, "value": note})
 
     def sink_note(self, sink: str) -> str | None:
-        """What `delivered` was last given to remember of `sink`."""
+        """The note on `sink` that `delivered` stored last, or None."""
         with self.database.reading() as connection:
             return connection.scalar(sa.select(META.c.value).where(META.c.key == _NOTE + sink))
 

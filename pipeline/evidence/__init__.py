@@ -1,1 +1,1 @@
-"""What events rest on: kept, explained, asked again."""
+"""The evidence that events rest on: kept, explained, replayed."""

@@ -1,4 +1,4 @@
-"""What is kept of one event: the manifest, as values and as JSON."""
+"""The kept evidence of one event: the manifest, as values and as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CLIP_PENDING = "the clip is still being recorded"
 
 
 class EvidenceMissing(ResadaptError):
-    """What an event rests on was never kept, or is kept no longer."""
+    """The evidence of an event was never kept, or is no longer kept."""
 
 
 class EvidenceDamaged(ResadaptError):
@@ -36,7 +36,7 @@ class Score:
 
     @property
     def unknown(self) -> bool:
-        """Whether it says neither yes nor no."""
+        """True if the score is neither yes nor no."""
         return Answer("", self.score, self.mass).verdict == "unknown"
 
 
@@ -74,8 +74,9 @@ class ClipNote:
 
 @dataclass(frozen=True, slots=True)
 class ModelNote:
-    """Who answered: name as configured, family, a SHA-256 that names its weights where they lie here, and of what it
-    was taken; whether its answers mean anything."""
+    """The model that answered: its name as configured, its family, a SHA-256 that identifies its weights if they are in
+    a local folder, and the files that it was taken of; `meaningful` is false for a model that answers without
+    looking."""
 
     name: str
     family: str
@@ -86,7 +87,7 @@ class ModelNote:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """Who sized the frames: the allocator, and the SHA-256 of its engine's manifest, of `learned` alone."""
+    """The allocator that sized the frames, and the SHA-256 of its engine's manifest, for `learned` only."""
 
     allocator: str
     engine_sha256: str | None = None
@@ -109,7 +110,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What one event of a watch rests on.
+    """The evidence of one event of a watch.
 
     `prompt` is the text that was sent, in which `<|vision_start|>...<|vision_end|>` stands for a picture. `whole`: all
     that the model saw is in `segments` and `aside`, so that it can be asked again; else the hop's own alone. `rule` is

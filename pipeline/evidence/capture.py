@@ -1,4 +1,4 @@
-"""What is taken from a hop while it is at hand, to be written down later."""
+"""Captures the evidence of a hop while it is at hand, to be written later."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def score_of(answer: Answer, start_s: float, end_s: float) -> Score:
 
 
 def capture(event: Event, outcome: Outcome, scores: Sequence[Score], cut: PacketCut | str) -> Capture | None:
-    """What an event rests on; None for one that rests on no answer, as of a watch that was removed."""
+    """The evidence of an event; None for one that rests on no answer, such as the event of a watch that was removed."""
     seen, hop = outcome.seen, outcome.hop
     if seen is None or event.watch_id is None or not hop.frames:
         return None

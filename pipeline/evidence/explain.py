@@ -236,7 +236,7 @@ def _judged(
 
 
 def _stood(query: WatchQuery, event: Event | None) -> tuple[bool, float | None]:
-    """Whether the watch was open after its newest event, and until when it was shut."""
+    """True if the watch was open after its newest event, and the second at which its cooldown ends, if it has one."""
     if event is None or event.data.get("revision") != query.revision:
         return False, None
     if event.type == "watch.opened":

@@ -71,13 +71,13 @@ class Folder:
         return data
 
     def path(self, file: StoredFile) -> Path:
-        """Where a file lies. Raises EvidenceDamaged for a path that no file of the evidence has."""
+        """The path of a file. Raises EvidenceDamaged for a path that no file of the evidence has."""
         if not _PATH.fullmatch(file.path):
             raise EvidenceDamaged(f"the manifest names {file.path[:200]!r}, which is no file of the evidence")
         return self.root / file.path
 
     def has(self, file: StoredFile) -> bool:
-        """Whether a file is there."""
+        """True if a file exists."""
         return (self.root / file.path).exists()
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -101,7 +101,7 @@ class Folder:
         return stray
 
     def free_bytes(self) -> int:
-        """What is free on the disk."""
+        """Free space on the disk in bytes."""
         return shutil.disk_usage(self.root).free
 
     def _write(self, path: Path, data: bytes) -> None:

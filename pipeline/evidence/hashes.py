@@ -1,4 +1,4 @@
-"""Which weights answered, and which engine sized the frames: hashes of files, taken once."""
+"""Identities of the weights that answered and of the engine that sized the frames: hashes of files, taken once."""
 
 import hashlib
 from pathlib import Path
@@ -19,7 +19,7 @@ _MIB = 2**20
 
 
 def model_of(config: MLLMConfig, info: MLLMInfo) -> ModelNote:
-    """Who answers, with the hash of its weights where they lie in a folder here."""
+    """The model that answers, with the hash of its weights if they are in a local folder."""
     folder = _folder(config)
     name = redact_mllm(info.name)
     files = sorted(folder.glob("*.safetensors")) if folder is not None else []
@@ -38,7 +38,7 @@ def model_of(config: MLLMConfig, info: MLLMInfo) -> ModelNote:
 
 
 def sizing_of(site: SiteConfig) -> Sizing:
-    """Who sizes the frames of a site."""
+    """The allocator that sizes the frames of a site."""
     name = allocator_name(site)
     if name != "learned":
         return Sizing(name)

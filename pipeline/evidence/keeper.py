@@ -78,8 +78,8 @@ class EvidenceKeeper:
         )
 
     def ring(self, stream: str, refused: str | None) -> PacketRing | None:
-        """Where a stream that is about to be attached puts its packets; None where it has no clips, or they are
-        refused for a reason."""
+        """The packet ring for a stream that is about to be attached; None where it has no clips, or they are refused
+        for a reason."""
         self._rings.pop(stream, None)
         self._refusals.pop(stream, None)
         if not self._config.clip:
@@ -196,7 +196,7 @@ class EvidenceKeeper:
         self.lost["crash"] += 1
 
     def counts(self) -> Mapping[str, int]:
-        """What was left out, by reason."""
+        """Number of items left out, by reason."""
         return dict(self.lost)
 
 

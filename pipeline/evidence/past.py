@@ -64,7 +64,7 @@ def _records(history: History, stream: str, moment: PastMoment) -> Sequence[Stor
 
 
 def _shows(kept: KeptEvidence, end_s: object) -> bool:
-    """Whether what the model saw then is among the segments of an event's evidence."""
+    """True if the segments of an event's evidence include what the model saw then."""
     segments = kept.bundle.segments
     return (
         bool(segments)

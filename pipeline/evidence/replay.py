@@ -32,8 +32,9 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What was said then and now. `same`: the verdict is, and the score but for SAME_WITHIN; `identical`: to the last
-    digit kept; `same_model`: name and hash of the weights are. `tokens` are the vision tokens it cost."""
+    """The answers then and now. `same`: the verdict is equal, and the score but for SAME_WITHIN; `identical`: the score
+    is equal to the last digit kept; `same_model`: name and hash of the weights are equal. `tokens` are the vision
+    tokens it cost."""
 
     event: str
     question: str
@@ -47,7 +48,7 @@ class Replay:
 
 
 def context_of(shelf: Shelf, kept: KeptEvidence) -> tuple[Context, tuple[Segment, ...], WatchQuery]:
-    """What was asked then: the context, what was shown beside it, and the question.
+    """The original request: the context, the segments shown beside it, and the question.
 
     Raises EvidenceMissing where not all that the model saw is kept, and EvidenceDamaged for pixels that are not those
     that it saw.
@@ -83,7 +84,7 @@ async def replay(
 
 
 def compare(bundle: Bundle, answer: Answer, usage: Usage, model: ModelNote) -> Replay:
-    """What was said then beside what is said now."""
+    """Compares the answer then with the answer now."""
     before = Answer(bundle.watch, bundle.score.score, bundle.score.mass)
     then = Said(before.score, before.mass, before.verdict, bundle.model, bundle.value)
     now = Said(round(answer.score, 6), round(answer.mass, 6), answer.verdict, model, answer.value)

@@ -26,12 +26,12 @@ class Shelf:
         self._folder = folder
 
     def find(self, event_id: str) -> KeptEvidence | None:
-        """What is kept of an event."""
+        """The kept evidence of an event, or None."""
         manifest = self.manifests.find(event_id)
         return None if manifest is None else KeptEvidence(Bundle.from_json(manifest.data), manifest)
 
     def of(self, event_id: str) -> KeptEvidence:
-        """What is kept of an event; raises EvidenceMissing where nothing is."""
+        """The kept evidence of an event; raises EvidenceMissing if there is none."""
         if found := self.find(event_id):
             return found
         raise EvidenceMissing(
@@ -40,7 +40,7 @@ class Shelf:
         )
 
     def around(self, stream: str, at: datetime, within_s: float) -> list[KeptEvidence]:
-        """What is kept of a stream's events decided within so many seconds of a time (UTC)."""
+        """The kept evidence of a stream's events decided within so many seconds of a time (UTC)."""
         found = self.manifests.around(stream, at, within_s)
         return [KeptEvidence(Bundle.from_json(one.data), one) for one in found]
 
@@ -53,7 +53,7 @@ class Shelf:
         return self.file(kept, CLIP)
 
     def clip_path(self, kept: KeptEvidence) -> Path:
-        """Where the clip lies, once it was checked."""
+        """The path of the clip, after checking it."""
         self.clip(kept)
         return self._folder.path(kept.manifest.files[CLIP])
 

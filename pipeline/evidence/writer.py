@@ -47,7 +47,7 @@ class NoRoom(ResadaptError):
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Who answers, and who sizes the frames."""
+    """The model that answers, and the allocator that sizes the frames."""
 
     model: ModelNote
     sizing: Sizing
@@ -70,7 +70,8 @@ class Writer:
         self._lying: OrderedDict[str, StoredFile] = OrderedDict()
 
     def recover(self) -> None:
-        """What an earlier process left: clips that will not come, and files that no manifest names."""
+        """Cleans up after an earlier process: notes that its pending clips will not come, and removes files that no
+        manifest names."""
         self._folder.open(self._manifests.identity())
         for one in self._manifests.unfinished(CLIP_PENDING):
             bundle = replace(Bundle.from_json(one.data), clip_note=CUT_SHORT)

@@ -44,7 +44,8 @@ class TriedEvent:
 
 @dataclass(slots=True)
 class Tried:
-    """What came of one watch: its events, when it was open by recording, and its scores (second, score or None)."""
+    """The result of one watch: its events, the spans in which it was open by recording, and its scores (second, score
+    or None)."""
 
     slug: str
     question: str
@@ -55,14 +56,14 @@ class Tried:
 
     @property
     def opened(self) -> int:
-        """How often it opened."""
+        """Number of times the watch opened."""
         return sum(len(spans) for spans in self.spans.values())
 
 
 @dataclass(frozen=True, slots=True)
 class BackTest:
-    """What was played: by recording the seconds that were decided and why it ended early, if it did; wall seconds,
-    vision tokens spent."""
+    """The result of a back-test: by recording, the seconds that were decided and the reason for an early end, if any;
+    wall seconds, vision tokens spent."""
 
     seconds: Mapping[str, float]
     faults: Mapping[str, str]
@@ -177,7 +178,7 @@ class _Collector:
                 self._note(self._tried[event.watch_id], name, event, outcome)
 
     def close(self, seconds: Mapping[str, float]) -> None:
-        """What is open at the end of its recording is open up to there."""
+        """Ends the spans of watches that are still open at the end of their recording."""
         for (slug, name), shown in self._open.items():
             self._span(self._tried[slug], name, shown, seconds.get(name, shown.at_s))
 

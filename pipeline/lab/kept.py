@@ -135,8 +135,13 @@ class _Judging:
         high, low = known & (series.score >= query.open_at), known & (series.score <= query.clear_at)
         absent = bool(query.rules.absent_s)
         self._known = np.flatnonzero(known)
+        # Hops that may confirm something: enough of the last known answers agree with theirs.
+        self._confirming = self._often(low if absent else high)
+        self._refuting = self._often(high if absent else low)
+        self._gap_s = max(GAP_S, 3 * query.every_s)
+        gaps = np.diff(series.start_s[self._known]) > self._gap_s
+        self._gaps = self._known[1:][gaps]
         self._opens = np.flatnonzero(low if absent else high)
-        self._clears = np.flatnonzero(high if absent else low)
         self._others: dict[str | None, NDArray[np.intp]] = {}
         self._from = 0
         self._state = WatchState()
@@ -177,21 +182,43 @@ class _Judging:
     def _next(self, number: int) -> int:
         """The next hop, from `number` on, that may decide something."""
         state, query, last = self._state, self._query, len(self._series)
-        if number >= last or state.pending_s is not None:
+        if number >= last:
             return number
-        if query.rules.choice:
+        if state.pending_s is not None:
+            found = self._next_while_pending(number, state.pending_s)
+        elif query.rules.choice:
             found = _first(self._opening(state.value), number, last)
         else:
-            found = _first(self._clears if state.is_open else self._opens, number, last)
+            found = _first(self._refuting if state.is_open else self._confirming, number, last)
         for due_s in self._due_s():
-            found = min(found, max(number, int(np.searchsorted(self._series.start_s, due_s - 1e-9))))
+            found = min(found, max(number, self._place(due_s)))
         return found
+
+    def _next_while_pending(self, number: int, pending_s: float) -> int:
+        """The next hop that may end a wait: one that speaks against it, one behind a gap, or one that confirms it once
+        it has lasted."""
+        query, last = self._query, len(self._series)
+        against = self._opening(self._state.pending_value) if query.rules.choice else self._refuting
+        lasted = max(number, self._place(pending_s + query.rules.wait_s))
+        return min(_first(against, number, last), _first(self._gaps, number, last), _first(self._opens, lasted, last))
+
+    def _often(self, agrees: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Hops that agree and have, with themselves, k agreeing ones among the last n known, whatever came between."""
+        k, n = self._query.confirm
+        known = agrees[self._known]
+        counts = np.cumsum(known)
+        counts[n:] = counts[n:] - counts[:-n]
+        return self._known[known & (counts >= k)]
+
+    def _place(self, at_s: float) -> int:
+        """The first hop that starts at a stream second or later."""
+        return int(np.searchsorted(self._series.start_s, at_s - 1e-9))
 
     def _opening(self, value: str | None) -> NDArray[np.intp]:
         """Hops whose answer opens for another value."""
         if value not in self._others:
             values = self._series.values
-            self._others[value] = np.array([n for n in self._opens.tolist() if values[n] != value], np.intp)
+            self._others[value] = np.array([n for n in self._confirming.tolist() if values[n] != value], np.intp)
         return self._others[value]
 
     def _due_s(self) -> Iterable[float]:
@@ -217,7 +244,7 @@ class _Judging:
         query = self._query
         lo, hi = np.searchsorted(self._known, (self._from, number))
         waits = query.rules.wait_s and (query.rules.choice or not self._state.is_open)
-        gap_s = max(GAP_S, 3 * query.every_s) if waits else float("inf")
+        gap_s = self._gap_s if waits else float("inf")
         votes: list[Vote] = []
         for place in self._known[max(lo, hi - query.confirm[1]) : hi].tolist():
             if votes and self._s(place) - votes[-1].start_s > gap_s:

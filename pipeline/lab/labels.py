@@ -28,14 +28,14 @@ class OpenSpan:
     seen_s: float = 0.0
 
     def meets(self, other: "OpenSpan", slack_s: float) -> bool:
-        """Whether they overlap, or nearly do."""
+        """True if the spans overlap, or come within `slack_s` seconds of it."""
         return self.start_s < other.end_s + slack_s and other.start_s < self.end_s + slack_s
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of the events and labels of a watch: precision, recall and F1 (0 to 1, None where there is nothing to tell them
-    by), each with a 95 % bootstrap interval, and the median delay in seconds."""
+    """Agreement of the events and labels of a watch: precision, recall and F1 (0 to 1, None where there is nothing to
+    compute them from), each with a 95 % bootstrap interval, and the median delay in seconds."""
 
     precision: float | None
     recall: float | None
@@ -107,8 +107,8 @@ def check_inside(
 def agree(
     events: Mapping[str, Sequence[OpenSpan]], labels: Mapping[str, Sequence[OpenSpan]], slack_s: float = 1.0
 ) -> Agreement:
-    """How events agree with labels: an event is right if it meets a label, and a label found if an event meets it, each
-    within `slack_s`. The delay goes from a label's start to when its first event was known."""
+    """The agreement of events with labels: an event is right if it meets a label, and a label found if an event meets
+    it, each within `slack_s`. The delay runs from a label's start to the time at which its first event was known."""
     right, found, delays_s = list[float](), list[float](), list[float]()
     for name, truths in labels.items():
         told = events.get(name, ())

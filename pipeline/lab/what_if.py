@@ -1,4 +1,4 @@
-"""What if a watch stood otherwise: its kept answers judged by its rules as they are and as they might be."""
+"""A trial of other settings of a watch: its kept answers judged by its rules as they are and as they might be."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ MOST_EVENTS = 500
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """Of one watch on one stream: hops and known answers that were kept, the events by its rules as they are, and as
-    they might be."""
+    """The result for one watch on one stream: the numbers of kept hops and of known answers, the events by its rules as
+    they are, and as they might be."""
 
     watch: str
     stream: str

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself in its JSON files: family, token grid, normalisation. No weights, no torch."""
+"""The description of a checkpoint in its JSON files: family, token grid, normalisation. No weights, no torch."""
 
 import json
 from collections.abc import Mapping

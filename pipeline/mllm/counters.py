@@ -1,4 +1,4 @@
-"""What a backend counts of its troubles."""
+"""Counters of a backend's troubles."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

@@ -1,4 +1,5 @@
-"""Which prefixes are kept, for how many streams, and whether one still fits a context. Knows nothing of the model."""
+"""Bookkeeping of kept prefixes: which streams have one, how many may, and whether one still fits a context. Knows
+nothing of the model."""
 
 from collections import OrderedDict
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ Path = tuple[int, ...]
 
 
 def hint(query: WatchQuery) -> str:
-    """What is said behind a question of what may answer it; empty where it is yes or no."""
+    """The text behind a question that names its possible answers; empty for yes or no."""
     if query.rules.count:
         return " Answer with a number."
     if query.rules.choice:
@@ -119,7 +119,7 @@ class OptionWalk:
 
 
 def open_steps(walks: Sequence[OptionWalk | None]) -> list[tuple[int, OptionWalk, Path]]:
-    """What has to be asked next: the number of a question, its walk, and the tokens said so far."""
+    """The steps to ask next: the number of a question, its walk, and the tokens so far."""
     return [(number, walk, path) for number, walk in enumerate(walks) if walk for path in walk.open]
 
 

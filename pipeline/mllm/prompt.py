@@ -1,4 +1,4 @@
-"""What is said to the model, and how its answer is read. Pure: no tokenizer, no model.
+"""The prompt for the model, and the reading of its answer. Pure: no tokenizer, no model.
 
 A prompt is a *prefix* that only grows by append within an epoch of a context (the instruction, then a time stamp and a
 picture per segment), and one *suffix* per question. Everything that differs between questions comes after everything

@@ -1,1 +1,1 @@
-"""What people see of a service in a browser."""
+"""The web page of a service: its display in a browser."""

@@ -31,7 +31,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Where somebody has to log in: the login. Else why it cannot be shown, and what to do."""
+    """The response to a refused request: the login page if a login is needed, else the reason and what to do."""
     assert isinstance(error, PageRefused)
     reply = error.reply
     if reply.status == 401:

@@ -16,7 +16,7 @@ _PASSED_ON = (b"cookie", b"host", b"origin", b"sec-fetch-site", b"user-agent", b
 
 @dataclass(frozen=True, slots=True)
 class ApiReply:
-    """What the API answered: `body` is its JSON, a mapping where the answer has one."""
+    """A reply of the API: `body` is its JSON, a mapping where the answer has one."""
 
     status: int
     body: dict[str, Any]
@@ -24,7 +24,7 @@ class ApiReply:
 
     @property
     def ok(self) -> bool:
-        """Whether it did what was asked."""
+        """True if the request succeeded."""
         return self.status < 400
 
 
@@ -94,6 +94,6 @@ class _InnerRequest:
             self._body.append(message.get("body", b""))
 
     def reply(self) -> ApiReply:
-        """What came of it."""
+        """The reply to the call."""
         body = json.loads(b"".join(self._body) or b"{}")
         return ApiReply(self._status, body if isinstance(body, dict) else {"items": body}, self._headers)

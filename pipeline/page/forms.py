@@ -147,7 +147,7 @@ def _field(kind: str, name: str, part: Mapping[str, Any], value: object, require
 
 
 def _within(name: str, group: str) -> bool:
-    """Whether a field is one that is named, or a part of it."""
+    """True if a field is the named one, or a part of it."""
     return name == group or name.startswith(f"{group}.")
 
 

@@ -59,12 +59,13 @@ def text(name: str, /, **values: object) -> str:
 
 
 def has_text(name: str) -> bool:
-    """Whether there is a text of a name."""
+    """True if there is a text of a name."""
     return text(name) != name
 
 
 def base_of(path: str) -> str:
-    """How to get from a path of the page to its root: links are relative, and so work below any prefix of a proxy."""
+    """The relative path from a path of the page to its root: links are relative, and so work below any prefix of a
+    proxy."""
     return "../" * (path.count("/") - 1) or "./"
 
 

@@ -1,5 +1,5 @@
-"""What is to run: the registry's entries over a process's own site, as one site. What cannot be read is left out, with
-the reason."""
+"""The desired state: the registry's entries over a process's own site, as one site. Entries that cannot be read are
+left out, with the reason."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What stands in the registry, what changes it, and why a change is refused. Values."""
+"""Entries of the registry, changes to them, and the reasons to refuse a change, as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -104,7 +104,7 @@ class StoreBeside:
 
     @cached_property
     def _wanted(self) -> SiteConfig:
-        """What the registry wants, and what the site file says."""
+        """The site of the site file and the registry's entries together."""
         raw = read_yaml(self._config) if self._config else {}
         path = self._config.resolve() if self._config else None
         found = Composer(self.site, raw, path).compose(Registry(self._store.database, self._clock).snapshot()).site

@@ -20,7 +20,8 @@ MOST_HOSTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Where to look (nowhere named: the whole network), for how long, and who asks; `password` is a reference."""
+    """The scope of a search for cameras: hosts (none: the whole network), duration in seconds, and login; `password` is
+    a reference."""
 
     hosts: tuple[str, ...] = ()
     user: str | None = None

@@ -15,7 +15,8 @@ CHECK_S = 15.0
 
 
 async def checked(sink: Sink, clock: Clock) -> str:
-    """What the sink says of itself. Raises what it raises, and SinkUnavailable for one that says nothing."""
+    """The sink's description of its own check. Raises what the check raises, and SinkUnavailable for a sink that does
+    not answer in time."""
     checking = asyncio.ensure_future(sink.check())
     await first(_ended(checking), clock.sleep(CHECK_S))
     if not checking.done():

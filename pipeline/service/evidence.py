@@ -20,12 +20,12 @@ log = structlog.get_logger()
 
 
 def folder_of(site: SiteConfig) -> Folder:
-    """Where the evidence of a site lies. Raises ConfigError for a place that is none."""
+    """The folder of a site's evidence. Raises ConfigError for a location that is no folder."""
     return Folder(site.evidence.folder(resolve_url(site.store, whole_path=True)))
 
 
 def wants_evidence(site: SiteConfig, insist: bool) -> bool:
-    """Whether a service keeps evidence: one that a person has just typed does only where a folder is named."""
+    """True if a service keeps evidence: one that a person has just typed does so only if a folder is named."""
     return site.evidence.enabled and (insist or site.evidence.dir is not None)
 
 

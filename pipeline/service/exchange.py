@@ -1,4 +1,5 @@
-"""What all streams share and what can be exchanged while they run: sinks, allocator, metrics port, the GPU's budget."""
+"""Parts that all streams share and that can be exchanged while they run: sinks, allocator, metrics port, the GPU's
+budget."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ class SinkSet:
         ]
 
     def rules(self, name: str) -> GateRules:
-        """Which events a sink gets; one that is no site's gets all."""
+        """The filter and the rate limit of a sink; a sink that belongs to no site gets all events."""
         config, _ = self._built.get(name, (None, None))
         return config.gate_rules() if config else GateRules()
 

@@ -1,4 +1,4 @@
-"""How a service is: a small value for supervisors, load balancers and people."""
+"""The health of a service: a small value for supervisors, load balancers and people."""
 
 from dataclasses import dataclass
 from typing import Literal

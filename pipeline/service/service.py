@@ -126,7 +126,7 @@ class Service:
 
     @property
     def evidence_folder(self) -> Folder:
-        """Where the files of its evidence lie, whether more is kept or not."""
+        """The folder of its evidence, whether or not new evidence is kept."""
         return folder_of(self.site)
 
     @property
@@ -141,7 +141,7 @@ class Service:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What is wrong with the service itself for long now."""
+        """The alarms of the service itself that are on."""
         return self._vitals.on if self._vitals else ()
 
     def sink(self, name: str) -> Sink | None:
@@ -295,7 +295,7 @@ class Service:
             opened.push_async_callback(stop, [looking])
 
     def _look(self) -> tuple[Vitals, ServiceRules]:
-        """How the service is, and when that is a trouble."""
+        """The vitals of the service, and the rules that judge them."""
         return vitals_of(self.supervisors, self.sink_counts), self.site.service.rules()
 
     async def _exchange(self, site: SiteConfig) -> None:

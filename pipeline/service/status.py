@@ -1,4 +1,4 @@
-"""How streams and watches stand now, as people and pages see it. Read from what runs; nothing is asked of it."""
+"""The status of streams and watches, as people and pages see it. Read from what runs, without asking it anything."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

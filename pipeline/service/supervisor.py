@@ -30,7 +30,7 @@ RESTART_S = (1.0, 30.0)
 
 
 def checkup_of(stream: StreamConfig) -> Checkup:
-    """How a stream's health is judged. Another address or other masks make another picture."""
+    """The terms on which a stream's health is judged. Another address or other masks make another picture."""
     masks = tuple(stream.masks.values())
     picture = repr((redact_url(stream.url), masks, stream.video_track))
     of = hashlib.blake2b(picture.encode(), digest_size=4).hexdigest()

@@ -1,4 +1,4 @@
-"""Who answers where no MLLM is named: the yard's, but only about the yard."""
+"""The default where no MLLM is named: the yard's MLLM, but only for recordings of the yard."""
 
 from collections.abc import Mapping
 

@@ -68,7 +68,7 @@ class VitalSigns:
 
 
 def vitals_of(streams: Mapping[str, StreamSupervisor], sinks: Mapping[str, SinkCounts]) -> Vitals:
-    """How a service is now."""
+    """The vitals of a service at this moment."""
     attached = {slug: one.attachment for slug, one in streams.items() if one.attachment and not one.failed}
     return Vitals(
         steps={slug: one.run.ladder.step for slug, one in attached.items()},

@@ -1,4 +1,4 @@
-"""Where a Kafka topic is and how to be let in: values only, without the client."""
+"""The address and the credentials of a Kafka topic: values only, without the client."""
 
 import re
 import ssl

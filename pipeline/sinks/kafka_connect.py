@@ -1,4 +1,4 @@
-"""How a producer of kafka-python 3 is connected, and ended for certain.
+"""Connects a producer of kafka-python 3, and makes sure that it ends.
 
 The client waits for whatever is wrong and then raises one and the same timeout; why, it tells its log alone. So a
 cluster is reached step by step first, with an error of its own for each: name, port, TLS, login, topic, and the brokers

@@ -206,7 +206,7 @@ class MqttSink:
                 raise SinkUnavailable(f"{self._where} refuses to take {message.topic!r}: {client.refusal}")
 
     def _note(self, event: Event) -> None:
-        """What an event has said of a watch is newer than what was announced of it."""
+        """Record the state of a watch from an event, which is newer than the announced state."""
         if event.watch_id is not None and event.type in STATES:
             self._open[event.stream_id, event.watch_id] = event.type == "watch.opened"
 

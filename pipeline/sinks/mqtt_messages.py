@@ -1,4 +1,5 @@
-"""What goes to an MQTT broker: events, states of watches, and what Home Assistant finds them by. Pure functions.
+"""Messages for an MQTT broker: events, states of watches, and the discovery messages for Home Assistant. Pure
+functions.
 
 Source: Home Assistant, MQTT discovery and binary sensor.
 """
@@ -28,7 +29,7 @@ _NOT_IN_A_LEVEL = str.maketrans(dict.fromkeys("+#/", "_"))
 
 @dataclass(frozen=True, slots=True)
 class MqttMessage:
-    """What is published: a topic, a payload, and whether the broker keeps it for those who come later."""
+    """A message to publish: a topic, a payload, and whether the broker retains it for later subscribers."""
 
     topic: str
     payload: bytes
@@ -56,7 +57,7 @@ class MqttWording:
             yield MqttMessage(self._state_topic(event.stream_id, event.watch_id), state, retain=True)
 
     def status(self, payload: bytes) -> MqttMessage:
-        """Whether this service is there."""
+        """The message with the availability of this service."""
         return MqttMessage(f"{self._base}/status", payload, retain=True)
 
     def announcement(self, watch: AnnouncedWatch) -> Iterator[MqttMessage]:

@@ -127,7 +127,7 @@ class NotifySink:
         return picture if fits else None
 
     def _shown(self, text: str) -> str:
-        """What a service said, without any part of its URL."""
+        """The text of a service's reply, without any part of its URL."""
         plain = " ".join(text.split())
         for part in self._parts:
             plain = re.sub(re.escape(part), HIDDEN, plain, flags=re.IGNORECASE)

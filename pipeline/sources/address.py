@@ -1,4 +1,4 @@
-"""Where a stream is: what its URL says before anything is opened."""
+"""The address of a stream: the properties of its URL that are known before anything is opened."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""What FFmpeg's errors mean, in plain words."""
+"""Meanings of FFmpeg's errors, in plain words."""
 
 import errno
 

@@ -140,7 +140,7 @@ def _bracketed(host: str) -> str:
 
 
 async def _probe(targets: Sequence[tuple[str, int]], clock: Clock, listen_s: float) -> dict[str, Answered]:
-    """Who answers a probe within `listen_s` seconds, by address."""
+    """The devices that answer a probe within `listen_s` seconds, by address."""
     loop = asyncio.get_running_loop()
     places = [place for host, port in targets for place in await _resolved(host, port)]
     heard = _Heard(str(uuid4()))

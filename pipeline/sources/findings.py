@@ -1,4 +1,4 @@
-"""What a source finds out about its stream that people should know, each thing once. Pure."""
+"""Findings of a source about its stream that people should know, each reported once. Pure."""
 
 from collections.abc import Iterator
 

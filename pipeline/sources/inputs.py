@@ -1,4 +1,4 @@
-"""What FFmpeg reads where it does not open a URL itself: the web, playlists, pictures, pipes.
+"""Inputs for FFmpeg where it does not open a URL itself: the web, playlists, pictures, pipes.
 
 Whether it is live or a recording is decided here by what the server says, and left open where only the container can.
 """

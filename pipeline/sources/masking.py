@@ -84,7 +84,7 @@ def _bytes_of(plane: VideoPlane) -> memoryview:
 
 
 def _is_plain(frame: VideoFrame) -> bool:
-    """Whether each sample has bytes of its own, in rows from the top, as planes or as pixels side by side."""
+    """True if each sample has bytes of its own, in rows from the top, as planes or as pixels side by side."""
     form = frame.format
     if form.is_bit_stream or form.has_palette or form.is_bayer or form.name in _IRREGULAR:
         return False

@@ -46,7 +46,7 @@ _REFUSED = frozenset({"NotAuthorized", "FailedAuthentication", "FailedCheck", "I
 
 @dataclass(frozen=True, slots=True)
 class CameraLogin:
-    """Who asks a camera. Sent as digests only."""
+    """The login for a camera. The password is sent as a digest only."""
 
     user: str
     password: str = field(repr=False)
@@ -107,7 +107,7 @@ class OnvifCamera:
         self._ahead_s = 0.0
 
     async def read(self) -> tuple[dict[str, str], list[tuple[Profile, str]], list[str]]:
-        """What it says it is, its profiles with their stream URLs, and what was wrong with others."""
+        """The device's description of itself, its profiles with their stream URLs, and the faults of other profiles."""
         await self._read_clock()
         about = await self._device_information()
         media, wsdl = await self._media()
@@ -123,7 +123,7 @@ class OnvifCamera:
         return about, found, wrong
 
     async def _read_clock(self) -> None:
-        """How far its clock is ahead of ours: it refuses a login that is too old."""
+        """Measure how far its clock is ahead of ours, since it refuses a login that is too old."""
         try:
             reply = await self._call(self.device, f"<GetSystemDateAndTime xmlns={quoteattr(_DEVICE)}/>", _DEVICE, False)
         except SourceRefused:
@@ -145,7 +145,7 @@ class OnvifCamera:
         return {name: text_of(reply, "GetDeviceInformationResponse", key) for name, key in names.items()}
 
     async def _media(self) -> tuple[Url, str]:
-        """Where its media service is, and which of the two it is."""
+        """The address of its media service, and the namespace that identifies which of the two versions it is."""
         try:
             reply = await self._call(
                 self.device,
@@ -266,7 +266,7 @@ def stream_url(text: str, device: Url) -> str:
 
 
 def _may_lead(host: str, device_host: str) -> bool:
-    """Whether a device may name another host: an address that is no more private than its own."""
+    """True if a device may refer to another host: an address that is no more private than its own."""
     try:
         target, origin = ip_address(host.partition("%")[0]), ip_address(device_host.partition("%")[0])
     except ValueError:

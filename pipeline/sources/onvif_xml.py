@@ -1,4 +1,5 @@
-"""What ONVIF devices send: XML of strangers, bounded in size, depth and number, without entities. Pure functions."""
+"""Parsing of ONVIF devices' messages: untrusted XML, bounded in size, depth and number, without entities. Pure
+functions."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How fast frames may pass: the pacing of bursts by PTS. Pure: the clock is an argument."""
+"""The pacing of frames: bursts are spread by PTS. Pure: the clock is an argument."""
 
 from dataclasses import dataclass, field
 

@@ -129,7 +129,7 @@ class PacketRing:
 
     @property
     def bytes(self) -> int:
-        """Of the packets that are kept."""
+        """Size of the kept packets in bytes."""
         return self._bytes
 
     def connect(self, video: VideoStream, *, has_clock: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which hosts and files a stream may lead to. Pure: addresses are looked up elsewhere and judged here.
+"""The policy of the hosts and files that a stream may lead to. Pure: addresses are resolved elsewhere and judged here.
 
 What a person types is trusted to be meant. What a server names (a redirect, a playlist's entry, a key, a segment) is
 not: it may lead nowhere that is more private than the server itself, so that no page of the internet makes this process

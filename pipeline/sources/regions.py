@@ -66,7 +66,7 @@ def area(points: Sequence[Point]) -> float:
 
 @lru_cache(_KEPT_COVERS)
 def covered(polygons: tuple[tuple[Point, ...], ...], rows: int, columns: int) -> NDArray[np.bool_]:
-    """Which cells of a grid over the picture any of the polygons touches: bool `[rows, columns]`, not to be written to.
+    """The cells of a grid over the picture that any of the polygons touches: read-only bool `[rows, columns]`.
 
     A cell that is met by an edge counts, however little of it lies inside.
     """
@@ -126,7 +126,7 @@ def _crossing(points: Sequence[Point]) -> tuple[int, int] | None:
 
 
 def _folded(one: tuple[Point, Point], other: tuple[Point, Point]) -> bool:
-    """Whether two edges with a corner in common run back over each other."""
+    """True if two edges with a common corner run back over each other."""
     shared = one[1] if one[1] in other else one[0]
     far = one[0] if shared == one[1] else one[1]
     near = other[0] if shared == other[1] else other[1]

@@ -1,4 +1,4 @@
-"""How long a stream may be silent before it is taken for lost. Pure: the clock is an argument."""
+"""The time for which a stream may be silent before it counts as lost. Pure: the clock is an argument."""
 
 from typing import Final
 

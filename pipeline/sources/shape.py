@@ -1,4 +1,4 @@
-"""How a stored picture becomes the one that players show: turned, mirrored, its pixels made square. Pure."""
+"""Conversion of a stored picture to the one that players show: turned, mirrored, its pixels made square. Pure."""
 
 import struct
 from dataclasses import dataclass, replace
@@ -50,7 +50,7 @@ class Display:
         return pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
     def origin(self, shown: tuple[float, float]) -> tuple[float, float]:
-        """Where a point of the shown picture lies in the stored one: x and y in shares of width and height."""
+        """The position in the stored picture of a point of the shown one: x and y in shares of width and height."""
         x, y = shown
         x, y = (1 - x if self.flip_columns else x), (1 - y if self.flip_rows else y)
         return (y, x) if self.swapped else (x, y)

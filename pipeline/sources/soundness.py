@@ -1,4 +1,5 @@
-"""Which decoded pictures are whole, and show nothing of one that was not. Pure: packets are counted as they come.
+"""Detection of decoded pictures that are whole, and show nothing of one that was not. Pure: packets are counted as they
+come.
 
 A picture whose data were lost or damaged spoils every later one that is built on it, until a key frame arrives that is
 whole itself, or an intra refresh has passed over the whole picture.

@@ -1,4 +1,4 @@
-"""How a store of an earlier release becomes one of this release: alembic's migrations, in one transaction."""
+"""Upgrades a store of an earlier release to this release: alembic's migrations, in one transaction."""
 
 from pathlib import Path
 

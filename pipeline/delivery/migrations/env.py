@@ -1,4 +1,4 @@
-"""What alembic runs: the migrations that a store lacks, on the connection that `migrate` gives it."""
+"""The script that alembic runs: the migrations that a store lacks, on the connection that `migrate` gives it."""
 
 import sqlalchemy as sa
 from alembic import context

@@ -1,5 +1,5 @@
-"""Where an OpenAI-compatible server is, how to be let in, and what its model's name tells: values only, without a
-connection."""
+"""The address of an OpenAI-compatible server, its credentials, and what its model's name implies: values only, without
+a connection."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""How much a server takes in one prompt, learned from what it took and what it refused. Pure.
+"""The largest prompt that a server takes, learned from what it took and what it refused. Pure.
 
 No words of the server are needed: a refusal means that less is sent next time, whoever wrote the server. What it says
 may narrow down which measure was too large (`words.py`), and is not believed where it contradicts what it took before.

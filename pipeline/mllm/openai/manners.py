@@ -1,5 +1,5 @@
-"""How a server wants to be asked, found out before the first ask: which parameters it takes, how its model is kept from
-thinking, and which token of an answer is its yes or no.
+"""The form of requests that a server needs, found out before the first ask: the parameters that it takes, the way to
+keep its model from thinking, and the token of an answer that is its yes or no.
 
 Nothing of this is read from what a refusal says: each form is tried in turn, the usual one first.
 """

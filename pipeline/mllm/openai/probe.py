@@ -1,4 +1,4 @@
-"""What a server can do and what it charges for a picture, found out with a few small questions before the first ask."""
+"""The abilities of a server and its cost of a picture, found out with a few small questions before the first ask."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""What an error status means, in whatever words it comes."""
+"""Meanings of error statuses, in whatever words they come."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""What a server's replies mean. Whatever arrives is checked here: sizes of numbers, kinds of values, depth. Pure.
+"""Interprets a server's replies. Whatever arrives is checked here: sizes of numbers, kinds of values, depth. Pure.
 
 Source: the chat completions API of OpenAI; how others put an error into a reply of 200 is noted where it is read.
 """

@@ -1,4 +1,5 @@
-"""Which of some values a server's reply gives, by the texts of its tokens and their probabilities. Pure."""
+"""Reads from a server's reply which of some values it gives, by the texts of its tokens and their probabilities.
+Pure."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is written to an OpenAI-compatible server. Pure: no network.
+"""The requests that are sent to an OpenAI-compatible server. Pure: no network.
 
 Source: the chat completions API of OpenAI; `uuid` beside `image_url`, and null pixels under a known one, are vLLM's.
 """

@@ -1,4 +1,5 @@
-"""What servers write when a prompt is too large. A hint and an advice, never the mechanism: see `limits.py`.
+"""Servers' wordings for a prompt that is too large. They give a hint and advice, and are never the mechanism: see
+`limits.py`.
 
 This is the one place that knows the English of particular servers. A server with other words is served as well; it only
 takes a refusal more until it is known what was too large.

@@ -180,7 +180,7 @@ class TransformersMLLM:
         return suffix(query.asked, self.info.family, told).text
 
     def _spelled(self, options: tuple[str, ...]) -> Spelled:
-        """How the model writes some values. Remembered, as the watches of a site are asked again at every hop."""
+        """The model's spelling of some values. Cached, because the watches of a site are asked again at every hop."""
         if options not in self._spellings:
             if len(self._spellings) >= _REMEMBERED_OPTIONS:
                 self._spellings.clear()

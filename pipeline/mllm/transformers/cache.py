@@ -1,4 +1,4 @@
-"""What the model has made of a prompt so far, and branching from it.
+"""The model's cache of a prompt so far, and branching from it.
 
 A branch is a copy of the cache that shares its keys and values, because a cache never writes into them; only a running
 state (linear attention) is really copied. So whatever becomes of a branch, what it began from stays as it was.

@@ -1,4 +1,4 @@
-"""What is asked of vLLM and what its replies mean and cost. Pure, but for reading the tokenizer's files."""
+"""Requests to vLLM, and the meaning and cost of its replies. Pure, but for reading the tokenizer's files."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What vLLM is told: its arguments, and the few things it only takes from the environment. Does not import vLLM."""
+"""Settings of vLLM: its arguments, and the few that it takes only from the environment. Does not import vLLM."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the screens of streams and watches share: saving without overwriting others, pausing, faults by field."""
+"""Parts that the screens of streams and watches share: saving without overwriting others, pausing, faults by field."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +16,7 @@ Show = Callable[[Mapping[str, Any] | None, Mapping[str, Any] | None, int], Await
 
 
 def errors_of(problem: Mapping[str, Any] | None) -> dict[str, str]:
-    """What is wrong with which field."""
+    """The errors of a problem, by field."""
     return {one["field"]: one["detail"] for one in problem.get("errors", ())} if problem else {}
 
 

@@ -112,12 +112,12 @@ async def _form(
 
 
 def has_route(request: Request, pattern: re.Pattern[str]) -> bool:
-    """Whether the API has a route whose path begins so."""
+    """True if the API has a route whose path begins with the pattern."""
     return any(pattern.match(getattr(route, "path", "")) for route in request.app.routes)
 
 
 def _by_watch(counts: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Of each watch: how often it opened, and how often that was a false alarm."""
+    """For each watch, the number of times it opened, and of those the number of false alarms."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: {"opened": 0, "false": 0})
     for one in counts:
         if one["watch"] and one["type"] == "watch.opened":

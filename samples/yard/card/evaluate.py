@@ -1,4 +1,4 @@
-"""How good the yard's MLLM is, on episodes that nobody trained on: `python -m samples.yard.card.evaluate --seeds A:B`.
+"""Evaluates the yard's MLLM on episodes that nobody trained on: `python -m samples.yard.card.evaluate --seeds A:B`.
 
 Prints a table and, as the last line, JSON: by setting and family the value, lo, hi, n and majority. Figures are means
 of all answers with a 95 % bootstrap interval over episodes. With `--cache`, a stopped run goes on where it was.

@@ -1,4 +1,4 @@
-"""What every cell of a whole picture shows, as yes and no: dense targets for what looks at thumbnails."""
+"""Contents of every cell of a whole picture, as yes and no: dense targets for models that look at thumbnails."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,5 @@
-"""What decides a watch or a question: which hops show it, and how large they have to be shown. For the oracle alone.
+"""The evidence that decides a watch or a question: the hops that show it, and the size at which they have to be shown.
+For the oracle alone.
 
 Rough on purpose: the oracle is an upper line, and what it is not told of costs it, never the others.
 """

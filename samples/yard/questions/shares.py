@@ -1,4 +1,4 @@
-"""How often each kind of question is asked, set so that its answers come out about even in the yard."""
+"""The frequency of each kind of question, set so that its answers come out about even in the yard."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a kind of question is made of."""
+"""The parts that make up a kind of question."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

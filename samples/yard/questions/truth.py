@@ -1,4 +1,4 @@
-"""What is true of frames: small conditions with three values, and what may be said of them over time.
+"""The truth about frames: small conditions with three values, and statements about them over time.
 
 True and False are certain; None is undecided: the evidence lies at the border of what can be seen, or is moving or
 covered. Nothing here knows a word of the questions.

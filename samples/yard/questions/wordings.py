@@ -1,4 +1,4 @@
-"""How conditions are put into words: clauses such as ("a red car", "in view"), and the wordings that hold them."""
+"""Wordings of conditions: clauses such as ("a red car", "in view"), and the wordings that hold them."""
 
 from typing import TypeAlias
 

@@ -1,1 +1,1 @@
-"""How the yard's MLLM is trained, from nothing, by a recipe that can be stopped and resumed at any moment."""
+"""Training of the yard's MLLM from scratch, by a recipe that can be stopped and resumed at any moment."""

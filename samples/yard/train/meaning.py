@@ -1,4 +1,4 @@
-"""What a question asks for: what the text part should know of it before it looks for an answer."""
+"""The meaning of a question: a target for the text part, which should know it before it looks for an answer."""
 
 import re
 from collections.abc import Sequence

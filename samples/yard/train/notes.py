@@ -1,4 +1,4 @@
-"""What the text part should know as each segment ends: dense targets, beside the answers to questions.
+"""Facts that the text part should know as each segment ends: dense targets, besides the answers to questions.
 
 An answer is one bit about a whole context; with nothing else to go by, looking back is learned very slowly. So the
 token behind each picture is asked what holds now, what has just begun or ended, and what ever held, through heads that

@@ -1,4 +1,4 @@
-"""Where the answer to a question lies, and that some heads of attention look there.
+"""The location of the answer to a question, and a loss that makes some heads of attention look there.
 
 Which of a thousand tokens an answer comes from is one bit at a time to learn from answers alone. The renderer knows it:
 the cells of a dog, the second in which the gate opened. So a few heads are told where to look, and to look at nothing

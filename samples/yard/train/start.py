@@ -1,4 +1,4 @@
-"""Where training starts from: weights of a size that suits narrow layers, patches and times seen as waves."""
+"""The starting point of training: weights of a size that suits narrow layers, patches and times seen as waves."""
 
 from collections.abc import Mapping, Sequence
 

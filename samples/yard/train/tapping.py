@@ -1,4 +1,4 @@
-"""What layers give, taken as it passes."""
+"""Collects the outputs of layers as they pass."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the heads of the lower vision part say of each cell, as something to be repeated.
+"""A loss for repeating what the heads of the lower vision part put out for each cell.
 
 A plate's characters are a hundredth of what a cell knows, so a squared error over all of it would let them go.
 """

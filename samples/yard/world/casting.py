@@ -1,4 +1,4 @@
-"""Who plays: vehicles and people with random kinds, colours and clothes."""
+"""The cast of an episode: vehicles and people with random kinds, colours and clothes."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What one frame of the yard shows: values that the renderer states and everything else is asked about.
+"""The facts of one frame of the yard: values that the renderer gives and that all questions are about.
 
 Sizes are in px of the native picture, 448 x 256; at twice that size the same scene has the same facts.
 """

@@ -1,4 +1,4 @@
-"""Where everything stands in one yard, and how the camera sees it.
+"""The layout of one yard: the places of everything in it, and the camera's view of it.
 
 Positions are in plan px: a fixed 448 x 256 drawing that a `CameraView` zooms, shifts and mirrors into the picture. The
 y of a point on the ground gives its distance: sizes grow linearly with y from the horizon.

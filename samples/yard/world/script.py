@@ -1,4 +1,4 @@
-"""What happens in one episode: who moves where and when. Made once from a seed; asked at any time."""
+"""The script of one episode: who moves where and when. Made once from a seed; can be queried for any time."""
 
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias

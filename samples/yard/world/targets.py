@@ -1,4 +1,4 @@
-"""What every cell of a picture should know: dense targets, read from the renderer's own facts.
+"""Facts that every cell of a picture should know: dense targets, read from the renderer's own facts.
 
 Answers to questions alone teach a small vision part too slowly. So each vision token is first asked directly, through
 heads that are dropped afterwards: what its own cell shows (local), and what the whole picture shows (global).
