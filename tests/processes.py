@@ -6,7 +6,10 @@ from xdist.scheduler import LoadFileScheduling
 
 SERVICES: Mapping[str, tuple[str, ...]] = {
     "kafka": ("flow/test_sink_contract", "live/test_kafka", "live/test_kafka_connect", "live/test_camera_to_kafka"),
-    "postgresql": ("unit/test_store", "unit/test_store_owner", "unit/test_migrations", "unit/test_registry"),
+    "postgresql": (
+        *("unit/test_store", "unit/test_store_owner", "unit/test_migrations", "unit/test_registry"),
+        "unit/test_search",
+    ),
 }
 """Files whose tests share a service, which some of them stop or empty. Those of one service run in one process."""
 

@@ -17,6 +17,7 @@ from pipeline.api import (
     preview,
     problems,
     profiles,
+    search,
     sessions,
     system,
     tiles,
@@ -102,6 +103,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         discover.router,
         profiles.router,
         what_if.router,
+        search.router,
         system.router,
         system.health,
     )

@@ -2,6 +2,8 @@
 hold."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -217,17 +219,12 @@ def evidence_clip(event_id: str, caller: Viewer, desk: AtDesk) -> Response:
 async def replay_event(event_id: str, request: Request, caller: Analyst, desk: AtDesk) -> ReplayView:
     """Ask the model again from the evidence, and compare. It costs the vision tokens of the whole context."""
     kept, shelf = await asyncio.to_thread(_kept, event_id, caller, desk)
-    service, state = desk.reconciler.service, request.app.state
-    if getattr(state, "replaying", False):
-        raise Problem(503, "not available now", "another event is being replayed", headers={"Retry-After": "5"})
+    service = desk.reconciler.service
     runtime = service.runtime
-    state.replaying = True
-    try:
+    with beside_streams(request):
         found = await replay(
             shelf, kept, runtime.mllm, lambda: model_of(service.site.mllm, runtime.mllm.info), runtime.budget
         )
-    finally:
-        state.replaying = False
     return ReplayView.model_validate(asdict(found))
 
 
@@ -266,6 +263,20 @@ def explain_watch_page(
     """The same as a page, with pictures where an event's evidence of that time is kept."""
     explanation, kept = _of_moment(slug, stream, at, caller, desk)
     return HTMLResponse(page(explanation, shelf_of(desk), kept), headers=PAGE_HEADERS)
+
+
+@contextmanager
+def beside_streams(request: Request) -> Iterator[None]:
+    """Asks the MLLM beside what streams ask, one request at a time. Raises Problem 503 while another does."""
+    state = request.app.state
+    if getattr(state, "asking_beside", False):
+        detail = "another event is being replayed, or a search asks the model"
+        raise Problem(503, "not available now", detail, headers={"Retry-After": "5"})
+    state.asking_beside = True
+    try:
+        yield
+    finally:
+        state.asking_beside = False
 
 
 def shelf_of(desk: Desk) -> Shelf:

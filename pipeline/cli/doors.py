@@ -22,6 +22,9 @@ BesideFolder = Annotated[
     str | None, typer.Option("--evidence", help="Where its evidence lies, if not beside the store or as the file says.")
 ]
 
+LOOK_TIMEOUT_S = 180.0
+"""How long a service may ask its MLLM about snapshots: it stops by itself before that."""
+
 
 class Door(Protocol):
     """The operations that commands need, with results as JSON in the API's shapes."""
@@ -35,6 +38,8 @@ class Door(Protocol):
     def moment(self, watch: str, stream: str | None, at: str) -> Any: ...  # noqa: ANN401 - JSON
     def moment_page(self, watch: str, stream: str | None, at: str) -> str: ...
     def replay(self, event_id: str, mllm: str | None) -> Any: ...  # noqa: ANN401 - JSON
+    def search(self, wanted: dict[str, Any]) -> Any: ...  # noqa: ANN401 - JSON
+    def look(self, wanted: dict[str, Any], mllm: str | None) -> Any: ...  # noqa: ANN401 - JSON
     def hold(self, event_id: str, held: bool) -> Any: ...  # noqa: ANN401 - JSON
     def mark(self, event_id: str, kind: str | None, note: str) -> Any: ...  # noqa: ANN401 - JSON
     def missed(self, body: dict[str, str]) -> Any: ...  # noqa: ANN401 - JSON
@@ -97,6 +102,15 @@ class ApiDoor:
         if mllm:
             raise ConfigError("--mllm: a service asks its own; expected it with --config or --store alone")
         return self._service.send("POST", path_of("events", event_id, "/replay"))
+
+    def search(self, wanted: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        return self._service.get("/v1/search", **wanted)
+
+    def look(self, wanted: dict[str, Any], mllm: str | None) -> Any:  # noqa: ANN401 - JSON
+        if mllm:
+            raise ConfigError("--mllm: a service asks its own; expected it with --config or --store alone")
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return self._service.send("POST", "/v1/search", given, timeout_s=LOOK_TIMEOUT_S)
 
     def hold(self, event_id: str, held: bool) -> Any:  # noqa: ANN401 - JSON
         return self._service.send("PUT" if held else "DELETE", path_of("events", event_id, "/hold"))
@@ -167,6 +181,18 @@ class StoreDoor:
     def replay(self, event_id: str, mllm: str | None) -> Any:  # noqa: ANN401 - JSON
         return _plain(asdict(self._beside.replayed(event_id, mllm)))
 
+    def search(self, wanted: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        from pipeline.api.search import search_view
+
+        return search_view(self._beside.found(_terms(wanted))).model_dump(mode="json")
+
+    def look(self, wanted: dict[str, Any], mllm: str | None) -> Any:  # noqa: ANN401 - JSON
+        from pipeline.api.search import search_view
+        from pipeline.evidence.looking import LookRules
+
+        rules = LookRules(wanted["at_most"], wanted["tokens"])
+        return search_view(self._beside.looked_at(_terms(wanted), rules, mllm)).model_dump(mode="json")
+
     def hold(self, event_id: str, held: bool) -> Any:  # noqa: ANN401 - JSON
         self.evidence(event_id)
         self._beside.shelf.manifests.hold(event_id, "local" if held else None)
@@ -200,6 +226,16 @@ class StoreDoor:
         if self._beside.labels.one(number) is None:
             raise ConfigError(f"there is no label {number}")
         self._beside.labels.withdraw(number, "local")
+
+
+def _terms(wanted: dict[str, Any]) -> Any:  # noqa: ANN401 - SearchTerms, which load late
+    from pipeline.evidence.search import terms_of
+
+    stream = wanted["stream"]
+    return terms_of(
+        wanted["text"], SystemClock().now(), wanted["since"], wanted["until"],
+        frozenset({stream}) if stream else None, wanted["watch"], wanted["limit"],
+    )  # fmt: skip
 
 
 def _filter(wanted: dict[str, Any]) -> Any:  # noqa: ANN401 - a LabelFilter, which loads late

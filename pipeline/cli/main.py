@@ -21,6 +21,7 @@ from pipeline.cli import (
     probe,
     profile,
     run,
+    search,
     serve,
     sink,
     status,
@@ -63,6 +64,7 @@ app.command(epilog=check.EXAMPLE)(check.check)
 app.command(epilog=init.EXAMPLE)(init.init)
 app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command(epilog=status.EXAMPLE)(status.status)
+app.command(epilog=search.EXAMPLE)(search.search)
 app.add_typer(stream.app, name="stream")
 app.add_typer(watch.app, name="watch")
 app.add_typer(profile.app, name="profile")

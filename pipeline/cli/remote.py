@@ -46,12 +46,13 @@ class Remote:
         body: Mapping[str, object] | None = None,
         params: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Any:  # noqa: ANN401 - JSON
         """The answer to a request, None where it has no body. Raises ConfigError for what was asked wrongly,
         ServiceUnavailable for the rest."""
         given = _given(params or {})
         with _named(str(self.client.base_url)):
-            response = self.client.request(method, path, json=body, params=given, headers=headers)
+            response = self.client.request(method, path, json=body, params=given, headers=headers, timeout=timeout_s)
         require_success(response)
         if not response.content:
             return None

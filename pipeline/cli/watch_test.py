@@ -1,7 +1,6 @@
 """`resadapt watch test`: questions tried on recordings, or a watch's other settings on its kept answers."""
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site, read_yaml
 from pipeline.config.slugs import unique_slug
 from pipeline.core.questions import clean_question
+from pipeline.core.spans import EXAMPLES, seconds_of
 from pipeline.errors import ConfigError
 from pipeline.lab.backtest import BackTest, Tried, back_test, recordings_of, stream_slugs
 from pipeline.lab.labels import OpenSpan, agree, check_inside, read_labels
@@ -132,13 +132,8 @@ def _tested(item: dict[str, Any]) -> tuple[object, ...]:
     return item["stream"], *(item[name] for name in counts)
 
 
-_SPAN = re.compile(r"([0-9]{1,6})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
 def span_s(text: str) -> int:
     """Seconds of a span such as 24h. Raises ConfigError."""
-    found = _SPAN.fullmatch(text)
-    if found is None or not int(found[1]):
-        raise ConfigError(f"--kept is {text[:40]!r}; expected a span such as 90m, 24h or 7d")
-    return int(found[1]) * _SECONDS[found[2]]
+    if (seconds := seconds_of(text)) is None:
+        raise ConfigError(f"--kept is {text[:40]!r}; expected a span such as {EXAMPLES}")
+    return seconds

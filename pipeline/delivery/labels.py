@@ -121,6 +121,17 @@ class LabelBook:
         with self._database.reading() as connection:
             return [_label_of(row) for row in connection.execute(query).mappings()]
 
+    def notes_of(self, event_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The notes of the standing labels of events, by event; those that have none are left out."""
+        query = sa.select(LABEL.c.event_id, LABEL.c.note).where(
+            LABEL.c.event_id.in_(list(event_ids)), LABEL.c.withdrawn_at.is_(None), LABEL.c.note != ""
+        )
+        found: dict[str, list[str]] = {}
+        with self._database.reading() as connection:
+            for event_id, note in connection.execute(query):
+                found.setdefault(event_id, []).append(note)
+        return found
+
     def one(self, number: int) -> Label | None:
         """A label by its number."""
         with self._database.reading() as connection:

@@ -90,6 +90,14 @@ class Manifests:
         with self._database.reading() as connection:
             return _manifest(connection, EVIDENCE.c.event_id == event_id)
 
+    def paths_of(self, name: str, event_ids: Sequence[str]) -> dict[str, str]:
+        """The path of the file of a name in the evidence of events, by event; those that have none are left out."""
+        query = sa.select(EVIDENCE_PART.c.event_id, EVIDENCE_PART.c.path).where(
+            EVIDENCE_PART.c.event_id.in_(list(event_ids)), EVIDENCE_PART.c.name == name
+        )
+        with self._database.reading() as connection:
+            return {event_id: path for event_id, path in connection.execute(query)}
+
     def around(self, stream_id: str, at: datetime, within_s: float, limit: int = 8) -> list[StoredManifest]:
         """Manifests of a stream's events decided within so many seconds of a time, in their order."""
         since, until = at - timedelta(seconds=within_s), at + timedelta(seconds=within_s)

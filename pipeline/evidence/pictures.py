@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from allocator_engine.resize import Picture, Pixels
 from pipeline.evidence.bundle import EvidenceDamaged
+from pipeline.sources.synthetic import ArrayPicture
 
 SNAPSHOT_QUALITY = 88
 PNG_LEVEL = 1
@@ -54,6 +55,15 @@ def frames_of(data: bytes, frames: int) -> Pixels:
 def full_size(picture: Picture) -> bytes:
     """A picture as JPEG at its native size."""
     return _bytes(Image.fromarray(picture.render(picture.height, picture.width)), "JPEG", quality=SNAPSHOT_QUALITY)
+
+
+def picture_of(data: bytes) -> ArrayPicture:
+    """A stored picture, to be shown at another size. Raises EvidenceDamaged for what is none."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return ArrayPicture(np.asarray(image.convert("RGB"), dtype=np.uint8))
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise EvidenceDamaged(f"a picture cannot be read: {error}") from error
 
 
 def smaller(data: bytes, width: int, quality: int) -> bytes:

@@ -75,7 +75,7 @@ async def replay(
     Raises MLLMUnavailable as `ask` does, and where `budget` cannot pay now.
     """
     context, aside, query = await asyncio.to_thread(context_of, shelf, kept)
-    with _paid(budget, context.stream_id, sum(one.tokens for one in (*context.segments, *aside))):
+    with paid(budget, context.stream_id, sum(one.tokens for one in (*context.segments, *aside))):
         try:
             said = await mllm.ask(context, (query,), None, aside)
         finally:
@@ -102,8 +102,9 @@ def compare(bundle: Bundle, answer: Answer, usage: Usage, model: ModelNote) -> R
 
 
 @contextmanager
-def _paid(budget: Ledger | None, account: str, tokens: int) -> Iterator[None]:
-    """Tokens taken from what all streams share, before they are sent."""
+def paid(budget: Ledger | None, account: str, tokens: int) -> Iterator[None]:
+    """Tokens taken from what all streams share, before they are sent. Raises MLLMOverloaded where there are too few;
+    `account` is who spends them."""
     if budget is None or not tokens:
         yield
         return
@@ -112,7 +113,7 @@ def _paid(budget: Ledger | None, account: str, tokens: int) -> Iterator[None]:
         taken = budget.take(account, 0.0, tokens)
         if taken < tokens:
             budget.settle(account, 0)
-            raise MLLMOverloaded(f"a replay of {tokens} vision tokens; gpu_budget has {taken} to spare now", sent=False)
+            raise MLLMOverloaded(f"{account}: {tokens} vision tokens; gpu_budget has {taken} to spare now", sent=False)
         yield
         budget.settle(account, tokens)
     finally:

@@ -18,8 +18,10 @@ from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError
 from pipeline.evidence.explain import Explanation, explain_event
 from pipeline.evidence.hashes import model_of
+from pipeline.evidence.looking import LookRules, SearchResult, by_looking, by_words
 from pipeline.evidence.past import moment_of, parse_moment
 from pipeline.evidence.replay import Replay, replay
+from pipeline.evidence.search import DisplayNames, EventSearch, SearchTerms
 from pipeline.evidence.shelf import KeptEvidence, Shelf
 from pipeline.registry.desired import Composer
 from pipeline.registry.registry import Registry
@@ -44,6 +46,14 @@ def site_beside(config: Path | None, store: str | None, folder: str | None) -> S
             f"there is no store {url.database}; expected what `resadapt serve` or `resadapt run --store` wrote"
         )
     return site
+
+
+def names_of(site: SiteConfig) -> DisplayNames:
+    """The names by which people call the streams and watches of a site."""
+    return DisplayNames(
+        {slug: one.display_name for slug, one in site.streams.items()},
+        {slug: one.display_name for slug, one in site.watches.items()},
+    )
 
 
 class StoreBeside:
@@ -94,6 +104,26 @@ class StoreBeside:
         self.event(event_id)
         kept = self.shelf.of(event_id)
         return asyncio.run(self._replay(kept, parse_site({"mllm": use}).mllm if use else self.site.mllm))
+
+    def found(self, terms: SearchTerms) -> SearchResult:
+        """The events that have words of a text."""
+        return by_words(self._search, terms)
+
+    def looked_at(self, terms: SearchTerms, rules: LookRules, use: str | None = None) -> SearchResult:
+        """The events whose snapshots show it, by the site's MLLM or the one that `use` names, which is started for
+        it."""
+        return asyncio.run(self._look(terms, rules, parse_site({"mllm": use}).mllm if use else self.site.mllm))
+
+    async def _look(self, terms: SearchTerms, rules: LookRules, config: MLLMConfig) -> SearchResult:
+        mllm = await start_mllm(config, self._clock)
+        try:
+            return await by_looking(self._search, self.shelf, terms, rules, mllm, self._clock)
+        finally:
+            await mllm.close()
+
+    @property
+    def _search(self) -> EventSearch:
+        return EventSearch(self._store.history, self.labels, self.shelf.manifests, names_of(self._wanted))
 
     async def _replay(self, kept: KeptEvidence, config: MLLMConfig) -> Replay:
         mllm = await start_mllm(config, self._clock)
