@@ -31,6 +31,10 @@ class SinkFilter:
 
     `types` are patterns such as `watch.*`, `severities` those that an event's data may name, `streams` slugs or
     `tag:TAG`, `watches` slugs. An event without a severity or a watch is none of those that are named.
+
+    An end has the severities of its beginning: `watch.cleared` passes by the one that the watch opened with as well as
+    by the one that it was escalated to, and by any where it names none, as those of watches do that were opened before
+    the state kept it.
     """
 
     types: tuple[str, ...] = ()
@@ -42,7 +46,7 @@ class SinkFilter:
         """True if an event passes the filter."""
         if self.types and not any(fnmatchcase(event.type, pattern) for pattern in self.types):
             return False
-        if self.severities and event.data.get("severity") not in self.severities:
+        if self.severities and not self.severities.intersection(_severities(event) or self.severities):
             return False
         return self.covers(event.stream_id, event.watch_id, tags_of)
 
@@ -145,7 +149,7 @@ def let_through(
     """Judge the events that are to be delivered now. A summary goes out a period after the first event that was held
     back; with `ending`, or where there is no limit any more, at once. It is not counted itself."""
     now_s = now.timestamp()
-    wanted = [event for event in events if rules.filter.passes(event, tags_of)]
+    wanted = [event for event in events if is_addressed(event, sink) or rules.filter.passes(event, tags_of)]
     filtered = len(events) - len(wanted)
     state = _as_of(state, rules.limit, now_s)
     out: list[Event] = []
@@ -162,6 +166,19 @@ def let_through(
         out.append(_summary(state.held, rules.limit, now, sink))
         state = replace(state, held=None)
     return Passage(tuple(out), filtered, len(held), state)
+
+
+def is_addressed(event: Event, sink: str) -> bool:
+    """True for an event of an escalated watch that names the sink: it goes there whatever the sink's filter says."""
+    return event.watch_id is not None and event.data.get("escalated") is True and event.data.get("sink") == sink
+
+
+def _severities(event: Event) -> set[str | None]:
+    """The severities by which an event passes; empty for an end that passes by any."""
+    severity = event.data.get("severity")
+    if event.type != "watch.cleared":
+        return {severity if isinstance(severity, str) else None}
+    return {one for one in (severity, event.data.get("opened_severity")) if isinstance(one, str)}
 
 
 def _as_of(state: GateState, limit: RateLimit | None, now_s: float) -> GateState:

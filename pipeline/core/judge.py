@@ -3,9 +3,10 @@ decision. Pure functions of values."""
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from pipeline.core.ruling import Ruling, Vote, WatchState, disarm, disarmed, is_sent, rule_on, tick
+from pipeline.core.ruling import Routing, Ruling, Vote, WatchState, disarm, disarmed, is_sent, rule_on, tick
 from pipeline.types import Answer, Event, Hop, Json, WatchQuery
 
 __all__ = ["Vote", "WatchState", "event_id", "judge", "retire", "standing"]
@@ -41,7 +42,8 @@ def event_data(
         "captured_at": last.captured_at.isoformat(),
         "clock": last.clock,
         "rule": ruling.as_json(),
-        "severity": rules.severity,
+        # What was escalated is cleared to the same people.
+        **Routing.of(rules, before.escalated or state.escalated).as_json(),
     }
     if query.zone is not None:
         data["zone"] = query.zone.name
@@ -51,9 +53,6 @@ def event_data(
         data |= {name: True for name, holds in marked.items() if holds}
         if answer.value is not None:
             data["value"] = answer.value
-    if rules.escalate and (before.escalated or state.escalated):  # what was escalated is cleared to the same people
-        data |= {"severity": rules.escalate.severity, "escalated": True}
-        data |= {"sink": rules.escalate.sink} if rules.escalate.sink else {}
     return data
 
 
@@ -86,7 +85,8 @@ def retire(
         if state.is_open:
             watch_id, _, revision = key.partition("@")
             identity = event_id(lineage, stream_id, watch_id, revision, "watch.cleared", n)
-            data: dict[str, Json] = {"revision": revision, "n": n, "cleared_s": at_s, "reason": reason}
+            routing = {} if state.routing is None else state.routing.as_json()
+            data: dict[str, Json] = {"revision": revision, "n": n, "cleared_s": at_s, "reason": reason} | routing
             events.append(Event(identity, "watch.cleared", stream_id, decided_at, data, watch_id))
     return after, events
 
@@ -124,7 +124,7 @@ def judge(
             continue
         before = after.get(query.key, WatchState())
         state, ruling = _decided(before, query, answer, hop)
-        after[query.key] = state
+        after[query.key] = replace(state, routing=Routing.of(query.rules, state.escalated) if state.is_open else None)
         if ruling and is_sent(query, ruling):
             assert ruling.kind is not None
             data = event_data(query, before, state, ruling, answer, hop) | evidence

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from pipeline.core.schedule import armed_at
-from pipeline.rules import Emission
+from pipeline.rules import Emission, Rules
 from pipeline.types import Answer, Json, WatchQuery
 
 HOUR_S = 3600.0
@@ -48,13 +48,38 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Routing:
+    """The facts by which the events of an open watch are sent to sinks: the severity that it opened with, and, once it
+    was escalated, the severity since then and the sink that the escalation names."""
+
+    opened: str
+    escalated: str | None = None
+    sink: str | None = None
+
+    @classmethod
+    def of(cls, rules: Rules, escalated: bool) -> "Routing":
+        """The routing of a watch with these rules."""
+        if not (rules.escalate and escalated):
+            return cls(rules.severity)
+        return cls(rules.severity, rules.escalate.severity, rules.escalate.sink)
+
+    def as_json(self) -> dict[str, Json]:
+        """As it stands in an event's data."""
+        if self.escalated is None:
+            return {"severity": self.opened}
+        sink: dict[str, Json] = {} if self.sink is None else {"sink": self.sink}
+        return {"severity": self.escalated, "opened_severity": self.opened, "escalated": True} | sink
+
+
+@dataclass(frozen=True, slots=True)
 class WatchState:
     """The state of a watch on a stream; all seconds are of the stream. `transitions` counts its changes ever;
     `shut_until_s` ends the cooldown.
 
     `pending_s` is since when it has been confirmed without having lasted long enough, `pending_value` what a choice
     then becomes; `value` what a choice is. `open_s` is when it opened, `told_s` when its newest event was, `escalated`
-    whether it has been; `sent_s` are the events of the last hour that `max_per_hour` counts.
+    whether it has been; `sent_s` are the events of the last hour that `max_per_hour` counts. `routing` is where its
+    events go while it is open, so that its end goes there when its rules are gone.
     """
 
     is_open: bool = False
@@ -69,6 +94,7 @@ class WatchState:
     told_s: float | None = None
     escalated: bool = False
     sent_s: tuple[float, ...] = ()
+    routing: Routing | None = None
 
 
 @dataclass(frozen=True, slots=True)

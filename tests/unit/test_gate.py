@@ -45,6 +45,11 @@ def passes(event, **wanted):
         ({"severities": ["high", "low"]}, event(severity="medium"), False),
         ({"severities": ["high"]}, event(), False),
         ({"severities": ["1"]}, event(severity=1), False),
+        ({"severities": ["low"]}, event(type="watch.cleared", severity="high", opened_severity="low"), True),
+        ({"severities": ["high"]}, event(type="watch.cleared", severity="high", opened_severity="low"), True),
+        ({"severities": ["mid"]}, event(type="watch.cleared", severity="high", opened_severity="low"), False),
+        ({"severities": ["low"]}, event(type="watch.updated", severity="high", opened_severity="low"), False),
+        ({"severities": ["low"]}, event(type="watch.cleared"), True),
         ({"streams": ["gate"]}, event(), True),
         ({"streams": ["dock"]}, event(), False),
         ({"streams": ["tag:south"]}, event(stream="dock"), True),
@@ -198,3 +203,24 @@ def test_rules_that_cannot_hold_are_refused_by_name_for_every_kind(url, sink, sa
 def test_a_sink_by_itself_may_name_what_is_elsewhere():
     sink = parse_sink("pager", {"url": "jsonl:x", "filter": {"watches": ["smoke"], "streams": ["dock", "tag:x"]}})
     assert sink.gate_rules().filter == SinkFilter(streams=frozenset({"dock", "tag:x"}), watches=frozenset({"smoke"}))
+
+
+@pytest.mark.parametrize(
+    ("data", "watch", "expected"),
+    [
+        ({"escalated": True, "sink": "pager"}, "fire", 1),
+        ({"escalated": True, "sink": "other"}, "fire", 0),
+        ({"escalated": True}, "fire", 0),
+        ({"sink": "pager"}, "fire", 0),
+        ({"escalated": "yes", "sink": "pager"}, "fire", 0),
+        ({"escalated": True, "sink": "pager"}, None, 0),
+    ],
+)
+def test_an_escalation_reaches_the_sink_that_it_names_past_its_filter_and_not_past_its_limit(data, watch, expected):
+    found = event(type="watch.updated", watch=watch, **data)
+    nothing = SinkFilter(types=("stream.*",), severities=frozenset({"info"}), watches=frozenset({"smoke"}))
+    passage = let_through(GateRules(nothing), GateState(), [found], START, "pager", TAGS.get)
+    assert (len(passage.events), passage.filtered) == (expected, 1 - expected)
+    full = GateState(passed_s=(START.timestamp(),))
+    passage = let_through(GateRules(nothing, RateLimit(1, 60.0)), full, [found], START, "pager", TAGS.get)
+    assert (len(passage.events), passage.held) == (0, expected)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.judge import judge
+from pipeline.core.gate import GateRules, GateState, SinkFilter, let_through
+from pipeline.core.judge import judge, retire
 from pipeline.core.ruling import GAP_S, HOUR_S, WatchState, disarm, rule_on, tick
 from pipeline.core.state import StreamState
 from pipeline.rules import Escalation, Rules, Schedule, Window
@@ -250,6 +251,66 @@ def test_who_got_an_escalation_gets_its_end():
         ("cleared", "critical", "pager"),
         ("opened", "info", None),
     ]
+
+
+SINKS = {
+    "all": SinkFilter(),
+    "info": SinkFilter(severities=frozenset({"info"})),
+    "critical": SinkFilter(types=("watch.*",), severities=frozenset({"critical"})),
+    "pager": SinkFilter(types=("stream.*",), streams=frozenset({"elsewhere"})),
+}
+
+
+def sent_to(sink, events):
+    """The events of a watch that pass to a sink, without their prefix."""
+    passage = let_through(GateRules(SINKS[sink]), GateState(), events, AT, sink, lambda _: ())
+    return [event.type.removeprefix("watch.") for event in passage.events]
+
+
+@given(
+    st.lists(st.sampled_from([0.1, 0.5, 0.9, None]), max_size=12),
+    st.sampled_from(["removed", "changed", "stopped", "stands"]),
+    st.none() | st.sampled_from([None, "pager", "info"]).map(lambda sink: Escalation(2.0, "critical", sink)),
+    st.booleans(),
+)
+def test_a_sink_that_got_the_beginning_gets_the_end_and_a_named_one_all_of_an_escalation(scores, end, escalate, stored):
+    query, states, events = watch(Rules(severity="info", escalate=escalate)), {}, []
+    for second, score in enumerate(scores):
+        answers = [] if score is None else [Answer("car", score, 1.0)]
+        states, more = judge("", states, [query], answers, hop(second), AT, {})
+        events += more
+        if stored:
+            states = StreamState.from_json(StreamState(watches=states).to_json()).watches
+    if end == "stopped":
+        events += retire("", "yard", states, (), 20.0, AT, "stream removed")[1]
+    elif end != "stands":
+        left = [] if end == "removed" else [watch(Rules(severity="warning", hold_s=1.0))]
+        events += judge("", states, left, [], hop(20), AT, {})[1]
+    for sink in ("all", "info"):
+        kinds = [kind for kind in sent_to(sink, events) if kind != "updated"]
+        assert kinds == [kind for kind in sent_to("all", events) if kind != "updated"]
+    escalated = [event for event in events if event.data.get("escalated")]
+    assert sent_to("critical", events) == [event.type.removeprefix("watch.") for event in escalated]
+    if escalate is not None and escalate.sink == "pager":
+        assert sent_to("pager", events) == sent_to("critical", events)
+    else:
+        assert sent_to("pager", events) == []
+
+
+def test_the_end_of_a_watch_that_was_removed_has_its_severity_and_where_it_was_escalated_to():
+    query, states = watch(Rules(severity="warning", escalate=Escalation(1.0, "critical", "pager"))), {}
+    for second, expected in ((0, {"severity": "warning"}), (1, {"severity": "critical", "opened_severity": "warning"})):
+        states, _ = judge("", states, [query], [Answer("car", 0.9, 1.0)], hop(second), AT, {})
+        _, (cleared,) = judge("", states, [], [], hop(9), AT, {})
+        assert cleared.type == "watch.cleared"
+        assert {name: cleared.data.get(name) for name in expected} == expected
+        assert cleared.data.get("sink") == ("pager" if second else None)
+
+
+def test_the_end_of_a_watch_of_before_passes_by_any_severity():
+    states = {QUERY.key: WatchState(is_open=True, transitions=1)}
+    _, events = retire("", "yard", states, (), 1.0, AT, "stream removed")
+    assert sent_to("critical", events) == sent_to("info", events) == ["cleared"]
 
 
 def test_a_watch_of_before_keeps_its_revision_and_a_rule_changes_it():
