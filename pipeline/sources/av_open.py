@@ -115,7 +115,9 @@ class Opener:
         """The input that FFmpeg reads instead of opening the address itself."""
         address, settings = self._address, self._settings
         if address.scheme in WEB_SCHEMES:
-            web = WebInput(address, self._policy, settings.open_timeout_s, self._read_limit_s, self._clock)
+            web = WebInput(
+                address, self._policy, settings.open_timeout_s, self._read_limit_s, self._clock, settings.max_pixels
+            )
             self._set_cut(web.cut)
             try:
                 return web.open(1 / self._fps)

@@ -5,7 +5,7 @@ Whether it is live or a recording is decided here by what the server says, and l
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from io import RawIOBase
+from io import BytesIO, RawIOBase
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
@@ -15,9 +15,10 @@ from pipeline.errors import SourceUnavailable
 from pipeline.sources.address import Address
 from pipeline.sources.dates import SegmentDates
 from pipeline.sources.hls import FFMPEG_OPTIONS, MAX_PLAYLIST_BYTES, Body, Playlist, is_playlist
-from pipeline.sources.jpegs import START, PictureFile, first_pictures
+from pipeline.sources.jpegs import START, JpegCutter, PictureFile, first_pictures
 from pipeline.sources.pipe_file import PipeFile
 from pipeline.sources.policy import AddressPolicy, Reach, wider
+from pipeline.sources.stills import NoSinglePicture, as_jpeg, begins_still, read_still, still_asker
 from pipeline.sources.web import Web, WebReply
 from pipeline.sources.web_file import WebFile
 
@@ -61,8 +62,11 @@ class Input:
 class WebInput:
     """Opens an address on the web. `cut` ends it at any moment, also while it opens."""
 
-    def __init__(self, address: Address, policy: AddressPolicy, connect_s: float, read_s: float, clock: Clock) -> None:
+    def __init__(
+        self, address: Address, policy: AddressPolicy, connect_s: float, read_s: float, clock: Clock, max_pixels: int
+    ) -> None:
         self._url = address.target
+        self._max_pixels = max_pixels
         self._clock = clock
         self._web = Web(address.url, policy, connect_s, read_s)
         self._playlist: Playlist | None = None
@@ -93,6 +97,13 @@ class WebInput:
                 return pictures
             reply = self._web.get(self._url, None, (0, None))
             file = WebFile(self._web, reply, None, self._url)
+        elif begins_still(head, reply.kind, file.length):
+            try:
+                return self._open_still(file, every_s)
+            except NoSinglePicture:  # which FFmpeg may play
+                file.close()
+            reply = self._web.get(self._url, None, (0, None))
+            file = WebFile(self._web, reply, None, self._url)
         live = False if file.length is not None else None
         return Input(file, self.cut, self.close, options=NO_PROTOCOLS, live=live, ended=file.begins_again)
 
@@ -117,11 +128,21 @@ class WebInput:
             file.close()
             return None
 
-        def ask() -> Body:
-            return _Owned(self._web.get(self._url, None), self._web)
+        return self._polled(PictureFile(file, cutter, found, self._ask, self._clock, every_s))
 
-        self._pictures = pictures = PictureFile(file, cutter, found, ask, self._clock, every_s)
+    def _open_still(self, file: WebFile, every_s: float) -> Input:
+        """The snapshots of a camera that sends another kind of picture than JPEG. Raises NoSinglePicture."""
+        first = as_jpeg(read_still(file), self._max_pixels)
+        file.close()
+        ask = still_asker(self._ask, self._max_pixels)
+        return self._polled(PictureFile(BytesIO(), JpegCutter(), [first], ask, self._clock, every_s))
+
+    def _polled(self, pictures: PictureFile) -> Input:
+        self._pictures = pictures
         return Input(pictures, self.cut, self.close, format="mpjpeg", options=NO_PROTOCOLS | PICTURE_OPTIONS, live=True)
+
+    def _ask(self) -> Body:
+        return _Owned(self._web.get(self._url, None), self._web)
 
 
 class _WebFetcher:

@@ -15,6 +15,7 @@ from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -242,6 +243,84 @@ async def test_a_snapshot_is_asked_for_as_often_as_it_is_looked_at(server: Serve
     assert source.counts.connects == 1
 
 
+STILLS = {"png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF", "ppm": "PPM"}
+
+
+def still(number: int, kind: str, size: tuple[int, int] = (64, 96), **how: object) -> bytes:
+    made = BytesIO()
+    Image.fromarray(clips.picture(number, *size)).save(made, kind, **how)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("name", STILLS)
+@pytest.mark.parametrize("manner", ["named", "nameless"])
+async def test_a_snapshot_of_any_kind_is_asked_for_as_often_as_it_is_looked_at(
+    server: Server, name: str, manner: str
+) -> None:
+    if (name, manner) == ("ppm", "nameless"):
+        pytest.skip("nothing tells it from text")
+
+    def snap(_request: object) -> Page:
+        kind = f"image/{name}" if manner == "named" else "application/octet-stream"
+        return Page(still(len(server.asked), STILLS[name]), kind=kind, sized=manner == "named" or len(server.asked) > 1)
+
+    server.pages["/snap"] = snap
+    source, began = av_source(server.url("/snap")), time.monotonic()
+    frames = await read(source, fps=4, count=6)
+    assert source.live
+    assert 1.0 <= time.monotonic() - began < 20
+    assert {frame.size for frame in frames} == {(64, 96)}
+    assert 6 <= len(server.asked) <= 9
+    assert source.counts.connects == 1
+
+
+async def test_a_snapshot_is_shown_in_the_colours_it_has(server: Server) -> None:
+    colours = np.zeros((64, 96, 3), np.uint8)
+    colours[:, :48], colours[:, 48:] = (200, 40, 90), (16, 235, 128)
+    made = BytesIO()
+    Image.fromarray(colours).save(made, "PNG")
+    server.pages["/snap.png"] = Page(made.getvalue(), kind="image/png")
+    (frame,) = await read(av_source(server.url("/snap.png")), fps=4, count=1)
+    shown = frame.picture.render(64, 96).astype(int)
+    for columns in (slice(4, 44), slice(52, 92)):
+        assert np.abs(shown[:, columns] - colours[:, columns].astype(int)).max() <= 4
+
+
+async def test_a_moving_picture_is_a_recording(server: Server) -> None:
+    more = [Image.fromarray(clips.picture(number, 64, 96)) for number in range(1, 12)]
+    body = still(0, "GIF", save_all=True, append_images=more, duration=100, loop=1)
+    server.pages["/film.gif"] = Page(body, kind="image/gif")
+    source = av_source(server.url("/film.gif"))
+    frames = await read(source)
+    assert not source.live
+    assert len(frames) >= 8
+
+
+async def test_pictures_without_end_are_a_stream_of_their_own(server: Server) -> None:
+    def flow() -> Iterator[bytes]:
+        for number in range(60):
+            yield still(number, "PNG")
+            time.sleep(0.05)
+
+    server.pages["/flow"] = Page(kind="image/png", stream=flow)
+    frames = await read(av_source(server.url("/flow")), count=4)
+    assert len(frames) == 4
+
+
+async def test_a_snapshot_that_is_damaged_once_is_missed_and_one_that_is_too_large_is_refused(server: Server) -> None:
+    def snap(_request: object) -> Page:
+        number = len(server.asked)
+        return Page(b"\x89PNG\r\n\x1a\nnothing" if number == 3 else still(number, "PNG"), kind="image/png")
+
+    server.pages["/snap.png"] = snap
+    source = av_source(server.url("/snap.png"))
+    assert len(await read(source, fps=5, count=4)) == 4
+    assert source.counts.connects == 1
+    server.pages["/large.png"] = Page(still(0, "PNG", (300, 400)), kind="image/png")
+    with pytest.raises((SourceUnavailable, ConfigError), match="400x300, more than max_pixels 10000 allows"):
+        await read(av_source(server.url("/large.png"), max_pixels=10_000), fps=5, count=1)
+
+
 async def test_a_snapshot_that_fails_now_and_then_is_not_lost_and_one_that_goes_is(server: Server) -> None:
     def snap(_request: object) -> Page:
         number = len(server.asked)
@@ -457,6 +536,9 @@ def test_a_probe_of_a_snapshot_says_what_it_is(server: Server) -> None:
     server.pages["/snap.jpg"] = Page(jpeg(1), kind="image/jpeg")
     found = probe(server.url("/snap.jpg"), clock=CLOCK, read_s=0.5)
     assert (found.codec, found.width, found.height, found.live) == ("mjpeg", 96, 64, True)
+    server.pages["/snap.png"] = Page(still(1, "PNG"), kind="image/png")
+    found = probe(server.url("/snap.png"), clock=CLOCK, read_s=0.5)
+    assert (found.width, found.height, found.live) == (96, 64, True)
 
 
 async def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
