@@ -27,6 +27,8 @@ _CLOSING = {quote: re.compile(rf"(?<!\\){quote}(?=[,}}\])\s:;.]|$)") for quote i
 _SPACE = re.compile(r"\s|$")
 _TRAILING = re.compile(r"['\"<>)\]},;.:]{0,4}$")
 _NAMED = re.compile(r"(?P<name>(?:pass(?:word|wd|phrase)?|pwd|token|secret|api_?key)=)[^\s&?#]+", re.IGNORECASE)
+_MLLM = "openai:"
+_MODEL = re.compile(r"[\w./:+#-]{1,128}")
 _NO_SCHEME = re.compile(r"^(?://)?[^/\s:]*:.*@", re.DOTALL)
 
 
@@ -83,14 +85,17 @@ def forget_secrets() -> None:
 
 def scrub(text: str) -> str:
     """`text` without the secrets that are known, with user, password, query and fragment of every URL in it replaced
-    by `***`, and what is named as a secret (`password=...`)."""
+    by `***`, and what is named as a secret (`password=...`). Of `openai:URL#MODEL` the model stays."""
     text = known.hide(text)
     shown, done = [], 0
     mark = text.find("://")
     while mark >= 0:
         scheme = _SCHEME.search(text, max(mark - 32, done), mark)
-        start, end = (scheme.start() if scheme else mark), _end(text, scheme.start() if scheme else mark)
-        shown += [text[done:start], _shown(text[start:mark], text[mark + 3 : end])]
+        start = scheme.start() if scheme else mark
+        # A quote stands before the whole of `openai:URL#MODEL`.
+        end = _end(text, start - len(_MLLM) if text[done:start].endswith(_MLLM) else start)
+        model = _model_of(text[done:start], text[start:end], text[end:])
+        shown += [text[done:start], _shown(text[start:mark], text[mark + 3 : end - len(model)]), model]
         done = end
         mark = text.find("://", end)
     return _NAMED.sub(rf"\g<name>{HIDDEN}", "".join(shown) + text[done:])
@@ -113,9 +118,9 @@ def redact_url(url: str) -> str:
 def redact_mllm(use: str) -> str:
     """`mllm.use` in a form that may be shown: of `openai:URL#MODEL` the URL as `redact_url` shows it, and the model."""
     url, mark, model = use.partition("#")
-    if not use.startswith("openai:") or splits_a_password(model):
+    if not use.startswith(_MLLM) or "@" in model:  # a # in a password has the @ of its host behind it
         return redact_url(use)
-    return redact_url(url) + mark + model
+    return redact_url(url) + mark + known.hide(model)
 
 
 def splits_a_password(model: str) -> bool:
@@ -151,6 +156,17 @@ def _end(text: str, start: int) -> int:
     stop = space.start() if space else len(text)
     trailing = _TRAILING.search(text, max(stop - 4, start), stop)
     return trailing.start() if trailing else stop
+
+
+def _model_of(before: str, url: str, behind: str) -> str:
+    """The `#MODEL` at the end of a URL that names an MLLM; empty where it may be the rest of a password or a token, or
+    where an `@` further behind may still end one."""
+    first, mark, model = url.partition("#")
+    if not (before.endswith(_MLLM) and _MODEL.fullmatch(model)) or "@" in behind:
+        return ""
+    _, _, address = first.partition("://")
+    _, asks, query = address.partition("?")
+    return mark + model if readings(address) and (not asks or query == HIDDEN) else ""
 
 
 def _shown(scheme: str, behind: str) -> str:

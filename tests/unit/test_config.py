@@ -233,6 +233,26 @@ def test_a_url_as_people_type_it_shows_no_credentials(url, shown):
 )
 def test_an_mllm_is_shown_by_its_model_and_without_credentials(use, shown):
     assert redact_mllm(use) == shown
+    assert scrub(redact_mllm(use)) == shown
+    assert scrub(f"loading {shown}, which takes a while") == f"loading {shown}, which takes a while"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "openai:http://u:a#s3cret@h",
+        "openai:http://u:a@s3cret#b@h/v1#Model",
+        "openai:http://u:a#s3cret@h/v1",
+        "openai:http://u:s3cret@h/v1?key=a#s3cret",
+        "openai:http://u:a#s3cret more@h/v1#Model",
+        "other:http://h/v1#s3cret",
+        'openai:http://h/v1#Model","key":"s3cret"',
+    ],
+)
+def test_what_may_be_a_part_of_a_password_is_no_model(use):
+    assert "s3cret" not in scrub(use)
+    if "key" not in use and "other" not in use:
+        assert "s3cret" not in redact_mllm(use)
 
 
 @pytest.mark.parametrize("part", ["://", "://a:", "http://", "://a?", "token=", "a@", ":"])

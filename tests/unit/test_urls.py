@@ -2,6 +2,7 @@
 
 import json
 import string
+from urllib.parse import quote
 
 import pytest
 from hypothesis import assume, given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.delivery.database import Database, parse_store
 from pipeline.errors import ConfigError
-from pipeline.redact import HIDDEN, redact_url, remember, scrub
+from pipeline.redact import HIDDEN, redact_mllm, redact_url, remember, scrub
 from pipeline.sinks.kafka_address import parse_kafka_url
 from pipeline.sources.address import Address, parse_address
 from pipeline.urls import fill, parse_url
@@ -71,6 +72,19 @@ def test_a_secret_in_a_path_or_query_is_not_shown_once_it_came_from_a_reference(
     for text in (url, f"{url} broke", json.dumps({"at": url, "why": secret}), repr(secret), f"<{secret}>"):
         assert not shows(scrub(text), secret), scrub(text)
     assert redact_url(url) == f"http://cam.example/{HIDDEN}/live?{HIDDEN}"
+
+
+@given(SECRETS, st.sampled_from([*HOSTS, *PLAIN_HOSTS]))
+def test_no_part_of_a_password_is_taken_for_a_model(password: str, host: str) -> None:
+    plain = f"openai:http://operator:{password}@{host}/v1#Model"
+    texts = [redact_mllm(plain), scrub(f"loading {plain!r} now")]
+    if " " not in password:
+        texts += [scrub(plain), scrub(f"loading {plain} now")]
+    for text in texts:
+        assert not shows(text, password), text
+    encoded = f"openai:http://operator:{quote(password, safe='')}@host.example/v1#org/Model-2B"
+    shown = f"openai:http://{HIDDEN}@host.example/v1#org/Model-2B"
+    assert scrub(redact_mllm(encoded)) == scrub(encoded) == shown
 
 
 @given(SECRETS, SECRETS)
