@@ -85,8 +85,9 @@ def retire(
         if state.is_open:
             watch_id, _, revision = key.partition("@")
             identity = event_id(lineage, stream_id, watch_id, revision, "watch.cleared", n)
-            routing = {} if state.routing is None else state.routing.as_json()
-            data: dict[str, Json] = {"revision": revision, "n": n, "cleared_s": at_s, "reason": reason} | routing
+            data: dict[str, Json] = {"revision": revision, "n": n, "cleared_s": at_s, "reason": reason}
+            if state.routing is not None:
+                data |= state.routing.as_json()
             events.append(Event(identity, "watch.cleared", stream_id, decided_at, data, watch_id))
     return after, events
 

@@ -67,8 +67,10 @@ class Routing:
         """As it stands in an event's data."""
         if self.escalated is None:
             return {"severity": self.opened}
-        sink: dict[str, Json] = {} if self.sink is None else {"sink": self.sink}
-        return {"severity": self.escalated, "opened_severity": self.opened, "escalated": True} | sink
+        data: dict[str, Json] = {"severity": self.escalated, "opened_severity": self.opened, "escalated": True}
+        if self.sink is not None:
+            data["sink"] = self.sink
+        return data
 
 
 @dataclass(frozen=True, slots=True)

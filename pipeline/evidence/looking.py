@@ -82,7 +82,7 @@ class SearchResult:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _LookAnswers:
     """The answers so far, by the path of the snapshot, and what they cost."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -147,8 +147,8 @@ async def by_looking(
 async def _ask_all(
     shelf: Shelf, wanted: Sequence[RankedEvent], question: str, rules: LookRules, mllm: MLLM, clock: Clock,
     budget: Ledger | None,
-) -> _Asked:  # fmt: skip
-    asked, until_s = _Asked(), clock.monotonic_s() + LOOKING_S
+) -> _LookAnswers:  # fmt: skip
+    asked, until_s = _LookAnswers(), clock.monotonic_s() + LOOKING_S
     for one in wanted:
         if clock.monotonic_s() >= until_s:
             asked.stopped = f"{LOOKING_S:g} s are over"
@@ -170,7 +170,7 @@ async def _ask_all(
 
 
 async def _ask_one(
-    asked: _Asked, one: RankedEvent, segment: Segment, question: str, mllm: MLLM, budget: Ledger | None
+    asked: _LookAnswers, one: RankedEvent, segment: Segment, question: str, mllm: MLLM, budget: Ledger | None
 ) -> None:
     rules = ContextRules(max_tokens=segment.tokens)
     context = Context(f"search at {one.id}", rules, (segment,), 0, segment.pts_s[0])
@@ -217,13 +217,13 @@ def _with_events(
     return tuple(EventFound(stored, one, answers.get(one.snapshot or "")) for one, stored in pairs if stored)
 
 
-def _cost(asked: _Asked, seconds: float) -> SearchCost:
+def _cost(asked: _LookAnswers, seconds: float) -> SearchCost:
     verdicts = [answer.verdict for answer in asked.answers.values()]
     yes, no, unknown = (verdicts.count(one) for one in ("yes", "no", "unknown"))
     return SearchCost(len(verdicts), yes, no, unknown, asked.vision_tokens, asked.prompt_tokens, round(seconds, 3))
 
 
-def _left_out(among: TextFound, asked: _Asked, snapshots: int, wanted: int, beyond: int) -> tuple[str, ...]:
+def _left_out(among: TextFound, asked: _LookAnswers, snapshots: int, wanted: int, beyond: int) -> tuple[str, ...]:
     """What a search by looking left out, in words."""
     bare = sum(one.snapshot is None for one in among.events)
     done = len(asked.answers) + len(asked.unreadable) + asked.too_thin

@@ -116,7 +116,7 @@ class EventSearch:
 
     def find(self, terms: SearchTerms, most: int = MOST_SEARCHED) -> TextFound:
         """All events among which was searched, ranked."""
-        counter, seen = WordCounter(terms.words), _Seen()
+        counter, seen = WordCounter(terms.words), _ReadEvents()
         before: int | None = None
         while len(seen.keys) < most:
             wanted = min(_READ_AT_ONCE, most - len(seen.keys))
@@ -131,7 +131,7 @@ class EventSearch:
         """The event, unless it has gone since."""
         return self._history.event(ranked.id)
 
-    def _read(self, page: Sequence[StoredEvent], counter: WordCounter, seen: "_Seen") -> None:
+    def _read(self, page: Sequence[StoredEvent], counter: WordCounter, seen: "_ReadEvents") -> None:
         ids = [one.event.id for one in page]
         notes, snapshots = self._labels.notes_of(ids), self._manifests.paths_of(SNAPSHOT, ids)
         for one in page:
@@ -143,7 +143,7 @@ class EventSearch:
             seen.oldest = min(seen.oldest or event.time, event.time)
             seen.newest = max(seen.newest or event.time, event.time)
 
-    def _ranked(self, terms: SearchTerms, counter: WordCounter, seen: "_Seen", most: int) -> TextFound:
+    def _ranked(self, terms: SearchTerms, counter: WordCounter, seen: "_ReadEvents", most: int) -> TextFound:
         events = [
             RankedEvent(seq, name, rank, _words(counter.words, count), snapshot)
             for (seq, name, snapshot), count, rank in zip(seen.keys, seen.counts, ranks(seen.counts), strict=True)
@@ -155,7 +155,7 @@ class EventSearch:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _ReadEvents:
     """What was read so far: place, id and snapshot of each event, and its words."""
 
     keys: list[tuple[int, str, str | None]] = field(default_factory=list)

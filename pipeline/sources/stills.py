@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import islice
 
 import av
@@ -85,7 +86,7 @@ def _only_frame(data: bytes, max_pixels: int) -> VideoFrame:
         if width * height > max_pixels:
             raise SourceUnavailable(f"it sends pictures of {width}x{height}, more than max_pixels {max_pixels} allows")
         video.codec_context.options = bounds
-        frames = list(islice(container.decode(video), 2))
+        frames: list[VideoFrame] = list(islice(container.decode(video), 2))
     if len(frames) != 1:
         raise NoSinglePicture(f"what it sends holds {'more than one picture' if frames else 'no picture'}")
     return frames[0]
@@ -95,7 +96,7 @@ def _encoded(frame: VideoFrame) -> bytes:
     encoder = CodecContext.create("mjpeg", "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj444p"
-    encoder.framerate = 1
+    encoder.framerate = Fraction(1)
     encoder.options = {"qmin": _QUALITY, "qmax": _QUALITY}
     picture = frame.reformat(format="yuvj444p")
     picture.pts, picture.pict_type = 0, 0
