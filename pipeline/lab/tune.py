@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.lab.tune_search import Knobs, ReviewedSeries, Search, Trials, f1_of
+from pipeline.lab.tune_search import Knobs, ReviewedSeries, SettingsSearch, Trials, f1_of
 from pipeline.types import Json, WatchQuery
 
 SLACK_S = 5.0
@@ -26,7 +26,7 @@ Figure = Literal["precision", "recall", "f1"]
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedFigures:
     """Precision, recall and F1 (0 to 1, None where there is nothing to compute them from) with 95 % bootstrap intervals
     over pieces of time, and the counts that they come from."""
 
@@ -54,9 +54,9 @@ class Tuning:
     what is expected of a proposal, on time that it was not chosen on."""
 
     now: Knobs
-    current: Expected
+    current: ExpectedFigures
     proposed: Knobs | None
-    cross: Expected | None
+    cross: ExpectedFigures | None
     gain: float | None
     gain_interval: tuple[float, float] | None
     better_in: float | None
@@ -97,9 +97,9 @@ def tune(query: WatchQuery, material: Sequence[ReviewedSeries], slack_s: float =
     crossed = np.zeros_like(current)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
-        chosen = Search(trials, now, ~held_out).best()
+        chosen = SettingsSearch(trials, now, ~held_out).best()
         crossed[held_out] = trials.counts(chosen)[held_out]
-    best = Search(trials, now, np.ones(len(folds), bool)).best()
+    best = SettingsSearch(trials, now, np.ones(len(folds), bool)).best()
     gains = f1_of(draws @ crossed) - f1_of(draws @ current)
     gain = float(f1_of(crossed.sum(0)) - f1_of(current.sum(0)))
     low, high = np.percentile(gains, [2.5, 97.5]).tolist()
@@ -125,7 +125,7 @@ def _against(best: Knobs, now: Knobs, gain: float, better_in: float) -> str:
     return ""
 
 
-def expected(counts: NDArray[np.int64], draws: NDArray[np.float32]) -> Expected:
+def expected(counts: NDArray[np.int64], draws: NDArray[np.float32]) -> ExpectedFigures:
     """The figures of counts by piece, with intervals from draws of the pieces."""
     right, false, missed, repeated = (int(one) for one in counts.sum(0))
     drawn = np.asarray(draws @ counts.astype(np.float32), float)
@@ -146,7 +146,7 @@ def expected(counts: NDArray[np.int64], draws: NDArray[np.float32]) -> Expected:
             low, high = np.percentile(drawn[some, 0] / bottom[some], [2.5, 97.5]).tolist()
             intervals[name] = round(low, 4), round(high, 4)
     shown = {name: None if value is None else round(value, 4) for name, value in figures.items()}
-    return Expected(right, false, missed, repeated, shown["precision"], shown["recall"], shown["f1"], intervals)
+    return ExpectedFigures(right, false, missed, repeated, shown["precision"], shown["recall"], shown["f1"], intervals)
 
 
 def draws_of(pieces: int) -> NDArray[np.float32]:

@@ -157,7 +157,7 @@ class _Part:
         return np.maximum(place, 0), (place >= 0) & (spans[place, 1] + self._slack_s >= since)
 
 
-class Search:
+class SettingsSearch:
     """Coordinate descent on some pieces of time, from the best of a coarse grid."""
 
     def __init__(self, trials: Trials, now: Knobs, pieces: NDArray[np.bool_]) -> None:

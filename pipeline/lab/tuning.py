@@ -41,6 +41,12 @@ class WatchTuning:
     hops: int
     tuning: Tuning
 
+    @property
+    def changes(self) -> dict[str, Json]:
+        """The settings that the proposal changes, as a patch of the watch."""
+        proposed = self.tuning.proposed
+        return proposed.changes(self.tuning.now) if proposed else {}
+
     def as_json(self) -> dict[str, Json]:
         """For people and programs."""
         return {
