@@ -13,7 +13,7 @@ from pipeline.rules import Emission
 from pipeline.types import Json, WatchQuery
 
 MOST_TRIED = 600
-MOST_JUDGED_HOPS = 30_000_000
+MOST_JUDGED_HOPS = 20_000_000
 """Most settings that are tried, and most of them times hops, which bounds a search to about a minute."""
 _LEAST_TRIED = 100
 

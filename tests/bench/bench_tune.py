@@ -2,8 +2,8 @@
 
 The yard's MLLM has answered 20 watches over held-out episodes of 32 s (`yard_answers`, kept in FOLDER), which are
 chained as time. Each watch begins with bad settings. A person labels what it opens in the first half of the time, true
-or false by the yard's truth, and names what it missed; the other half is judged by the truth alone, an event counting if
-it opens within 1 s of a time at which its condition is visible. The last line is JSON.
+or false by the yard's truth, and names what it missed; the other half is judged by the truth alone, an event
+counting if it opens within 1 s of a time at which its condition is visible. The last line is JSON.
 """
 
 import argparse
