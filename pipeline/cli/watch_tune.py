@@ -39,9 +39,11 @@ FIGURES = ("precision", "recall", "f1", "right", "false", "missed", "repeated")
 
 def _show(found: dict[str, Any]) -> None:
     labels = ", ".join(f"{count} {kind}" for kind, count in found["labels"].items() if count)
-    gone = f"; of {found['without_answers']} times no answers are kept" if found["without_answers"] else ""
-    looked = f"{found['reviewed_s'] / 60:.0f} min on {', '.join(found['streams'])}, all of it taken for looked at"
-    table(("labels of", "which", "from the first to the last"), [(found["watch"], labels + gone, looked)])
+    print_line(f"labels: {labels}; {found['without_answers']} times it should have been open have no answers kept")
+    print_line(
+        f"time: {found['reviewed_s'] / 60:.0f} min on {', '.join(found['streams'])}, from the first label to the last,"
+        " all of it taken for looked at"
+    )
     now, proposed, expected = found["now"], found["proposed"] or {}, found["expected"] or {}
     rows = [(name, _plain(now[name]), _plain(proposed.get(name))) for name in SETTINGS]
     table(("setting", "now", "proposed"), rows)

@@ -246,14 +246,14 @@ def test_labels_are_of_their_stream():
 def test_the_truth_of_marks():
     found = reviewed(
         [
-            Mark("missed", 30, 40),
+            Mark("missed", 31, 40),
             Mark("true", 5, 10),
             Mark("true", 15, 20),
             Mark("false", 50, 60),
             Mark("fixture", 1, 2),
         ]
     )
-    assert found == Reviewed(1, 60, ((5, 20), (30, 40)), ((50, 60),), ((1, 2),))
+    assert found == Reviewed(1, 60, ((5, 20), (31, 40)), ((50, 60),), ((1, 2),))
     assert reviewed([]) is None
     kept = with_answers(found, np.array([7.0, 55.0]), 1.0)
     assert (kept.holds, kept.wrong, kept.ignored) == (((5, 20),), ((50, 60),), ())
