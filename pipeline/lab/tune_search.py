@@ -111,7 +111,8 @@ class Trials:
         """The fold of each piece: runs of time with about as many intervals each."""
         truths = np.concatenate([part.truths for part in self._parts])
         before = np.cumsum(truths) - truths
-        return np.minimum(before * count // max(1, int(truths.sum())), count - 1).astype(np.intp)
+        found: NDArray[np.intp] = np.minimum(before * count // max(1, int(truths.sum())), count - 1)
+        return found
 
 
 class _Part:
@@ -182,11 +183,13 @@ class SettingsSearch:
         return best if self._value(best) > self._value(self._now) else self._now
 
     def _coarse(self) -> list[Knobs]:
+        plain = replace(self._now, hold_s=0.0, cooldown_s=0.0)
         starts = [
-            replace(self._now, open_at=open_at, clear_at=_rounded(open_at * share), confirm=confirm)
+            replace(base, open_at=open_at, clear_at=_rounded(open_at * share), confirm=confirm)
             for open_at in self._opens
             for share in CLEARS[1::2]
             for confirm in dict.fromkeys((self._now.confirm, (2, 3)))
+            for base in dict.fromkeys((self._now, plain))
         ]
         return [self._now, *starts]
 
@@ -219,7 +222,8 @@ def f1_of(counts: NDArray[np.int64] | NDArray[np.float32]) -> NDArray[np.float64
     """F1 of counts `[..., 4]`, 0 where there is nothing."""
     right, false, missed = (np.asarray(counts[..., place], float) for place in range(3))
     whole = 2 * right + false + missed
-    return 2 * right / np.where(whole > 0, whole, 1.0)
+    found: NDArray[np.float64] = 2 * right / np.where(whole > 0, whole, 1.0)
+    return found
 
 
 def _rounded(value: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.build import build_watch
 from pipeline.config.site import WatchConfig
 from pipeline.delivery.history import EventFilter, History
-from pipeline.delivery.labels import KINDS, Label, LabelBook, LabelFilter
+from pipeline.delivery.labels import KINDS, Label, LabelBook, LabelFilter, LabelKind
 from pipeline.errors import ConfigError
 from pipeline.lab.kept import KeptSeries, read_kept
 from pipeline.lab.truths import Reviewed, marks_of, reviewed, with_answers
@@ -34,7 +34,7 @@ class WatchTuning:
     kept, the streams, seconds taken for looked at, kept hops, and the search."""
 
     watch: str
-    labels: Mapping[str, int]
+    labels: Mapping[LabelKind, int]
     without_answers: int
     streams: tuple[str, ...]
     reviewed_s: float
@@ -51,7 +51,7 @@ class WatchTuning:
         """For people and programs."""
         return {
             "watch": self.watch,
-            "labels": dict(self.labels),
+            "labels": {str(kind): count for kind, count in self.labels.items()},
             "without_answers": self.without_answers,
             "streams": list(self.streams),
             "reviewed_s": round(self.reviewed_s, 3),

@@ -129,9 +129,12 @@ def main() -> None:
             summary[f"{name}_{which}"] = round(value, 4)
             summary[f"{name}_{which}_interval"] = _interval([draw[place][index] for draw in draws])
         summary[f"{name}_gain_interval"] = _interval([draw[place][1] - draw[place][0] for draw in draws])
+    proposed = [one for one in found if one.tuning.proposed]
     own = f1_of(np.array([one.own for one in found]).sum(0))
     summary |= {
         "f1_of_the_yards_settings": round(float(own), 4),
+        "expected_of_proposed": _mean([one.tuning.cross.f1 or 0.0 for one in proposed if one.tuning.cross]),
+        "held_out_of_proposed": _mean([float(f1_of(one.after)) for one in proposed]),
         "proposed": sum(one.tuning.proposed is not None for one in found),
         "too_few_labels": sum(one.tuning.folds == 0 for one in found),
         "better": sum(bool(f1_of(one.after) > f1_of(one.before)) for one in found),
@@ -163,6 +166,10 @@ def _row(watch, one: Outcome) -> tuple[object, ...]:
 def _said(knobs: Knobs) -> str:
     k, n = knobs.confirm
     return f"{knobs.open_at:g} {knobs.clear_at:g} {k}/{n} {knobs.hold_s:g}s {knobs.cooldown_s:g}s"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None
 
 
 def _interval(values: Sequence[float]) -> list[float]:
