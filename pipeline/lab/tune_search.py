@@ -15,7 +15,7 @@ from pipeline.types import Json, WatchQuery
 MOST_TRIED = 600
 MOST_JUDGED_HOPS = 20_000_000
 """Most settings that are tried, and most of them times hops, which bounds a search to about a minute."""
-_LEAST_TRIED = 100
+LEAST_TRIED = 100
 
 CONFIRMS = ((1, 1), (2, 2), (2, 3), (3, 3), (3, 5), (4, 5), (5, 8))
 HOLDS_S = (0.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
@@ -82,10 +82,10 @@ class Trials:
         emit: tuple[Emission, ...] = tuple(dict.fromkeys(("opened", *query.rules.emit)))
         self._query = replace(query, rules=replace(query.rules, emit=emit))
         self.absent = bool(query.rules.absent_s)
-        self._parts = [_Part(one, slack_s) for one in material]
+        self._parts = [_TriedStream(one, slack_s) for one in material]
         self._tried: dict[Knobs, NDArray[np.int64]] = {}
         hops = sum(len(one.series) for one in material)
-        self._most = int(np.clip(MOST_JUDGED_HOPS // max(1, hops), _LEAST_TRIED, MOST_TRIED))
+        self._most = int(np.clip(MOST_JUDGED_HOPS // max(1, hops), LEAST_TRIED, MOST_TRIED))
         self.truths = sum(len(one.truth.holds) for one in material)
         known = [one.series.score[one.series.mass >= 0.5] for one in material]
         self.scores = np.concatenate(known) if known else np.zeros(0)
@@ -115,7 +115,7 @@ class Trials:
         return found
 
 
-class _Part:
+class _TriedStream:
     """One stream's answers and truth, cut into pieces half-way between its labels."""
 
     def __init__(self, one: ReviewedSeries, slack_s: float) -> None:

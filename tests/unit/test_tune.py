@@ -138,7 +138,7 @@ def test_a_watch_whose_opening_is_not_sent_is_judged_all_the_same():
 def test_no_more_settings_are_tried_than_may_be(monkeypatch):
     monkeypatch.setattr(tune_search, "MOST_JUDGED_HOPS", 0)
     found = tune(BAD, [day(busy=8)])
-    assert found.tried <= tune_search._LEAST_TRIED
+    assert found.tried <= tune_search.LEAST_TRIED
     assert found.proposed is None or found.gain >= MARGIN
 
 
