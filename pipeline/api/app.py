@@ -21,6 +21,7 @@ from pipeline.api import (
     sessions,
     system,
     tiles,
+    tune,
     what_if,
 )
 from pipeline.api.admission import Admission
@@ -102,6 +103,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         apply.router,
         discover.router,
         profiles.router,
+        tune.router,
         what_if.router,
         search.router,
         system.router,

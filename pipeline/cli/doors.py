@@ -26,6 +26,10 @@ LOOK_TIMEOUT_S = 180.0
 """How long a service may ask its MLLM about snapshots: it stops by itself before that."""
 
 
+TUNING_S = 300.0
+"""Longest wait for a search, in seconds."""
+
+
 class Door(Protocol):
     """The operations that commands need, with results as JSON in the API's shapes."""
 
@@ -46,6 +50,7 @@ class Door(Protocol):
     def labels(self, wanted: dict[str, Any], limit: int) -> list[dict[str, Any]]: ...
     def export(self, wanted: dict[str, Any]) -> str: ...
     def withdraw(self, number: int) -> None: ...
+    def tune(self, slug: str, since_s: float, apply: bool) -> Any: ...  # noqa: ANN401 - JSON
 
 
 @contextmanager
@@ -131,6 +136,10 @@ class ApiDoor:
 
     def withdraw(self, number: int) -> None:
         self._service.send("DELETE", path_of("labels", str(number)))
+
+    def tune(self, slug: str, since_s: float, apply: bool) -> Any:  # noqa: ANN401 - JSON
+        self._service.client.timeout = TUNING_S
+        return self._service.send("POST", path_of("watches", slug, "/tune"), {"since_s": since_s, "apply": apply})
 
 
 class StoreDoor:
@@ -226,6 +235,11 @@ class StoreDoor:
         if self._beside.labels.one(number) is None:
             raise ConfigError(f"there is no label {number}")
         self._beside.labels.withdraw(number, "local")
+
+    def tune(self, slug: str, since_s: float, apply: bool) -> Any:  # noqa: ANN401 - JSON
+        from pipeline.cli.tune_beside import tune_beside
+
+        return tune_beside(self._beside, slug, since_s, apply, SystemClock())
 
 
 def _terms(wanted: dict[str, Any]) -> Any:  # noqa: ANN401 - SearchTerms, which load late

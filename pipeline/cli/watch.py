@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.api.views import spec_schema
-from pipeline.cli import watch_test
+from pipeline.cli import watch_test, watch_tune
 from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote, table
 from pipeline.cli.rules import Absent, Choices, CountRule, Hold, SeverityOf, rule_settings
 from pipeline.config.settings import settings
@@ -54,6 +54,7 @@ def schema() -> None:
 
 
 app.command("test", epilog=watch_test.EXAMPLE)(watch_test.try_watches)
+app.command("tune", epilog=watch_tune.EXAMPLE)(watch_tune.tune)
 
 
 @app.command("list", epilog="Example: resadapt watch list")

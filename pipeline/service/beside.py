@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.build import build_watch
 from pipeline.clock import Clock
 from pipeline.config.mllm import MLLMConfig
-from pipeline.config.site import SiteConfig, load_site, parse_site, read_yaml
+from pipeline.config.site import SiteConfig, WatchConfig, load_site, parse_site, read_yaml
 from pipeline.config.values import resolve_url
 from pipeline.core.selectors import selects
 from pipeline.delivery.database import parse_store
@@ -64,6 +64,8 @@ class StoreBeside:
         self._config = config
         self._clock = clock
         self._store = Store(resolve_url(site.store, whole_path=True), clock)
+        self.history = self._store.history
+        self.registry = Registry(self._store.database, clock)
         self.shelf = Shelf(self._store.database, folder_of(site))
         self.labels = LabelBook(self._store.database, clock)
 
@@ -85,12 +87,17 @@ class StoreBeside:
         missing = "" if kept else "No evidence of it is kept: it was written without, or has gone by age or room."
         return explain_event(stored.event, kept.bundle if kept else None, stored.label, missing), kept
 
-    def moment(self, slug: str, stream: str | None, at: str) -> tuple[Explanation, KeptEvidence | None]:
-        """Why a watch fired, or did not, at a moment."""
+    def watch(self, slug: str) -> WatchConfig:
+        """A watch of the site file or the registry. Raises ConfigError where there is none."""
         watch = self._wanted.watches.get(slug)
         if watch is None:
             known = ", ".join(sorted(self._wanted.watches)[:10]) or "none"
             raise ConfigError(f"there is no watch {slug[:80]!r}; there are {known}")
+        return watch
+
+    def moment(self, slug: str, stream: str | None, at: str) -> tuple[Explanation, KeptEvidence | None]:
+        """Why a watch fired, or did not, at a moment."""
+        watch = self.watch(slug)
         streams = self._wanted.streams
         standing = [one for one in streams if selects(frozenset(watch.streams), one, streams[one].tags)]
         if stream is None and len(standing) != 1:
@@ -137,7 +144,7 @@ class StoreBeside:
         """The site of the site file and the registry's entries together."""
         raw = read_yaml(self._config) if self._config else {}
         path = self._config.resolve() if self._config else None
-        found = Composer(self.site, raw, path).compose(Registry(self._store.database, self._clock).snapshot()).site
+        found = Composer(self.site, raw, path).compose(self.registry.snapshot()).site
         return replace(
             found, streams={**self.site.streams, **found.streams}, watches={**self.site.watches, **found.watches}
         )

@@ -1,0 +1,32 @@
+"""Tuning a watch beside its service, or without one: on the store alone."""
+
+from typing import Any
+
+from pipeline.api.desk import merged
+from pipeline.api.tune import owned, tune_view
+from pipeline.clock import Clock
+from pipeline.config.entries import parse_watch
+from pipeline.errors import ConfigError
+from pipeline.lab.tuning import asked_since, tune_watch
+from pipeline.registry.entry import Change, EntryOwned
+from pipeline.service.beside import BY, StoreBeside
+
+
+def tune_beside(beside: StoreBeside, slug: str, since_s: float, apply: bool, clock: Clock) -> dict[str, Any]:
+    """What the API's route answers, and, with `apply`, the watch changed in the registry of the store."""
+    watch, registry = beside.watch(slug), beside.registry
+    entry = registry.snapshot().entries.get(("watch", slug))
+    if apply and (entry is None or entry.file is not None):
+        raise EntryOwned(owned(slug, entry.file if entry and entry.file else "the site file"))
+    edits = registry.edits(kind="watch", slug=slug)
+    found = tune_watch(beside.history, beside.labels, slug, watch, clock.now(), since_s, asked_since(edits))
+    revision = None
+    if apply and found.changes:
+        assert entry is not None
+        spec = merged(entry.spec, found.changes)
+        parse_watch(slug, spec)
+        (after,) = registry.edit([Change("watch", slug, spec, entry.owner, entry.revision)], BY)
+        if after is None:
+            raise ConfigError(f"there is no watch {slug!r} any more")
+        revision = after.revision
+    return tune_view(found, revision).model_dump(mode="json")
