@@ -68,14 +68,15 @@ def watches() -> list[tuple[WatchQuery, About]]:
 
 @dataclass(slots=True)
 class _Answered:
-    """The answers of an episode, hop by hop."""
+    """The answers of an episode by question, hop by hop: watches that ask the same are asked once."""
 
     watches: Sequence[WatchQuery]
     hops: list[dict[str, Answer]] = field(default_factory=list)
 
     async def examine(self, number: int, context: Context, answers: Answers) -> None:
         """See Exam."""
-        self.hops.append({one.watch_id: one for one in answers.answers})
+        questions = {query.id: query.question for query in self.watches}
+        self.hops.append({questions[one.watch_id]: one for one in answers.answers})
 
 
 async def replay(seed: int, mllm: MLLM) -> list[WatchScore]:
@@ -89,7 +90,7 @@ async def replay(seed: int, mllm: MLLM) -> list[WatchScore]:
     scores = []
     for query, about in asked:
         truths = [perfect(query, about, frames) for frames in shown.facts]
-        said = [hop[query.id] for hop in exam.hops]
+        said = [hop[query.question] for hop in exam.hops]
         scores.append(compare(query, truths, said))
     return scores
 
