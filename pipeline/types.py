@@ -190,8 +190,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The cost of one ask: vision tokens encoded, prompt tokens prefilled and found in a cache, and wall seconds: in
-    all, waiting before the model came to it, and from then to the first answer."""
+    """The cost of one ask: vision tokens encoded (or taken from pictures encoded before, for a context that restarts),
+    prompt tokens prefilled and found in a cache, and wall seconds: in all, waiting before the model came to it, and
+    from then to the first answer."""
 
     encoded_tokens: int = 0
     prefilled_tokens: int = 0

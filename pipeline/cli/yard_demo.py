@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -16,7 +16,8 @@ from statistics import median
 from rich.console import Console
 
 from pipeline.build import YARD, allocator_name, build_allocator, build_mllm
-from pipeline.cli.demo_misses import HopLog, HopSeen, explained
+from pipeline.cli.demo_misses import HopSeen, explained
+from pipeline.cli.demo_report import REPORT, DemoLog, write_demo_report
 from pipeline.cli.output import Output, ScreenColumn, fitted, notices, plain, print_line, shown
 from pipeline.cli.play import Played, play
 from pipeline.cli.screen import Screen
@@ -29,7 +30,18 @@ from pipeline.sinks.base import Sink
 from pipeline.sinks.jsonl import TextSink
 from pipeline.sinks.memory import MemorySink
 from pipeline.types import Event
-from samples.yard.demo import UNDERSTOOD, Camera, Miss, Totals, choose_watches, film, misses, score, totals
+from samples.yard.demo import (
+    UNDERSTOOD,
+    Camera,
+    LastingWatch,
+    Miss,
+    Totals,
+    choose_watches,
+    film,
+    misses,
+    score,
+    totals,
+)
 from samples.yard.questions.grammar import YardWatch
 from samples.yard.questions.matching import CLEAR_AT, CONFIRM, OPEN_AT, WatchScore
 from samples.yard.shape import grid
@@ -82,7 +94,8 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """The result of a demo: each watch's figures, missed events, overall figures, and the cost."""
+    """The result of a demo: each watch's figures, missed events, overall figures, the cost, and the seconds of each
+    stream that were decided."""
 
     watches: tuple[YardWatch, ...]
     scores: tuple[WatchScore, ...]
@@ -91,6 +104,9 @@ class DemoResult:
     tokens_per_s: float
     realtime_factor: float
     mllm_share: float
+    seconds: Mapping[str, float]
+    wall_s: float
+    tokens: int
 
     def summary(self) -> dict[str, float | None]:
         """In numbers: F1, precision, recall and median onset delay (s) of the events, vision tokens spent per second of
@@ -117,7 +133,7 @@ async def show(demo: Demo, json_lines: bool) -> None:
         if not json_lines:
             took_s = clock.monotonic_s() - began_s
             console.print(f"[dim]filmed in {took_s:.0f} s; loading {shown(redact_mllm(demo.mllm))}[/]", highlight=False)
-        log, screen = HopLog(), None if json_lines else Screen(Output())
+        log, screen = DemoLog(cameras, watches), None if json_lines else Screen(Output())
         described = _described(demo, cameras, watches, folder)
         output = screen or TextSink(sys.stdout, name="stdout")
         outcome = await _play(demo, described, cameras, watches, clock, log, output)
@@ -125,6 +141,7 @@ async def show(demo: Demo, json_lines: bool) -> None:
         await asyncio.to_thread(print_line, json.dumps({"summary": outcome.summary()}))
     else:
         _report(outcome, log.hops, Output())
+        await asyncio.to_thread(_write_report, outcome, log, Output())
 
 
 async def _play(
@@ -133,7 +150,7 @@ async def _play(
     cameras: tuple[Camera, ...],
     watches: tuple[YardWatch, ...],
     clock: Clock,
-    log: HopLog,
+    log: DemoLog,
     output: Screen | TextSink,
 ) -> DemoResult:
     memory = MemorySink()
@@ -170,6 +187,9 @@ def compare(
         tokens_per_s=round(spent / wall_s, 1),
         realtime_factor=round(sum(decided_s.values()) / max(len(decided_s), 1) / wall_s, 3),
         mllm_share=round(played.mllm_s / wall_s, 3),
+        seconds=decided_s,
+        wall_s=wall_s,
+        tokens=spent,
     )
 
 
@@ -189,7 +209,13 @@ def _described(
         },
         "streams": {camera.slug: {"url": str(camera.film), "realtime": True} for camera in cameras},
         "watches": {
-            watch.slug: {"question": watch.text, "open_at": OPEN_AT, "clear_at": CLEAR_AT, "confirm": list(CONFIRM)}
+            watch.slug: {
+                "question": watch.text,
+                "open_at": OPEN_AT,
+                "clear_at": CLEAR_AT,
+                "confirm": list(CONFIRM),
+                **({"hold_s": watch.hold_s} if isinstance(watch, LastingWatch) else {}),
+            }
             for watch in watches
         },
         "mllm": {"use": demo.mllm, "frames_per_segment": FRAMES_PER_SEGMENT},
@@ -242,6 +268,16 @@ def _report(outcome: DemoResult, hops: Sequence[HopSeen], console: Console) -> N
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _write_report(outcome: DemoResult, log: DemoLog, console: Console) -> None:
+    try:
+        write_demo_report(REPORT, log, outcome.seconds, outcome.wall_s, outcome.tokens)
+    except ConfigError as error:
+        console.print(f"No report: {error}", markup=False, highlight=False)
+        return
+    said = f"What was seen, with pictures and scores: {shown(REPORT.resolve())}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _faults(outcome: DemoResult, hops: Sequence[HopSeen]) -> Iterator[str]:

@@ -240,16 +240,18 @@ def tick(state: WatchState, query: WatchQuery, at_s: float) -> tuple[WatchState,
     if not state.is_open or opened_s is None:
         return state, None
     open_s, told_s = at_s - opened_s, at_s - (opened_s if state.told_s is None else state.told_s)
+    # The onset of an update is that of the opening, which a duration may lie behind.
+    onset_s = opened_s if state.onset_s is None else state.onset_s
     if rules.escalate and not state.escalated and open_s >= rules.escalate.after_s:
         after = replace(state, escalated=True, transitions=state.transitions + 1, told_s=at_s)
         due: dict[str, Json] = {"open_s": round(open_s, 3), "after_s": rules.escalate.after_s}
-        return after, Ruling("escalate", due, "watch.updated", opened_s, escalation=True)
+        return after, Ruling("escalate", due, "watch.updated", onset_s, escalation=True)
     if not rules.update_every_s or told_s < rules.update_every_s or _full(state, query, at_s, "updated"):
         return state, None
     sent_s = _sent(state, query, at_s, "updated")
     after = replace(state, transitions=state.transitions + 1, told_s=at_s, sent_s=sent_s)
     numbers = {"open_s": round(open_s, 3), "update_every_s": rules.update_every_s}
-    return after, Ruling("update_every_s", numbers, "watch.updated", opened_s)
+    return after, Ruling("update_every_s", numbers, "watch.updated", onset_s)
 
 
 def is_sent(query: WatchQuery, ruling: Ruling) -> bool:

@@ -1,11 +1,11 @@
 """Kept history: events and answers, found by filters, pruned by age and size."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from pydantic_core import from_json
 
 from pipeline.core.outcome import HopRecord
 from pipeline.delivery.database import Database
@@ -174,11 +174,13 @@ class History:
             return [event_of(row) for row in connection.execute(query).mappings()]
 
     def _answers(self, query: sa.Select[tuple[object, ...]]) -> list[StoredAnswers]:
+        columns = HOP_ANSWERS.c.seq, HOP_ANSWERS.c.stream_id, HOP_ANSWERS.c.time, HOP_ANSWERS.c.data
         with self._database.reading() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(query.with_only_columns(*columns)).all()
+        # A day is 86,400 records of each stream: pydantic's parser takes half the time of the standard one.
         return [
-            StoredAnswers(row.seq, row.stream_id, datetime.fromisoformat(row.time), json.loads(row.data))
-            for row in rows
+            StoredAnswers(seq, stream_id, datetime.fromisoformat(time), from_json(data))
+            for seq, stream_id, time, data in rows
         ]
 
 

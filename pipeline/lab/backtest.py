@@ -123,7 +123,7 @@ async def back_test(site: SiteConfig, names: Mapping[str, str], clock: Clock) ->
     """Play the streams of a site, which are recordings (`names` by slug), and try its watches on them. A recording that
     breaks off is tried as far as it goes. Raises SourceUnavailable or ConfigError if none could be played at all."""
     tried = {slug: Tried(slug, watch.question) for slug, watch in site.watches.items()}
-    collector = _Collector(tried, names)
+    collector = Collector(tried, names)
     seconds, faults, tokens = dict[str, float](), dict[str, str](), 0
     groups = _groups(site.streams)
     service = Service(replace(site, streams=groups[0]), clock, insist=False, observe=collector.observe)
@@ -157,7 +157,7 @@ def _groups(streams: Mapping[str, StreamConfig]) -> list[dict[str, StreamConfig]
     return [dict(items[start : start + AT_ONCE]) for start in range(0, len(items), AT_ONCE)]
 
 
-class _Collector:
+class Collector:
     """Takes down what the loop decides; called after every hop."""
 
     def __init__(self, tried: Mapping[str, Tried], names: Mapping[str, str]) -> None:

@@ -1,11 +1,14 @@
 """Back-test on kept answers: what a watch would have done with other thresholds, durations or schedules. Nobody is
 asked again; the same pure rules judge, and what certainly decides nothing is passed over."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,35 +70,81 @@ class WouldBeEvent:
 def read_kept(records: Iterable[StoredAnswers], watch_ids: Sequence[str]) -> dict[str, dict[str, KeptSeries]]:
     """The kept answers of some watches, by stream and watch, from records in the order of commits. Raises ConfigError
     for more than MOST_HOPS."""
-    hops: dict[str, list[tuple[float, float, Mapping[str, Sequence[Json]]]]] = {}
+    hops: dict[str, _Columns] = {}
     for count, stored in enumerate(records, 1):
         if count > MOST_HOPS:
             raise ConfigError(f"more than {MOST_HOPS} hops are kept of that time; give a shorter one, or fewer streams")
+        columns = hops.get(stored.stream_id)
+        if columns is None:
+            columns = hops[stored.stream_id] = _Columns(watch_ids)
+        columns.add(stored)
+    return {stream: columns.series() for stream, columns in hops.items()}
+
+
+_BATCH = 4000
+"""Records that are held as such until they are put into columns."""
+
+_NOTHING: Sequence[Json] = (0.5, 0.0, 0)
+"""The answer to a watch that was not asked."""
+
+
+class _Columns:
+    """The answers of a stream to some watches, column by column. Records are numbers by the million, so that they are
+    let go in batches, and each batch is taken apart by functions of the library rather than line by line."""
+
+    def __init__(self, watch_ids: Sequence[str]) -> None:
+        self._ids = list(watch_ids)
+        self._start_s, self._at = array("d"), array("d")
+        self._waiting: list[Mapping[str, Sequence[Json]]] = []
+        self._scores: list[NDArray[np.float64]] = []
+        self._masses: list[NDArray[np.float64]] = []
+        self._values: dict[str, dict[int, str]] = {watch_id: {} for watch_id in self._ids}
+        self._asked: set[str] = set()
+        self._put = 0
+
+    def add(self, stored: StoredAnswers) -> None:
+        """One record; one that is no record of a hop is passed over."""
         record = stored.record
-        at = record.get("at")
-        when = datetime.fromisoformat(at) if isinstance(at, str) else stored.time
-        start_s, answers = record.get("start_s"), record.get("answers")
+        at, start_s, answers = record.get("at"), record.get("start_s"), record.get("answers")
         if isinstance(start_s, int | float) and isinstance(answers, Mapping):
-            hops.setdefault(stored.stream_id, []).append((float(start_s), when.timestamp(), answers))  # type: ignore[arg-type]
-    return {stream: _series(rows, watch_ids) for stream, rows in hops.items()}
+            when = datetime.fromisoformat(at) if isinstance(at, str) else stored.time
+            self._start_s.append(start_s)
+            self._at.append(when.timestamp())
+            self._waiting.append(answers)  # type: ignore[arg-type]
+            if len(self._waiting) == _BATCH:
+                self._flush()
 
+    def series(self) -> dict[str, KeptSeries]:
+        """The series of each watch that was asked at least once."""
+        self._flush()
+        start_s, at = np.array(self._start_s), np.array(self._at)
+        scores, masses = (np.concatenate(parts or [np.empty((0, 0))]) for parts in (self._scores, self._masses))
+        found = {}
+        for place, watch_id in enumerate(self._ids):
+            if watch_id in self._asked:
+                values: list[str | None] = [None] * len(start_s)
+                for number, value in self._values[watch_id].items():
+                    values[number] = value
+                score, mass = scores[:, place].copy(), masses[:, place].copy()
+                found[watch_id] = KeptSeries(start_s, at, score, mass, tuple(values))
+        return found
 
-def _series(
-    rows: Sequence[tuple[float, float, Mapping[str, Sequence[Json]]]], watch_ids: Sequence[str]
-) -> dict[str, KeptSeries]:
-    start_s = np.array([row[0] for row in rows])
-    at = np.array([row[1] for row in rows])
-    nothing: Sequence[Json] = (0.5, 0.0, 0)
-    found = {}
-    for watch_id in watch_ids:
-        answers = [row[2].get(watch_id, nothing) for row in rows]
-        if all(one is nothing for one in answers):
-            continue
-        score = np.array([one[0] for one in answers], float)
-        mass = np.array([one[1] for one in answers], float)
-        values = tuple(str(one[3]) if len(one) > 3 else None for one in answers)
-        found[watch_id] = KeptSeries(start_s, at, score, mass, values)
-    return found
+    def _flush(self) -> None:
+        if not self._waiting or not self._ids:
+            return
+        flat = [answers.get(watch_id, _NOTHING) for answers in self._waiting for watch_id in self._ids]
+        shape = len(self._waiting), len(self._ids)
+        for place, into in ((0, self._scores), (1, self._masses)):
+            into.append(np.fromiter(map(itemgetter(place), flat), np.float64, len(flat)).reshape(shape))
+        for place, watch_id in enumerate(self._ids):
+            if watch_id not in self._asked and any(one is not _NOTHING for one in flat[place :: shape[1]]):
+                self._asked.add(watch_id)
+        lengths = np.fromiter(map(len, flat), np.intp, len(flat))
+        for index in np.flatnonzero(lengths > 3).tolist():
+            number, place = divmod(index, shape[1])
+            self._values[self._ids[place]][self._put + number] = str(flat[index][3])
+        self._put += shape[0]
+        self._waiting = []
 
 
 def rejudge(series: KeptSeries, query: WatchQuery) -> list[WouldBeEvent]:
@@ -135,14 +184,16 @@ class _Judging:
         high, low = known & (series.score >= query.open_at), known & (series.score <= query.clear_at)
         absent = bool(query.rules.absent_s)
         self._known = np.flatnonzero(known)
+        # Single places are looked up by the ten thousand, which lists do faster than arrays.
+        self._known_places, self._starts_s = self._known.tolist(), series.start_s.tolist()
         # Hops that may confirm something: enough of the last known answers agree with theirs.
         self._confirming = self._often(low if absent else high)
         self._refuting = self._often(high if absent else low)
         self._gap_s = max(GAP_S, 3 * query.every_s)
         gaps = np.diff(series.start_s[self._known]) > self._gap_s
-        self._gaps = self._known[1:][gaps]
-        self._opens = np.flatnonzero(low if absent else high)
-        self._others: dict[str | None, NDArray[np.intp]] = {}
+        self._gaps = self._known[1:][gaps].tolist()
+        self._opens = np.flatnonzero(low if absent else high).tolist()
+        self._others: dict[str | None, list[int]] = {}
         self._from = 0
         self._state = WatchState()
         self._found: list[WouldBeEvent] = []
@@ -202,23 +253,24 @@ class _Judging:
         lasted = max(number, self._place(pending_s + query.rules.wait_s))
         return min(_first(against, number, last), _first(self._gaps, number, last), _first(self._opens, lasted, last))
 
-    def _often(self, agrees: NDArray[np.bool_]) -> NDArray[np.intp]:
+    def _often(self, agrees: NDArray[np.bool_]) -> list[int]:
         """Hops that agree and have, with themselves, k agreeing ones among the last n known, whatever came between."""
         k, n = self._query.confirm
         known = agrees[self._known]
         counts = np.cumsum(known)
         counts[n:] = counts[n:] - counts[:-n]
-        return self._known[known & (counts >= k)]
+        places: list[int] = self._known[known & (counts >= k)].tolist()
+        return places
 
     def _place(self, at_s: float) -> int:
         """The first hop that starts at a stream second or later."""
-        return int(np.searchsorted(self._series.start_s, at_s - 1e-9))
+        return bisect_left(self._starts_s, at_s - 1e-9)
 
-    def _opening(self, value: str | None) -> NDArray[np.intp]:
+    def _opening(self, value: str | None) -> list[int]:
         """Hops whose answer opens for another value."""
         if value not in self._others:
             values = self._series.values
-            self._others[value] = np.array([n for n in self._confirming.tolist() if values[n] != value], np.intp)
+            self._others[value] = [place for place in self._confirming if values[place] != value]
         return self._others[value]
 
     def _due_s(self) -> Iterable[float]:
@@ -242,11 +294,11 @@ class _Judging:
         """The votes that stand before a hop: the last known answers since the state changed, and, while a duration is
         waited for, since the last gap."""
         query = self._query
-        lo, hi = np.searchsorted(self._known, (self._from, number))
+        lo, hi = bisect_left(self._known_places, self._from), bisect_left(self._known_places, number)
         waits = query.rules.wait_s and (query.rules.choice or not self._state.is_open)
         gap_s = self._gap_s if waits else float("inf")
         votes: list[Vote] = []
-        for place in self._known[max(lo, hi - query.confirm[1]) : hi].tolist():
+        for place in self._known_places[max(lo, hi - query.confirm[1]) : hi]:
             if votes and self._s(place) - votes[-1].start_s > gap_s:
                 votes = []
             votes.append(vote_of(query, self._series.answer(query.id, place), self._s(place)))
@@ -258,12 +310,12 @@ class _Judging:
             self._found.append(WouldBeEvent(ruling.kind, self._s(number), self._at(number), ruling.since_s, ruling))
 
     def _s(self, number: int) -> float:
-        return float(self._series.start_s[number])
+        return self._starts_s[number]
 
     def _at(self, number: int) -> datetime:
         return datetime.fromtimestamp(self._series.at[number], UTC)
 
 
-def _first(places: NDArray[np.intp], number: int, otherwise: int) -> int:
-    index = int(np.searchsorted(places, number))
-    return int(places[index]) if index < len(places) else otherwise
+def _first(places: Sequence[int], number: int, otherwise: int) -> int:
+    index = bisect_left(places, number)
+    return places[index] if index < len(places) else otherwise

@@ -6,8 +6,7 @@ import multiprocessing
 import signal
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,14 +15,20 @@ import numpy as np
 from allocator_engine.evaluate import tasks
 from allocator_engine.evaluate.tasks import Span, f1
 from pipeline.errors import SourceUnavailable
-from samples.yard.questions.grammar import YardWatch, watches_for
-from samples.yard.questions.matching import WatchScore, match, spans
+from samples.yard.questions.grammar import YardWatch, watch_intervals, watches_for
+from samples.yard.questions.matching import WatchScore, spans
+from samples.yard.questions.watches import Interval
 from samples.yard.world.codec import write_video
 from samples.yard.world.facts import FrameFacts
 from samples.yard.world.scene import Scene
 from samples.yard.world.segments import sampled_times_s
 
 _DRAWN = 64  # watches to choose from
+
+LASTING_S = 3.0
+"""Seconds for which the condition of a demo's watch of durations has to hold."""
+
+_SURE_S = 2.0  # seconds more that it takes until two hops in a row have said so, wherever they begin
 
 UNDERSTOOD = (
     "gate and barrier, vehicles (kind, colour, place, plate), people (helmet, vest, bag), a bag left behind, smoke"
@@ -40,6 +45,13 @@ class Camera:
     seed: int
     film: Path
     facts: tuple[FrameFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LastingWatch(YardWatch):
+    """A watch that opens once its condition has held for `hold_s` seconds."""
+
+    hold_s: float = LASTING_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +100,34 @@ class Miss:
 
 
 def choose_watches(cameras: Sequence[Camera], seed: int, count: int) -> tuple[YardWatch, ...]:
-    """Watches for all of the cameras, of which about half are fine: those that something happens for before one of
-    them, and others only where these are too few."""
+    """Watches for all of the cameras: those that something happens for before one of them, coarse ones first, which
+    the MLLM answers well; one of them about what lasts, where anything does. Others only where these are too few."""
     frames = [facts for camera in cameras for facts in camera.facts]
     drawn = watches_for(frames, np.random.default_rng((seed, 9)), _DRAWN)
     until_s = {camera.slug: math.inf for camera in cameras}
     happening = [watch for watch in drawn if score(watch, cameras, {}, until_s).missed]
-    fine, coarse = ([w for w in happening if (w.family == "fine") is wanted] for wanted in (True, False))
-    even = [watch for pair in zip_longest(coarse, fine) for watch in pair if watch]
-    return tuple([*even, *(watch for watch in drawn if watch not in happening)][:count])
+    coarse, fine = ([w for w in happening if (w.family == "fine") is wanted] for wanted in (False, True))
+    lasting = [LastingWatch(f"{w.slug}-for-{LASTING_S:g}s", w.family, w.condition) for w in coarse]
+    lasts = [watch for watch in lasting if score(watch, cameras, {}, until_s).missed][:1]
+    others = [watch for watch in drawn if watch not in happening]
+    return tuple([*lasts, *coarse, *fine, *others][:count])
+
+
+def _spans(watch: YardWatch, facts: Sequence[FrameFacts]) -> tuple[Span, ...]:
+    """When a watch should be open: of one that waits, what lasts. What only may last counts neither way."""
+    found = spans(watch, facts)
+    if not isinstance(watch, LastingWatch):
+        return found
+    sure_s = [one.start_s for one in watch_intervals(facts, watch) if _lasts(one, watch.hold_s + _SURE_S)]
+    return tuple(
+        replace(span, certain_s=next((s for s in sure_s if span.since_s <= s < span.until_s), None))
+        for span in found
+        if span.until_s - span.since_s >= watch.hold_s
+    )
+
+
+def _lasts(interval: Interval, seconds: float) -> bool:
+    return interval.end_s - interval.start_s >= seconds
 
 
 def misses(
@@ -107,7 +138,7 @@ def misses(
     for camera in cameras:
         facts = [one for one in camera.facts if one.time_s < until_s.get(camera.slug, 0.0)]
         onsets = onsets_s.get(camera.slug, ())
-        for span in spans(watch, facts):
+        for span in _spans(watch, facts):
             if tasks.match([span], onsets).missed:
                 late = any(span.since_s <= onset_s < span.until_s for onset_s in onsets)
                 found.append(Miss(camera.slug, span, late))
@@ -119,9 +150,8 @@ def score(
 ) -> WatchScore:
     """A watch's opened events (onsets by camera slug) against what its cameras showed until `until_s` (stream time)."""
     scores = [
-        match(
-            watch,
-            [facts for facts in camera.facts if facts.time_s < until_s.get(camera.slug, 0.0)],
+        tasks.match(
+            _spans(watch, [facts for facts in camera.facts if facts.time_s < until_s.get(camera.slug, 0.0)]),
             onsets_s.get(camera.slug, ()),
         )
         for camera in cameras

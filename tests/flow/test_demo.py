@@ -68,6 +68,9 @@ def test_ctrl_c_ends_it_with_the_table_so_far(tmp_path):
     assert "Traceback" not in said
     assert "missed" in table
     assert "Your own camera next" in table
+    report = tmp_path / "resadapt-demo.html"
+    assert report.name in table
+    assert "<svg" in report.read_text()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, EngineMismatch
 from pipeline.mllm.transformers.tiny import make_tiny
 from pipeline.sources.base import Sampler
 from pipeline.types import Event
-from samples.yard.demo import Camera, Miss, choose_watches, score, totals
+from samples.yard.demo import Camera, LastingWatch, Miss, choose_watches, misses, score, totals
 from samples.yard.questions.grammar import watch_questions
 from samples.yard.questions.matching import WatchScore
 from samples.yard.world.facts import FPS, FrameFacts
@@ -139,6 +139,19 @@ def test_the_watches_of_a_demo_have_events_where_there_are_any():
     happens = [score(watch, cameras, {}, {"a": 20.0, "b": 20.0}).missed > 0 for watch in chosen]
     assert happens == sorted(happens, reverse=True)
     assert happens[0]
+
+
+def test_a_watch_of_what_lasts_is_scored_by_what_lasts():
+    cameras = (camera("a", 2.0, 4.0, 6.0), camera("b", 8.0))  # open from 2 to 8 s, and for 2 s only
+    until_s = {"a": 20.0, "b": 20.0}
+    assert isinstance(choose_watches(cameras, 800001, 6)[0], LastingWatch)
+    watch = LastingWatch("gate-open-for-3s", "coarse", GATE.condition)
+    assert score(watch, cameras, {}, until_s).missed == 1
+    found = score(watch, cameras, {"a": [2.0]}, until_s)
+    assert (found.found, found.missed, found.false) == (1, 0, 0)
+    brief = score(watch, cameras, {"b": [8.0]}, until_s)
+    assert (brief.found, brief.missed, brief.false) == (0, 1, 1)
+    assert misses(watch, cameras, {"a": [2.0]}, until_s) == ()
 
 
 def test_totals_count_events_not_watches():

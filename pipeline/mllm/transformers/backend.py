@@ -26,6 +26,7 @@ from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
 if TYPE_CHECKING:
     from pipeline.mllm.transformers.cache import Prefix
+    from pipeline.mllm.transformers.encodings import KeptEncodings
     from pipeline.mllm.transformers.reader import FirstToken, PromptReader
 
 MAX_PREFILL_TOKENS = 4096
@@ -50,6 +51,7 @@ class TransformersMLLM:
         self._kept: KeptPrefixes[Prefix] = KeptPrefixes(settings.max_streams, settings.max_cache_tokens)
         self._card: Card | None = None
         self._loaded: PromptReader | None = None
+        self._encodings: KeptEncodings | None = None
         self._spellings: dict[tuple[str, ...], Spelled] = {}
 
     @property
@@ -112,14 +114,19 @@ class TransformersMLLM:
         return await self._turns.take(turn, lambda: self._say(turn, asked, most, schema))
 
     def forget(self, stream_id: str) -> None:
-        self._kept.drop(stream_id)
+        self._drop(stream_id)
         # Work under way may keep the stream's prefix again: drop it once more after that.
-        self._turns.afterwards(lambda: self._kept.drop(stream_id))
+        self._turns.afterwards(lambda: self._drop(stream_id))
+
+    def _drop(self, stream_id: str) -> None:
+        self._kept.drop(stream_id)
+        if self._encodings is not None:
+            self._encodings.drop(stream_id)
 
     async def close(self) -> None:
         await self._turns.close()
         self._kept.clear()
-        self._loaded = None
+        self._loaded = self._encodings = None
 
     def _read_card(self) -> Card:
         if self._card is None:
@@ -131,6 +138,7 @@ class TransformersMLLM:
     def _load(self) -> None:
         import torch
 
+        from pipeline.mllm.transformers.encodings import KeptEncodings
         from pipeline.mllm.transformers.loading import load
 
         torch.set_num_threads(self.settings.threads)
@@ -138,7 +146,7 @@ class TransformersMLLM:
         reader = load(self._checkpoint, self._card, self.settings.device, self.settings.dtype)
         with torch.inference_mode():
             reader.check()
-        self._loaded = reader
+        self._loaded, self._encodings = reader, KeptEncodings()
 
     def _answer(self, turn: Turn, queries: Sequence[WatchQuery]) -> Answers:
         import torch
@@ -256,6 +264,8 @@ class TransformersMLLM:
             fresh = self._fresh(one)
             tokens = sum(segment.tokens for segment in fresh)
             refused = one.limit is not None and tokens > one.limit
+            fresh = self._unencoded(one, fresh)
+            tokens = sum(segment.tokens for segment in fresh)
             if not fresh or refused or one.deadline_s < turn.came_s:
                 continue
             if (room := room - tokens) < 0:
@@ -282,7 +292,7 @@ class TransformersMLLM:
         for group in _passes(context.segments[len(kept.content_ids) :]):
             self._turns.in_time(turn)
             with self._dropped_on_failure(turn):
-                reader.extend(kept.prefix, looks(group, context.anchor_s), turn.encoded)
+                self._read(kept.prefix, group, turn, reader)
             ids = (*kept.content_ids, *(segment.content_id for segment in group))
             kept = Kept(context.epoch, context.anchor_s, ids, kept.prefix.tokens, kept.prefix)
             self._kept.put(context.stream_id, kept)
@@ -295,8 +305,16 @@ class TransformersMLLM:
         for group in _passes(turn.aside):
             self._turns.in_time(turn)
             with self._dropped_on_failure(turn):
-                reader.extend(prefix, looks(group, turn.context.anchor_s), turn.encoded)
+                self._read(prefix, group, turn, reader)
         return prefix
+
+    def _unencoded(self, turn: Turn, segments: Sequence[Segment]) -> Sequence[Segment]:
+        return self._encodings.missing(turn.context.stream_id, segments) if self._encodings else segments
+
+    def _read(self, prefix: "Prefix", group: Sequence[Segment], turn: Turn, reader: "PromptReader") -> None:
+        assert self._encodings is not None, "ask before start"
+        encoded = self._encodings.of(turn.context.stream_id, group, turn.encoded, reader.encode)
+        reader.extend(prefix, looks(group, turn.context.anchor_s), encoded)
 
     @contextmanager
     def _dropped_on_failure(self, turn: Turn) -> Iterator[None]:

@@ -26,6 +26,11 @@ class Encoded:
     tokens: torch.Tensor
     levels: tuple[torch.Tensor, ...]
 
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.tokens, *self.levels))
+
 
 @dataclass
 class EncoderOutput(BaseModelOutputWithPooling):

@@ -167,7 +167,7 @@ async def replay(seed: int, setting: Setting, mllm: MLLM) -> Record:
     exam = _TruthExam(mllm, facts, seed, watches)
     rules = FitRules(mllm.info.grid, setting.frames_per_segment)
     native = mllm.info.grid.tokens(HEIGHT, WIDTH)
-    pocket = _pocket(setting, native / setting.frames_per_segment)
+    pocket = pocket_of(setting, native / setting.frames_per_segment)
     runtime = TrialRuntime(SystemClock(), rules, Metrics())
     played = await play(as_hops(shown.hops), HOPS, exam, _allocator(setting, rules), pocket, mllm, runtime)
     if skipped := played.run.counts.skipped:
@@ -195,7 +195,7 @@ def _allocator(setting: Setting, rules: FitRules) -> Allocator:
     return known[setting.allocator](rules)
 
 
-def _pocket(setting: Setting, native_segment_tokens: float) -> ClipBudget:
+def pocket_of(setting: Setting, native_segment_tokens: float) -> ClipBudget:
     """A part of the native tokens per second; without a budget, more than can be spent."""
     if setting.budget is None:
         return ClipBudget(1e9, 10**9)
