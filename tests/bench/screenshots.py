@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.browser import browser
 
 WIDTHS = {400: 860, 1600: 1000}
-PLAY_S = 150
+PLAY_S = 100
 BEGIN_S = 240.0
 """Longest time until the demo's address is printed."""
 EVENT_S = 60.0
