@@ -58,6 +58,12 @@ class PageService:
             time.sleep(0.2)
         raise AssertionError("the service did not start")
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """Drains, or is killed."""
         assert self._process is not None

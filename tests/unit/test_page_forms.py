@@ -76,6 +76,10 @@ def test_every_field_of_the_api_is_in_its_form_with_a_label(kind):
     assert all(field.label and not field.label.startswith(f"{kind}.") for field in fields)
 
 
+def test_what_is_hidden_of_a_sink_is_not_what_it_is():
+    assert sinks.without_hidden({"url": "https://hooks.example/***", "signed": False}) == {"signed": False}
+
+
 def test_what_cannot_be_read_stays_as_it_was_typed():
     assert spec_of(SCHEMA, {"question": "a", "times": "many", "free": "{"}) == {
         "question": "a", "times": "many", "free": "{",
