@@ -15,7 +15,7 @@ let arrived = 0;
 
 /** @param {any} event @returns {HTMLElement} */
 function item(event) {
-  const about = event.data.question || event.data.reason || event.data.warning || event.data.url || event.stream;
+  const about = event.data.question || event.data.reason || (event.data.name && text(`ladder.${event.data.name}`)) || event.data.warning || event.data.url || event.stream;
   const meta = make("span", { class: "muted small" }, [event.stream, event.watch].filter(Boolean).join(" · "), " · ", make("time", { datetime: event.time }), event.data.score == null ? "" : ` · ${text("event.score")} ${event.data.score.toFixed(2)}`);
   const words = make("span", { class: "inbox-text" }, stateOf(eventState(event.type), eventName(event.type)), make("strong", {}, about), meta);
   const inner = make("a", { class: "inbox-link", href: link(`events/${event.id}`) });
