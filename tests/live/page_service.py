@@ -18,7 +18,7 @@ from tests.live.cameras import free_port
 from tests.services import require
 
 PROGRAM = "from pipeline.cli.main import main; main()"
-START_S = 60.0
+START_S = 180.0
 LIVE = {"url": "synthetic:?seconds=inf&width=320&height=180&fps=4", "realtime": True}
 
 
