@@ -196,7 +196,8 @@ async def test_the_preview_shows_a_first_picture_and_attaches_nothing(tmp_path, 
 async def test_a_sink_is_added_edited_and_removed(tmp_path, unused_tcp_port):
     async with running(tmp_path, unused_tcp_port) as service:
         client = service.client
-        form = {"url": "webhook:http://127.0.0.1:9/hook", "slug": "hook", "signed.there": "1", "filter.types": "watch.*"}
+        form = {"url": "webhook:http://127.0.0.1:9/hook", "slug": "hook", "signed.there": "1"}
+        form["filter.types"] = "watch.*"
         added = await client.post("/add-sink", data=form)
         assert added.headers["location"].endswith("system?said=added_sink")
         kept = (await client.get("/v1/sinks/hook")).json()
@@ -227,7 +228,8 @@ async def test_profiles_are_armed_and_disarmed(tmp_path, unused_tcp_port):
 
 
 async def test_what_a_watch_missed_is_marked_and_taken_back(tmp_path, unused_tcp_port):
-    async with running(tmp_path, unused_tcp_port, streams={"gate": LIVE}, watches={"car": {"question": "?"}}) as service:
+    watches = {"car": {"question": "a car?"}}
+    async with running(tmp_path, unused_tcp_port, streams={"gate": LIVE}, watches=watches) as service:
         client = service.client
         form = {"stream": "gate", "start": "2026-01-02T03:04:05", "end": "2026-01-02T03:05:00.000Z", "note": "a van"}
         assert (await client.post("/watches/car/missed", data=form)).status_code == 303
