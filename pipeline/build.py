@@ -42,7 +42,6 @@ from pipeline.mllm.null import NullMLLM
 from pipeline.redact import redact_mllm, redact_url, remember
 from pipeline.sinks.base import PictureOf, Sink
 from pipeline.sinks.jsonl import JsonlSink
-from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.kafka_address import parse_kafka_url
 from pipeline.sinks.renewed import RenewedSink
 from pipeline.sinks.webhook import WebhookSink
@@ -318,6 +317,8 @@ def _sink(slug: str, clock: Clock, picture_of: PictureOf, config: SinkConfig) ->
             return JsonlSink(config.url.partition(":")[2], name=slug)
         case KafkaConfig():
             bootstrap, topic = parse_kafka_url(config.url)
+            from pipeline.sinks.kafka import KafkaSink  # loads its client, which the others do not need
+
             return KafkaSink(bootstrap, topic, name=slug, security=config.security, clock=clock)
         case WebhookConfig(secret=None, signed=True):
             raise ConfigError(

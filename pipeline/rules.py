@@ -10,6 +10,8 @@ from typing import Literal, get_args
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """In rising order."""
+ESCALATED: Severity = "critical"
+"""The severity of an escalation that names none."""
 
 Emission = Literal["opened", "updated", "cleared"]
 EMISSIONS: tuple[Emission, ...] = get_args(Emission)

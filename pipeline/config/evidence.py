@@ -46,4 +46,4 @@ class EvidenceConfig:
         if mark and not scheme.startswith("sqlite"):
             return Path("resadapt-evidence")
         path = Path(rest.removeprefix("/") if mark else store)
-        return path.with_name(f"{path.stem}-evidence")
+        return path.with_name(f"{path.stem or 'resadapt'}-evidence") if path.name else Path("resadapt-evidence")

@@ -12,6 +12,7 @@ from pipeline.core.questions import clean_question
 from pipeline.core.schedule import check_country, check_zone, longest_s, parse_window
 from pipeline.errors import ConfigError
 from pipeline.rules import (
+    ESCALATED,
     MOST_COUNTED,
     PLAIN,
     SEVERITIES,
@@ -55,7 +56,7 @@ class EscalateConfig:
     """Still open after `after_s`, a watch's severity rises to `severity`; `sink` is for whom that is."""
 
     after_s: Positive
-    severity: Severity = "critical"
+    severity: Severity = ESCALATED
     sink: Slug | None = None
 
 

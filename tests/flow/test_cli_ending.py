@@ -139,6 +139,7 @@ def site_file(folder, **more):
         "store": f"sqlite:///{folder}/store.db",
         "sinks": {"journal": f"jsonl:{folder}/events.jsonl"},
         "metrics": {"port": 0},
+        "api": {"port": 0},
         "defaults": {"allocator": "fixed", "realtime": True},
         "watches": {"red": {"question": "is it red?"}},
         "streams": {"gate": {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4"}},

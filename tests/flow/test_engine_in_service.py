@@ -15,7 +15,7 @@ from allocator_engine.digests import sha256_of
 from allocator_engine.manifest import artifact_of, read, write
 from pipeline import build
 from pipeline.build import allocator_name
-from pipeline.cli.yard_demo import Demo, _site
+from pipeline.cli.yard_demo import Demo, _described
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, EngineMismatch
@@ -190,7 +190,7 @@ def test_the_engine_that_comes_along_is_the_default_for_the_mllm_it_was_trained_
 
 def test_the_demo_takes_the_engine_that_fits_its_mllm_and_else_one_scale(shipped, tmp_path):
     chosen = [
-        _site(demo, (), (), tmp_path).defaults.allocator
+        parse_site(_described(demo, (), (), tmp_path)).defaults.allocator
         for demo in (Demo(), Demo(mllm="null"), Demo(mllm="null", engine=str(shipped)), Demo(allocator="motion"))
     ]
     assert chosen == ["learned", "fixed", "learned", "motion"]

@@ -115,7 +115,7 @@ def test_what_a_camera_shows_arrives_in_kafka(tmp_path):
     opened = json.loads(got[kinds.index("watch.opened")].value)
     assert opened["clock"] in ("arrival", "ntp")
     assert opened["onset_s"] <= opened["hop_end_s"]
-    written = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.name != "site.yaml")
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "site.yaml")
     assert b"s3cret" not in written + b"".join(record.value for record in got)
     assert re.search(rb"rtsp://\*\*\*@127", written)
 
