@@ -74,7 +74,7 @@ async def save(request: Request, slug: str) -> Response:
 
 @router.post("/watches/{slug}/missed")
 async def mark_missed(request: Request, slug: str) -> Response:
-    """Say when it should have been open. A time without a zone is UTC: a script turns the viewer's times into it."""
+    """Label an interval in which it should have been open. A time without a zone is UTC."""
     form = await sent(request)
     body = {"watch": slug, **{name: form.get(name, "") for name in ("stream", "start", "end", "note")}}
     reply = await call(request, "POST", "/v1/labels", body=body)
@@ -85,7 +85,7 @@ async def mark_missed(request: Request, slug: str) -> Response:
 
 @router.post("/watches/{slug}/missed/{number}/withdraw")
 async def withdraw_missed(request: Request, slug: str, number: int) -> Response:
-    """Take such a label back."""
+    """Withdraw such a label."""
     reply = await call(request, "DELETE", f"/v1/labels/{number}")
     if not reply.ok:
         raise PageRefused(reply)
