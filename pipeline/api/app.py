@@ -64,6 +64,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         title="resadapt-stream",
         version=importlib.metadata.version("resadapt-stream"),
         description=DESCRIPTION,
+        docs_url=None,  # FastAPI's own load scripts from other hosts
         redoc_url=None,
     )
 

@@ -118,6 +118,8 @@ def run(
     scratch = None if "store" in raw or store else _make_scratch()
     if scratch:
         site = replace(site, store=f"sqlite:///{scratch}/run.db")
+        if page or open_page:  # shown while it runs, and gone with the store
+            site = replace(site, evidence=replace(site.evidence, enabled=True, dir=f"{scratch}/evidence"))
     if json_lines and not sink and "sinks" not in raw:
         site = replace(site, sinks={})
     paged = Paged(described, open_page) if page or open_page else None

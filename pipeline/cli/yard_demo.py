@@ -222,6 +222,8 @@ def _described(
         "engine": engine,
         "sinks": {},
         "store": f"sqlite:///{folder}/demo.db",
+        # Nobody looks at what a demo in the terminal would keep.
+        **({"evidence": {"dir": f"{folder}/evidence"}} if demo.page else {}),
     }
 
 

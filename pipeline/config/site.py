@@ -1,5 +1,6 @@
 """The site file: frozen dataclasses read from YAML, validated once."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import partial
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pipeline.config.api import ApiConfig, KeepConfig
@@ -35,6 +36,16 @@ _HOPS, _CONTEXT, _RING, _WATCH = HopRules(), ContextRules(), PictureRing(), Watc
 _HEALTH, _SERVICE = HealthRules(), ServiceRules()
 
 Title = Annotated[str, StringConstraints(max_length=200)]
+
+
+def _link(url: str) -> str:
+    """A link for people. Raises ValueError for one that browsers do not follow, and for one with a password."""
+    if url and not re.fullmatch(r"https?://[^\s/?#@]+([/?#]\S*)?", url):
+        raise ValueError("expected http://... or https://... without user and password")
+    return url
+
+
+Link = Annotated[str, StringConstraints(max_length=500), AfterValidator(_link)]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -131,12 +142,13 @@ class Defaults(StreamPolicy):
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamConfig(StreamPolicy):
     """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
-    `zones` are parts of its picture that watches may be about; `display_name` and `site` are for people; one that is
-    `paused` is not looked at."""
+    `zones` are parts of its picture that watches may be about; `display_name` and `site` are for people, and so is
+    `live_url`, a media server's page of it that the page links to; one that is `paused` is not looked at."""
 
     url: str = field(kw_only=True)
     display_name: Title = ""
     site: Title = ""
+    live_url: Link = ""
     tags: tuple[Slug, ...] = ()
     zones: Regions = field(default_factory=dict)
     paused: bool = False

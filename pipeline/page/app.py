@@ -8,7 +8,7 @@ from starlette.staticfiles import StaticFiles
 
 from pipeline.page.calls import PageRefused, call
 from pipeline.page.render import HEADERS, STATIC, fingerprint, go, html
-from pipeline.page.screens import events, login, streams, system, watches
+from pipeline.page.screens import api_calls, events, login, sinks, streams, system, watches
 
 
 class KeptFiles(StaticFiles):
@@ -24,7 +24,7 @@ class KeptFiles(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Add the page to an API."""
-    for screen in (streams, watches, events, system, login):
+    for screen in (streams, watches, events, system, sinks, login, api_calls):
         app.include_router(screen.router, include_in_schema=False)
     app.mount(f"/static/{fingerprint()}", KeptFiles(directory=STATIC), name="static")
     app.add_exception_handler(PageRefused, _refused)

@@ -93,4 +93,4 @@ class RunningStreams:
 
 def _what_runs(stream: StreamConfig) -> StreamConfig:
     """A stream without what only people, selectors and watches read."""
-    return replace(stream, display_name="", site="", tags=(), zones={}, paused=False)
+    return replace(stream, display_name="", site="", live_url="", tags=(), zones={}, paused=False)

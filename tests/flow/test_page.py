@@ -11,7 +11,8 @@ from PIL import Image
 from tests.api import LIVE, running
 
 SCREENS = ("/", "/attach", "/streams/gate", "/streams/gate/edit", "/streams/gate/areas", "/watches", "/watches/car",
-           "/add-watch", "/events", "/system", "/streams/not-there")  # fmt: skip
+           "/add-watch", "/events", "/system", "/add-sink", "/sinks/hook", "/docs", "/streams/not-there")  # fmt: skip
+ELSEWHERE = "https://media.example/gate?view=1"
 EVIL = "</script><img src=x onerror=alert(1)>\"'"
 
 
@@ -40,6 +41,8 @@ async def edited(client):
     stream = {**LIVE, "display_name": EVIL, "tags": ["north"]}
     assert (await client.put("/v1/streams/gate", json=stream)).status_code == 201
     assert (await client.put("/v1/watches/car", json={"question": EVIL, "display_name": EVIL})).status_code == 201
+    hook = {"url": "webhook:http://127.0.0.1:9/secret", "signed": False}
+    assert (await client.put("/v1/sinks/hook", json=hook)).status_code == 201
 
 
 async def test_screens_link_relatively_escape_everything_and_hold_no_script(tmp_path, unused_tcp_port):
@@ -140,7 +143,7 @@ async def test_a_session_stands_for_a_key_until_either_ends(tmp_path, unused_tcp
         assert (await client.get("/v1/session", headers=mine)).json()["role"] == "viewer"
         assert (await client.get("/", headers=mine)).status_code == 200
         assert (await client.post("/v1/streams/gate/resume", headers=mine)).status_code == 403
-        stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
         assert mine["Cookie"].partition("=")[2].encode() not in stored
         await client.delete("/v1/keys/look", headers=bearer)
         assert (await client.get("/v1/session", headers=mine)).status_code == 401
@@ -188,3 +191,72 @@ async def test_the_preview_shows_a_first_picture_and_attaches_nothing(tmp_path, 
         assert (await service.client.get("/v1/streams")).json()["items"] == []
         refused = await service.client.post("/v1/streams/preview.jpg", json={"url": "file:/etc/passwd"})
         assert refused.status_code == 422
+
+
+async def test_a_sink_is_added_edited_and_removed(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        client = service.client
+        form = {"url": "webhook:http://127.0.0.1:9/hook", "slug": "hook", "signed.there": "1"}
+        form["filter.types"] = "watch.*"
+        added = await client.post("/add-sink", data=form)
+        assert added.headers["location"].endswith("system?said=added_sink")
+        kept = (await client.get("/v1/sinks/hook")).json()
+        assert kept["spec"]["signed"] is False
+        assert kept["spec"]["filter"] == {"types": ["watch.*"]}
+        assert "watch.*" in (await client.get("/sinks/hook")).text
+        revision = {"revision": str(kept["revision"])}
+        refused = await client.post("/sinks/hook", data={**form, **revision, "url": "ftp://nowhere"})
+        assert refused.status_code == 422
+        assert "ftp" in refused.text
+        stale = await client.post("/sinks/hook", data={**form, "revision": "999"})
+        assert stale.status_code == 412
+        saved = await client.post("/sinks/hook", data={**form, **revision, "filter.types": "stream.*"})
+        assert saved.status_code == 303
+        assert (await client.get("/v1/sinks/hook")).json()["spec"]["filter"] == {"types": ["stream.*"]}
+        assert (await client.post("/sinks/hook/remove")).status_code == 303
+        assert (await client.get("/v1/sinks/hook")).status_code == 404
+
+
+async def test_profiles_are_armed_and_disarmed(tmp_path, unused_tcp_port):
+    watches = {"car": {"question": "a car?", "profiles": ["night"]}}
+    async with running(tmp_path, unused_tcp_port, streams={"gate": LIVE}, watches=watches) as service:
+        for action, armed in (("arm", True), ("disarm", False)):
+            assert (await service.client.post(f"/system/profiles/night/{action}")).status_code == 303
+            (profile,) = (await service.client.get("/v1/profiles")).json()["items"]
+            assert profile["armed"] is armed
+            assert "night" in (await service.client.get("/system")).text
+
+
+async def test_what_a_watch_missed_is_marked_and_taken_back(tmp_path, unused_tcp_port):
+    watches = {"car": {"question": "a car?"}}
+    async with running(tmp_path, unused_tcp_port, streams={"gate": LIVE}, watches=watches) as service:
+        client = service.client
+        form = {"stream": "gate", "start": "2026-01-02T03:04:05", "end": "2026-01-02T03:05:00.000Z", "note": "a van"}
+        assert (await client.post("/watches/car/missed", data=form)).status_code == 303
+        (label,) = (await client.get("/v1/labels")).json()["items"]
+        assert (label["kind"], label["note"], label["start"][:19]) == ("missed", "a van", "2026-01-02T03:04:05")
+        assert "a van" in (await client.get("/watches/car")).text
+        assert (await client.post(f"/watches/car/missed/{label['id']}/withdraw")).status_code == 303
+        assert (await client.get("/v1/labels")).json()["items"] == []
+
+
+async def test_a_live_picture_elsewhere_is_a_link_and_no_more(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port, streams={"gate": {**LIVE, "live_url": ELSEWHERE}}) as service:
+        client, links = service.client, Links()
+        response = await client.get("/streams/gate")
+        links.feed(response.text)
+        assert [one for one in links.links if one.startswith("http")] == [ELSEWHERE]
+        assert f'src="{ELSEWHERE}"' not in response.text
+        for wrong in ("javascript:alert(1)", "https://u:p@media.example/gate", "//media.example", "https://"):
+            refused = await client.put("/v1/streams/dock", json={**LIVE, "live_url": wrong})
+            assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "live_url"), wrong
+
+
+async def test_the_calls_of_the_api_are_listed_without_a_key_and_without_another_host(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        await service.client.post("/v1/keys", json={"name": "root", "role": "admin"})
+        response = await service.client.get("/docs")
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        for path, methods in (await service.client.get("/openapi.json")).json()["paths"].items():
+            assert path in response.text
+            assert all(one["operationId"] in response.text for one in methods.values())

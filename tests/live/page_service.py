@@ -18,7 +18,7 @@ from tests.live.cameras import free_port
 from tests.services import require
 
 PROGRAM = "from pipeline.cli.main import main; main()"
-START_S = 60.0
+START_S = 180.0
 LIVE = {"url": "synthetic:?seconds=inf&width=320&height=180&fps=4", "realtime": True}
 
 
@@ -57,6 +57,12 @@ class PageService:
             assert self._process.poll() is None, (self.folder / "log").read_text()
             time.sleep(0.2)
         raise AssertionError("the service did not start")
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
 
     def stop(self) -> None:
         """Drains, or is killed."""

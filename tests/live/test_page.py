@@ -9,7 +9,8 @@ from tests.browser import browser, observed
 from tests.live.page_service import LIVE, axe_source, page_service, prefix_proxy
 
 HTML = "<img src=x onerror=alert(1)>"
-SCREENS = ("", "attach", "streams/gate", "streams/gate/edit", "watches", "watches/car", "add-watch", "events", "system")
+SCREENS = ("", "attach", "streams/gate", "streams/gate/edit", "watches", "watches/car", "add-watch", "events", "system",
+           "streams/gate/areas", "add-sink", "sinks/journal", "docs")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

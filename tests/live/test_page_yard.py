@@ -24,7 +24,7 @@ def camera(tmp_path_factory):
         yield made
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_new_user_attaches_asks_and_sees_the_event(camera, tmp_path):
     with page_service(tmp_path, mllm="yard") as service, browser() as chromium:
         context = chromium.new_context()

@@ -11,7 +11,7 @@ import pipeline.page
 from pipeline.api.views import spec_schema
 from pipeline.page.forms import form_groups, spec_of
 from pipeline.page.render import base_of, number, span, text
-from pipeline.page.screens import watches
+from pipeline.page.screens import sinks, watches
 from pipeline.page.screens.entries import merging
 
 SCHEMA = {
@@ -68,12 +68,16 @@ def test_what_no_group_names_is_in_the_last_one():
     assert groups[-1].open  # for the error
 
 
-@pytest.mark.parametrize("kind", ["stream", "watch"])
+@pytest.mark.parametrize("kind", ["stream", "watch", "sink"])
 def test_every_field_of_the_api_is_in_its_form_with_a_label(kind):
-    schema = spec_schema(kind)
+    schema = sinks.sink_schema() if kind == "sink" else spec_schema(kind)
     fields = [f for group in form_groups(kind, schema, {}, {}, watches.GROUPS) for f in group.fields]
     assert {field.name.partition(".")[0] for field in fields} == set(schema["properties"])
     assert all(field.label and not field.label.startswith(f"{kind}.") for field in fields)
+
+
+def test_what_is_hidden_of_a_sink_is_not_what_it_is():
+    assert sinks.without_hidden({"url": "https://hooks.example/***", "signed": False}) == {"signed": False}
 
 
 def test_what_cannot_be_read_stays_as_it_was_typed():

@@ -15,7 +15,7 @@ from pipeline.page.screens.entries import errors_of, merging, polygons_of, saved
 router = APIRouter()
 
 GROUPS = (
-    ("basics", ("url", "display_name", "site", "tags")),
+    ("basics", ("url", "display_name", "site", "tags", "live_url")),
     ("budget", ("budget.rate_tokens_per_s", "budget.burst_tokens", "priority", "sample_fps", "hop_s")),
     (
         "connection",
@@ -23,7 +23,7 @@ GROUPS = (
     ),
 )
 AREAS = ("zones", "masks")
-"""Fields of a stream that are drawn on its picture, where the API has them."""
+"""Fields of a stream that are drawn on its picture."""
 STATES = ("up", "connecting", "starting", "lost", "failed", "refused", "paused", "ended")
 
 
@@ -80,7 +80,6 @@ async def show_stream(request: Request, slug: str) -> Response:
         watches=[watch for watch in watches if slug in watch["streams"]],
         events=events["items"],
         edits=edits["items"],
-        areas=[name for name in AREAS if name in spec_schema("stream")["properties"]],
     )
 
 
@@ -162,7 +161,6 @@ async def _form(
 
 async def _areas(request: Request, slug: str, problem: Mapping[str, Any] | None, drawn: Mapping[str, Any]) -> Response:
     stream = await ask(request, f"/v1/streams/{slug}")
-    known = spec_schema("stream")["properties"]
-    values = {name: drawn.get(name, stream["spec"].get(name) or {}) for name in AREAS if name in known}
+    values = {name: drawn.get(name, stream["spec"].get(name) or {}) for name in AREAS}
     status = problem["status"] if problem else 200
     return await page(request, "areas.html", status, stream=stream, values=values, problem=problem)

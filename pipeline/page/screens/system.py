@@ -47,6 +47,13 @@ async def test_sink(request: Request, slug: str) -> Response:
     return await _shown(request, tried={"slug": slug, "ok": reply.ok, "detail": reply.body["detail"]})
 
 
+@router.post("/system/profiles/{slug}/{action}")
+async def set_armed(request: Request, slug: str, action: str) -> Response:
+    """Arm or disarm a profile."""
+    verb = "arm" if action == "arm" else "disarm"
+    return await _done(request, "POST", f"/v1/profiles/{slug}/{verb}", f"{verb}ed")
+
+
 @router.post("/system/reload")
 async def reload(request: Request) -> Response:
     """Read the site file again."""
@@ -81,6 +88,7 @@ async def _shown(
     overview = await ask(request, "/v1/status")
     keys = await call(request, "GET", "/v1/keys")
     edits = await call(request, "GET", "/v1/audit", {"limit": 30})
+    profiles = await ask(request, "/v1/profiles")
     return await page(
         request,
         "system.html",
@@ -88,6 +96,7 @@ async def _shown(
         overview=overview,
         keys=keys.body["items"] if keys.ok else None,
         edits=edits.body["items"] if edits.ok else None,
+        profiles=profiles["items"],
         roles=ROLES,
         problem=problem,
         made=made,

@@ -1,6 +1,5 @@
 """Watches: all of them, and one with its form, its scores and a try."""
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import timedelta
@@ -23,8 +22,6 @@ GROUPS = (
     ("asking", ("every_s", "priority", "schedule")),
     ("events", ("severity", "escalate", "emit", "max_per_hour", "update_every_s", "describe", "profiles")),
 )
-_TRIES = re.compile(r"/v1/watches/\{[a-z_]+\}/test")
-"""Where the API tries other settings on kept answers."""
 _DAY = timedelta(days=1)
 
 
@@ -75,6 +72,26 @@ async def save(request: Request, slug: str) -> Response:
     return await saved_or_shown(request, "watch", slug, spec, form, lambda *args: _form(request, slug, spec, *args))
 
 
+@router.post("/watches/{slug}/missed")
+async def mark_missed(request: Request, slug: str) -> Response:
+    """Label an interval in which it should have been open. A time without a zone is UTC."""
+    form = await sent(request)
+    body = {"watch": slug, **{name: form.get(name, "") for name in ("stream", "start", "end", "note")}}
+    reply = await call(request, "POST", "/v1/labels", body=body)
+    if not reply.ok:
+        raise PageRefused(reply)
+    return go(request, f"/watches/{slug}?said=marked")
+
+
+@router.post("/watches/{slug}/missed/{number}/withdraw")
+async def withdraw_missed(request: Request, slug: str, number: int) -> Response:
+    """Withdraw such a label."""
+    reply = await call(request, "DELETE", f"/v1/labels/{number}")
+    if not reply.ok:
+        raise PageRefused(reply)
+    return go(request, f"/watches/{slug}?said=unmarked")
+
+
 @router.post("/watches/{slug}/{action}")
 async def act(request: Request, slug: str, action: str) -> Response:
     """Pause, resume, remove."""
@@ -98,6 +115,7 @@ async def _form(
     streams = (await ask(request, "/v1/streams", limit=1000))["items"] if signed_in else []
     tags = {tag for stream in streams for tag in stream["spec"].get("tags") or ()}
     events = (await ask(request, "/v1/events", watch=slug, limit=10))["items"] if present else []
+    missed = (await ask(request, "/v1/labels", watch=slug, kind="missed", limit=10))["items"] if present else []
     values = {
         "slug": slug,
         "groups": form_groups("watch", spec_schema("watch"), spec, errors_of(problem), GROUPS),
@@ -106,14 +124,10 @@ async def _form(
         "events": events,
         "selectors": [stream["slug"] for stream in streams] + [f"tag:{tag}" for tag in sorted(tags)],
         "slug_error": errors_of(problem).get("slug", ""),
-        "tries": has_route(request, _TRIES),
+        "missed": missed,
+        "now": desk_of(request).clock.now().strftime("%Y-%m-%dT%H:%M"),
     }
     return await page(request, "watch.html", status, **values)
-
-
-def has_route(request: Request, pattern: re.Pattern[str]) -> bool:
-    """True if the API has a route whose path begins with the pattern."""
-    return any(pattern.match(getattr(route, "path", "")) for route in request.app.routes)
 
 
 def _by_watch(counts: list[dict[str, Any]]) -> dict[str, dict[str, int]]:

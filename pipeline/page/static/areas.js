@@ -2,6 +2,7 @@
 
 import { colour, make, text } from "./base.js";
 import { draw, tiles } from "./api.js";
+import { polygon } from "./polygon.js";
 
 const NEAR = 0.02;
 const form = document.getElementById("areas");
@@ -63,22 +64,10 @@ function paint() {
 
 /** @param {CanvasRenderingContext2D} g @param {string} list @param {[number, number][]} points @param {boolean} closed @param {string} name */
 function shape(g, list, points, closed, name) {
-  if (!points.length) return;
-  const at = points.map(([x, y]) => [x * canvas.width, y * canvas.height]);
-  g.beginPath();
-  at.forEach(([x, y], i) => (i ? g.lineTo(x, y) : g.moveTo(x, y)));
-  if (closed) g.closePath();
-  g.fillStyle = list === "masks" ? "rgb(0 0 0 / 80%)" : "rgb(87 199 187 / 25%)";
-  if (closed) g.fill();
-  g.lineWidth = 3;
-  g.strokeStyle = list === "masks" ? "#ffb4ab" : "#57c7bb";
-  g.setLineDash(list === "masks" ? [8, 5] : []);
-  g.stroke();
-  g.setLineDash([]);
+  polygon(g, list, points, name, closed);
+  const half = Math.max(canvas.width / 200, 2.5);
   g.fillStyle = "#ffffff";
-  for (const [x, y] of at) g.fillRect(x - 4, y - 4, 8, 8);
-  g.font = "16px system-ui, sans-serif";
-  if (name) g.fillText(name, at[0][0] + 8, at[0][1] + 20);
+  for (const [x, y] of points) g.fillRect(x * canvas.width - half, y * canvas.height - half, 2 * half, 2 * half);
 }
 
 /** @param {CanvasRenderingContext2D} g */

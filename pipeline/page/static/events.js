@@ -6,6 +6,8 @@ import { listen } from "./live.js";
 import { eventName, eventState, stateOf } from "./state.js";
 
 const MOST = 200;
+/** Evidence is written by then. */
+const WRITTEN_MS = 3000;
 const list = document.getElementById("inbox");
 const place = document.getElementById("new-events");
 const alerts = { on: localStorage.getItem("alerts") === "yes" };
@@ -13,21 +15,23 @@ let arrived = 0;
 
 /** @param {any} event @returns {HTMLElement} */
 function item(event) {
-  const about = event.data.question || event.data.reason || event.data.warning || event.data.url || event.stream;
+  const about = event.data.question || event.data.reason || (event.data.name && text(`ladder.${event.data.name}`)) || event.data.warning || event.data.url || event.stream;
   const meta = make("span", { class: "muted small" }, [event.stream, event.watch].filter(Boolean).join(" · "), " · ", make("time", { datetime: event.time }), event.data.score == null ? "" : ` · ${text("event.score")} ${event.data.score.toFixed(2)}`);
   const words = make("span", { class: "inbox-text" }, stateOf(eventState(event.type), eventName(event.type)), make("strong", {}, about), meta);
   const inner = make("a", { class: "inbox-link", href: link(`events/${event.id}`) });
-  if (list.dataset.pictured && event.watch) inner.append(thumb(event.id));
+  if (event.watch) inner.append(thumb(event.id));
   inner.append(words);
   const one = make("li", { class: "inbox-item arrived", "data-id": event.id }, inner, make("span", { class: "label-place" }));
   localTimes(one);
   return one;
 }
 
-/** @param {string} id */
+/** The picture of an event that has just come: its evidence is written beside the loop, a moment later. @param {string} id */
 function thumb(id) {
-  const image = make("img", { src: link(`v1/events/${id}/snapshot.jpg`), alt: text("events.picture"), loading: "lazy", width: 160, height: 90 });
+  const image = make("img", { alt: text("events.picture"), width: 160, height: 90, class: "gone" });
   image.addEventListener("error", () => image.classList.add("gone"));
+  image.addEventListener("load", () => image.classList.remove("gone"));
+  setTimeout(() => (image.src = link(`v1/events/${id}/snapshot.jpg`)), WRITTEN_MS);
   return make("span", { class: "thumb" }, image);
 }
 

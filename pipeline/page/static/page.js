@@ -27,4 +27,17 @@ for (const form of document.querySelectorAll("form[data-sure]"))
     if (!confirm(form.dataset.sure)) event.preventDefault();
   });
 
+/** @param {Date} at as an input of a local time takes it */
+const asLocal = (at) => new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+
+// Times are typed in the viewer's zone and sent in UTC; without scripts they are UTC from the first.
+for (const form of document.querySelectorAll("form[data-utc]")) {
+  const inputs = [...form.querySelectorAll('input[type="datetime-local"]')];
+  for (const label of form.querySelectorAll("[data-local]")) label.textContent = label.dataset.local;
+  for (const input of inputs) if (input.value) input.value = asLocal(new Date(`${input.value}Z`));
+  form.addEventListener("formdata", (event) => {
+    for (const { name, value } of inputs) if (value) event.formData.set(name, new Date(value).toISOString());
+  });
+}
+
 document.getElementById("problem")?.focus();

@@ -27,6 +27,12 @@ export class Series extends Chart {
     this.ask();
   }
 
+  /** Show these times as open, which somebody else has judged. @param {[number, number | null][]} spans */
+  mark(spans) {
+    this.spans = spans;
+    this.ask();
+  }
+
   /** @param {{open_at: number, clear_at: number, confirm?: number[]}} rule */
   tune(rule) {
     this.rule = rule;

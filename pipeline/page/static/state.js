@@ -37,11 +37,20 @@ export function showState(place, name) {
 export const standingState = (standing) =>
   standing.is_open ? "open" : standing.score == null ? "unasked" : standing.verdict === "unknown" ? "unknown" : "clear";
 
+/** The alarms of a stream's pictures, in words. @param {string[]} found */
+export const alarmsOf = (found) => found.map((one) => {
+  const shown = stateOf("trouble", text(`alarms.${one}`));
+  shown.className = "alarm";
+  return shown;
+});
+
+const WELL = new Set(["stream.recovered", "stream.restored", "stream.attached", "stream.clear", "stream.mended", "watch.known", "service.restored", "service.heartbeat", "sink.recovered"]);
+
 /** How an event looks. @param {string} type */
 export function eventState(type) {
-  if (type === "watch.opened") return "open";
+  if (type === "watch.opened" || type === "watch.updated") return "open";
   if (type === "watch.cleared") return "clear";
-  if (["stream.recovered", "stream.restored", "stream.attached"].includes(type)) return "up";
+  if (WELL.has(type)) return "up";
   return type === "stream.ended" ? "ended" : "trouble";
 }
 

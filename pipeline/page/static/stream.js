@@ -7,13 +7,15 @@ import { hopOf, recentHops, scoresOf } from "./answers.js";
 import { listen } from "./live.js";
 import { Series } from "./series.js";
 import { Strip } from "./strip.js";
-import { eventName, eventState, showState, standingState, stateOf } from "./state.js";
+import { alarmsOf, eventName, eventState, showState, standingState, stateOf } from "./state.js";
+import { Overlay } from "./overlay.js";
 
 const PICTURE_MS = 500;
 const slug = document.getElementById("stream").dataset.stream;
 const id = (name) => document.getElementById(name);
 const range = id("range");
 const axis = new Axis(Number(range.value) * 60);
+const overlay = new Overlay(id("overlay"), id("live"), id("stream").dataset);
 const strip = new Strip(id("strip"), axis);
 const charts = [...document.querySelectorAll("[data-watch]")].map((place) => {
   const rule = { open_at: Number(place.dataset.openAt), clear_at: Number(place.dataset.clearAt), confirm: JSON.parse(place.dataset.confirm) };
@@ -27,7 +29,7 @@ async function picture() {
   if (document.hidden) return;
   try {
     const { status, pictures } = await tiles(known, 960);
-    if (pictures.has(slug)) await draw(id("live"), pictures.get(slug));
+    if (pictures.has(slug)) await draw(id("live"), pictures.get(slug)), overlay.paint();
     if (status[slug]) show(status[slug]);
     else return showState(id("state"), "ended"), (id("reason").textContent = text("refused.404"));
   } catch (error) {
@@ -40,6 +42,7 @@ async function picture() {
 function show(status) {
   showState(id("state"), status.state);
   id("reason").textContent = status.reason;
+  id("alarms").replaceChildren(...alarmsOf(status.alarms));
   id("live").parentElement.classList.toggle("stale", status.state !== "up");
   for (const name of ["spent", "granted", "hops", "skipped", "frames_lost"]) id(name).textContent = number(status[name]);
   id("lag").textContent = span(status.lag_s);
@@ -54,7 +57,17 @@ function show(status) {
   }
 }
 
+/** What the allocator did with the newest hop, in words. */
+function allocated() {
+  const record = hops.at(-1)?.record;
+  if (!record) return;
+  const scale = Math.max(0, ...record.frames.map((frame) => frame[1]));
+  const said = { share: `${(100 * scale).toFixed(0)} %`, tokens: number(record.spent) };
+  id("shown-at").textContent = text(scale ? "stream.shown_at" : "stream.dropped_now", said);
+}
+
 function chart() {
+  allocated();
   strip.show(hops);
   for (const one of charts) one.chart.show(scoresOf(hops, one.watch));
 }

@@ -2,7 +2,7 @@
 
 import { localTimes, number, span, text } from "./base.js";
 import { draw, tiles } from "./api.js";
-import { showState } from "./state.js";
+import { alarmsOf, showState } from "./state.js";
 
 const EVERY_MS = 2000;
 /** @type {Map<string, HTMLElement>} */
@@ -49,6 +49,7 @@ function show(tile, status) {
   tile.dataset.state = state;
   tile.querySelector(".picture").classList.toggle("stale", state !== "up");
   part("reason").textContent = status ? status.reason : text("refused.404");
+  part("alarms").replaceChildren(...alarmsOf(status?.alarms ?? []));
   if (!status) return;
   part("spent").textContent = number(status.spent);
   part("granted").textContent = number(status.granted);

@@ -1,0 +1,140 @@
+"""The page before many streams: first paint and tiles in a Chromium, and what browsers that look at the wall cost.
+
+python -m tests.bench.bench_page [--streams 200] [--browsers 20] [--visible 40] [--seconds 20]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from email.parser import BytesParser
+from pathlib import Path
+
+import httpx
+
+from tests.browser import browser
+from tests.live.page_service import PageService, page_service
+
+EVERY_S = 2.0
+"""How often the wall asks (`wall.js`)."""
+STREAM = {
+    "url": "synthetic:?seconds=inf&width=160&height=96&fps=1",
+    "realtime": True,
+    "sample_fps": 0.5,
+    "hop_s": 4,
+    "health": {"frozen_s": 0, "blind_s": 0, "moved_s": 0},
+}
+_TICKS = os.sysconf("SC_CLK_TCK")
+PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
+FILLED = """() => [...document.querySelectorAll('.tile')].filter((tile) => {
+  const box = tile.getBoundingClientRect();
+  return box.top < innerHeight && box.bottom > 0 && !tile.querySelector('.has-picture');
+}).length"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=200)
+    parser.add_argument("--browsers", type=int, default=20)
+    parser.add_argument("--visible", type=int, default=40, help="tiles that a browser sees")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    asked = parser.parse_args()
+    streams = {f"cam-{n:03}": STREAM for n in range(asked.streams)}
+    with tempfile.TemporaryDirectory() as folder, page_service(Path(folder), streams=streams) as service:
+        _wait_for_pictures(service, list(streams))
+        with browser() as chromium:
+            first, again = (_opened(chromium, service.url) for _ in range(2))
+        idle = _share(service, asked.seconds)
+        polled = asyncio.run(_polled(service, list(streams)[: asked.visible], asked.browsers, asked.seconds))
+        lost = sum(one["status"]["skipped"] for one in service.api("GET", "v1/streams?limit=1000").json()["items"])
+    result = {
+        "streams": asked.streams,
+        "first_paint_ms": first["first_paint_ms"],
+        "tiles_ms": first["tiles_ms"],
+        "again": again,
+        "browsers": asked.browsers,
+        "visible": asked.visible,
+        "core_share_idle": round(idle, 3),
+        "core_share_of_browsers": round(polled["share"] - idle, 3),
+        "tile_requests": polled["requests"],
+        "request_ms_p50": polled["p50_ms"],
+        "request_ms_p95": polled["p95_ms"],
+        "hops_skipped": lost,
+        "load": round(os.getloadavg()[0], 1),
+        "cores": os.cpu_count(),
+    }
+    print(json.dumps(result))
+
+
+def _wait_for_pictures(service: PageService, streams: list[str]) -> None:
+    """Until all streams are up."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = service.api("GET", "v1/streams?limit=1000").json()["items"]
+        if sum(one["status"]["state"] == "up" for one in found) == len(streams):
+            return
+        time.sleep(1)
+    raise SystemExit("the streams did not come up")
+
+
+def _opened(chromium, url: str) -> dict[str, float]:
+    """A new browser opens the wall: ms to the first paint, and until all tiles to be seen have a picture."""
+    context = chromium.new_context(viewport={"width": 1920, "height": 1080})
+    page = context.new_page()
+    began = time.monotonic()
+    page.goto(url, wait_until="commit")
+    page.wait_for_selector(".tile")
+    while page.evaluate(FILLED) and time.monotonic() - began < 60:
+        page.wait_for_timeout(20)
+    tiles_ms = (time.monotonic() - began) * 1000
+    found = {"first_paint_ms": round(page.evaluate(PAINTED)), "tiles_ms": round(tiles_ms)}
+    context.close()
+    return found
+
+
+def _cpu_s(service: PageService) -> float:
+    fields = Path(f"/proc/{service.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _share(service: PageService, seconds: float) -> float:
+    before, began = _cpu_s(service), time.monotonic()
+    time.sleep(seconds)
+    return (_cpu_s(service) - before) / (time.monotonic() - began)
+
+
+async def _polled(service: PageService, streams: list[str], browsers: int, seconds: float) -> dict[str, float]:
+    """Clients that ask for tiles as the wall does: only for pictures that they have not."""
+    until, took = time.monotonic() + seconds, []
+
+    async def look(number: int) -> None:
+        known = dict.fromkeys(streams, "0")
+        async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
+            await asyncio.sleep(EVERY_S * number / browsers)
+            while time.monotonic() < until:
+                began = time.monotonic()
+                asked = ",".join(f"{slug}:{seen}" for slug, seen in known.items())
+                response = await client.get("v1/tiles", params={"width": 320, "streams": asked})
+                response.raise_for_status()
+                took.append((time.monotonic() - began) * 1000)
+                known |= _seen(response)
+                await asyncio.sleep(max(EVERY_S - (time.monotonic() - began), 0))
+
+    before, began = _cpu_s(service), time.monotonic()
+    await asyncio.gather(*(look(number) for number in range(browsers)))
+    share = (_cpu_s(service) - before) / (time.monotonic() - began)
+    took.sort()
+    at = [round(took[int(part * (len(took) - 1))], 1) for part in (0.5, 0.95)]
+    return {"share": share, "requests": len(took), "p50_ms": at[0], "p95_ms": at[1]}
+
+
+def _seen(response: httpx.Response) -> dict[str, str]:
+    head = f"Content-Type: {response.headers['content-type']}\r\n\r\n".encode()
+    names = [part.get_filename() or "" for part in BytesParser().parsebytes(head + response.content).get_payload()]
+    return {name.split(".")[0]: name.split(".")[1] for name in names if name}
+
+
+if __name__ == "__main__":
+    main()
