@@ -39,8 +39,8 @@ SINCE_TOLD = "A span before now such as 90m, 24h or 7d, or UTC (ISO 8601)."
 
 
 class SearchBody(BaseModel):
-    """What to search for by asking the model, among which events, and the bounds of that: at most `at_most` snapshots
-    of at most `tokens` vision tokens each."""
+    """A search by asking the model: its text, a filter of events, and its bounds: at most `at_most` snapshots of at most
+    `tokens` vision tokens each."""
 
     model_config = ConfigDict(extra="forbid")
     text: str
@@ -73,7 +73,7 @@ class FoundView(BaseModel):
 
 
 class SearchedView(BaseModel):
-    """What was looked through: the span, the number of events in it, of how many streams, the times of the oldest and
+    """The extent of a search: the span, the number of events in it, of how many streams, the times of the oldest and
     the newest, how many have words of the text and of how many a snapshot is kept."""
 
     since: datetime

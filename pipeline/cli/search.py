@@ -62,7 +62,7 @@ def _row(item: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _told(found: dict[str, Any], ask: bool) -> list[str]:
-    """What was searched, asked and left out, in lines."""
+    """Lines on the extent of a search, its questions and what was left out."""
     searched, cost = found["searched"], found["cost"]
     lines = [
         f"searched {searched['events']} events of {searched['streams']} streams since {searched['since'][:19]} (UTC):"

@@ -13,7 +13,7 @@ from pipeline.service.beside import BY, StoreBeside
 
 
 def tune_beside(beside: StoreBeside, slug: str, since_s: float, apply: bool, clock: Clock) -> dict[str, Any]:
-    """What the API's route answers, and, with `apply`, the watch changed in the registry of the store."""
+    """The answer of the API's route, and, with `apply`, the watch changed in the registry of the store."""
     watch, registry = beside.watch(slug), beside.registry
     entry = registry.snapshot().entries.get(("watch", slug))
     if apply and (entry is None or entry.file is not None):

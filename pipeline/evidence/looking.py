@@ -224,7 +224,7 @@ def _cost(asked: _LookAnswers, seconds: float) -> SearchCost:
 
 
 def _left_out(among: TextFound, asked: _LookAnswers, snapshots: int, wanted: int, beyond: int) -> tuple[str, ...]:
-    """What a search by looking left out, in words."""
+    """The parts that a search by looking left out, in words."""
     bare = sum(one.snapshot is None for one in among.events)
     done = len(asked.answers) + len(asked.unreadable) + asked.too_thin
     return (

@@ -156,7 +156,7 @@ class EventSearch:
 
 @dataclass(slots=True)
 class _ReadEvents:
-    """What was read so far: place, id and snapshot of each event, and its words."""
+    """Events read so far: place, id and snapshot of each event, and its words."""
 
     keys: list[tuple[int, str, str | None]] = field(default_factory=list)
     counts: list[WordCount] = field(default_factory=list)
