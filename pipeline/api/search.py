@@ -39,8 +39,8 @@ SINCE_TOLD = "A span before now such as 90m, 24h or 7d, or UTC (ISO 8601)."
 
 
 class SearchBody(BaseModel):
-    """A search by asking the model: its text, a filter of events, and its bounds: at most `at_most` snapshots of at most
-    `tokens` vision tokens each."""
+    """A search by asking the model: its text, a filter of events, and its bounds: at most `at_most` snapshots of at
+    most `tokens` vision tokens each."""
 
     model_config = ConfigDict(extra="forbid")
     text: str
