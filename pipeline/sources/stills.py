@@ -78,7 +78,7 @@ def still_asker(ask: Callable[[], Pictures], max_pixels: int) -> Callable[[], Pi
 
 def _only_frame(data: bytes, max_pixels: int) -> VideoFrame:
     bounds = {"max_pixels": str(max_pixels)}
-    with av.open(io.BytesIO(data), options={"protocol_whitelist": "data"}, stream_options=[bounds]) as container:
+    with av.open(io.BytesIO(data), "r", options=bounds | {"protocol_whitelist": "data"}) as container:
         if not container.streams.video:
             raise NoSinglePicture("what it sends holds no picture")
         video = container.streams.video[0]
