@@ -67,7 +67,7 @@ def watches() -> list[tuple[WatchQuery, About]]:
 
 
 @dataclass(slots=True)
-class _Answered:
+class _SaidByHop:
     """The answers of an episode by question, hop by hop: watches that ask the same are asked once."""
 
     watches: Sequence[WatchQuery]
@@ -82,7 +82,7 @@ class _Answered:
 async def replay(seed: int, mllm: MLLM) -> list[WatchScore]:
     """Show the episode of a seed at native size, and compare the events of each watch with those of perfect answers."""
     shown, asked = film(seed), watches()
-    exam, rules = _Answered([query for query, _ in asked]), FitRules(mllm.info.grid, 2)
+    exam, rules = _SaidByHop([query for query, _ in asked]), FitRules(mllm.info.grid, 2)
     native = mllm.info.grid.tokens(HEIGHT, WIDTH)
     pocket = pocket_of(SETTINGS["native"], native / 2)
     runtime = TrialRuntime(SystemClock(), rules, Metrics())
