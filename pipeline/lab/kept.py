@@ -185,7 +185,8 @@ class _Judging:
         absent = bool(query.rules.absent_s)
         self._known = np.flatnonzero(known)
         # Single places are looked up by the ten thousand, which lists do faster than arrays.
-        self._known_places, self._starts_s = self._known.tolist(), series.start_s.tolist()
+        self._known_places = self._known.tolist()
+        self._starts_s: list[float] = series.start_s.tolist()
         # Hops that may confirm something: enough of the last known answers agree with theirs.
         self._confirming = self._often(low if absent else high)
         self._refuting = self._often(high if absent else low)
