@@ -14,6 +14,7 @@ from pipeline.api.problems import Problem
 from pipeline.api.views import VIEWS, EntryView, entry_fields, sink_fields
 from pipeline.clock import Clock
 from pipeline.core.selectors import selects
+from pipeline.registry.desired import shown_spec
 from pipeline.registry.entry import Change, EntryMissing, Expected, Kind, RegistryEntry, RevisionConflict, Spec
 from pipeline.registry.registry import Registry, Snapshot
 from pipeline.service.reconciler import Reconciler
@@ -135,7 +136,11 @@ class DeskView:
             more["streams"], more["fault"] = self._standing(entry), fault or self._zone_fault(entry)
         else:
             more |= sink_fields(self._service.sink_counts.get(entry.slug), fault)
-        return VIEWS[entry.kind](**entry_fields(entry), **more)
+        return VIEWS[entry.kind](**entry_fields(entry) | {"spec": self.spec(entry.kind, entry.spec)}, **more)
+
+    def spec(self, kind: str, spec: Spec) -> dict[str, Any]:
+        """A spec as the caller may see it: the path of a webhook may be a secret, which operators alone can give."""
+        return shown_spec("sink", spec) if kind == "sink" and not self._caller.may("operator") else dict(spec)
 
     def status(self, entry: RegistryEntry) -> StreamStatus:
         """The status of a stream."""

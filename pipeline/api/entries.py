@@ -89,10 +89,11 @@ def _reading(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         cursor: Annotated[int | None, Query(ge=1, lt=2**62)] = None,
     ) -> Page[EditView]:
         """Edits of the entry, newest first."""
-        desk.look(caller).entry(kind, slug)
+        look = desk.look(caller)
+        look.entry(kind, slug)
         edits = desk.registry.edits(limit + 1, cursor, kind, slug)
         more = str(edits[limit - 1].seq) if len(edits) > limit else None
-        return Page(items=[edit_view(edit) for edit in edits[:limit]], next=more)
+        return Page(items=[edit_view(edit, look.spec) for edit in edits[:limit]], next=more)
 
 
 def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:

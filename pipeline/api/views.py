@@ -1,6 +1,6 @@
 """Shapes of the API's replies, with names of their own, independent of the inner types."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +10,7 @@ from pipeline.config.sinks import SinkConfig
 from pipeline.config.site import StreamConfig, WatchConfig
 from pipeline.delivery.history import StoredAnswers, StoredEvent
 from pipeline.delivery.relay import SinkCounts
-from pipeline.registry.entry import Edit, Kind, RegistryEntry
+from pipeline.registry.entry import Edit, Kind, RegistryEntry, Spec
 from pipeline.service.status import StreamStatus, WatchStanding
 
 T = TypeVar("T")
@@ -145,9 +145,9 @@ def answers_view(stored: StoredAnswers) -> AnswersView:
     return AnswersView(seq=stored.seq, stream=stored.stream_id, time=stored.time, record=plain(stored.record))
 
 
-def edit_view(edit: Edit) -> EditView:
-    """An edit as it is shown."""
-    before, after = (None if spec is None else plain(spec) for spec in (edit.before, edit.after))
+def edit_view(edit: Edit, shown: Callable[[str, Spec], Spec] = lambda _kind, spec: spec) -> EditView:
+    """An edit as it is shown, its specs as `shown` gives them."""
+    before, after = (None if spec is None else plain(shown(edit.kind, spec)) for spec in (edit.before, edit.after))
     return EditView(
         seq=edit.seq,
         kind=edit.kind,

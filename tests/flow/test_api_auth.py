@@ -57,6 +57,18 @@ async def test_keys_with_roles_tags_and_an_end(tmp_path, unused_tcp_port):
                 if status == 403:
                     assert response.json()["errors"][0]["field"] == "role"
 
+        hook = {"url": "https://192.0.2.1/services/T0/B0/xyz", "signed": False}
+        added = await client.put("/v1/sinks/hook", json=hook, headers=operator)
+        assert added.status_code == 201, added.text
+        for who, url in (
+            (viewer, "https://192.0.2.1/***"),
+            (analyst, "https://192.0.2.1/***"),
+            (operator, hook["url"]),
+        ):
+            one = (await client.get("/v1/sinks/hook", headers=who)).json()
+            edits = (await client.get("/v1/sinks/hook/history", headers=who)).json()["items"]
+            assert (one["spec"]["url"], edits[0]["after"]["url"]) == (url, url)
+
         keys = (await client.get("/v1/keys", headers=admin)).json()["items"]
         assert {key["name"]: key["last_used_at"] is not None for key in keys}["viewer"]
         assert (await client.delete("/v1/keys/viewer", headers=admin)).status_code == 204
