@@ -42,6 +42,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 def frames_of(data: bytes, frames: int) -> Pixels:
     """The frames of a PNG of `png`. Raises EvidenceDamaged for what is none."""
+    if not data.endswith(_chunk(b"IEND", b"")):  # Pillow takes one that lacks its end
+        raise EvidenceDamaged("a picture of a segment cannot be read: its end is missing")
     try:
         with Image.open(io.BytesIO(data)) as image:
             rgb = np.asarray(image.convert("RGB"), dtype=np.uint8)

@@ -173,7 +173,7 @@ class SettingsSearch:
         for _ in range(_ROUNDS):
             before = best
             best = max((replace(best, confirm=one) for one in (best.confirm, *CONFIRMS)), key=self._value)
-            best = self._middle([replace(best, open_at=one) for one in self._opens if one >= best.clear_at])
+            best = self._middle([replace(best, open_at=one) for one in self._opens if one > best.clear_at])
             best = self._middle([replace(best, clear_at=one) for one in self._clears(best)])
             if not self._trials.absent:
                 best = max((replace(best, hold_s=one) for one in (best.hold_s, *HOLDS_S)), key=self._value)
@@ -190,12 +190,13 @@ class SettingsSearch:
             for share in CLEARS[1::2]
             for confirm in dict.fromkeys((self._now.confirm, (2, 3)))
             for base in dict.fromkeys((self._now, plain))
+            if _rounded(open_at * share) < open_at
         ]
         return [self._now, *starts]
 
     def _clears(self, best: Knobs) -> list[float]:
         values = {_rounded(best.open_at * share) for share in CLEARS} | {self._now.clear_at, best.clear_at}
-        return [one for one in sorted(values) if one <= best.open_at]
+        return [one for one in sorted(values) if one < best.open_at]
 
     def _middle(self, values: Sequence[Knobs]) -> Knobs:
         """The middle one of the values about the best that are as good."""

@@ -46,7 +46,8 @@ async def test_kept_answers_are_judged_by_other_settings(tmp_path, unused_tcp_po
         assert "gate" in await resadapt(service, "watch", "test", "car", "--kept", "1h")
         for settings, named in ((("question=is it day?",), "question"), (("clear_at=0.9",), "clear_at")):
             with pytest.raises(ConfigError, match=named):
-                await resadapt(service, "watch", "test", "car", *(part for one in settings for part in ("--set", one)))
+                given = (part for one in settings for part in ("--set", one))
+                await resadapt(service, "watch", "test", "car", "--kept", "1h", *given)
         with pytest.raises(ConfigError, match="expected a span"):
             await resadapt(service, "watch", "test", "car", "--kept", "a day")
 

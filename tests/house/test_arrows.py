@@ -56,8 +56,8 @@ ROOT_FILES = {
 }
 """What stands at the root of a package because every room needs it. Anything else has a room."""
 
-YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.yard_demo"}
-"""The product's two doors to the demo world."""
+YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.yard_demo", "pipeline.cli.demo_report"}
+"""The product's two doors to the demo world: the lab's, and the demo's command with its report."""
 
 DOORS = {
     "av": {"pipeline.sources", "pipeline.mllm.openai.wire", "samples.yard.world.codec"},

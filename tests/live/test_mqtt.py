@@ -149,6 +149,10 @@ async def test_a_wrong_password_is_asked_again_after_minutes_and_shown_nowhere(t
                 await attempt
             assert 290 < caught.value.retry_after_s <= 300
             assert PASSWORD not in str(caught.value)
+        for _ in range(100):
+            if "not authorised" in (tmp_path / "mosquitto.log").read_text():
+                break
+            await asyncio.sleep(0.1)
         assert (tmp_path / "mosquitto.log").read_text().count("not authorised") == 1
         monkeypatch.setenv("MQTT_PASSWORD", PASSWORD)
         with pytest.raises(SinkUnavailable):

@@ -74,5 +74,5 @@ def test_every_sink_of_a_command_line_is_kept() -> None:
         "jsonl-2": "jsonl:b",
         "kafka": urls[2],
         "jsonl-3": "jsonl:c",
-        "http": urls[4],
+        "http": {"url": urls[4], "signed": False},
     }
