@@ -27,7 +27,7 @@ from pipeline.evidence.bundle import (
 )
 from pipeline.evidence.capture import Capture
 from pipeline.evidence.folder import Folder, Kind, named
-from pipeline.evidence.pictures import full_size, png
+from pipeline.evidence.pictures import full_size, segment_png
 from pipeline.mllm.prompt import FAMILIES, looks, markup, prefix, suffix
 from pipeline.redact import scrub
 from pipeline.sources.packets import PacketClip, PacketCut
@@ -111,7 +111,7 @@ class Writer:
                 files[name] = lies
             else:
                 files.pop(name, None)
-                new[name] = png(segment.pixels), "png"
+                new[name] = segment_png(segment.pixels), "png"
 
     def add_clip(self, event_id: str, cut: PacketCut) -> None:
         """Write the clip of a bundle, or why there is none."""

@@ -1,18 +1,16 @@
 """Back-test on recordings: watches tried by a service of their own, as fast as this machine can."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from PIL import Image
 
 from pipeline.clock import Clock
 from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.config.slugs import unique_slug
 from pipeline.core.outcome import Outcome
 from pipeline.errors import ConfigError, ResadaptError, SourceUnavailable
+from pipeline.evidence.pictures import jpeg
 from pipeline.lab.labels import Agreement, OpenSpan
 from pipeline.service.service import Service
 from pipeline.sources.address import RECORDING_SUFFIXES
@@ -26,6 +24,7 @@ MOST_PICTURES = 200
 """Events that are shown with a picture; later ones have none."""
 
 _PICTURE_PX = 320  # its width
+_QUALITY = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +213,5 @@ class Collector:
         self._pictures += 1
         frame = outcome.hop.frames[-1]
         height, width = frame.size
-        shown = (max(1, round(height * _PICTURE_PX / width)), _PICTURE_PX)
-        made = io.BytesIO()
-        Image.fromarray(frame.picture.render(*shown)).save(made, "JPEG", quality=75)
-        return base64.b64encode(made.getvalue()).decode()
+        rows = max(1, round(height * _PICTURE_PX / width))
+        return base64.b64encode(jpeg(frame.picture, rows, _PICTURE_PX, _QUALITY)).decode()

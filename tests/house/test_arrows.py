@@ -60,7 +60,7 @@ YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.yard_demo", "pipeline.cli.demo_
 """The product's two doors to the demo world: the lab's, and the demo's command with its report."""
 
 DOORS = {
-    "av": {"pipeline.sources", "pipeline.mllm.openai.wire", "samples.yard.world.codec"},
+    "av": {"pipeline.sources", "pipeline.mllm.png", "samples.yard.world.codec"},
     "cv2": {"pipeline.lab.crew", "samples.yard"},
     "torch": {"pipeline.lab.cli.train", "pipeline.mllm.transformers", "allocator_engine", "samples.yard"},
     "onnx": {"allocator_engine"},
@@ -88,7 +88,7 @@ DOORS = {
     "fastapi": {"pipeline.api", "pipeline.page"},
     "uvicorn": {"pipeline.api"},
     "argon2": {"pipeline.registry"},
-    "PIL": {"pipeline.api.live", "pipeline.evidence.pictures", "pipeline.lab.backtest"},
+    "PIL": {"pipeline.api.live", "pipeline.evidence.pictures"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service", "pipeline.api.system"},
     "yaml": {"pipeline.config"},
     "typer": {"pipeline.cli", "pipeline.lab.cli"},

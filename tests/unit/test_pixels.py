@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.allocators.motion import blurred, luma
-from pipeline.mllm.openai.wire import png
+from pipeline.mllm.png import png
 from pipeline.sources.synthetic import ArrayPicture, SyntheticScene
 
 SIDES = st.integers(1, 90)

@@ -7,16 +7,11 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-
-import av
-import numpy as np
 
 from allocator_engine.resize import Pixels
+from pipeline.mllm.png import png
 from pipeline.mllm.prompt import INSTRUCTION, TURN_END, Text, looks, suffix
 from pipeline.types import Json, Segment
-
-_FAST = {"compression_level": "1", "pred": "mixed"}
 
 SAMPLE_TOKENS = 16
 """Of an answer that is read as a sample."""
@@ -93,16 +88,6 @@ def question_line(question: str, hint: str = "") -> str:
 def data_url(pixels: Pixels) -> str:
     """One picture, uint8 `[height, width, 3]` RGB, as a lossless PNG in a `data:` URL."""
     return f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
-
-
-def png(pixels: Pixels) -> bytes:
-    """A picture, uint8 `[height, width, 3]` RGB, as a PNG file's content."""
-    height, width = pixels.shape[:2]
-    encoder = av.VideoCodecContext.create("png", "w")
-    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, height, "rgb24", Fraction(1)
-    encoder.options = _FAST
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
-    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
 
 @dataclass(frozen=True, slots=True)
