@@ -44,3 +44,8 @@ class SystemClock:
     def cpu_s(self) -> float:
         """CPU seconds that this process has used: for measurements that other processes should not lengthen."""
         return time.process_time()
+
+
+def as_utc(time: datetime) -> datetime:
+    """A time in UTC, which it is if it names no zone."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from pipeline.api.entries import AtDesk, Viewer
-from pipeline.api.events import as_utc
+from pipeline.api.events import given_utc
 from pipeline.api.problems import RESPONSES
 from pipeline.delivery.history import EventFilter
 
@@ -38,7 +38,7 @@ def count_events(
     until: datetime | None = None,
 ) -> EventCounts:
     """Events of a time, counted."""
-    wanted = EventFilter(desk.visible_streams(caller), None, frozenset(), as_utc(since), as_utc(until), None)
+    wanted = EventFilter(desk.visible_streams(caller), None, frozenset(), given_utc(since), given_utc(until), None)
     found = desk.reconciler.service.store.history.count(wanted)
     fields = ("stream", "watch", "type", "label", "count")
     return EventCounts(items=[EventCount(**dict(zip(fields, row, strict=True))) for row in found])

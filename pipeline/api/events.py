@@ -1,6 +1,6 @@
 """Events and answers: listed, filtered, labelled, and streamed as they are decided."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -14,6 +14,7 @@ from pipeline.api.entries import AtDesk, Limit, Viewer
 from pipeline.api.hub import Hub
 from pipeline.api.problems import RESPONSES
 from pipeline.api.views import AnswersView, EventView, Page, answers_view, event_view
+from pipeline.clock import as_utc
 from pipeline.delivery.history import EventFilter, StoredAnswers, StoredEvent
 from pipeline.delivery.labels import MAX_NOTE, EventLabel, LabelBook
 from pipeline.registry.entry import EntryMissing
@@ -52,7 +53,7 @@ def list_events(
     """Newest first. Times without a zone are UTC."""
     visible = desk.visible_streams(caller)
     streams = visible if stream is None else frozenset({stream}) & (visible if visible is not None else {stream})
-    wanted = EventFilter(streams, watch, frozenset(type), as_utc(since), as_utc(until), label)
+    wanted = EventFilter(streams, watch, frozenset(type), given_utc(since), given_utc(until), label)
     found = desk.reconciler.service.store.history.events(wanted, limit + 1, cursor)
     items = [event_view(one) for one in found[:limit]]
     return Page(items=items, next=str(items[-1].seq) if len(found) > limit else None)
@@ -138,8 +139,6 @@ def event_of(event_id: str, caller: Caller, desk: Desk) -> StoredEvent:
     return found
 
 
-def as_utc(time: datetime | None) -> datetime | None:
-    """A time in UTC, which it is if it names no zone."""
-    if time is None:
-        return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+def given_utc(time: datetime | None) -> datetime | None:
+    """A time of a query in UTC, if there is one."""
+    return None if time is None else as_utc(time)

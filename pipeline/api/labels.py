@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -16,6 +16,7 @@ from pipeline.api.entries import AtDesk, Limit, Viewer
 from pipeline.api.events import Analyst, Name, SeqCursor
 from pipeline.api.problems import RESPONSES
 from pipeline.api.views import Page
+from pipeline.clock import as_utc
 from pipeline.config.values import Slug
 from pipeline.delivery.labels import MAX_NOTE, Label, LabelBook, LabelFilter, LabelKind
 from pipeline.registry.entry import EntryMissing
@@ -91,7 +92,9 @@ def label_missed(body: MissedBody, caller: Analyst, desk: AtDesk) -> LabelView:
     look.entry("stream", body.stream)
     look.entry("watch", body.watch)
     labels = _labels(desk)
-    return label_view(labels.missed(body.stream, body.watch, _utc(body.start), _utc(body.end), body.note, caller.name))
+    return label_view(
+        labels.missed(body.stream, body.watch, as_utc(body.start), as_utc(body.end), body.note, caller.name)
+    )
 
 
 @router.delete("/labels/{number}", status_code=204, operation_id="withdraw_label")
@@ -138,10 +141,6 @@ def _streams(stream: str | None, caller: Caller, desk: Desk) -> frozenset[str] |
     if stream is None:
         return visible
     return frozenset({stream}) & (visible if visible is not None else {stream})
-
-
-def _utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _harmless(text: str) -> str:

@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
 
 from pipeline.cli.remote import Remote, path_of, remote
-from pipeline.clock import SystemClock
+from pipeline.clock import SystemClock, as_utc
 from pipeline.errors import ConfigError
 
 Beside = Annotated[
@@ -24,7 +24,6 @@ BesideFolder = Annotated[
 
 LOOK_TIMEOUT_S = 180.0
 """How long a service may ask its MLLM about snapshots: it stops by itself before that."""
-
 
 TUNING_S = 300.0
 """Longest wait for a search, in seconds."""
@@ -138,8 +137,8 @@ class ApiDoor:
         self._service.send("DELETE", path_of("labels", str(number)))
 
     def tune(self, slug: str, since_s: float, apply: bool) -> Any:  # noqa: ANN401 - JSON
-        self._service.client.timeout = TUNING_S
-        return self._service.send("POST", path_of("watches", slug, "/tune"), {"since_s": since_s, "apply": apply})
+        wanted = {"since_s": since_s, "apply": apply}
+        return self._service.send("POST", path_of("watches", slug, "/tune"), wanted, timeout_s=TUNING_S)
 
 
 class StoreDoor:
@@ -267,7 +266,7 @@ def _time(text: str, name: str) -> datetime:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"{name}: {text[:80]!r} is no time; expected ISO 8601 such as 2026-11-29T12:00:00Z") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return as_utc(time)
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - JSON

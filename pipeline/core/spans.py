@@ -1,8 +1,9 @@
 """Spans of time as people write them: `90m`, `24h`, `7d`. Pure functions."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from pipeline.clock import as_utc
 from pipeline.errors import ConfigError
 
 EXAMPLES = "90m, 24h or 7d"
@@ -25,8 +26,7 @@ def moment_of(name: str, text: str, now: datetime) -> datetime:
     try:
         if (seconds := seconds_of(text)) is not None:
             return now - timedelta(seconds=seconds)
-        at = datetime.fromisoformat(text)
-        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        return as_utc(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         raise ConfigError(
             f"{name}: {text[:80]!r} is no time; expected a span before now such as {EXAMPLES}, or ISO 8601 such as"

@@ -1,8 +1,9 @@
 """A moment of a watch in the past: the answers kept around it, its event before it, and pictures of that time."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from pipeline.clock import as_utc
 from pipeline.delivery.history import EventFilter, History, StoredAnswers
 from pipeline.errors import ConfigError
 from pipeline.evidence.explain import Explanation, PastMoment, explain_moment, nearest
@@ -31,7 +32,7 @@ def parse_moment(text: str) -> PastMoment:
         raise ConfigError(
             f"at: {text[:80]!r} is no time; expected ISO 8601 such as 2026-11-29T12:00:00Z, or seconds of stream"
         ) from None
-    return PastMoment(at=at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC))
+    return PastMoment(at=as_utc(at))
 
 
 def moment_of(
