@@ -1,4 +1,4 @@
-"""Parts that the screens of streams and watches share: saving without overwriting others, pausing, faults by field."""
+"""Parts that screens share: adding, saving without overwriting others, pausing, what is refused, faults by field."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,8 +20,37 @@ def errors_of(problem: Mapping[str, Any] | None) -> dict[str, str]:
     return {one["field"]: one["detail"] for one in problem.get("errors", ())} if problem else {}
 
 
+async def done(request: Request, method: str, path: str, then: str, body: Mapping[str, Any] | None = None) -> Response:
+    """Change something by the API, and go on to a screen. Raises PageRefused where it is refused."""
+    reply = await call(request, method, path, body=body)
+    if not reply.ok:
+        raise PageRefused(reply)
+    return go(request, then)
+
+
+async def added_or_shown(
+    request: Request,
+    kind: Kind,
+    spec: Mapping[str, Any],
+    form: Mapping[str, str],
+    then: Callable[[str], str],
+    show: Show,
+) -> Response:
+    """Add an entry and go to the screen that `then` names for its slug; else show the form again, with what was
+    typed."""
+    body = {**spec, "slug": form["slug"]} if form.get("slug") else spec
+    reply = await call(request, "POST", f"/v1/{SECTIONS[kind]}", body=body)
+    return go(request, then(reply.body["slug"])) if reply.ok else await show(None, reply.body, reply.status)
+
+
 async def saved_or_shown(
-    request: Request, kind: Kind, slug: str, spec: Mapping[str, Any], form: Mapping[str, str], show: Show
+    request: Request,
+    kind: Kind,
+    slug: str,
+    spec: Mapping[str, Any],
+    form: Mapping[str, str],
+    then: str,
+    show: Show,
 ) -> Response:
     """Put an entry if it is still at the revision of the form; else show the form again, with what was typed, and what
     somebody else has made of it. A session that has ended costs nothing that was typed either."""
@@ -29,7 +58,7 @@ async def saved_or_shown(
     revision = form.get("revision", "")
     reply = await call(request, "PUT", path, body=spec, headers={"If-Match": f'"{revision}"'} if revision else {})
     if reply.ok:
-        return go(request, f"/{SECTIONS[kind]}/{slug}?said=saved")
+        return go(request, then)
     now = await call(request, "GET", path)
     present = now.body if now.ok else None
     problem = dict(reply.body)
@@ -44,10 +73,8 @@ async def saved_or_shown(
 
 async def set_paused(request: Request, section: str, slug: str, action: str) -> Response:
     """Pause or resume an entry."""
-    reply = await call(request, "POST", f"/v1/{section}/{slug}/{'pause' if action == 'pause' else 'resume'}")
-    if not reply.ok:
-        raise PageRefused(reply)
-    return go(request, f"/{section}/{slug}?said={'paused' if action == 'pause' else 'resumed'}")
+    verb = "pause" if action == "pause" else "resume"
+    return await done(request, "POST", f"/v1/{section}/{slug}/{verb}", f"/{section}/{slug}?said={verb}d")
 
 
 def polygons_of(said: str) -> object:

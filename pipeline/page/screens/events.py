@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter, Request, Response
 
-from pipeline.page.calls import PageRefused, ask, call
+from pipeline.page.calls import ask, call
 from pipeline.page.forms import sent
-from pipeline.page.render import go, page, texts
+from pipeline.page.render import page, texts
+from pipeline.page.screens.entries import done
 
 router = APIRouter()
 
@@ -64,7 +65,4 @@ async def release(request: Request, event_id: str) -> Response:
 async def _done(
     request: Request, method: str, event_id: str, what: str, body: dict[str, str | None] | None = None
 ) -> Response:
-    reply = await call(request, method, f"/v1/events/{event_id}/{what}", body=body)
-    if not reply.ok:
-        raise PageRefused(reply)
-    return go(request, f"/events/{event_id}")
+    return await done(request, method, f"/v1/events/{event_id}/{what}", f"/events/{event_id}", body)

@@ -6,10 +6,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from pipeline.api.views import spec_schema
-from pipeline.page.calls import PageRefused, ask, call
+from pipeline.page.calls import ask
 from pipeline.page.forms import form_groups, sent, spec_of
-from pipeline.page.render import go, page
-from pipeline.page.screens.entries import errors_of
+from pipeline.page.render import page
+from pipeline.page.screens.entries import added_or_shown, done, errors_of, saved_or_shown
 from pipeline.redact import HIDDEN
 
 router = APIRouter()
@@ -36,11 +36,10 @@ async def add(request: Request) -> Response:
     """Add it."""
     form = await sent(request)
     spec = spec_of(sink_schema(), form)
-    body = spec | ({"slug": form["slug"]} if form.get("slug") else {})
-    reply = await call(request, "POST", "/v1/sinks", body=body)
-    if reply.ok:
-        return go(request, "/system?said=added_sink")
-    return await _form(request, form.get("slug", ""), spec, None, reply.body, reply.status)
+    return await added_or_shown(
+        request, "sink", spec, form, lambda _slug: "/system?said=added_sink",
+        lambda *args: _form(request, form.get("slug", ""), spec, *args),
+    )  # fmt: skip
 
 
 @router.get("/sinks/{slug}")
@@ -55,22 +54,15 @@ async def save(request: Request, slug: str) -> Response:
     """Save it, if nobody was faster."""
     form = await sent(request)
     spec = spec_of(sink_schema(), form)
-    revision = form.get("revision", "")
-    headers = {"If-Match": f'"{revision}"'} if revision else {}
-    reply = await call(request, "PUT", f"/v1/sinks/{slug}", body=spec, headers=headers)
-    if reply.ok:
-        return go(request, "/system?said=saved")
-    present = await call(request, "GET", f"/v1/sinks/{slug}")
-    return await _form(request, slug, spec, present.body if present.ok else None, reply.body, reply.status)
+    return await saved_or_shown(
+        request, "sink", slug, spec, form, "/system?said=saved", lambda *args: _form(request, slug, spec, *args)
+    )
 
 
 @router.post("/sinks/{slug}/remove")
 async def remove(request: Request, slug: str) -> Response:
     """Send nothing there any more."""
-    reply = await call(request, "DELETE", f"/v1/sinks/{slug}")
-    if not reply.ok:
-        raise PageRefused(reply)
-    return go(request, "/system?said=removed")
+    return await done(request, "DELETE", f"/v1/sinks/{slug}", "/system?said=removed")
 
 
 def sink_schema() -> dict[str, Any]:

@@ -7,10 +7,18 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from pipeline.api.views import spec_schema
-from pipeline.page.calls import PageRefused, ask, call
+from pipeline.page.calls import ask, call
 from pipeline.page.forms import form_groups, sent, spec_of
 from pipeline.page.render import go, page
-from pipeline.page.screens.entries import errors_of, merging, polygons_of, saved_or_shown, set_paused
+from pipeline.page.screens.entries import (
+    added_or_shown,
+    done,
+    errors_of,
+    merging,
+    polygons_of,
+    saved_or_shown,
+    set_paused,
+)
 
 router = APIRouter()
 
@@ -59,11 +67,10 @@ async def attach(request: Request) -> Response:
     if form.get("action") == "probe":
         reply = await call(request, "POST", "/v1/streams/probe", body=spec)
         return await _form(request, form.get("slug", ""), spec, None, reply.body, 200 if reply.ok else reply.status)
-    body = spec | ({"slug": form["slug"]} if form.get("slug") else {})
-    reply = await call(request, "POST", "/v1/streams", body=body)
-    if reply.ok:
-        return go(request, f"/streams/{reply.body['slug']}?said=attached")
-    return await _form(request, form.get("slug", ""), spec, None, reply.body, reply.status)
+    return await added_or_shown(
+        request, "stream", spec, form, lambda slug: f"/streams/{slug}?said=attached",
+        lambda *args: _form(request, form.get("slug", ""), spec, *args),
+    )  # fmt: skip
 
 
 @router.get("/streams/{slug}")
@@ -95,7 +102,10 @@ async def edit(request: Request, slug: str) -> Response:
     """Save it, if nobody was faster."""
     form = await sent(request)
     spec = spec_of(stream_schema(), form)
-    return await saved_or_shown(request, "stream", slug, spec, form, lambda *args: _form(request, slug, spec, *args))
+    return await saved_or_shown(
+        request, "stream", slug, spec, form, f"/streams/{slug}?said=saved",
+        lambda *args: _form(request, slug, spec, *args),
+    )  # fmt: skip
 
 
 @router.get("/streams/{slug}/areas")
@@ -121,10 +131,7 @@ async def save_areas(request: Request, slug: str) -> Response:
 async def act(request: Request, slug: str, action: str) -> Response:
     """Pause, resume, detach."""
     if action == "detach":
-        reply = await call(request, "DELETE", f"/v1/streams/{slug}")
-        if not reply.ok:
-            raise PageRefused(reply)
-        return go(request, "/?said=detached")
+        return await done(request, "DELETE", f"/v1/streams/{slug}", "/?said=detached")
     return await set_paused(request, "streams", slug, action)
 
 

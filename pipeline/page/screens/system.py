@@ -5,9 +5,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from pipeline.page.calls import PageRefused, ask, call
+from pipeline.page.calls import ask, call
 from pipeline.page.forms import sent
-from pipeline.page.render import go, page
+from pipeline.page.render import page
+from pipeline.page.screens.entries import done
 from pipeline.registry.keys import ROLES
 
 router = APIRouter()
@@ -61,10 +62,7 @@ async def reload(request: Request) -> Response:
 
 
 async def _done(request: Request, method: str, path: str, said: str) -> Response:
-    reply = await call(request, method, path)
-    if not reply.ok:
-        raise PageRefused(reply)
-    return go(request, f"/system?said={said}")
+    return await done(request, method, path, f"/system?said={said}")
 
 
 async def _with_new_key(request: Request, made: Mapping[str, Any]) -> Response:

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request, Response
 
 from pipeline.api.entries import desk_of
 from pipeline.api.views import spec_schema
-from pipeline.page.calls import PageRefused, ask, call
+from pipeline.page.calls import ask
 from pipeline.page.forms import form_groups, sent, spec_of
-from pipeline.page.render import go, page
-from pipeline.page.screens.entries import errors_of, saved_or_shown, set_paused
+from pipeline.page.render import page
+from pipeline.page.screens.entries import added_or_shown, done, errors_of, saved_or_shown, set_paused
 
 router = APIRouter()
 
@@ -50,11 +50,10 @@ async def add(request: Request) -> Response:
     """Add it."""
     form = await sent(request)
     spec = spec_of(spec_schema("watch"), form)
-    body = spec | ({"slug": form["slug"]} if form.get("slug") else {})
-    reply = await call(request, "POST", "/v1/watches", body=body)
-    if reply.ok:
-        return go(request, f"/watches/{reply.body['slug']}?said=added")
-    return await _form(request, form.get("slug", ""), spec, None, reply.body, reply.status)
+    return await added_or_shown(
+        request, "watch", spec, form, lambda slug: f"/watches/{slug}?said=added",
+        lambda *args: _form(request, form.get("slug", ""), spec, *args),
+    )  # fmt: skip
 
 
 @router.get("/watches/{slug}")
@@ -69,7 +68,10 @@ async def save(request: Request, slug: str) -> Response:
     """Save it, if nobody was faster."""
     form = await sent(request)
     spec = spec_of(spec_schema("watch"), form)
-    return await saved_or_shown(request, "watch", slug, spec, form, lambda *args: _form(request, slug, spec, *args))
+    return await saved_or_shown(
+        request, "watch", slug, spec, form, f"/watches/{slug}?said=saved",
+        lambda *args: _form(request, slug, spec, *args),
+    )  # fmt: skip
 
 
 @router.post("/watches/{slug}/missed")
@@ -77,29 +79,20 @@ async def mark_missed(request: Request, slug: str) -> Response:
     """Label an interval in which it should have been open. A time without a zone is UTC."""
     form = await sent(request)
     body = {"watch": slug, **{name: form.get(name, "") for name in ("stream", "start", "end", "note")}}
-    reply = await call(request, "POST", "/v1/labels", body=body)
-    if not reply.ok:
-        raise PageRefused(reply)
-    return go(request, f"/watches/{slug}?said=marked")
+    return await done(request, "POST", "/v1/labels", f"/watches/{slug}?said=marked", body)
 
 
 @router.post("/watches/{slug}/missed/{number}/withdraw")
 async def withdraw_missed(request: Request, slug: str, number: int) -> Response:
     """Withdraw such a label."""
-    reply = await call(request, "DELETE", f"/v1/labels/{number}")
-    if not reply.ok:
-        raise PageRefused(reply)
-    return go(request, f"/watches/{slug}?said=unmarked")
+    return await done(request, "DELETE", f"/v1/labels/{number}", f"/watches/{slug}?said=unmarked")
 
 
 @router.post("/watches/{slug}/{action}")
 async def act(request: Request, slug: str, action: str) -> Response:
     """Pause, resume, remove."""
     if action == "remove":
-        reply = await call(request, "DELETE", f"/v1/watches/{slug}")
-        if not reply.ok:
-            raise PageRefused(reply)
-        return go(request, "/watches?said=removed")
+        return await done(request, "DELETE", f"/v1/watches/{slug}", "/watches?said=removed")
     return await set_paused(request, "watches", slug, action)
 
 
