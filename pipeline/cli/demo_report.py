@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.cli.demo_misses import HopLog
 from pipeline.core.outcome import Outcome
 from pipeline.lab.backtest import BackTest, Collector, Tried
-from pipeline.lab.report import write_report
+from pipeline.lab.report import FigureTable, write_report
 from pipeline.types import Event
 from samples.yard.demo import Camera
 from samples.yard.questions.grammar import YardWatch
@@ -29,7 +29,10 @@ class DemoLog(HopLog):
         self.collector.observe(outcome, events)
 
 
-def write_demo_report(path: Path, log: DemoLog, seconds: Mapping[str, float], wall_s: float, tokens: int) -> None:
+def write_demo_report(
+    path: Path, log: DemoLog, seconds: Mapping[str, float], wall_s: float, tokens: int, figures: FigureTable
+) -> None:
     """Write the report. Raises ConfigError where it cannot be written."""
     log.collector.close(seconds)
-    write_report(path, BackTest(seconds, {}, wall_s, tokens, list(log.tried.values())))
+    played = BackTest(seconds, {}, wall_s, tokens, list(log.tried.values()))
+    write_report(path, played, "The demo: what its watches saw", figures)

@@ -24,6 +24,7 @@ from pipeline.cli.screen import Screen
 from pipeline.clock import Clock, SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError
+from pipeline.lab.report import FigureTable
 from pipeline.redact import redact_mllm
 from pipeline.service.service import Service
 from pipeline.sinks.base import Sink
@@ -250,9 +251,8 @@ _COLUMNS = (
 def _report(outcome: DemoResult, hops: Sequence[HopSeen], console: Console) -> None:
     rows = []
     for watch, one in zip(outcome.watches, outcome.scores, strict=True):
-        delay = f"{median(one.delays_s):+.1f} s" if one.delays_s else "-"
         name = f"{watch.slug} (fine)" if one.fine else watch.slug
-        rows.append((name, *map(str, (one.found, one.missed, one.false)), delay, plain(watch.text)))
+        rows.append((name, *_cells(one), plain(watch.text)))
     console.print(fitted(_COLUMNS, rows, console.width))
     said = {key: "-" if value is None else f"{value:g}" for key, value in outcome.summary().items()}
     console.print(
@@ -272,9 +272,16 @@ def _report(outcome: DemoResult, hops: Sequence[HopSeen], console: Console) -> N
     )
 
 
+def _cells(score: WatchScore) -> tuple[str, ...]:
+    """The figures of a watch: found, missed, false, and the median delay."""
+    delay = f"{median(score.delays_s):+.1f} s" if score.delays_s else "-"
+    return (*map(str, (score.found, score.missed, score.false)), delay)
+
+
 def _write_report(outcome: DemoResult, log: DemoLog, console: Console) -> None:
     try:
-        write_demo_report(REPORT, log, outcome.seconds, outcome.wall_s, outcome.tokens)
+        figures = FigureTable(("found", "missed", "false", "delay"), tuple(_cells(one) for one in outcome.scores))
+        write_demo_report(REPORT, log, outcome.seconds, outcome.wall_s, outcome.tokens, figures)
     except ConfigError as error:
         console.print(f"No report: {error}", markup=False, highlight=False)
         return

@@ -42,6 +42,7 @@ def test_wordings_are_tried_side_by_side_against_labels(recordings, tmp_path):
     assert "data:image/jpeg;base64," in page
     assert "<b>is it" not in page
     assert "http" not in page.replace("http-equiv", "")
+    assert "<th>precision</th>" in page
 
 
 @pytest.mark.parametrize(

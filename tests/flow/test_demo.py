@@ -71,6 +71,8 @@ def test_ctrl_c_ends_it_with_the_table_so_far(tmp_path):
     report = tmp_path / "resadapt-demo.html"
     assert report.name in table
     assert "<svg" in report.read_text()
+    assert "<th>missed</th>" in report.read_text(), "the events stand against the truth"
+    assert "<th>precision</th>" not in report.read_text()
 
 
 @pytest.mark.parametrize(
