@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from functools import cache
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -85,6 +86,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     state.gate = Gate(keys, browser_sessions, is_loopback(config.host), Failures(clock))
     state.pictures = JpegCache()
     state.gallery = tiles.Gallery(clock, lambda: reconciler.service.attachments)
+    state.beside = Lock()
     state.ready = False
     state.listeners, state.max_listeners = 0, config.max_listeners
     history = reconciler.history

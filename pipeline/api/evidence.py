@@ -2,8 +2,7 @@
 hold."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from pipeline.api.auth import Caller, allowed
 from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Viewer
 from pipeline.api.events import Analyst, Name, event_of
-from pipeline.api.problems import RESPONSES, Problem
+from pipeline.api.problems import RESPONSES, Problem, one_at_a_time
 from pipeline.build import build_watch
 from pipeline.core.selectors import selects
 from pipeline.evidence.bundle import EvidenceDamaged
@@ -265,18 +264,10 @@ def explain_watch_page(
     return HTMLResponse(page(explanation, shelf_of(desk), kept), headers=PAGE_HEADERS)
 
 
-@contextmanager
-def beside_streams(request: Request) -> Iterator[None]:
-    """Asks the MLLM beside what streams ask, one request at a time. Raises Problem 503 while another does."""
-    state = request.app.state
-    if getattr(state, "asking_beside", False):
-        detail = "another event is being replayed, or a search asks the model"
-        raise Problem(503, "not available now", detail, headers={"Retry-After": "5"})
-    state.asking_beside = True
-    try:
-        yield
-    finally:
-        state.asking_beside = False
+def beside_streams(request: Request) -> AbstractContextManager[None]:
+    """The right to ask the MLLM beside what streams ask, for one request at a time. Raises Problem 503 on entering
+    while another has it."""
+    return one_at_a_time(request.app.state.beside, "another event is being replayed, or a search asks the model")
 
 
 def shelf_of(desk: Desk) -> Shelf:

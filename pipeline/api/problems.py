@@ -1,7 +1,9 @@
 """Errors as RFC 9457 problems: the fault, its field, and the expected value."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Lock
 
 import structlog
 from fastapi import FastAPI, Request
@@ -78,6 +80,18 @@ RESPONSES: dict[int | str, dict[str, object]] = {
     )
 }
 """The errors of every route, for the OpenAPI document."""
+
+
+@contextmanager
+def one_at_a_time(lock: Lock, busy: str) -> Iterator[None]:
+    """Holds a lock for what only one request may do. Raises Problem 503, which says what keeps it `busy`, while another
+    does."""
+    if not lock.acquire(blocking=False):
+        raise Problem(503, "not available now", busy, headers={"Retry-After": "5"})
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def install(app: FastAPI) -> None:

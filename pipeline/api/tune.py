@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline.api.admission import allow_entry
 from pipeline.api.entries import AtDesk
-from pipeline.api.problems import RESPONSES, Problem
+from pipeline.api.problems import RESPONSES, one_at_a_time
 from pipeline.api.views import plain
 from pipeline.api.what_if import Analyst
 from pipeline.config.entries import parse_watch
@@ -63,15 +63,11 @@ def tune(slug: str, body: TuneBody, caller: Analyst, desk: AtDesk) -> TuneView:
         allow_entry(caller, entry, "watch", entry.spec, look.snapshot)
         if entry.file is not None:
             raise EntryOwned(owned(slug, entry.file))
-    if not _SEARCHING.acquire(blocking=False):
-        raise Problem(503, "not available now", "another watch is being tuned", headers={"Retry-After": "5"})
-    try:
+    with one_at_a_time(_SEARCHING, "another watch is being tuned"):
         found = tune_watch(
             desk.reconciler.history(), LabelBook(desk.registry.database, desk.clock), slug, watch, desk.clock.now(),
             body.since_s, asked_since(desk.registry.edits(kind="watch", slug=slug)), desk.visible_streams(caller),
         )  # fmt: skip
-    finally:
-        _SEARCHING.release()
     revision = None
     if body.apply and found.tuning.proposed:
         revision = desk.patch(caller, "watch", slug, found.changes, entry.revision).revision

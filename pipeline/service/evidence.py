@@ -50,8 +50,7 @@ async def open_keeper(site: SiteConfig, database: Database, info: MLLMInfo, cloc
 
 def clip_refusal(stream: StreamConfig) -> str | None:
     """Why a stream has no clips: packets hold what its masks hide."""
-    masks = getattr(stream, "masks", ())
-    return "the stream has masks, and its packets hold what they hide" if masks else None
+    return "the stream has masks, and its packets hold what they hide" if stream.masks else None
 
 
 def count(keeper: EvidenceKeeper, metrics: Metrics) -> None:
