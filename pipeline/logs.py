@@ -69,7 +69,6 @@ def set_up_logs(level: str, people: bool | None = None, colours: bool | None = N
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     handler = _ToStderr()
     keep = structlog.stdlib.ProcessorFormatter.remove_processors_meta

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import sqlalchemy as sa
 import structlog
@@ -68,7 +69,8 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection whose statements see one state of the database."""
+        """A connection whose statements see one state of the database. Raises StoreDamaged where its file is gone."""
+        self._check_file()
         with named(self.name), self.engine.connect() as connection:
             yield connection
 
@@ -229,7 +231,9 @@ def _claim(path: Path, exclusive: bool) -> LockFile | None:
 
 
 def _sqlite_engine(url: sa.URL, max_bytes: int | None) -> sa.Engine:
-    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
+    # The file is there (see _claim). A new connection must not put an empty one in the place of one that was removed.
+    only_existing = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "rw", "uri": "true"})
+    engine = sa.create_engine(only_existing, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     def configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver's own BEGIN would come too late: see begin

@@ -292,6 +292,7 @@ class Service:
         if self._insist:
             self._vitals = signs = VitalSigns(self._look, self._store, outbox, self._clock, self.metrics)
             looking = asyncio.create_task(supervise("vitals", signs.run, self._clock, passing=FATAL), name="vitals")
+            looking.add_done_callback(self._ended)
             opened.push_async_callback(stop, [looking])
 
     def _look(self) -> tuple[Vitals, ServiceRules]:
@@ -346,6 +347,10 @@ class Service:
         self._lost = self._lost or error
         self._broken.set()
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and isinstance(error := task.exception(), FATAL):
+            self._lose(error)
+
     def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> Runtime:
         rules = build_fit_rules(config, mllm.info)
         gpu = self.site.gpu_budget
@@ -363,9 +368,10 @@ class Service:
         )
 
     def _start(self, slug: str, stream: StreamConfig) -> StreamSupervisor:
-        return StreamSupervisor(
-            slug, stream, self._runtime, self._store, self._insist, partial(self._packets, slug, stream)
-        )
+        packets = partial(self._packets, slug, stream)
+        supervisor = StreamSupervisor(slug, stream, self._runtime, self._store, self._insist, packets)
+        supervisor.task.add_done_callback(self._ended)
+        return supervisor
 
     def _packets(self, slug: str, stream: StreamConfig) -> PacketRing | None:
         return self._evidence.ring(slug, clip_refusal(stream)) if self._evidence else None

@@ -60,7 +60,8 @@ async def test_an_edit_concerns_nobody_else(service):
         await up(service, slug)
     kept = service.reconciler.service.supervisors["a"]
     await service.client.patch("/v1/streams/b", json={"sample_fps": 4})
-    await until(lambda: service.reconciler.service.supervisors["b"].stream.sample_fps == 4)
+    supervisors = service.reconciler.service.supervisors
+    await until(lambda: "b" in supervisors and supervisors["b"].stream.sample_fps == 4)
     assert service.reconciler.service.supervisors["a"] is kept
 
 

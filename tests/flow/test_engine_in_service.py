@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 from safetensors import safe_open
 from safetensors.torch import save_file
+from structlog.testing import capture_logs
 
 from allocator_engine.digests import sha256_of
 from allocator_engine.manifest import artifact_of, read, write
@@ -203,12 +204,14 @@ def test_an_engine_that_was_not_trained_for_these_weights_is_no_default(shipped,
 
 
 @pytest.mark.parametrize(("use", "known"), [("transformers:/models/a", True), ("transformers:/models/b", False)])
-def test_an_engine_of_another_mllm_is_used_with_a_warning(shipped, use, known, capsys):
+def test_an_engine_of_another_mllm_is_used_with_a_warning(shipped, use, known):
     write(replace(read(shipped), trained_on={"mllm_name": "transformers:/models/a"}), shipped / "engine.json")
     site = parse_site({"mllm": use, "engine": str(shipped)})
-    build.build_allocator(site, SystemClock())
+    with capture_logs() as logged:
+        build.build_allocator(site, SystemClock())
     assert build.engine_knows(site) == known
-    assert ("engine_not_known_to_be_for_this_mllm" in capsys.readouterr().out) == (not known)
+    warned = "engine_not_known_to_be_for_this_mllm" in [line["event"] for line in logged]
+    assert warned == (not known)
 
 
 def test_without_an_engine_the_default_is_motion_and_learned_is_refused_with_what_to_do(tmp_path, monkeypatch):

@@ -101,6 +101,15 @@ async def test_a_service_that_lost_its_store_stops_deciding_by_name_and_sends_no
     assert "stream.ended" not in types(sink, "gate")
 
 
+async def test_a_store_that_is_found_gone_by_reading_alone_ends_the_service_too(tmp_path):
+    async with Service(site_of(tmp_path, {}), SystemClock(), [MemorySink("memory")]) as service:
+        (tmp_path / "service.db").unlink()
+        await service.reconcile(site_of(tmp_path, {"gate": LIVE}))
+        with pytest.raises(StoreDamaged):
+            await asyncio.wait_for(service.broken(), 20)
+    assert not (tmp_path / "service.db").exists()
+
+
 async def test_open_watches_of_a_stream_that_was_removed_while_nothing_ran_are_cleared(tmp_path):
     first = await run_to_the_end(site_of(tmp_path, {"gate": "synthetic:?seconds=5&width=160&height=96&fps=4"}))
     assert types(first, "gate").count("watch.opened") == 1

@@ -101,7 +101,18 @@ def test_a_file_that_was_taken_away_is_noticed_before_anything_is_lost_with_it(t
         path.write_bytes((tmp_path / "moved.db").read_bytes())
     with pytest.raises(StoreDamaged, match="removed or replaced"):
         store.commit([decision("1")])
+    with pytest.raises(StoreDamaged, match="removed or replaced"):
+        store.load("gate")
     store.close()
+    assert path.exists() == (loss == "replaced")
+
+
+def test_a_store_whose_name_holds_the_marks_of_a_url_is_kept_under_that_name(tmp_path):
+    path = tmp_path / "50% of #1, yes.db"
+    store = opened(str(path))
+    store.commit([decision("1")])
+    store.close()
+    assert path.stat().st_size > 0
 
 
 def test_a_file_that_is_damaged_while_in_use_is_told_apart_from_one_that_is_busy(tmp_path):
