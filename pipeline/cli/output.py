@@ -1,8 +1,8 @@
 """Output for people, on a terminal or in a pipe: consoles, tables that fit, and texts that cannot steer a terminal."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import NoReturn
 
 from rich.cells import cell_len
@@ -68,9 +68,7 @@ def table(header: Sequence[str | ScreenColumn], rows: Sequence[Sequence[object]]
     columns = [
         ScreenColumn(one, -place, text=True) if isinstance(one, str) else one for place, one in enumerate(header)
     ]
-    console = Output()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE
+    console = Output(width=get_terminal_size((_PIPE, 0)).columns)
     cells = [["-" if value is None or value == "" else plain(str(value)) for value in row] for row in rows]
     console.print(fitted(columns, cells, console.width), highlight=False)
 
