@@ -11,7 +11,7 @@ from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, OnProgress
 from allocator_engine.evaluate.tasks import Family, TaskOutcome, TaskSource
 from allocator_engine.manifest import mark_of
 from allocator_engine.train.data import read_rows
-from pipeline.build import YARD
+from pipeline.build import weight_files
 from pipeline.config.mllm import MLLMConfig
 from pipeline.errors import ConfigError
 from pipeline.lab.crew import ExaminerPool
@@ -60,8 +60,7 @@ class Comparison:
         of_yard = self.tasks in YARDS
         tasks = tasks_version() if of_yard else of_parts(_of_file(Path(self.tasks)))
         use = self.mllm.use
-        folder = YARD if use == "yard" else Path(use.partition(":")[2])
-        weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
+        weights = weight_files(self.mllm)
         named = redact_mllm(use)  # a password could be guessed from its hash
         engines = {"engine": self.engine, **self.against} if self.engine else self.against
         return {

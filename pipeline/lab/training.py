@@ -10,7 +10,7 @@ from allocator_engine.fit import FitRules
 from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, QaRow, read_rows
 from allocator_engine.train.rollout import Clips, RewardKind
-from pipeline.build import YARD, build_fit_rules, build_mllm
+from pipeline.build import build_fit_rules, build_mllm, weight_files
 from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLMConfig, patient
 from pipeline.config.one_stream import given
@@ -150,8 +150,7 @@ def _reading(site: SiteConfig) -> Iterator[RecordingReader]:
 def identity_of(config: MLLMConfig) -> str:
     """A hash that names an MLLM's weights as far as they can be seen: of the file that holds them; of several files, or
     of a server's model, of their names."""
-    folder = YARD if config.use == "yard" else Path(config.use.partition(":")[2])
-    files = sorted(folder.glob("*.safetensors")) if config.use.startswith(("yard", "transformers:", "vllm:")) else []
+    files = weight_files(config)
     if len(files) == 1:
         return of_file(files[0])
     return of_texts([redact_mllm(config.use), *map(of_file, files)])
