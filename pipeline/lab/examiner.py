@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.errors import EngineFailed
-from allocator_engine.evaluate.baselines import Baseline, Fewer, Random, Scheduled, Video, native
+from allocator_engine.evaluate.baselines import Baseline, Codec, Fewer, Random, Recent, Scheduled, Video, native
 from allocator_engine.evaluate.equal import ClipBudget, purse
 from allocator_engine.evaluate.oracle import HopCost, plan
 from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, Pass, Show, Spending
-from allocator_engine.evaluate.tasks import Task, TaskOutcome, TaskSource
+from allocator_engine.evaluate.tasks import Coded, Task, TaskOutcome, TaskSource
 from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture
 from allocator_engine.spec import THUMBNAIL
@@ -173,6 +173,8 @@ class Examiner:
             "fixed": lambda: FixedAllocator(rules),
             "motion": lambda: MotionAllocator(rules),
             "fewer": lambda: _Baselined(name, Fewer(rules), hops),
+            "recent": lambda: _Baselined(name, Recent(rules), hops),
+            "codec": lambda: _Baselined(name, self._codec(task.clip), hops),
             "random": lambda: _Baselined(name, Random(rules, _seed(task.clip)), hops),
             "video": lambda: _Baselined(name, Video(rules), hops),
             "oracle": lambda: _Baselined(name, Scheduled(rules, self._schedule(task, hops, pocket)), hops),
@@ -180,6 +182,11 @@ class Examiner:
         if name not in makers:
             raise ConfigError(f"there is no allocator {name!r}; expected some of {', '.join(ALLOCATORS)}")
         return makers[name]()
+
+    def _codec(self, clip: str) -> Codec:
+        if not isinstance(self._source, Coded):
+            raise ConfigError(f"the allocator codec needs packets, and {clip} has none; leave it out of --allocators")
+        return Codec(self._table.rules, self._source.activity(clip))
 
     def _schedule(self, task: Task, hops: Sequence[Hop], pocket: ClipBudget) -> tuple[float, ...]:
         costs = [HopCost(hop.end_s, tuple(_sizes(hop))) for hop in hops]
