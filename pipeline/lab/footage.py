@@ -57,6 +57,14 @@ class Reference(Protocol):
         ...
 
 
+class ClipReader(Protocol):
+    """Decodes parts of recordings."""
+
+    def read(self, file: Path, start_s: float = 0.0, end_s: float = float("inf")) -> tuple[ClipHop, ...]:
+        """The hops that begin in `[start_s, end_s)`. Raises ConfigError and SourceUnavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A part of a recording: `[start_s, end_s)` stream seconds of a file. With `questions` it is asked these alone."""
@@ -174,7 +182,7 @@ class SiteClips:
 
     clips: Sequence[Clip]
     questions: Sequence[str]
-    reader: RecordingReader
+    reader: ClipReader
     reference: Reference
     prompts_per_step: int
 

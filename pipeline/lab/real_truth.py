@@ -1,8 +1,8 @@
 """Real footage with truth that people made: which statements hold in which frame of which camera.
 
-A folder holds recordings in `clips/` and `real/clips/`, and what is true of them in `real/labels/`: `clips.json` has the
-first and last frame of each interval in which a statement holds, `NAME.boxes.csv` the boxes of people in each frame of
-a recording NAME.
+A folder holds recordings in `clips/` and `real/clips/`, and what is true of them in `real/labels/`: `clips.json` has
+the first and last frame of each interval in which a statement holds, `NAME.boxes.csv` the boxes of people in each frame
+of a recording NAME.
 """
 
 import csv
@@ -40,8 +40,8 @@ Known = NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class StatedTruth:
-    """A question, the part of its family that is counted apart (`presence`, `count`, `zone`, `colour`), and its truth in
-    each frame."""
+    """A question, the part of its family that is counted apart (`presence`, `count`, `zone`, `colour`), and its truth
+    in each frame."""
 
     text: str
     split: str
@@ -63,8 +63,8 @@ class LabelledRecording:
 
 
 def read_labelled(folder: Path, size_of: Callable[[Path], tuple[int, int]]) -> tuple[LabelledRecording, ...]:
-    """The labelled recordings of a folder, by name. `size_of` gives (height, width) in px of a recording, in which boxes
-    are counted.
+    """The labelled recordings of a folder, by name. `size_of` gives (height, width) in px of a recording, in which
+    boxes are counted.
 
     Raises ConfigError naming the file for labels that cannot be read, that lie outside of their recording, or of a
     recording that is not there.
