@@ -36,9 +36,10 @@ another allocation. Golden allocations are kept with the tests."""
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A comparison: tasks (of YARDS, REAL of the labelled recordings in `footage`, or a video-QA file), the yard's seeds, seconds of an episode and watches that
-    stand together, the allocators and their shares of the native tokens, what is equal for all, and the MLLM. The
-    allocators `learned...` are those of `engine`; each engine of `against` is one more, by its name."""
+    """A comparison: tasks (of YARDS, REAL of the labelled recordings in `footage`, or a video-QA file), the yard's
+    seeds, seconds of an episode and watches that stand together, the allocators and their shares of the native tokens,
+    what is equal for all, and the MLLM. The allocators `learned...` are those of `engine`; each engine of `against` is
+    one more, by its name."""
 
     tasks: str
     seeds: range

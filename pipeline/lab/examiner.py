@@ -95,6 +95,11 @@ class Examiner:
         """The spending of a dry pass."""
         return self._passed(dry)[0]
 
+    def look(self, dry: Pass) -> tuple[tuple[Hop, ...], tuple[Allocation, ...], int]:
+        """The hops of a dry pass, what its allocator made of each, and the vision tokens of all at native size."""
+        spending, allocations = self._passed(dry)
+        return self._clip(self._known(dry.index)[dry.task].clip), allocations, spending.native
+
     def show(self, one: Show) -> tuple[TaskOutcome, ...]:
         """The outcomes of the tasks of a pass with the MLLM. Raises ConnectionError where it does not answer, and
         EngineFailed where the allocations are not those whose spending was kept."""

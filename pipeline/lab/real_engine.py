@@ -1,4 +1,4 @@
-"""The engine of real footage: trained on the first part of each camera's time, by what the MLLM itself answers there."""
+"""The engine of real footage: trained on the first part of each camera's time by what the MLLM itself answers there."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -27,8 +27,8 @@ GENERAL = SHIPPED / CHECKPOINT
 
 @dataclass(frozen=True, slots=True)
 class ShortTraining:
-    """The size of a training: steps of grounding and of CAPO, prompts of a step, and allocations of a prompt. `general`:
-    it begins from the shipped engine."""
+    """The size of a training: steps of grounding and of CAPO, prompts of a step, and allocations of a prompt.
+    `general`: it begins from the shipped engine."""
 
     grounding: int = 80
     steps: int = 120
@@ -106,7 +106,7 @@ def make_engine(
 
 
 def replace_folder(made: Path, out: Path) -> None:
-    """Put a folder that is complete in the place of another. Raises EngineFailed where `out` holds what is no engine."""
+    """Put a folder that is complete in the place of an engine. Raises EngineFailed where `out` holds something else."""
     if out.exists():
         if not out.is_dir() or (any(out.iterdir()) and not (out / "engine.json").exists()):
             raise EngineFailed(f"{out} holds something else than an engine; name another --out")
