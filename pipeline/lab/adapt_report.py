@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from allocator_engine.evaluate.frontier import Estimate
+from allocator_engine.evaluate.frontier import Estimate, FrontierPoint
 from pipeline.lab.adapt import Adaptation, AdaptPlan
 from pipeline.lab.report import render_page, write_page
 from pipeline.types import Json
@@ -18,17 +18,7 @@ def write_adaptation(path: Path, plan: AdaptPlan, found: Adaptation) -> None:
 
 def html_of_adaptation(plan: AdaptPlan, found: Adaptation) -> str:
     """The report as text."""
-    rows = [
-        (
-            f"{point.budget:.0%}",
-            point.allocator,
-            *(_figure(figures.get(family)) for family in _FAMILIES),
-            f"{point.realised:.1%}",
-            f"{point.at_rate:.1%}",
-        )
-        for point in found.found.points
-        if (figures := {str(family): one for family, one in point.figures.items()}) is not None
-    ]
+    rows = [_row(point) for point in found.found.points]
     differences = [
         (f"{one.budget:.0%}", one.other, _FAMILIES[one.family], _figure(one.estimate, signed=True))
         for one in found.found.differences
@@ -48,6 +38,12 @@ def html_of_adaptation(plan: AdaptPlan, found: Adaptation) -> str:
         remarks=found.remarks,
         strips=found.strips,
     )
+
+
+def _row(point: FrontierPoint) -> tuple[str, ...]:
+    figures = {str(family): one for family, one in point.figures.items()}
+    shown = (_figure(figures.get(family)) for family in _FAMILIES)
+    return (f"{point.budget:.0%}", point.allocator, *shown, f"{point.realised:.1%}", f"{point.at_rate:.1%}")
 
 
 def json_of(plan: AdaptPlan, found: Adaptation) -> dict[str, Json]:

@@ -102,8 +102,8 @@ class _Remarks:
 
 
 class _NamedBars:
-    """Progress: a bar for each kind of work, whose name stands before a colon; elsewhere a line at every tenth, with the
-    seconds that are left."""
+    """Progress: a bar for each kind of work, whose name stands before a colon; elsewhere a line at every tenth, with
+    the seconds that are left."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._clock = progress, SystemClock()
