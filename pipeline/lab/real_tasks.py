@@ -44,7 +44,7 @@ _RATE_SLACK = 0.1  # of the frame rate that labels and recording may differ by, 
 
 
 @dataclass(frozen=True, slots=True)
-class TestedCamera:
+class TimedCamera:
     """A camera's recording, its frames per second as it is decoded, and the seconds at which testing begins and ends,
     which are whole hops."""
 
@@ -125,14 +125,14 @@ class RealTasks:
         camera = self._named(clip)
         return activity_of(_signs(camera.labelled.file), self.hops(clip), camera.from_s)
 
-    def _named(self, clip: str) -> TestedCamera:
+    def _named(self, clip: str) -> TimedCamera:
         return next(camera for camera in self._cameras if camera.labelled.name == clip)
 
     def _asks(self, truth: StatedTruth) -> bool:
         return not self._closed or understand(truth.text) is not None
 
 
-def _tested(labelled: LabelledRecording) -> TestedCamera:
+def _tested(labelled: LabelledRecording) -> TimedCamera:
     """The tested part of a recording. Raises ConfigError where it has other frames than its labels count."""
     with Background() as background:
         seconds = RecordingReader(HOPS, background, SystemClock()).length_s(labelled.file)
@@ -147,11 +147,11 @@ def _tested(labelled: LabelledRecording) -> TestedCamera:
     first = floor(TRAINED_PART * hops)
     if first < 1 or hops - first < 1:
         raise ConfigError(f"{labelled.file} lasts {seconds:.1f} s; expected at least {3 * HOPS.hop_s:g} s")
-    return TestedCamera(labelled, fps, first * HOPS.hop_s, hops * HOPS.hop_s)
+    return TimedCamera(labelled, fps, first * HOPS.hop_s, hops * HOPS.hop_s)
 
 
 def _watching(
-    camera: TestedCamera, number: int, group: Sequence[StatedTruth], shown: Sequence[ClipHop]
+    camera: TimedCamera, number: int, group: Sequence[StatedTruth], shown: Sequence[ClipHop]
 ) -> Iterator[Task]:
     """The watches of a group, a task for each block of time, in which its own events count."""
     name = camera.labelled.name
@@ -180,9 +180,7 @@ def _watching(
         )
 
 
-def _asking(
-    camera: TestedCamera, number: int, group: Sequence[StatedTruth], shown: Sequence[ClipHop]
-) -> Iterator[Task]:
+def _asking(camera: TimedCamera, number: int, group: Sequence[StatedTruth], shown: Sequence[ClipHop]) -> Iterator[Task]:
     """Questions at moments, a task for each block of time."""
     name = camera.labelled.name
     for block, (begins_s, ends_s) in enumerate(_blocks(shown)):

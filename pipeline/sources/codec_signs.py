@@ -37,9 +37,12 @@ def read_signs(file: Path) -> tuple[CodecSign, ...]:
             sizes: dict[int, int] = {}
             frames = []
             for packet in container.demux(stream):
-                if packet.pts is not None:
-                    sizes[packet.pts] = packet.size
-                frames += [(frame.pts, frame.key_frame, motion_of(frame)) for frame in _decoded(packet)]
+                place = packet.pts if packet.pts is not None else packet.dts  # AVI has no PTS
+                if place is not None:
+                    sizes[place] = packet.size
+                for frame in _decoded(packet):
+                    place = frame.pts if frame.pts is not None else frame.dts
+                    frames.append((place, frame.key_frame, motion_of(frame)))
             tick_s = float(stream.time_base or 0)
     except FFmpegError as error:
         raise ConfigError(f"{file} cannot be decoded: {error.strerror}") from error

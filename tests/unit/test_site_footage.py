@@ -51,7 +51,7 @@ SITE = {
         "person": {"question": "Is there a person?"},
         "door": {"question": "Is there a person?", "zone": "door", "streams": ["gate"]},
         "van": {"question": "Is there a van?", "streams": ["tag:outside"]},
-        "many": {"question": "How many people are there?", "count": "> 3"},
+        "many": {"question": "How many people are there?", "count": {"op": ">", "value": 3}},
     },
 }
 
