@@ -59,8 +59,8 @@ CHECKPOINTS = (
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """The frames of a size that fit into the cache beside a checkpoint: the memory it needs at the least in GiB, vision
-    tokens of a native frame, and native frames, and frames at a tenth of that, that can be kept together (0: it does not
-    fit)."""
+    tokens of a native frame, and native frames, and frames at a tenth of that, that can be kept together (0: it does
+    not fit)."""
 
     checkpoint: CheckpointFacts
     needs_gib: float
