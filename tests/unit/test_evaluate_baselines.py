@@ -20,7 +20,6 @@ NATIVE = 112
 MAKERS = (
     Fewer,
     Recent,
-    lambda rules: Codec(rules, [[CodecActivity(900.0, 0.01)] * 6] * 9),
     lambda rules: Random(rules, 7),
     Video,
     lambda rules: Scheduled(rules, [0.7] * 9),
@@ -61,6 +60,13 @@ def test_recent_shows_the_newest_four_frames_at_native_size_and_nothing_else(hop
     segments = Recent(RULES).allocate(0, YARD * hops, grant).segments
     assert [one.frames for one in segments] == shown
     assert {(one.height, one.width) for one in segments} <= {(256, 448)}
+
+
+@given(st.lists(st.lists(st.floats(0, 50), max_size=6), max_size=9), st.integers(0, 6000))
+def test_codec_never_exceeds_a_grant(work, grant):
+    codec = Codec(RULES, [[CodecActivity(1000 * one, one / 100) for one in hop] for hop in work])
+    for hop, frames in enumerate(work):
+        assert codec.allocate(hop, YARD[:1] * len(frames), grant).tokens <= grant
 
 
 def codec_of(work: list[float]) -> list[int]:
