@@ -3,17 +3,21 @@
 import errno
 import json
 import re
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from allocator_engine.manifest import read
+from allocator_engine.manifest import SHIPPED, read, write
+from allocator_engine.model.checkpoint import load
 from pipeline.clock import SystemClock
 from pipeline.lab import site_engine
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.cli.main import main
+from pipeline.lab.site_engine import CHECKPOINT
 from tests.detector import BrightNetworks, folder_of_networks, walkers
 
 VISITS = [(3.0, 7.0), (12.0, 16.0), (22.0, 26.0), (32.0, 36.0), (41.0, 46.0), (50.0, 54.0), (58.0, 62.0)]
@@ -33,10 +37,22 @@ def recordings(tmp_path_factory) -> Path:
     return folder
 
 
+def export(checkpoint: Path) -> None:
+    """Stands in for the export, which takes longer than all that is tested here: the shipped network, under these
+    notes."""
+    for file in ("engine.onnx", "encoder.onnx", CHECKPOINT):
+        shutil.copy(SHIPPED / file, checkpoint.parent / f"{file}.shipped")
+    notes = load(checkpoint).notes
+    for file in ("engine.onnx", "encoder.onnx", CHECKPOINT):
+        (checkpoint.parent / f"{file}.shipped").replace(checkpoint.parent / file)
+    write(replace(read(SHIPPED), trained_on=notes, mark=""), checkpoint.parent / "engine.json")
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Runs the command in this process; its exit code, and what it said to people and to programs."""
     monkeypatch.setattr("pipeline.mllm.detector.backend.open_networks", lambda folder, threads: BrightNetworks())
+    monkeypatch.setattr("allocator_engine.export.export", export)
     monkeypatch.setattr(SystemClock, "sleep", lambda self, seconds: _at_once())
     (tmp_path / "site.yaml").write_text(SITE)
     models, threads = folder_of_networks(tmp_path / "models"), torch.get_num_threads()

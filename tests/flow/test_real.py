@@ -5,6 +5,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -47,7 +48,9 @@ def test_the_tested_part_is_the_last_of_each_cameras_time_and_the_first_trains(l
         hops = source.hops(clip)
         assert (hops[0].start_s, hops[-1].end_s) == (0.0, 16.0)
         certain = {span.certain_s for task in tasks for watch in task.watches for span in watch.spans}
-        assert certain == {3.0, 9.0}, "of the visits from 27 and from 33 s, in seconds of a part that begins at 24"
+        assert certain - {None} == {3.0, 9.0}, (
+            "of the visits from 27 and from 33 s, in seconds of a part that begins at 24"
+        )
         assert len({task.episode for task in tasks}) == 2, "two blocks of time"
     assert {(clip.start_s, clip.end_s) for clip in source.training()} == {(0.0, 16.0), (16.0, 24.0)}
     assert all("Is a boat in view?" not in clip.questions for clip in source.training())
@@ -62,8 +65,8 @@ def test_an_encoder_works_where_something_moves(labelled):
     source = RealTasks(labelled, closed=True)
     activity = source.activity("hall")
     assert [len(hop) for hop in activity] == [2] * 16
-    busiest = sorted(range(16), key=lambda hop: -max(one.bytes for one in activity[hop]))[:4]
-    assert set(busiest) <= {2, 3, 5, 6, 8, 9, 11, 12}
+    most = [max(one.bytes for one in hop) for hop in activity]
+    assert min(most[hop] for hop in (3, 6, 9, 12)) > 2 * np.median(most), "somebody comes or goes"
 
 
 @pytest.mark.usefixtures("sees")
