@@ -84,8 +84,7 @@ class Span:
 @dataclass(frozen=True, slots=True)
 class TaskWatch:
     """A standing question, every time at which its condition holds, the scores at which it opens and clears, and how
-    many of how many last answers must say so; `split` as in TaskQuestion. Events count whose true onset, or that of a
-    false one, lies in `counted_s` seconds of the clip: tasks of one clip may share a watch between them."""
+    many of how many last answers must say so; `split` as in TaskQuestion."""
 
     slug: str
     text: str
@@ -94,7 +93,23 @@ class TaskWatch:
     open_at: float = 0.7
     clear_at: float = 0.3
     confirm: tuple[int, int] = (1, 1)
-    counted_s: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def counted_s(self) -> tuple[float, float]:
+        """Seconds of the clip, from and until, in which events count: by their true onset, or that of a false one."""
+        return -math.inf, math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWatch(TaskWatch):
+    """A watch whose events count in a block of time alone, so that tasks of one clip share it between them."""
+
+    block_s: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def counted_s(self) -> tuple[float, float]:
+        """See TaskWatch."""
+        return self.block_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +151,7 @@ class Task:
 
 
 @runtime_checkable
-class Coded(Protocol):
+class CodedTasks(Protocol):
     """A TaskSource whose clips were encoded, and that knows how much work they were."""
 
     def activity(self, clip: str) -> Sequence[Sequence[CodecActivity]]:

@@ -51,16 +51,16 @@ TRIES = 8
 @dataclass(frozen=True, slots=True)
 class AdaptPlan:
     """The inputs of an adaptation: a folder of recordings, a site file or its watches, the MLLM (None: the site's own),
-    the engine's folder, the folder that keeps what was found out, labels by people, the share of the native tokens that
-    the verdict is about, and the size of the training."""
+    the engine's folder, the folder that keeps what was found out, the share of the native tokens that the verdict is
+    about, labels by people, and the size of the training."""
 
     recordings: Path
     watches: Path
     mllm: str | None
     out: Path
     work: Path
+    budget: float
     labels: Path | None = None
-    budget: float = 0.1
     training: ShortTraining = ShortTraining()
     device: str | None = None
 

@@ -16,7 +16,7 @@ from allocator_engine.evaluate.baselines import Baseline, Codec, Fewer, Random, 
 from allocator_engine.evaluate.equal import ClipBudget, purse
 from allocator_engine.evaluate.oracle import HopCost, plan
 from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, Pass, Show, Spending
-from allocator_engine.evaluate.tasks import Coded, Task, TaskOutcome, TaskSource
+from allocator_engine.evaluate.tasks import CodedTasks, Task, TaskOutcome, TaskSource
 from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture
 from allocator_engine.spec import THUMBNAIL
@@ -189,7 +189,7 @@ class Examiner:
         return makers[name]()
 
     def _codec(self, clip: str) -> Codec:
-        if not isinstance(self._source, Coded):
+        if not isinstance(self._source, CodedTasks):
             raise ConfigError(f"the allocator codec needs packets, and {clip} has none; leave it out of --allocators")
         return Codec(self._table.rules, self._source.activity(clip))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from allocator_engine.evaluate.baselines import CodecActivity
-from allocator_engine.evaluate.tasks import FAMILIES, Evidence, Family, Task, TaskQuestion, TaskWatch
+from allocator_engine.evaluate.tasks import FAMILIES, BlockWatch, Evidence, Family, Task, TaskQuestion
 from allocator_engine.train.rollout import ClipHop
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
@@ -121,7 +121,7 @@ class RealTasks:
         return _decoded(camera.labelled.file, camera.from_s, camera.until_s)
 
     def activity(self, clip: str) -> Sequence[Sequence[CodecActivity]]:
-        """See Coded."""
+        """See CodedTasks."""
         camera = self._named(clip)
         return activity_of(_signs(camera.labelled.file), self.hops(clip), camera.from_s)
 
@@ -159,14 +159,14 @@ def _watching(
     evidence = _evidence([s for truth in group for s in changes_s(truth.known, camera.fps)], shown)
     for block, (begins_s, ends_s) in enumerate(_blocks(shown)):
         watches = tuple(
-            TaskWatch(
+            BlockWatch(
                 f"{name}-{number}-{place}",
                 truth.text,
                 found,
                 truth.split,
                 OPEN_AT,
                 CLEAR_AT,
-                counted_s=(begins_s, ends_s),
+                block_s=(begins_s, ends_s),
             )
             for place, (truth, found) in enumerate(zip(group, spans, strict=True))
         )

@@ -234,8 +234,8 @@ def _boxed(labels: Path, file: Path, size: tuple[int, int]) -> LabelledRecording
         )
     for zone in _zones():
         (left, top), _, (right, bottom), _ = zone.polygon
-        in_zone = (middles >= (left, top)).all(axis=1) & (middles < (right, bottom)).all(axis=1)
-        truths.append(_at_least(count(in_zone), 1, f"{zone.words} Is there a person?", "zone"))
+        in_zone = np.all((middles >= (left, top)) & (middles < (right, bottom)), axis=1)
+        truths.append(_at_least(count(np.asarray(in_zone, np.bool_)), 1, f"{zone.words} Is there a person?", "zone"))
     changing = [truth for truth in truths if 0 < np.count_nonzero(truth.known) < frames]
     return LabelledRecording(file, frames, tuple(changing))
 

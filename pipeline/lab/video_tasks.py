@@ -61,7 +61,7 @@ class VideoTasks:
         return _decoded(Path(clip))
 
     def activity(self, clip: str) -> Sequence[Sequence[CodecActivity]]:
-        """See Coded."""
+        """See CodedTasks."""
         return activity_of(_signs(Path(clip)), self.hops(clip))
 
 

@@ -10,6 +10,7 @@ from av import VideoFrame
 from av.error import FFmpegError
 
 from pipeline.errors import ConfigError
+from pipeline.sources.av_decoder import VideoPacket
 
 EXPORTS_MOTION = {"flags2": "+export_mvs"}
 """Options of a decoder that gives motion vectors with its pictures."""
@@ -65,7 +66,7 @@ def motion_of(frame: VideoFrame) -> float:
     return float((lengths * areas).sum() / (frame.height * frame.width) / np.hypot(frame.height, frame.width))
 
 
-def _decoded(packet: av.Packet) -> Iterator[VideoFrame]:
+def _decoded(packet: VideoPacket) -> Iterator[VideoFrame]:
     """The pictures of a packet; none of one that is damaged, as players have it."""
     try:
         for frame in packet.decode():

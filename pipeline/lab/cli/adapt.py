@@ -56,7 +56,7 @@ def adapt(
     console = Console(stderr=True)
     training = ShortTraining(grounding, steps, seed=seed, general=not from_nothing)
     plan = AdaptPlan(
-        recordings, watches, mllm, out, work or out.with_name(f"{out.name}.work"), labels, budget, training, device
+        recordings, watches, mllm, out, work or out.with_name(f"{out.name}.work"), budget, labels, training, device
     )
     remark = _Remarks(console)
     try:

@@ -84,7 +84,7 @@ class YardTasks:
         return (ClipHop(0.0, 1 / SAMPLE_FPS, (0.0,), (picture,)),)
 
     def activity(self, clip: str) -> Sequence[Sequence[CodecActivity]]:
-        """See Coded. Of what the codec left of the pictures, encoded once more as its camera does."""
+        """See CodedTasks. Of what the codec left of the pictures, encoded once more as its camera does."""
         hops = self.hops(clip)
         pictures = [picture.render(picture.height, picture.width) for hop in hops for picture in hop.pictures]
         seed = int(clip.removeprefix("yard-").split(" ")[0])

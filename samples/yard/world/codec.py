@@ -6,11 +6,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from pipeline.sources.av_decoder import VideoPacket
 from pipeline.sources.codec_signs import EXPORTS_MOTION, CodecSign, motion_of
 from pipeline.sources.mark import YARD
 from samples.yard.world.facts import FPS
@@ -63,7 +63,7 @@ def signs(frames: Iterable[Pixels], fps: float, *, seed: int = 0) -> list[CodecS
     found: list[CodecSign] = []
     sizes: list[int] = []
 
-    def take(packets: Iterable[Packet | None]) -> None:
+    def take(packets: Iterable[VideoPacket | None]) -> None:
         for packet in packets:
             if packet is not None:
                 sizes.append(packet.size)
