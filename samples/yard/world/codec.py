@@ -63,7 +63,7 @@ def signs(frames: Iterable[Pixels], fps: float, *, seed: int = 0) -> list[CodecS
     found: list[CodecSign] = []
     sizes: list[int] = []
 
-    def take(packets: Iterable[VideoPacket | None]) -> None:
+    def take(packets: "Iterable[VideoPacket | None]") -> None:
         for packet in packets:
             if packet is not None:
                 sizes.append(packet.size)
