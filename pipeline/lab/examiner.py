@@ -126,10 +126,12 @@ class Examiner:
 
     def _passed(self, dry: Pass) -> tuple[Spending, tuple[Allocation, ...]]:
         """The spending and the allocations of a dry pass. Tasks of a clip share it unless the allocator gets what
-        they ask."""
+        they ask; an engine's share it too where they ask the same."""
         task = self._known(dry.index)[dry.task]
-        reads = dry.allocator in _OF_QUERIES or dry.allocator in self.engines
-        key = (task.clip, task.name if reads else "", dry.allocator, dry.budget, dry.step)
+        given: object = task.name if dry.allocator in _OF_QUERIES else ""
+        if dry.allocator in self.engines:
+            given = task.standing, tuple(sorted({(one.text, one.known_hop) for one in task.questions}))
+        key = (task.clip, given, dry.allocator, dry.budget, dry.step)
         if key not in self._passes:
             self._passes[key] = self._run(task, dry)
         self._passes.move_to_end(key)
