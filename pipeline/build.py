@@ -23,6 +23,7 @@ from pipeline.clock import Clock
 from pipeline.config.api import KeepConfig
 from pipeline.config.messages import MqttConfig, NotifyConfig
 from pipeline.config.mllm import (
+    DetectorConfig,
     EmbeddedConfig,
     MLLMConfig,
     NullConfig,
@@ -180,17 +181,40 @@ def build_mllm(config: MLLMConfig, clock: Clock) -> MLLM:
             return _vllm(config, clock)
         case OpenAIConfig():
             return _openai(config, clock)
+        case DetectorConfig():
+            return _detector(config, clock)
         case TinyConfig():
             return _tiny(config, clock)
         case NullConfig():
             return NullMLLM()
 
 
-def _named(config: TransformersConfig | VllmConfig) -> str:
+def weight_files(config: MLLMConfig) -> list[Path]:
+    """The files with the weights of an MLLM that lies in a folder here, in order; none of another."""
+    match config:
+        case YardConfig():
+            folder, ending = YARD, "*.safetensors"
+        case TransformersConfig() | VllmConfig():
+            folder, ending = Path(config.use.partition(":")[2]), "*.safetensors"
+        case DetectorConfig():
+            folder, ending = Path(config.use.partition(":")[2]), "*.bin"
+        case _:
+            return []
+    return sorted(folder.glob(ending))
+
+
+def _named(config: TransformersConfig | VllmConfig | DetectorConfig) -> str:
     kind, _, model = config.use.partition(":")
     if not model:
         raise ConfigError(f"mllm.use is '{kind}:'; expected a folder or a hub name behind the colon")
     return model
+
+
+def _detector(config: DetectorConfig, clock: Clock) -> MLLM:
+    _named(config)
+    from pipeline.mllm.detector.backend import DetectorMLLM
+
+    return DetectorMLLM(config, clock)
 
 
 def _require_embedded(use: str) -> None:

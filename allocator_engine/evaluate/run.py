@@ -14,7 +14,7 @@ T = TypeVar("T")
 LEARNED = ("learned", "learned-no-text", "learned-reworded")
 """The learned allocator as it is, without queries, and with watches in words that training never used."""
 
-ALLOCATORS = (*LEARNED, "fixed", "fewer", "random", "motion", "video", "oracle")
+ALLOCATORS = (*LEARNED, "fixed", "fewer", "recent", "random", "motion", "codec", "video", "oracle")
 
 Equal: TypeAlias = Literal["tokens", "rates"]
 """The terms of a comparison: all spend the same, or all are granted the same."""

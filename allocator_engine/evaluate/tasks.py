@@ -7,9 +7,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from allocator_engine.errors import ConfigError
+from allocator_engine.evaluate.baselines import CodecActivity
 from allocator_engine.train.reward import Form, grade, interval, overlap
 from allocator_engine.train.rollout import ClipHop
 
@@ -93,6 +94,23 @@ class TaskWatch:
     clear_at: float = 0.3
     confirm: tuple[int, int] = (1, 1)
 
+    @property
+    def counted_s(self) -> tuple[float, float]:
+        """Seconds of the clip, from and until, in which events count: by their true onset, or that of a false one."""
+        return -math.inf, math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWatch(TaskWatch):
+    """A watch whose events count in a block of time alone, so that tasks of one clip share it between them."""
+
+    block_s: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def counted_s(self) -> tuple[float, float]:
+        """See TaskWatch."""
+        return self.block_s
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -130,6 +148,15 @@ class Task:
         """Those that it knows of when hop `hop` comes."""
         known = [one.text for one in self.questions if one.known_hop <= hop]
         return tuple(dict.fromkeys([*(one.text for one in self.watches), *known]))
+
+
+@runtime_checkable
+class CodedTasks(Protocol):
+    """A TaskSource whose clips were encoded, and that knows how much work they were."""
+
+    def activity(self, clip: str) -> Sequence[Sequence[CodecActivity]]:
+        """The encoder's work of each frame of each hop of a clip."""
+        ...
 
 
 class TaskSource(Protocol):
@@ -171,8 +198,11 @@ class TaskOutcome:
     mllm_s: float
 
 
-def match(spans: Sequence[Span], onsets_s: Sequence[float]) -> Events:
-    """Pair opened events (by their onset, in seconds of the clip) with the spans of the watch.
+def match(
+    spans: Sequence[Span], onsets_s: Sequence[float], counted_s: tuple[float, float] = (-math.inf, math.inf)
+) -> Events:
+    """Pair opened events (by their onset, in seconds of the clip) with the spans of the watch, and count those that lie
+    in `[counted_s[0], counted_s[1])`.
 
     An event may be noticed from ONSET_S before the span until ONSET_S after it is certain. Further onsets while it
     lasts, or while the truth is undecided, count neither way; all others are false.
@@ -183,13 +213,14 @@ def match(spans: Sequence[Span], onsets_s: Sequence[float]) -> Events:
     for span in spans:
         inside = [s for s in left if span.since_s - ONSET_S - _SLACK_S <= s < span.until_s]
         left = [s for s in left if s not in inside]
-        if span.certain_s is None:
+        if span.certain_s is None or not counted_s[0] <= span.certain_s < counted_s[1]:
             continue
         if inside and inside[0] <= span.certain_s + ONSET_S + _SLACK_S:
             delays.append(inside[0] - span.certain_s)
         else:
             missed += 1
-    return Events(len(delays), missed, len(left), tuple(delays))
+    false = sum(counted_s[0] <= onset_s < counted_s[1] for onset_s in left)
+    return Events(len(delays), missed, false, tuple(delays))
 
 
 @dataclass(frozen=True, slots=True)

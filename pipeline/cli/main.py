@@ -18,6 +18,7 @@ from pipeline.cli import (
     init,
     key,
     label,
+    models,
     probe,
     profile,
     run,
@@ -65,6 +66,7 @@ app.command(epilog=init.EXAMPLE)(init.init)
 app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command(epilog=status.EXAMPLE)(status.status)
 app.command(epilog=search.EXAMPLE)(search.search)
+app.command(epilog=models.EXAMPLE)(models.models)
 app.add_typer(stream.app, name="stream")
 app.add_typer(watch.app, name="watch")
 app.add_typer(profile.app, name="profile")

@@ -15,7 +15,7 @@ from pipeline.config.values import STRICT, Count, Positive
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_mllm
 
-MLLM_CHOICES = "yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:URL#MODEL, tiny or null"
+MLLM_CHOICES = "yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:URL#MODEL, detector:FOLDER, tiny or null"
 
 _FIT = FitRules(GRIDS["qwen3_vl"])
 
@@ -36,6 +36,13 @@ class NullConfig(SegmentConfig):
     """`null`: looks at nothing, for benchmarks."""
 
     use: str = "null"
+
+
+@dataclass(frozen=True, slots=True, config=STRICT, kw_only=True)
+class DetectorConfig(SegmentConfig):
+    """`detector:FOLDER`: a detector's networks in a folder, computed on `threads` CPU threads each."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 
 @dataclass(frozen=True, slots=True, config=STRICT, kw_only=True)
@@ -115,7 +122,7 @@ def mllm_kind(value: object) -> str:
     if not isinstance(use, str):
         return "yard"
     kind = use.partition(":")[0]
-    if kind not in ("yard", "transformers", "vllm", "openai", "tiny", "null"):
+    if kind not in ("yard", "transformers", "vllm", "openai", "detector", "tiny", "null"):
         raise ConfigError(f"mllm.use is {redact_mllm(use)!r}; expected {MLLM_CHOICES}")
     return kind
 
@@ -125,6 +132,7 @@ MLLMConfig = Annotated[
     | Annotated[TransformersConfig, Tag("transformers")]
     | Annotated[VllmConfig, Tag("vllm")]
     | Annotated[OpenAIConfig, Tag("openai")]
+    | Annotated[DetectorConfig, Tag("detector")]
     | Annotated[TinyConfig, Tag("tiny")]
     | Annotated[NullConfig, Tag("null")],
     Discriminator(mllm_kind),
@@ -134,4 +142,8 @@ MLLMConfig = Annotated[
 
 def patient(config: MLLMConfig, least_s: float) -> MLLMConfig:
     """The settings with at least `least_s` seconds for an ask, where an ask has a bound at all."""
-    return config if isinstance(config, NullConfig) else replace(config, timeout_s=max(config.timeout_s, least_s))
+    return (
+        config
+        if isinstance(config, NullConfig | DetectorConfig)
+        else replace(config, timeout_s=max(config.timeout_s, least_s))
+    )

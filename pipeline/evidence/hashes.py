@@ -5,8 +5,8 @@ from pathlib import Path
 
 from allocator_engine.digests import sha256_of
 from allocator_engine.manifest import manifest_path
-from pipeline.build import YARD, allocator_name, engine_of
-from pipeline.config.mllm import MLLMConfig, TransformersConfig, VllmConfig, YardConfig
+from pipeline.build import allocator_name, engine_of, weight_files
+from pipeline.config.mllm import MLLMConfig
 from pipeline.config.site import SiteConfig
 from pipeline.errors import ResadaptError
 from pipeline.evidence.bundle import ModelNote, Sizing
@@ -20,9 +20,8 @@ _MIB = 2**20
 
 def model_of(config: MLLMConfig, info: MLLMInfo) -> ModelNote:
     """The model that answers, with the hash of its weights if they are in a local folder."""
-    folder = _folder(config)
     name = redact_mllm(info.name)
-    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
+    files = weight_files(config)
     if not files:
         return ModelNote(name, info.family, info.meaningful)
     try:
@@ -46,14 +45,6 @@ def sizing_of(site: SiteConfig) -> Sizing:
         return Sizing(name, sha256_of(manifest_path(engine_of(site))))
     except (OSError, ResadaptError):
         return Sizing(name)
-
-
-def _folder(config: MLLMConfig) -> Path | None:
-    if isinstance(config, YardConfig):
-        return YARD
-    if isinstance(config, TransformersConfig | VllmConfig):
-        return Path(config.use.partition(":")[2])
-    return None
 
 
 def _sample(file: Path) -> bytes:

@@ -11,15 +11,19 @@ from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, OnProgress
 from allocator_engine.evaluate.tasks import Family, TaskOutcome, TaskSource
 from allocator_engine.manifest import mark_of
 from allocator_engine.train.data import read_rows
-from pipeline.build import YARD
-from pipeline.config.mllm import MLLMConfig
+from pipeline.build import weight_files
+from pipeline.config.mllm import DetectorConfig, MLLMConfig
 from pipeline.errors import ConfigError
 from pipeline.lab.crew import ExaminerPool
 from pipeline.lab.digests import of_parts
 from pipeline.lab.examiner import Setup
+from pipeline.lab.real_tasks import VERSION, RealTasks
 from pipeline.lab.video_tasks import VideoTasks
 from pipeline.lab.yard import WATCHES, YARDS, tasks_version, yard_tasks
 from pipeline.redact import redact_mllm
+
+REAL = "real"
+"""The name of tasks that are made of labelled recordings."""
 
 ANSWERS_VERSION = "d4913b349dd5"
 """Version of asking and grading (prompts, contexts, the loop, rewards, matching): raised when the same allocated
@@ -32,9 +36,10 @@ another allocation. Golden allocations are kept with the tests."""
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A comparison: tasks (of YARDS, or a video-QA file), the yard's seeds, seconds of an episode and watches that
-    stand together, the allocators and their shares of the native tokens, what is equal for all, and the MLLM. The
-    allocators `learned...` are those of `engine`; each engine of `against` is one more, by its name."""
+    """A comparison: tasks (of YARDS, REAL of the labelled recordings in `footage`, or a video-QA file), the yard's
+    seeds, seconds of an episode and watches that stand together, the allocators and their shares of the native tokens,
+    what is equal for all, and the MLLM. The allocators `learned...` are those of `engine`; each engine of `against` is
+    one more, by its name."""
 
     tasks: str
     seeds: range
@@ -47,21 +52,24 @@ class Comparison:
     watches: int = WATCHES
     equal: Equal = "tokens"
     against: Mapping[str, Path] = field(default_factory=dict)
+    footage: Path | None = None
 
     def source(self) -> Callable[[], TaskSource]:
         """A function that opens the tasks, in any process."""
         if self.tasks in YARDS:
             return yard_tasks(self.tasks, self.seeds, self.seconds, self.families, self.watches)
+        if self.footage is not None:
+            return partial(RealTasks, self.footage, self.families, isinstance(self.mllm, DetectorConfig))
         return partial(VideoTasks, Path(self.tasks), self.families)
 
     def hashes(self) -> dict[str, str]:
         """Versions and hashes that the figures were measured on: the tasks, the MLLM, the engine, and the code that
         shows and allocates."""
-        of_yard = self.tasks in YARDS
-        tasks = tasks_version() if of_yard else of_parts(_of_file(Path(self.tasks)))
+        tasks = of_parts(self._of_tasks())
+        if self.tasks in YARDS:
+            tasks = tasks_version()
         use = self.mllm.use
-        folder = YARD if use == "yard" else Path(use.partition(":")[2])
-        weights = sorted(folder.glob("*.safetensors")) if use.partition(":")[2] or use == "yard" else []
+        weights = weight_files(self.mllm)
         named = redact_mllm(use)  # a password could be guessed from its hash
         engines = {"engine": self.engine, **self.against} if self.engine else self.against
         return {
@@ -71,6 +79,13 @@ class Comparison:
             "spending": self._spending(named),
             **{name: mark_of(engine) for name, engine in engines.items()},
         }
+
+    def _of_tasks(self) -> Iterator[str | Path]:
+        if self.footage is not None:
+            yield from (REAL, VERSION)
+            yield from _of_footage(self.footage)
+        elif self.tasks not in YARDS:
+            yield from _of_file(Path(self.tasks))
 
     def _spending(self, mllm: str) -> str:
         """Spendings hang on the MLLM's grid too; those of the yard's own bear the version alone."""
@@ -114,6 +129,14 @@ def kept_files(hashes: Mapping[str, str]) -> tuple[str, str]:
     """Names of the files that keep what was spent, and what was answered, under these hashes."""
     spent, asked = (of_parts([hashes["tasks"], *map(hashes.get, on)]) for on in (("spending",), ("mllm", "answers")))
     return f"spent-{spent}.jsonl", f"asked-{asked}.jsonl"
+
+
+def _of_footage(folder: Path) -> Iterator[str | Path]:
+    """The labels of a folder, and its recordings by name and size."""
+    yield from sorted((folder / "real" / "labels").glob("*"))
+    for place in ("clips", "real/clips"):
+        for file in sorted((folder / place).glob("*")):
+            yield f"{file.name} {file.stat().st_size}"
 
 
 def _of_file(file: Path) -> Iterator[str | Path]:

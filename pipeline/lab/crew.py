@@ -12,8 +12,10 @@ import cv2
 
 from allocator_engine.evaluate.run import Pass, Show, Spending
 from allocator_engine.evaluate.tasks import Task, TaskOutcome
+from allocator_engine.fit import Allocation
 from pipeline.lab.examiner import Examiner, Setup
 from pipeline.logs import set_up_logs
+from pipeline.types import Hop
 
 Given = TypeVar("Given")
 Done = TypeVar("Done")
@@ -53,6 +55,11 @@ class ExaminerPool:
     def tasks(self, indices: Sequence[int]) -> Iterator[tuple[Task, ...]]:
         """The tasks of episodes, in order."""
         return self._each(Examiner.tasks, indices, lambda index: index)
+
+    def look(self, dry: Pass) -> tuple[tuple[Hop, ...], tuple[Allocation, ...], int]:
+        """See Examiner.look; for a crew of one."""
+        assert self._alone is not None
+        return self._alone.look(dry)
 
     def spend(self, passes: Sequence[Pass]) -> Iterator[Spending]:
         """See Bench."""

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.errors import EngineFailed
-from allocator_engine.evaluate.baselines import Baseline, Fewer, Random, Scheduled, Video, native
+from allocator_engine.evaluate.baselines import Baseline, Codec, Fewer, Random, Recent, Scheduled, Video, native
 from allocator_engine.evaluate.equal import ClipBudget, purse
 from allocator_engine.evaluate.oracle import HopCost, plan
 from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, Pass, Show, Spending
-from allocator_engine.evaluate.tasks import Task, TaskOutcome, TaskSource
+from allocator_engine.evaluate.tasks import CodedTasks, Task, TaskOutcome, TaskSource
 from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture
 from allocator_engine.spec import THUMBNAIL
@@ -95,6 +95,11 @@ class Examiner:
         """The spending of a dry pass."""
         return self._passed(dry)[0]
 
+    def look(self, dry: Pass) -> tuple[tuple[Hop, ...], tuple[Allocation, ...], int]:
+        """The hops of a dry pass, what its allocator made of each, and the vision tokens of all at native size."""
+        spending, allocations = self._passed(dry)
+        return self._clip(self._known(dry.index)[dry.task].clip), allocations, spending.native
+
     def show(self, one: Show) -> tuple[TaskOutcome, ...]:
         """The outcomes of the tasks of a pass with the MLLM. Raises ConnectionError where it does not answer, and
         EngineFailed where the allocations are not those whose spending was kept."""
@@ -121,10 +126,12 @@ class Examiner:
 
     def _passed(self, dry: Pass) -> tuple[Spending, tuple[Allocation, ...]]:
         """The spending and the allocations of a dry pass. Tasks of a clip share it unless the allocator gets what
-        they ask."""
+        they ask; an engine's share it too where they ask the same."""
         task = self._known(dry.index)[dry.task]
-        reads = dry.allocator in _OF_QUERIES or dry.allocator in self.engines
-        key = (task.clip, task.name if reads else "", dry.allocator, dry.budget, dry.step)
+        given: object = task.name if dry.allocator in _OF_QUERIES else ""
+        if dry.allocator in self.engines:
+            given = task.standing, tuple(sorted({(one.text, one.known_hop) for one in task.questions}))
+        key = (task.clip, given, dry.allocator, dry.budget, dry.step)
         if key not in self._passes:
             self._passes[key] = self._run(task, dry)
         self._passes.move_to_end(key)
@@ -173,6 +180,8 @@ class Examiner:
             "fixed": lambda: FixedAllocator(rules),
             "motion": lambda: MotionAllocator(rules),
             "fewer": lambda: _Baselined(name, Fewer(rules), hops),
+            "recent": lambda: _Baselined(name, Recent(rules), hops),
+            "codec": lambda: _Baselined(name, self._codec(task.clip), hops),
             "random": lambda: _Baselined(name, Random(rules, _seed(task.clip)), hops),
             "video": lambda: _Baselined(name, Video(rules), hops),
             "oracle": lambda: _Baselined(name, Scheduled(rules, self._schedule(task, hops, pocket)), hops),
@@ -180,6 +189,11 @@ class Examiner:
         if name not in makers:
             raise ConfigError(f"there is no allocator {name!r}; expected some of {', '.join(ALLOCATORS)}")
         return makers[name]()
+
+    def _codec(self, clip: str) -> Codec:
+        if not isinstance(self._source, CodedTasks):
+            raise ConfigError(f"the allocator codec needs packets, and {clip} has none; leave it out of --allocators")
+        return Codec(self._table.rules, self._source.activity(clip))
 
     def _schedule(self, task: Task, hops: Sequence[Hop], pocket: ClipBudget) -> tuple[float, ...]:
         costs = [HopCost(hop.end_s, tuple(_sizes(hop))) for hop in hops]

@@ -57,13 +57,22 @@ class Reference(Protocol):
         ...
 
 
+class ClipReader(Protocol):
+    """Decodes parts of recordings."""
+
+    def read(self, file: Path, start_s: float = 0.0, end_s: float = float("inf")) -> tuple[ClipHop, ...]:
+        """The hops that begin in `[start_s, end_s)`. Raises ConfigError and SourceUnavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A part of a recording: `[start_s, end_s)` stream seconds of a file."""
+    """A part of a recording: `[start_s, end_s)` stream seconds of a file. With `questions` it is asked these alone."""
 
     file: Path
     start_s: float
     end_s: float
+    questions: tuple[str, ...] = ()
 
 
 class RecordingReader:
@@ -173,7 +182,7 @@ class SiteClips:
 
     clips: Sequence[Clip]
     questions: Sequence[str]
-    reader: RecordingReader
+    reader: ClipReader
     reference: Reference
     prompts_per_step: int
 
@@ -193,9 +202,9 @@ class SiteClips:
         raise ConfigError("none of the clips can be decoded any more; are the recordings still there?")
 
     def _asked(self, clip: Clip, shown: tuple[ClipHop, ...], rng: np.random.Generator) -> Episode:
-        most = min(MOST_QUESTIONS, len(self.questions))
-        count = int(rng.integers(1, most + 1))
-        chosen = tuple(self.questions[i] for i in sorted(rng.permutation(len(self.questions))[:count]))
+        questions = clip.questions or self.questions
+        count = int(rng.integers(1, min(MOST_QUESTIONS, len(questions)) + 1))
+        chosen = tuple(questions[i] for i in sorted(rng.permutation(len(questions))[:count]))
         scores = self.reference.native(shown, chosen)
         known = np.where(np.isnan(scores), -1, scores >= 0.5).astype(np.int8)
         probes = tuple(

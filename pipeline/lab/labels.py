@@ -57,26 +57,50 @@ class Agreement:
 def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[OpenSpan]]:
     """Labels by recording, from CSV with the columns file, start_s and end_s; `file` may be left out where there is one
     recording. Raises ConfigError naming the line."""
+    found: dict[str, list[OpenSpan]] = {name: [] for name in names}
+    for number, row in _rows(path):
+        name, span = _label(row, names, f"{path}, line {number}")
+        found[name].append(span)
+    return found
+
+
+def read_labels_by_watch(
+    path: Path, names: Sequence[str], watches: Sequence[str]
+) -> dict[str, dict[str, list[OpenSpan]]]:
+    """Labels by watch and recording, from CSV with the columns watch, file, start_s and end_s; `watch` may be left out
+    where there is one. Raises ConfigError naming the line."""
+    found: dict[str, dict[str, list[OpenSpan]]] = {watch: {name: [] for name in names} for watch in watches}
+    for number, row in _rows(path):
+        where = f"{path}, line {number}"
+        watch = row.get("watch") or (watches[0] if len(watches) == 1 else "")
+        if watch not in found:
+            raise ConfigError(f"{where}: watch is {watch[:80]!r}; the watches are {', '.join(watches[:10])}")
+        name, span = _label(row, names, where)
+        found[watch][name].append(span)
+    return found
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a file of labels with their line numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"the labels {path} cannot be read: {error}") from error
-    found: dict[str, list[OpenSpan]] = {name: [] for name in names}
     if len(rows) > MOST_LABELS:
         raise ConfigError(f"{path} holds {len(rows)} labels; expected at most {MOST_LABELS}")
-    for number, row in enumerate(rows, 2):
-        where = f"{path}, line {number}"
-        name = row.get("file") or (names[0] if len(names) == 1 else "")
-        if name not in found:
-            raise ConfigError(f"{where}: file is {name[:80]!r}; the recordings are {', '.join(names[:10])}")
-        start_s, end_s = (_seconds(row.get(column), column, where) for column in ("start_s", "end_s"))
-        if not 0 <= start_s < end_s:
-            raise ConfigError(
-                f"{where}: start_s is {start_s:g} and end_s {end_s:g}; expected 0 or more, and an end later"
-            )
-        found[name].append(OpenSpan(start_s, end_s))
-    return found
+    return list(enumerate(rows, 2))
+
+
+def _label(row: Mapping[str, str], names: Sequence[str], where: str) -> tuple[str, OpenSpan]:
+    """The recording of a row, and its span."""
+    name = row.get("file") or (names[0] if len(names) == 1 else "")
+    if name not in names:
+        raise ConfigError(f"{where}: file is {name[:80]!r}; the recordings are {', '.join(names[:10])}")
+    start_s, end_s = (_seconds(row.get(column), column, where) for column in ("start_s", "end_s"))
+    if not 0 <= start_s < end_s:
+        raise ConfigError(f"{where}: start_s is {start_s:g} and end_s {end_s:g}; expected 0 or more, and an end later")
+    return name, OpenSpan(start_s, end_s)
 
 
 def _seconds(text: str | None, column: str, where: str) -> float:

@@ -28,17 +28,27 @@ class FigureTable:
 def write_report(path: Path, played: BackTest, title: str = "Back-test", figures: FigureTable | None = None) -> None:
     """Write the report, whole or not at all. `figures` take the place of agreement with labels. Raises ConfigError
     where it cannot be written."""
-    text = html_of(played, title, figures)
+    write_page(path, html_of(played, title, figures))
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, whole or not at all. Raises ConfigError where it cannot be written."""
     try:
         write_file(path, text.encode())
     except OSError as error:
         raise ConfigError(f"the report {path} cannot be written: {error.strerror}; name another place") from error
 
 
+def render_page(template: str, **values: object) -> str:
+    """A page made by a template of this folder."""
+    environment = Environment(loader=FileSystemLoader(_TEMPLATE.parent), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(template).render(**values)
+
+
 def html_of(played: BackTest, title: str = "Back-test", figures: FigureTable | None = None) -> str:
     """The report as text."""
-    environment = Environment(loader=FileSystemLoader(_TEMPLATE.parent), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template(_TEMPLATE.name).render(
+    return render_page(
+        _TEMPLATE.name,
         played=played,
         total=played.as_json(),
         title=title,

@@ -10,7 +10,7 @@ from allocator_engine.fit import FitRules
 from allocator_engine.train.capo import Outside
 from allocator_engine.train.data import QaClips, QaRow, read_rows
 from allocator_engine.train.rollout import Clips, RewardKind
-from pipeline.build import YARD, build_fit_rules, build_mllm
+from pipeline.build import build_fit_rules, build_mllm, weight_files
 from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLMConfig, patient
 from pipeline.config.one_stream import given
@@ -56,7 +56,7 @@ def site(recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int
     questions = tuple(dict.fromkeys(watch.question for watch in config.watches.values()))
     if not questions:
         raise ConfigError("there is nothing to watch for; expected watches: {SLUG: {question: ...}} in --watches")
-    with _answering(config, work, "dense") as asked:
+    with answering(config, work, "dense") as asked:
         footage = survey(recordings, asked.reader, asked.rules, config.defaults.context_max_tokens)
         clips = SiteClips(footage.clips, questions, asked.reader, asked.answerer, prompts_per_step)
         remarks = [f"skipped {reason}" for reason in footage.skipped]
@@ -73,7 +73,7 @@ def qa(data: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Ite
     rows = read_rows(data)
     with _reading(config) as reader:
         _check_videos(data, rows, reader)
-    with _answering(config, work, _kind(rows), LONG_FRAMES) as asked:
+    with answering(config, work, _kind(rows), LONG_FRAMES) as asked:
         clips = QaClips(rows, asked.reader.read_whole, prompts_per_step)
         yield asked.material(clips, {"data": of_file(data)})
 
@@ -100,7 +100,7 @@ def site_of(watches: Path | None, mllm: str | None, device: str | None) -> SiteC
 
 
 @dataclass(frozen=True, slots=True)
-class _OpenMLLM:
+class OpenMLLM:
     """An MLLM that was started, what is decoded for it, and how allocations for it are fitted."""
 
     answerer: MLLMAnswerer
@@ -117,7 +117,7 @@ class _OpenMLLM:
 
 
 @contextmanager
-def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | None = None) -> Iterator[_OpenMLLM]:
+def answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | None = None) -> Iterator[OpenMLLM]:
     """The MLLM of a site, and the kind of its rewards; `longest` frames fit into a context, at less than native size if
     need be."""
     clock, config = SystemClock(), site.mllm
@@ -131,7 +131,7 @@ def _answering(site: SiteConfig, work: Path, kind: RewardKind, longest: int | No
         if longest is not None:
             rules = _whole(rules, longest, site.defaults.context_max_tokens)
         identity = identity_of(config)
-        yield _OpenMLLM(
+        yield OpenMLLM(
             MLLMAnswerer(mllm, identity, rules, NativeAnswers(work / "native.jsonl"), background, clock, kind),
             reader,
             rules,
@@ -150,8 +150,7 @@ def _reading(site: SiteConfig) -> Iterator[RecordingReader]:
 def identity_of(config: MLLMConfig) -> str:
     """A hash that names an MLLM's weights as far as they can be seen: of the file that holds them; of several files, or
     of a server's model, of their names."""
-    folder = YARD if config.use == "yard" else Path(config.use.partition(":")[2])
-    files = sorted(folder.glob("*.safetensors")) if config.use.startswith(("yard", "transformers:", "vllm:")) else []
+    files = weight_files(config)
     if len(files) == 1:
         return of_file(files[0])
     return of_texts([redact_mllm(config.use), *map(of_file, files)])

@@ -113,7 +113,8 @@ class _TaskExam:
     def __init__(self, mllm: MLLM, tasks: Sequence[Task], clock: Clock) -> None:
         self._mllm, self._tasks, self._clock = mllm, tasks, clock
         watches = [watch for task in tasks for watch in task.watches]
-        self.watches = [WatchQuery(one.slug, one.text, one.open_at, one.clear_at, one.confirm) for one in watches]
+        queries = [WatchQuery(one.slug, one.text, one.open_at, one.clear_at, one.confirm) for one in watches]
+        self.watches = list({query.id: query for query in queries}.values())
         self._grades = {task.name: [0.0] * len(task.questions) for task in tasks}
         self._seconds = dict.fromkeys(self._grades, 0.0)
 
@@ -137,5 +138,5 @@ class _TaskExam:
 
     def outcome(self, task: Task, onsets_s: Mapping[str, Sequence[float]]) -> TaskOutcome:
         """The outcome of a task. A question before which nothing was shown is answered wrongly."""
-        events = tuple(match(watch.spans, onsets_s.get(watch.slug, ())) for watch in task.watches)
+        events = tuple(match(watch.spans, onsets_s.get(watch.slug, ()), watch.counted_s) for watch in task.watches)
         return TaskOutcome(tuple(self._grades[task.name]), events, self._seconds[task.name])

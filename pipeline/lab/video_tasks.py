@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from allocator_engine.evaluate.baselines import CodecActivity
 from allocator_engine.evaluate.tasks import FAMILIES, Evidence, Family, Task, TaskQuestion
 from allocator_engine.train.data import QaRow, read_rows
 from allocator_engine.train.reward import Form
@@ -11,8 +12,10 @@ from allocator_engine.train.rollout import ClipHop
 from pipeline.clock import SystemClock
 from pipeline.core.hops import HopRules
 from pipeline.lab.background import Background
+from pipeline.lab.codec_activity import activity_of
 from pipeline.lab.exam import HOPS
 from pipeline.lab.footage import RecordingReader
+from pipeline.sources.codec_signs import read_signs
 
 MOST_FRAMES = 256
 """Frames of a video, at most: a longer one is sampled more thinly."""
@@ -56,6 +59,13 @@ class VideoTasks:
     def hops(self, clip: str) -> Sequence[ClipHop]:
         """See TaskSource."""
         return _decoded(Path(clip))
+
+    def activity(self, clip: str) -> Sequence[Sequence[CodecActivity]]:
+        """See CodedTasks."""
+        return activity_of(_signs(Path(clip)), self.hops(clip))
+
+
+_signs = lru_cache(maxsize=8)(read_signs)
 
 
 @lru_cache(maxsize=4096)

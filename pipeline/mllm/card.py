@@ -67,6 +67,19 @@ def fetch(checkpoint: str) -> Path:
     return _folder(checkpoint, _ALL_FILES)
 
 
+def text_shape(folder: Path, checkpoint: str) -> tuple[int, int, int]:
+    """Text layers that keep a cache of every token, heads of that cache, and the width of one. Raises ConfigError."""
+    config = _read(folder / "config.json", checkpoint)
+    text = _part(config, "text_config") or config
+    kinds = text.get("layer_types")
+    layers = _number(text, "num_hidden_layers", 0)
+    if isinstance(kinds, list):
+        layers = sum(kind == "full_attention" for kind in kinds)
+    heads = _number(text, "num_attention_heads", 1)
+    width = _number(text, "head_dim", _number(text, "hidden_size", 0) // max(1, heads))
+    return layers, _number(text, "num_key_value_heads", heads), width
+
+
 def _folder(checkpoint: str, patterns: tuple[str, ...]) -> Path:
     path = Path(checkpoint).expanduser()
     if path.is_dir():

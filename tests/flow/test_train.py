@@ -63,7 +63,7 @@ def logged(folder: Path) -> list[dict]:
 
 
 def test_the_yard_trains_writes_what_it_learned_and_knows_when_it_is_done(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.lab.training.YARD", untrained_yard())
+    monkeypatch.setattr("pipeline.lab.yard.YARD", untrained_yard())
     code, said = run(*small("yard"), "--ablation", "without_memory")
     assert code == 0, said
     records = logged(tmp_path / "work")

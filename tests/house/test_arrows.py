@@ -63,6 +63,7 @@ DOORS = {
     "av": {"pipeline.sources", "pipeline.mllm.png", "samples.yard.world.codec"},
     "cv2": {"pipeline.lab.crew", "samples.yard"},
     "torch": {"pipeline.lab.cli.train", "pipeline.mllm.transformers", "allocator_engine", "samples.yard"},
+    "openvino": {"pipeline.mllm.detector.networks"},
     "onnx": {"allocator_engine"},
     "onnxruntime": {"allocator_engine.runtime", "allocator_engine.compile"},
     "transformers": {
@@ -88,7 +89,7 @@ DOORS = {
     "fastapi": {"pipeline.api", "pipeline.page"},
     "uvicorn": {"pipeline.api"},
     "argon2": {"pipeline.registry"},
-    "PIL": {"pipeline.api.live", "pipeline.evidence.pictures"},
+    "PIL": {"pipeline.api.live", "pipeline.evidence.pictures", "pipeline.mllm.detector.networks"},
     "prometheus_client": {"pipeline.metrics", "pipeline.service", "pipeline.api.system"},
     "yaml": {"pipeline.config"},
     "typer": {"pipeline.cli", "pipeline.lab.cli"},

@@ -1,11 +1,13 @@
 """What allocators are compared with: inside every grant, and each what its name says."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator_engine.evaluate.baselines import Fewer, Random, Scheduled, Video, native
+from allocator_engine.evaluate.baselines import Codec, CodecActivity, Fewer, Random, Recent, Scheduled, Video, native
 from allocator_engine.evaluate.equal import ClipBudget
 from allocator_engine.evaluate.oracle import HopCost, on_transitions, plan, schedule
 from allocator_engine.evaluate.tasks import Evidence
@@ -17,6 +19,7 @@ YARD = [(256, 448)] * 2
 NATIVE = 112
 MAKERS = (
     Fewer,
+    Recent,
     lambda rules: Random(rules, 7),
     Video,
     lambda rules: Scheduled(rules, [0.7] * 9),
@@ -47,6 +50,43 @@ def test_fewer_shows_native_size_or_nothing_and_spreads_what_it_shows(grant, sho
     segments = Fewer(RULES).allocate(0, YARD * 3, grant).segments
     assert {(one.height, one.width) for one in segments} <= {(256, 448)}
     assert [one.frames for one in segments] == ([(0, 1), (2, 3), (4, 5)] if shown == "all" else shown)
+
+
+@pytest.mark.parametrize(
+    ("hops", "grant", "shown"),
+    [(1, 111, []), (3, 112, [(4, 5)]), (3, 335, [(2, 3), (4, 5)]), (5, 10**6, [(6, 7), (8, 9)])],
+)
+def test_recent_shows_the_newest_four_frames_at_native_size_and_nothing_else(hops, grant, shown):
+    segments = Recent(RULES).allocate(0, YARD * hops, grant).segments
+    assert [one.frames for one in segments] == shown
+    assert {(one.height, one.width) for one in segments} <= {(256, 448)}
+
+
+@given(st.lists(st.lists(st.floats(0, 50), max_size=6), max_size=9), st.integers(0, 6000))
+def test_codec_never_exceeds_a_grant(work, grant):
+    codec = Codec(RULES, [[CodecActivity(1000 * one, one / 100) for one in hop] for hop in work])
+    for hop, frames in enumerate(work):
+        assert codec.allocate(hop, YARD[:1] * len(frames), grant).tokens <= grant
+
+
+def codec_of(work: list[float]) -> list[int]:
+    """Tokens of each hop, of two frames with this much work each, when everything is paid for."""
+    codec = Codec(RULES, [[CodecActivity(1000 * one, 0.01 * one)] * 2 for one in work])
+    return [codec.allocate(hop, YARD, 10**6).tokens for hop in range(len(work))]
+
+
+def test_codec_spends_where_the_encoder_has_more_to_do_than_usual():
+    quiet = [1.0] * 6
+    assert codec_of([*quiet, 9.0])[-1] == NATIVE
+    assert codec_of([*quiet, 1.0])[-1] == 0
+    assert 0 < codec_of([*quiet, 1.8])[-1] < NATIVE
+
+
+def test_codec_looks_again_when_nothing_was_shown_for_long():
+    tokens = codec_of([1.0] * 20)
+    gaps = [place for place, one in enumerate(tokens) if one]
+    assert len(gaps) > 3
+    assert max(later - before for before, later in pairwise(gaps)) <= 6
 
 
 def test_random_scales_lie_around_what_the_grant_pays_for_and_repeat_with_their_seed():

@@ -22,6 +22,7 @@ USES = {
     "transformers": "transformers:FOLDER",
     "vllm": "vllm:FOLDER",
     "openai": f"openai:http://127.0.0.1:1/v1#{MODEL}",
+    "detector": "detector:FOLDER",
     "tiny": "tiny",
     "null": "null",
 }
@@ -61,6 +62,7 @@ ROOMS = {
     "tiny": "mllm/transformers",
     "vllm": "mllm/vllm",
     "openai": "mllm/openai",
+    "detector": "mllm/detector",
 }
 """Where the settings of a kind are used."""
 

@@ -1,6 +1,7 @@
 """`resadapt-allocator evaluate`: allocators compared at equal realised tokens or rates, as table, plot and JSON."""
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from allocator_engine.evaluate.run import ALLOCATORS, Equal
 from allocator_engine.evaluate.tasks import FAMILIES, parse_seeds
 from allocator_engine.manifest import FILE_NAME, SHIPPED
 from pipeline.errors import ConfigError
+from pipeline.lab.cli.real_tables import print_real_tables
 from pipeline.lab.cli.tables import TITLES, print_tables
 
 if TYPE_CHECKING:
@@ -31,21 +33,33 @@ SECONDS = (2.0, 600.0)
 MOST_WATCHES = 8
 """Watches of an episode of the yard."""
 
+BUDGETS, REAL_BUDGETS = "0.05,0.1,0.25,0.5,1", "0.02,0.05,0.1,0.25,1"
+REAL_ALLOCATORS = "learned,fixed,motion,fewer,recent,codec,video,oracle"
+
 _CACHE_TOKENS = 4_000_000
 _DRAWN: dict[Equal, str] = {"tokens": "frontier.png", "rates": "frontier_at_rates.png"}
 
 
 def evaluate(
-    tasks: Annotated[str, typer.Option(help="yard, yard-distracted, or a video-QA file (.jsonl, .parquet).")] = "yard",
+    tasks: Annotated[
+        str, typer.Option(help="yard, yard-distracted, real (see --footage), or a video-QA file (.jsonl, .parquet).")
+    ] = "yard",
+    footage: Annotated[
+        Path | None, typer.Option(help="real: folder with clips/, real/clips/ and real/labels/, and real/models/.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Episodes of the yard: A:B, from A up to B without B.")] = "800000:800200",
-    budgets: Annotated[str, typer.Option(help="Shares of the native tokens.")] = "0.05,0.1,0.25,0.5,1",
+    budgets: Annotated[
+        str | None, typer.Option(help=f"Shares of the native tokens; by default {BUDGETS}, of real {REAL_BUDGETS}.")
+    ] = None,
     allocators: Annotated[str | None, typer.Option(help=f"Some of {', '.join(ALLOCATORS)}; all by default.")] = None,
     families: Annotated[str | None, typer.Option(help=f"Some of {', '.join(FAMILIES)}; all by default.")] = None,
     engine: Annotated[Path | None, typer.Option(help="engine.json of `learned`, or its folder.")] = None,
     against: Annotated[
         list[str] | None, typer.Option(help="NAME=ENGINE: another engine, compared as `learned:NAME`. Repeatable.")
     ] = None,
-    mllm: Annotated[str, typer.Option(help="The MLLM: a folder, or as for `resadapt run`.")] = "yard",
+    mllm: Annotated[
+        str | None, typer.Option(help="The MLLM: a folder, or as for `resadapt run`. yard; of real its detector.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where an embedded one computes: auto, cpu, cuda.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
@@ -55,26 +69,36 @@ def evaluate(
     jobs: Annotated[int, typer.Option(help="Processes at work; each loads the MLLM.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
 ) -> None:
-    """Compare allocators at equal tokens (or rates): accuracy by budget, with paired 95 % intervals over episodes."""
-    from pipeline.lab.comparison import Comparison
+    """Compare allocators at equal tokens (or rates): accuracy by budget, with paired 95 % intervals over episodes.
+
+    Of real footage the first 60 % of each camera's time trains `learned`, unless --engine names one; the rest tests.
+    """
+    from pipeline.lab.comparison import REAL, Comparison
 
     _check(jobs, seconds, watches, plot)
-    if engine is None and (SHIPPED / FILE_NAME).exists():
+    real = _real(tasks, footage)
+    if real is not None:
+        mllm = mllm or f"detector:{real / 'real' / 'models'}"
+        if engine is None and (allocators is None or "learned" in allocators):
+            engine = _trained(real, _mllm(mllm, device), resume, Console(stderr=True))
+    elif engine is None and (SHIPPED / FILE_NAME).exists():
         engine = SHIPPED
     comparison = Comparison(
         tasks=tasks,
         seeds=parse_seeds(seeds),
         seconds=seconds,
-        budgets=_budgets(budgets),
-        allocators=_allocators(allocators, engine, Console(stderr=True)),
+        budgets=_budgets(budgets or (REAL_BUDGETS if real else BUDGETS)),
+        allocators=_allocators(allocators or (REAL_ALLOCATORS if real else None), engine, Console(stderr=True)),
         families=_some("--families", families, FAMILIES),
         engine=engine,
-        mllm=_mllm(mllm, device),
+        mllm=_mllm(mllm or "yard", device),
         watches=watches,
         equal=_equal(equal),
         against=_against(against or ()),
+        footage=real,
     )
-    _compare(comparison, seeds, resume, jobs, plot, None if as_json else print_tables)
+    tables = print_real_tables if tasks == REAL else print_tables
+    _compare(comparison, seeds, resume, jobs, plot, None if as_json else tables)
 
 
 def _compare(
@@ -100,6 +124,31 @@ def _compare(
     _draw(found, plot or (resume / _DRAWN[comparison.equal] if resume else None), console)
     about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "equal": comparison.equal}
     typer.echo(json.dumps(about | {"hashes": hashes} | found.as_json(), allow_nan=False))
+
+
+def _real(tasks: str, footage: Path | None) -> Path | None:
+    """The folder of real footage, if that is what is asked about. Raises ConfigError for one without the other."""
+    if (tasks == "real") != (footage is not None):
+        raise ConfigError(
+            "--tasks real and --footage FOLDER go together: labelled recordings are needed, and nothing else"
+        )
+    if footage is not None and not (footage / "real" / "labels").is_dir():
+        raise ConfigError(
+            f"--footage {footage} has no real/labels; expected a folder with clips/, real/clips/, real/labels/"
+        )
+    return footage
+
+
+def _trained(footage: Path, mllm: "MLLMConfig", resume: Path | None, console: Console) -> Path:
+    """The engine that is trained on the first part of each camera's time; kept in `resume`."""
+    from pipeline.lab.real_engine import trained_on
+
+    work = resume / "learned" if resume else Path(tempfile.mkdtemp(prefix="resadapt-real-"))
+    try:
+        with Progress(console=console, transient=True) as progress:
+            return trained_on(footage, mllm, work, _ProgressBar(progress))
+    except ConnectionError as error:
+        raise EngineFailed(f"{error}; the same command with --resume goes on from {work}") from error
 
 
 def _check(jobs: int, seconds: float, watches: int, plot: Path | None) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from allocator_engine.errors import not_installed
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, ResadaptError
+from pipeline.lab.cli.adapt import adapt
 from pipeline.lab.cli.evaluate import evaluate
 from pipeline.lab.cli.train import train
 from pipeline.redact import scrub
@@ -30,6 +31,7 @@ BATCHES = (1, 4, 16, 64)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
+app.command()(adapt)
 app.command()(evaluate)
 app.command()(train)
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from allocator_engine.evaluate.baselines import CodecActivity
 from allocator_engine.evaluate.tasks import FAMILIES, Family, Span, Task, TaskQuestion, TaskWatch
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop
+from pipeline.sources.codec_signs import CodecSign
 from samples.yard.episodes import evidence
 from samples.yard.episodes.clips import HOP_S, SAMPLE_FPS, SECONDS, Film, film
 from samples.yard.episodes.distracted import distracted_watches
@@ -19,6 +21,7 @@ from samples.yard.questions.grammar import CARD_FAMILY, KINDS, ask
 from samples.yard.questions.matching import CLEAR_AT, CONFIRM, OPEN_AT, spans
 from samples.yard.questions.watches import watches_for
 from samples.yard.questions.wordings import IS, clauses
+from samples.yard.world.codec import signs
 from samples.yard.world.facts import FrameFacts
 
 WATCHES = 8
@@ -80,11 +83,24 @@ class YardTasks:
         picture = shown[int(moment)].pictures[-1]
         return (ClipHop(0.0, 1 / SAMPLE_FPS, (0.0,), (picture,)),)
 
+    def activity(self, clip: str) -> Sequence[Sequence[CodecActivity]]:
+        """See CodedTasks. Of what the codec left of the pictures, encoded once more as its camera does."""
+        hops = self.hops(clip)
+        pictures = [picture.render(picture.height, picture.width) for hop in hops for picture in hop.pictures]
+        seed = int(clip.removeprefix("yard-").split(" ")[0])
+        found = iter(signs(pictures, SAMPLE_FPS, seed=seed))
+        return [[_work(next(found)) for _ in hop.pictures] for hop in hops]
+
     def _watching(self, name: str, clip: str, chosen: Sequence[watches.YardWatch], shown: Film) -> list[Task]:
         """A task for as many watches as stand together."""
         parts = [chosen[first : first + self.together] for first in range(0, len(chosen), self.together)]
         names = [f"{name} {'+'.join(watch.slug for watch in part)}" if len(parts) > 1 else name for part in parts]
         return [_watching(one, clip, part, shown) for one, part in zip(names, parts, strict=True)]
+
+
+def _work(sign: CodecSign) -> CodecActivity:
+    """The work of one picture; of a key frame none is known."""
+    return CodecActivity(0.0, 0.0) if sign.key else CodecActivity(sign.bytes, sign.motion)
 
 
 def _flat(shown: Film) -> list[FrameFacts]:

@@ -10,6 +10,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from pipeline.sources.av_decoder import VideoPacket
+from pipeline.sources.codec_signs import EXPORTS_MOTION, CodecSign, motion_of
 from pipeline.sources.mark import YARD
 from samples.yard.world.facts import FPS
 from samples.yard.world.scene import Scene
@@ -50,6 +52,32 @@ def surveillance(frames: Iterable[Pixels], fps: float, *, seed: int = 0, crf: in
         decoded += _pictures(decoder.decode(packet))
     decoded += _pictures(decoder.decode(None))
     return decoded
+
+
+def signs(frames: Iterable[Pixels], fps: float, *, seed: int = 0) -> list[CodecSign]:
+    """The work of a camera's encoder for pictures that lie 1/`fps` seconds apart, as `surveillance` encodes them."""
+    decoder = VideoCodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    decoder.options = EXPORTS_MOTION
+    encoder: VideoCodecContext | None = None
+    found: list[CodecSign] = []
+    sizes: list[int] = []
+
+    def take(packets: "Iterable[VideoPacket | None]") -> None:
+        for packet in packets:
+            if packet is not None:
+                sizes.append(packet.size)
+            for frame in decoder.decode(packet):
+                found.append(CodecSign(len(found) / fps, sizes[len(found)], bool(frame.key_frame), motion_of(frame)))
+
+    for count, pixels in enumerate(frames):
+        encoder = encoder or _encoder(pixels, fps, pick_crf(seed))
+        frame = VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+        frame.pts = count
+        take(encoder.encode(frame))
+    if encoder is not None:
+        take([*encoder.encode(None), None])
+    return found
 
 
 def write_video(

@@ -1,0 +1,106 @@
+"""Tables of a comparison on real footage: every figure with its interval and the number of events behind it."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, FrontierPoint
+from allocator_engine.evaluate.run import Equal
+from pipeline.lab.cli.tables import TITLES
+
+FAMILIES_SHOWN = ("watch_f1", "qa")
+_NAMES = {"watch_f1": "events, F1", "qa": "questions, accuracy"}
+_FEW_EVENTS = 30
+"""With fewer true events an interval says more about them than about allocators."""
+
+
+def print_real_tables(found: Frontier, equal: Equal) -> None:
+    """Print the points, the differences of the first allocator to the others, and whether they can be told apart."""
+    wide = Console(width=220)
+    wide.print(_points(found.points, equal))
+    wide.print(_differences(found.differences, equal))
+    for line in verdicts(found):
+        wide.print(line, highlight=False, soft_wrap=True)
+
+
+def verdicts(found: Frontier) -> list[str]:
+    """What the footage can tell and what it is too short for, a sentence each."""
+    if not found.differences:
+        return ["One allocator alone: there is nothing to tell it from."]
+    first = found.differences[0].allocator
+    lines = []
+    for family in FAMILIES_SHOWN:
+        mine = [one for one in found.differences if one.family == family and one.other != "native"]
+        if not mine:
+            continue
+        count = max(one.estimate.n for one in mine)
+        told = [one for one in mine if one.estimate.lo > 0 or one.estimate.hi < 0]
+        open_ones = [one for one in mine if one not in told]
+        if told:
+            said = ", ".join(
+                f"{'above' if one.estimate.lo > 0 else 'below'} {one.other} at {one.budget:.0%}" for one in told
+            )
+            lines.append(f"{_NAMES[family]} (n {count}): {first} is {said}; the interval of the difference is off 0.")
+        if open_ones:
+            said = ", ".join(f"{one.other} at {one.budget:.0%}" for one in open_ones)
+            lines.append(f"{_NAMES[family]} (n {count}): this footage cannot tell {first} from {said}.")
+        if count < _FEW_EVENTS:
+            lines.append(f"{_NAMES[family]}: {count} are few; the intervals are of blocks of time, and wide.")
+    return lines
+
+
+def _points(points: Sequence[FrontierPoint], equal: Equal) -> Table:
+    splits = list(dict.fromkeys(name for point in points for name in sorted(point.splits)))
+    caption = "* does not spend that much" if equal == "tokens" else "* spends another share than the budget"
+    table = Table(title=f"{TITLES[equal]}, 95 % intervals over blocks of time", title_justify="left", caption=caption)
+    for name in ("budget", "allocator"):
+        table.add_column(name)
+    for name in (
+        *(_NAMES[family] for family in FAMILIES_SHOWN),
+        *splits,
+        "at rate",
+        "realised",
+        "ms/frame",
+        "onset p50",
+    ):
+        table.add_column(name, justify="right")
+    for before, point in zip((None, *points), points, strict=False):
+        if before is not None and before.budget != point.budget:
+            table.add_section()
+        figures = {str(family): one for family, one in point.figures.items()}
+        delay_s = point.onset_p50_s
+        table.add_row(
+            f"{point.budget:g}",
+            point.allocator,
+            *(_percent(figures.get(family)) for family in FAMILIES_SHOWN),
+            *(_percent(point.splits.get(name)) for name in splits),
+            f"{100 * point.at_rate:.1f}",
+            f"{100 * point.realised:.1f}{'*' if point.missed else ''}",
+            f"{point.allocator_ms:.2f}",
+            "-" if delay_s is None else f"{delay_s:+.1f} s",
+        )
+    return table
+
+
+def _differences(differences: Sequence[Difference], equal: Equal) -> Table:
+    first = differences[0].allocator if differences else ""
+    table = Table(title=f"{first} minus the others, block by block, {TITLES[equal].lower()}", title_justify="left")
+    for name in ("budget", "minus"):
+        table.add_column(name)
+    for family in FAMILIES_SHOWN:
+        table.add_column(_NAMES[family], justify="right")
+    rows: dict[tuple[float, str], dict[str, Estimate]] = {}
+    for one in differences:
+        rows.setdefault((one.budget, one.other), {})[one.family] = one.estimate
+    for (budget, other), estimates in rows.items():
+        table.add_row(f"{budget:g}", other, *(_percent(estimates.get(name), signed=True) for name in FAMILIES_SHOWN))
+    return table
+
+
+def _percent(estimate: Estimate | None, *, signed: bool = False) -> str:
+    if estimate is None:
+        return "-"
+    value, lo, hi = (100 * one for one in (estimate.value, estimate.lo, estimate.hi))
+    sign = "+" if signed else ""
+    return f"{value:{sign}.1f} [{lo:{sign}.0f}, {hi:{sign}.0f}] n {estimate.n}"

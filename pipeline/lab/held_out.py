@@ -1,0 +1,129 @@
+"""Recordings that were kept out of training as tasks: what holds in a second is what the MLLM answers to native
+pictures, or what people labelled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocator_engine.evaluate.tasks import Evidence, Task, TaskQuestion, TaskWatch
+from allocator_engine.train.rollout import ClipHop
+from pipeline.clock import SystemClock
+from pipeline.core.hops import HopRules
+from pipeline.lab.background import Background
+from pipeline.lab.footage import Clip, RecordingReader
+from pipeline.lab.labels import OpenSpan
+from pipeline.lab.real_truth import UNKNOWN, changes_s, spans_of
+from pipeline.lab.site_footage import AskedWatch
+
+TOGETHER = 8
+"""Watches that stand together, at most."""
+
+EVERY_HOPS = 4
+"""A question is asked at every so many hops."""
+
+Known = NDArray[np.int8]
+"""int8 `[watches, hops]`: 1 where a watch's condition holds as a hop ends, 0 where not, UNKNOWN where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutClip:
+    """A clip, the watches of its camera, and what is known of them."""
+
+    clip: Clip
+    watches: tuple[AskedWatch, ...]
+    known: Known
+
+    @property
+    def name(self) -> str:
+        """The clip's name."""
+        return f"{self.clip.file.name} {self.clip.start_s:g} s"
+
+
+class HeldOutTasks:
+    """A TaskSource of clips that were held out: an episode each. Its seconds count from where the clip begins."""
+
+    def __init__(self, clips: Sequence[HeldOutClip], rules: HopRules) -> None:
+        self._clips, self._rules = tuple(clips), rules
+        self._named = {one.name: one for one in clips}
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def tasks(self, index: int) -> tuple[Task, ...]:
+        """See TaskSource."""
+        one = self._clips[index]
+        hops = len(self.hops(one.name))
+        tasks = []
+        for first in range(0, len(one.watches), TOGETHER):
+            group, known = one.watches[first : first + TOGETHER], one.known[first : first + TOGETHER, :hops]
+            tasks += [_watching(one.name, first, group, known, self._rules.hop_s)]
+            tasks += [_asking(one.name, first, group, known)]
+        return tuple(task for task in tasks if task.watches or task.questions)
+
+    def sampling(self, clip: str) -> tuple[float, float]:
+        """See TaskSource."""
+        return self._rules.sample_fps, self._rules.hop_s
+
+    def hops(self, clip: str) -> Sequence[ClipHop]:
+        """See TaskSource."""
+        return decoded(self._named[clip].clip, self._rules)
+
+
+@lru_cache(maxsize=2)
+def decoded(clip: Clip, rules: HopRules) -> tuple[ClipHop, ...]:
+    """The hops of a clip, in seconds from its beginning."""
+    with Background() as background:
+        read = RecordingReader(rules, background, SystemClock()).read(clip.file, clip.start_s, clip.end_s)
+    begins_s = clip.start_s
+    return tuple(
+        replace(
+            hop,
+            start_s=hop.start_s - begins_s,
+            end_s=hop.end_s - begins_s,
+            pts_s=tuple(pts_s - begins_s for pts_s in hop.pts_s),
+        )
+        for hop in read
+    )
+
+
+def known_by_labels(
+    clip: Clip, hops: int, hop_s: float, watches: Sequence[AskedWatch], labels: Mapping[str, Sequence[OpenSpan]]
+) -> Known:
+    """What people say of each watch as each hop of a clip ends; `labels` are those of its recording, by watch."""
+    ends_s = clip.start_s + hop_s * (1 + np.arange(hops)) - 1e-6
+    rows = [
+        [any(span.start_s <= end_s < span.end_s for span in labels[one.slug]) for end_s in ends_s] for one in watches
+    ]
+    return np.array(rows, np.int8).reshape(len(watches), hops)
+
+
+def _watching(name: str, first: int, group: Sequence[AskedWatch], known: Known, hop_s: float) -> Task:
+    standing = tuple(
+        TaskWatch(
+            watch.slug,
+            watch.text,
+            spans_of(row, 1 / hop_s),
+            "",
+            watch.config.open_at,
+            watch.config.clear_at,
+            watch.config.confirm,
+        )
+        for watch, row in zip(group, known, strict=True)
+    )
+    changing = sorted({round(at_s / hop_s) for row in known for at_s in changes_s(row, 1 / hop_s)})
+    evidence = tuple(Evidence(hop, 1.0) for hop in changing if hop < known.shape[1])
+    return Task(f"{name} watches {first}", "watch_f1", name, name, watches=standing, evidence=evidence)
+
+
+def _asking(name: str, first: int, group: Sequence[AskedWatch], known: Known) -> Task:
+    asked = tuple(
+        TaskQuestion(watch.text, "yes" if row[hop] else "no", "yes_no", hop)
+        for hop in range(EVERY_HOPS - 1, known.shape[1], EVERY_HOPS)
+        for watch, row in zip(group, known, strict=True)
+        if row[hop] != UNKNOWN
+    )
+    evidence = tuple(Evidence(hop, 1.0) for hop in sorted({question.hop for question in asked}))
+    return Task(f"{name} questions {first}", "qa", name, name, questions=asked, evidence=evidence)

@@ -1,0 +1,98 @@
+"""Recordings by camera and time: whose they are, what is held out, what is refused."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config.site import parse_site
+from pipeline.errors import ConfigError
+from pipeline.lab.footage import Clip, Footage
+from pipeline.lab.labels import check_inside, read_labels_by_watch
+from pipeline.lab.site_footage import HELD_OUT, arrange, camera_of, seconds_of, split
+
+ROOT = Path("/recordings")
+
+
+@pytest.mark.parametrize(
+    ("below", "streams", "camera"),
+    [
+        ("gate/monday.mp4", (), "gate"),
+        ("gate.mp4", (), "gate"),
+        ("gate/monday.mp4", ("gate", "yard"), "gate"),
+        ("gate-2026-11-29.mp4", ("gate", "yard"), "gate"),
+        ("gate-north_1.mp4", ("gate", "gate-north"), "gate-north"),
+        ("gates.mp4", ("gate",), None),
+        ("attic/gate.mp4", ("gate",), None),
+    ],
+)
+def test_a_recording_is_of_the_stream_whose_name_begins_it(below, streams, camera):
+    assert camera_of(ROOT / below, ROOT, streams) == camera
+
+
+@given(st.lists(st.integers(1, 16), min_size=1, max_size=20))
+def test_the_last_quarter_is_held_out_whole_and_behind_the_rest(lengths):
+    clips = [Clip(ROOT / "a.mp4", float(sum(lengths[:n])), float(sum(lengths[: n + 1]))) for n in range(len(lengths))]
+    earlier, later = split(clips, 1.0)
+    assert seconds_of([*earlier, *later]) == sum(lengths)
+    assert abs(seconds_of(later) - HELD_OUT * sum(lengths)) <= 1.0
+    assert all(clip.start_s < clip.end_s for clip in (*earlier, *later))
+    if earlier and later:
+        assert max(clip.end_s for clip in earlier) <= min(clip.start_s for clip in later)
+
+
+SITE = {
+    "streams": {
+        "gate": {"url": "rtsp://a/1", "zones": {"door": [[0, 0], [0.5, 0], [0.5, 1]]}, "tags": ["outside"]},
+        "hall": {"url": "rtsp://a/2"},
+    },
+    "watches": {
+        "person": {"question": "Is there a person?"},
+        "door": {"question": "Is there a person?", "zone": "door", "streams": ["gate"]},
+        "van": {"question": "Is there a van?", "streams": ["tag:outside"]},
+        "many": {"question": "How many people are there?", "count": {"op": ">", "value": 3}},
+    },
+}
+
+
+def clips_of(*names: str, seconds: float = 40.0) -> Footage:
+    return Footage(tuple(Clip(ROOT / name, 0.0, seconds) for name in names), ())
+
+
+def test_each_camera_is_asked_its_own_watches_with_their_zones():
+    found = arrange(clips_of("gate/a.mp4", "hall/a.mp4", "attic.mp4"), ROOT, parse_site(SITE), 1.0)
+    asked = {clip.file.parent.name: clip.questions for clip in found.training}
+    assert [text.partition(":")[0][:30] for text in asked["gate"]][1] == 'Only about the zone "door", wh'
+    assert len(asked["gate"]) == 3
+    assert asked["hall"] == ("Is there a person?",)
+    assert any("many is left out" in remark for remark in found.remarks)
+    assert any("attic.mp4: no watch is about its camera" in remark for remark in found.remarks)
+    assert {clip.file for clip in found.held_out} == {clip.file for clip in found.training}
+
+
+def test_what_nothing_can_be_made_of_is_refused_by_name():
+    site = parse_site(SITE)
+    with pytest.raises(ConfigError, match=r"of none of the cameras that the watches are about \(gate, hall\)"):
+        arrange(clips_of("attic/a.mp4"), ROOT, site, 1.0)
+    with pytest.raises(ConfigError, match="12 s of recordings; expected at least 30 s"):
+        arrange(clips_of("gate/a.mp4", seconds=12.0), ROOT, site, 1.0)
+    counted = parse_site({"watches": {"many": SITE["watches"]["many"]}})
+    with pytest.raises(ConfigError, match="nothing to watch for"):
+        arrange(clips_of("gate/a.mp4"), ROOT, counted, 1.0)
+
+
+def test_labels_by_watch_name_the_line_that_is_wrong(tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("watch,file,start_s,end_s\nvan,a.mp4,1,2\nvan,a.mp4,3,9\nperson,b.mp4,0,1\n")
+    labels = read_labels_by_watch(file, ["a.mp4", "b.mp4"], ["person", "van"])
+    assert [len(labels[watch][name]) for watch in ("van", "person") for name in ("a.mp4", "b.mp4")] == [2, 0, 0, 1]
+    with pytest.raises(ConfigError, match="from 3 to 9 s, but the recording has 4"):
+        check_inside(labels["van"], {"a.mp4": 4.0, "b.mp4": 4.0})
+    for row, named in (
+        ("boat,a.mp4,1,2", "the watches are person, van"),
+        ("van,c.mp4,1,2", "the recordings are a.mp4"),
+    ):
+        file.write_text(f"watch,file,start_s,end_s\n{row}\n")
+        with pytest.raises(ConfigError, match=f"line 2.*{named}"):
+            read_labels_by_watch(file, ["a.mp4", "b.mp4"], ["person", "van"])
