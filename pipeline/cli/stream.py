@@ -132,7 +132,7 @@ def snapshot(
     service.show({"file": str(out), "bytes": len(picture)}) if as_json else table(("file",), [(out,)])
 
 
-COLUMNS = ("stream", "state", "since", "lag", "spent/granted", "ladder", "tags", "reason")
+COLUMNS = ("stream", "state", "since", "lag", "spent/granted", "ladder", "tags", "node", "reason")
 
 
 def row(item: dict[str, Any]) -> tuple[object, ...]:
@@ -143,7 +143,7 @@ def row(item: dict[str, Any]) -> tuple[object, ...]:
     spent = f"{status['spent']}/{status['granted']}"
     tags = ",".join(item["spec"].get("tags", []))
     state = ", ".join([status["state"], *status["alarms"]])
-    return item["slug"], state, since, lag, spent, status["step_name"], tags, status["reason"]
+    return item["slug"], state, since, lag, spent, status["step_name"], tags, status["node"], status["reason"]
 
 
 def _show_one(service: Remote, item: dict[str, Any]) -> None:

@@ -29,8 +29,11 @@ def wants_evidence(site: SiteConfig, insist: bool) -> bool:
     return site.evidence.enabled and (insist or site.evidence.dir is not None)
 
 
-async def open_keeper(site: SiteConfig, database: Database, info: MLLMInfo, clock: Clock) -> EvidenceKeeper:
-    """The keeper of a site, writing. A folder that cannot be written now is tried again later.
+async def open_keeper(
+    site: SiteConfig, database: Database, info: MLLMInfo, clock: Clock, shared: bool = False
+) -> EvidenceKeeper:
+    """The keeper of a site, writing; `shared` with other processes. A folder that cannot be written now is tried again
+    later.
 
     Raises ConfigError for one that is another store's.
     """
@@ -43,7 +46,7 @@ async def open_keeper(site: SiteConfig, database: Database, info: MLLMInfo, cloc
         await asyncio.to_thread(lambda: folder.open(manifests.identity()))
     except OSError as error:
         log.warning("evidence_folder_unusable", dir=str(folder.root), reason=error.strerror)
-    keeper = EvidenceKeeper(folder, manifests, site.evidence, clock, about)
+    keeper = EvidenceKeeper(folder, manifests, site.evidence, clock, about, shared)
     keeper.start()
     return keeper
 
