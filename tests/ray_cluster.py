@@ -122,7 +122,8 @@ class OwnPostgres:
 
     def start(self):
         self._run(
-            f"{self.binaries}/pg_ctl -s -w -D {self.folder} -l {self.folder}/log -o '-p {self.port} -k /tmp' start"
+            f"{self.binaries}/pg_ctl -s -w -D {self.folder} -l {self.folder}/log"
+            f" -o '-p {self.port} -k {self.folder}' start"
         )
 
     def restart(self):

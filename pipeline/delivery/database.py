@@ -65,7 +65,7 @@ class Database:
         self._writer = self.engine.execution_options(writes=True)
         self.claimed: sa.Connection | None = None
         self._token: int | None = None
-        self._shared = shared
+        self.shared = shared
         self._file: os.stat_result | None = None
         try:
             self._prepare(exclusive)
@@ -128,7 +128,7 @@ class Database:
                 self.claimed = None
 
     def _claim_again(self, token: int) -> sa.Connection:
-        if connection := _claim_server(self.engine, self._shared):
+        if connection := _claim_server(self.engine, self.shared):
             return connection
         with self.engine.begin() as connection:
             ownership.check(connection, token, self.name)
@@ -155,18 +155,18 @@ class Database:
             raise
         if self.is_sqlite:
             self._file = os.stat(self.name)
-        if exclusive or self._shared:
+        if exclusive or self.shared:
             self._take()
 
     def _take(self) -> None:
         with named(self.name):
-            if not self.is_sqlite and not (connection := _claim_server(self.engine, self._shared)):
+            if not self.is_sqlite and not (connection := _claim_server(self.engine, self.shared)):
                 raise ConfigError(
                     f"the store {self.name} is held by another process; stop that one, or give this one its own"
                 )
             self.claimed = None if self.is_sqlite else connection
         with self.writing() as connection:
-            token = ownership.join(connection) if self._shared else ownership.take(connection)
+            token = ownership.join(connection) if self.shared else ownership.take(connection)
         self._token = token
 
 

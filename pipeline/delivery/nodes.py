@@ -61,8 +61,9 @@ class NodeBook:
         self._database = database
         self._clock = clock
 
-    def join(self, offer: NodeOffer, lease_s: float) -> None:
-        """Enter a node, or another process in the place of the one that was this node. What people wanted stays."""
+    def join(self, offer: NodeOffer, lease_s: float, report: str = "{}") -> None:
+        """Enter a node, or another process in the place of the one that was this node; without a lease only for people
+        to see it. What people wanted stays."""
         row = {
             "holder": offer.holder,
             "version": offer.version,
@@ -71,7 +72,7 @@ class NodeBook:
             "tags": json.dumps(sorted(offer.tags)),
             "joined_at": self._clock.now().isoformat(),
             "skew_s": 0.0,
-            "report": "{}",
+            "report": report,
         }
         insert = self._database.insert(FLEET_NODE).values(name=offer.name, wanted="active", **row)
         with self._database.beside() as connection:

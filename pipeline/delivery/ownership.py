@@ -24,7 +24,7 @@ def now_s(dialect: str) -> sa.ColumnElement[float]:
     """The database's clock in seconds since 1970: the one by which leases run, whatever its clients' clocks show."""
     if dialect == "sqlite":
         return (sa.func.julianday("now") - 2440587.5) * 86_400.0
-    return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+    return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
 
 
 def take(connection: sa.Connection) -> int:

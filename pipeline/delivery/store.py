@@ -39,6 +39,7 @@ PRUNE_EVERY = 256
 """Events and answers written between two prunings of the history."""
 
 _KEYS_PER_QUERY = 500
+_PRUNING_LOCK = 7_275_119
 _OWED = EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
 _SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
 _KNOWN = EVENTS.where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
@@ -286,9 +287,15 @@ class Store:
 
     def _prune_now_and_then(self, connection: sa.Connection, more: int) -> None:
         self._unpruned += more
-        if self._unpruned >= PRUNE_EVERY:
+        if self._unpruned >= PRUNE_EVERY and self._may_prune(connection):
             self._prune(connection, self.keep)
             self._unpruned = 0
+
+    def _may_prune(self, connection: sa.Connection) -> bool:
+        """True unless another process is at it, for which this one need not wait."""
+        if self.database.is_sqlite or not self.database.shared:
+            return True
+        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_PRUNING_LOCK))))
 
     def _prune(self, connection: sa.Connection, keep: Keep) -> int:
         now = self._clock.now()

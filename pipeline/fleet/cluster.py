@@ -52,8 +52,9 @@ class ShardActor:
         set_up_logs("info", people=False)
         self._shard: Shard | None = None
 
-    async def run(self, terms: Mapping[str, object]) -> tuple[str, str]:
-        """Run a node, or wait for the end of the one that runs: how it ended (ended, refused, lost), and why."""
+    async def run(self, terms: Mapping[str, object]) -> tuple[str, str, str]:
+        """Run a node, or wait for the end of the one that runs: how it ended (ended, refused, lost), why, and the
+        version of the program here."""
         try:
             read = _TERMS.validate_python(terms)
             if self._shard is None:
@@ -62,11 +63,11 @@ class ShardActor:
             else:
                 await self._shard.reload(read)
                 why = await self._shard.ended()
-            return "ended", why
+            return "ended", why, version()
         except (ConfigError, ValueError) as error:
-            return "refused", scrub(str(error))
+            return "refused", scrub(str(error)), version()
         except ResadaptError as error:
-            return "lost", scrub(str(error))
+            return "lost", scrub(str(error)), version()
 
     async def reload(self, terms: Mapping[str, object]) -> tuple[str, str]:
         """Take over what a site file says now."""
@@ -81,10 +82,6 @@ class ShardActor:
         """Hand over all streams."""
         if self._shard:
             await self._shard.end()
-
-    async def version(self) -> str:
-        """The version of the program here."""
-        return version()
 
 
 class RayCluster:
@@ -116,18 +113,17 @@ class RayCluster:
         except (RayError, ConnectionError, TimeoutError) as error:
             raise ShardLost(f"Ray does not answer: {error}") from error
         self._ids = {machine.name: node_id for machine, node_id in found}
-        return [machine for machine, _ in found]
+        return [machine for machine, _ in found if machine.capacity > 0]
 
     async def run(self, terms: ShardTerms) -> str:
         name = terms.machine.name
-        how, why = await _answer(self._actor(name).run.remote(_TERMS.dump_python(terms)))
-        if how == "ended":
-            self._kill(name)
-            return str(why)
+        how, why, its_version = await _answer(self._actor(name).run.remote(_TERMS.dump_python(terms)))
         self._kill(name)
         if how == "refused":
-            raise ShardRefused(f"the node {name} cannot run: {why}", str(why))
-        raise ShardLost(f"the node {name} has ended: {why}")
+            raise ShardRefused(why, its_version)
+        if how == "lost":
+            raise ShardLost(why)
+        return str(why)
 
     async def reload(self, terms: ShardTerms) -> None:
         how, why = await _answer(self._actor(terms.machine.name).reload.remote(_TERMS.dump_python(terms)))

@@ -8,10 +8,11 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -44,11 +45,13 @@ COSTS_S = 10.0
 """How often what streams cost is read."""
 FRESH_S = 1.0
 """How old a report on streams may be when somebody asks."""
-RESTART_S = (0.5, 30.0)
+RESTART_S = (0.5, 5.0)
 """First and longest pause before a node that has ended is run again, in seconds."""
 FORGET_EVERY_S = 60.0
 FORGET_S = 3600.0
 """How long a node that is gone is still listed."""
+
+_T = TypeVar("_T")
 
 
 class ShardLost(ResadaptError):
@@ -106,6 +109,8 @@ class Head:
         self.reconciler = Reconciler(path, clock, observe, share=share, opening=self._lead)
         require_server(self.reconciler.service.site)
         self._token = 0
+        # The lead is held, and streams are placed, behind no other work of threads.
+        self._threads = ThreadPoolExecutor(2, "head")
         self._tasks: list[asyncio.Task[None]] = []
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[Sequence[Machine]] | None = None
@@ -136,7 +141,7 @@ class Head:
         await stop(self._tasks)
         if self._token:
             try:
-                await asyncio.to_thread(self._book.leave, self.holder)
+                await self._in_thread(self._book.leave, self.holder)
             except StoreUnavailable as error:
                 log.warning("lease_left_to_run_out", reason=scrub(str(error)))
 
@@ -150,6 +155,9 @@ class Head:
                 except (ShardLost, ShardRefused) as error:
                     log.warning("node_not_reloaded", node=name, reason=scrub(str(error)))
 
+    async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
     @property
     def _site(self) -> SiteConfig:
         return self.reconciler.service.site
@@ -161,17 +169,17 @@ class Head:
         patient_until_s = self._clock.monotonic_s() + 2 * lease_s
         while True:
             try:
-                self._token = await asyncio.to_thread(book.lead, self.holder, lease_s)
+                self._token = await self._in_thread(book.lead, self.holder, lease_s)
                 break
             except StreamTaken as error:
                 if self._clock.monotonic_s() > patient_until_s:
-                    await asyncio.to_thread(book.leave, self.holder)
+                    await self._in_thread(book.leave, self.holder)
                     raise ConfigError(
                         f"another head leads the fleet of {store.database.name}: {error}; stop that one, or give this"
                         " one a store of its own"
                     ) from error
             await self._clock.sleep(lease_s / 4)
-        self._places = dict(await asyncio.to_thread(book.places))
+        self._places = dict(await self._in_thread(book.places))
         log.info("leading", holder=self.holder, placed=len(self._places))
         leading = supervise("head", self._keep_leading, self._clock, passing=FATAL)
         self._tasks.append(asyncio.create_task(leading, name="head"))
@@ -183,8 +191,8 @@ class Head:
             lease_s = self._site.fleet.lease_s
             await self._clock.sleep(lease_s / 4)
             try:
-                await asyncio.to_thread(self._book.renew, self.holder, lease_s)
-                leads = await asyncio.to_thread(self._book.leads, self._token)
+                await self._in_thread(self._book.renew, self.holder, lease_s)
+                leads = await self._in_thread(self._book.leads, self._token)
             except StoreUnavailable as error:
                 log.warning("lead_not_renewed", reason=scrub(str(error)))
                 continue
@@ -198,7 +206,7 @@ class Head:
     async def _keep_placing(self) -> None:
         while True:
             try:
-                await self._place(await asyncio.to_thread(self._book.nodes))
+                await self._place(await self._in_thread(self._book.nodes))
             except StoreUnavailable as error:
                 log.warning("not_placed", reason=scrub(str(error)))
             await self._clock.sleep(TICK_S)
@@ -217,7 +225,7 @@ class Head:
         free = await self._let_go_of(left)
         removed = {slug for slug in found.reasons if slug in self._places} | free
         if moved or removed:
-            await asyncio.to_thread(self._book.place, moved, removed, self._token)
+            await self._in_thread(self._book.place, moved, removed, self._token)
             log.info("placed", moved=len(moved), removed=len(removed), streams=len(found.nodes), nodes=len(asked[1]))
         self._asked, self._found = asked, found
         self._places = {slug: node for slug, node in (self._places | moved).items() if slug not in removed}
@@ -228,7 +236,7 @@ class Head:
         """Those of the streams that are wanted no more which nobody holds: their nodes have ended them, or are gone."""
         if not left:
             return set()
-        held = await asyncio.to_thread(self._book.holders)
+        held = await self._in_thread(self._book.holders)
         return {slug for slug in left if slug not in held}
 
     def _wanted(self) -> Sequence[StreamNeed]:
@@ -319,16 +327,15 @@ class Head:
                 log.warning("node_lost", node=name, reason=scrub(str(error)))
             except ShardRefused as error:
                 log.error("node_refused", node=name, reason=scrub(str(error)))
-                await self._note_refused(machine, error.version)
+                await self._note_refused(machine, error)
             failures = 1 if self._clock.monotonic_s() - began_s > 2 * RESTART_S[1] else failures + 1
             await self._clock.sleep(back_off_s(failures, *RESTART_S))
 
-    async def _note_refused(self, machine: Machine, its_version: str) -> None:
-        offer = NodeOffer(
-            machine.name, "", its_version, machine.capacity, machine.most_streams, machine.tags | {machine.name}
-        )
+    async def _note_refused(self, machine: Machine, error: ShardRefused) -> None:
+        tags, report = machine.tags | {machine.name}, NodeReport(trouble=scrub(str(error)))
+        offer = NodeOffer(machine.name, "", error.version, machine.capacity, machine.most_streams, tags)
         try:
-            await asyncio.to_thread(self._book.join, offer, 0.0)
+            await self._in_thread(self._book.join, offer, 0.0, report.to_json())
         except StoreUnavailable as error:
             log.warning("node_not_noted", node=machine.name, reason=scrub(str(error)))
 
@@ -338,10 +345,10 @@ class Head:
             return
         self._forgot_at_s, now = self._clock.monotonic_s(), self._clock.now()
         try:
-            for node in await asyncio.to_thread(self._book.nodes):
+            for node in await self._in_thread(self._book.nodes):
                 old = (now - node.joined_at).total_seconds() > FORGET_S
                 if old and not node.live and node.offer.name not in self._machines and node.wanted == "active":
-                    await asyncio.to_thread(self._book.forget, node.offer.name)
+                    await self._in_thread(self._book.forget, node.offer.name)
         except StoreUnavailable as error:
             log.debug("nodes_not_read", reason=scrub(str(error)))
 

@@ -41,7 +41,7 @@ def overview(book: NodeBook, most_skew_s: float) -> list[NodeStatus]:
 
 def _status(node: StoredNode, placed: Mapping[str, int], report: NodeReport, most_skew_s: float) -> NodeStatus:
     offer, streams = node.offer, placed.get(node.offer.name, 0)
-    reason = unfit(node, version(), most_skew_s)
+    reason = report.trouble or unfit(node, version(), most_skew_s)
     return NodeStatus(
         offer.name,
         _state(node, streams, reason),

@@ -10,9 +10,11 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -39,6 +41,8 @@ SIGNS_PER_LEASE = 4
 """Signs of life within a lease: so many less one may be late or lost."""
 REPORT_S = 1.0
 """How often a node says how its streams are."""
+
+_T = TypeVar("_T")
 
 
 class Shard:
@@ -71,6 +75,8 @@ class Shard:
         self._signing: asyncio.Task[None] | None = None
         self._reconciler: Reconciler | None = None
         self._book: NodeBook | None = None
+        # Signs of life wait behind no other work of threads.
+        self._thread = ThreadPoolExecutor(1, "signs of life")
 
     async def run(self) -> str:
         """Run the node. Returns why it has ended."""
@@ -104,9 +110,10 @@ class Shard:
         self._ending.set()
         await self._ended.wait()
 
-    async def ended(self) -> None:
-        """Wait for the end of it."""
+    async def ended(self) -> str:
+        """Wait for the end of it. Returns why."""
         await self._ended.wait()
+        return self._why
 
     async def reload(self, terms: ShardTerms) -> None:
         """Take over what a site file says now. Raises ConfigError for what needs a restart."""
@@ -120,7 +127,7 @@ class Shard:
             self.name, self.holder, self._version, machine.capacity, machine.most_streams, machine.tags | {self.name}
         )
         self._book = book = NodeBook(store.database, self._clock)
-        await asyncio.to_thread(book.join, offer, lease_s)
+        await self._in_thread(book.join, offer, lease_s)
         await self._sign(book, None)
         log.info("node_joined", node=self.name, holder=self.holder, streams=sorted(self._mine))
         work = partial(self._keep_signing, book)
@@ -148,7 +155,7 @@ class Shard:
     async def _sign(self, book: NodeBook, report: NodeReport | None) -> None:
         text = report.to_json() if report else None
         asked = self._clock.now().timestamp()
-        sign = await asyncio.to_thread(book.sign, self.name, self.holder, self._lease_s, self._skew_s, text)
+        sign = await self._in_thread(book.sign, self.name, self.holder, self._lease_s, self._skew_s, text)
         self._skew_s = (asked + self._clock.now().timestamp()) / 2 - sign.now_s
         if sign.replaced:
             self._why = "another process has become this node"
@@ -179,9 +186,12 @@ class Shard:
             {slug: replace(status, node=self.name) for slug, status in streams.items()}, self._costs.of(decoded)
         )
 
+    async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
     async def _leave(self, book: NodeBook) -> None:
         try:
-            await asyncio.to_thread(book.leave, self.holder)
+            await self._in_thread(book.leave, self.holder)
             book.close()
         except (StoreUnavailable, NotOwner) as error:
             log.warning("lease_left_to_run_out", node=self.name, reason=scrub(str(error)))

@@ -43,10 +43,12 @@ class ShardTerms:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node says of its streams, by slug: how they are, and what they cost in cores."""
+    """What a node says of its streams, by slug: how they are, and what they cost in cores. `trouble` is why it cannot
+    run at all."""
 
     streams: Mapping[str, StreamStatus] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
+    trouble: str = ""
 
     def to_json(self) -> str:
         """As text for the store."""

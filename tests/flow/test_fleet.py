@@ -1,6 +1,7 @@
 """A fleet: streams are on its nodes, move with them, and are decided on once, whatever happens to a node."""
 
 import asyncio
+import re
 import signal
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
@@ -10,15 +11,19 @@ import httpx
 import pytest
 import sqlalchemy as sa
 import yaml
+from typer.testing import CliRunner
 
 from pipeline.api.server import Serving
+from pipeline.cli.main import app
 from pipeline.clock import SystemClock
 from pipeline.delivery.nodes import NodeBook, NodeOffer
 from pipeline.delivery.tables import FLEET_NODE, HOP_ANSWERS, STREAM_OWNER
 from pipeline.errors import ConfigError, NotOwner
 from pipeline.fleet.head import Head
 from pipeline.fleet.terms import version
+from tests.api import running as single
 from tests.fleet import ProcessCluster
+from tests.flow.test_cli_remote import asked, resadapt
 from tests.unit.test_store import server as server
 
 LIVE = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
@@ -45,7 +50,7 @@ def site_file(folder, store, streams, **more):
 class Fleet:
     head: Head
     cluster: ProcessCluster
-    api: httpx.AsyncClient
+    client: httpx.AsyncClient
 
     @property
     def database(self):
@@ -73,12 +78,7 @@ class Fleet:
         await until(lambda: all(len(self.hops()[one]) >= len(before[one]) + more for one in streams))
 
     async def nodes(self):
-        return {one["name"]: one for one in (await self.api.get("/v1/nodes")).json()["items"]}
-
-    async def post(self, path):
-        answer = await self.api.post(path)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return {one["name"]: one for one in (await self.client.get("/v1/nodes")).json()["items"]}
 
 
 async def until(condition, seconds=40.0):
@@ -117,7 +117,7 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
         assert running.owners()["dock"] == "b"
         held = Counter(running.owners().values())
         assert max(held.values()) <= 3
-        shown = (await running.api.get("/v1/status")).json()
+        shown = (await running.client.get("/v1/status")).json()
         assert {one["slug"]: one["status"]["node"] for one in shown["streams"]} == running.owners()
         assert {one["state"] for one in (await running.nodes()).values()} == {"active"}
 
@@ -145,22 +145,23 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
         await running.decides(*streams)
 
         # Drained, it hands over; uncordoned, it gets streams again.
-        assert (await running.post("/v1/nodes/a/drain"))["state"] in ("draining", "drained")
+        assert (await asked(running, "node", "drain", "a"))["state"] == "drained"
         await until(lambda: set(running.owners().values()) == {"b"})
         await running.decides(*streams)
-        assert (await running.nodes())["a"]["state"] == "drained"
-        await running.post("/v1/nodes/a/uncordon")
+        assert re.search(r"^a +drained +0 ", await resadapt(running, "node", "list"), re.MULTILINE)
+        assert (await asked(running, "node", "cordon", "a"))["state"] == "cordoned"
+        assert (await asked(running, "node", "uncordon", "a"))["state"] == "active"
         await until(lambda: "a" in running.owners().values())
         await running.decides(*streams)
 
         # A stream that is removed is cleared by whoever had it.
-        removed = await running.api.delete("/v1/streams/s0")
+        removed = await running.client.delete("/v1/streams/s0")
         assert removed.status_code == 409  # it is written in the site file
-        answer = await running.api.post("/v1/streams", json={"slug": "new", "url": LIVE["url"], "realtime": True})
+        answer = await running.client.post("/v1/streams", json={"slug": "new", "url": LIVE["url"], "realtime": True})
         assert answer.status_code == 201, answer.text
         await until(lambda: running.owners().get("new") in ("a", "b"))
         await running.decides("new")
-        await running.api.delete("/v1/streams/new")
+        await running.client.delete("/v1/streams/new")
         await until(lambda: running.owners()["new"] == "")
         ends = [one.event.data for one in running.head.reconciler.history().events() if one.event.stream_id == "new"]
         assert ends[0]["reason"] == "detached"
@@ -171,7 +172,7 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
 
 async def until_status(running, slug, reason):
     async with asyncio.timeout(20):
-        while (await running.api.get(f"/v1/streams/{slug}")).json()["status"]["reason"] != reason:
+        while (await running.client.get(f"/v1/streams/{slug}")).json()["status"]["reason"] != reason:
             await asyncio.sleep(0.1)
 
 
@@ -244,7 +245,7 @@ async def test_nodes_that_are_unfit_get_no_streams_and_say_why(tmp_path, server,
         async with asyncio.timeout(20):
             while (await running.nodes())["late"]["streams"] != 1:
                 await asyncio.sleep(0.1)
-        missing = await running.api.post("/v1/nodes/nowhere/drain")
+        missing = await running.client.post("/v1/nodes/nowhere/drain")
         assert (missing.status_code, "the nodes are late, old" in missing.json()["detail"]) == (404, True)
 
 
@@ -252,3 +253,21 @@ def test_a_fleet_whose_store_is_a_file_is_refused_by_name(tmp_path):
     path = site_file(tmp_path, f"sqlite:///{tmp_path / 'fleet.db'}", {"s": LIVE})
     with pytest.raises(ConfigError, match=r"store is 'sqlite:.*a fleet meets in its store"):
         Head(path, SystemClock(), ProcessCluster(tmp_path))
+
+
+async def test_a_service_without_a_fleet_has_no_nodes_and_says_so(tmp_path, unused_tcp_port):
+    async with single(tmp_path, unused_tcp_port) as service:
+        assert await asked(service, "node", "list") == []
+        with pytest.raises(ConfigError, match="this service has none: it runs without --cluster"):
+            await asked(service, "node", "drain", "edge-3")
+
+
+def test_a_cluster_is_refused_by_name_before_it_is_looked_for(tmp_path):
+    path = site_file(tmp_path, f"sqlite:///{tmp_path / 'fleet.db'}", {"s": LIVE})
+    for arguments, reason in (
+        (["--cluster", "auto"], "--cluster needs a site file"),
+        (["-c", str(path), "--cluster", "auto"], "a fleet meets in its store"),
+    ):
+        result = CliRunner().invoke(app, ["serve", *arguments])
+        assert isinstance(result.exception, ConfigError)
+        assert reason in str(result.exception)

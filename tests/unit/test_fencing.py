@@ -114,11 +114,12 @@ def test_a_takeover_waits_for_the_commit_under_way_and_no_longer_than_its_owner_
     with closing(member(server, "a")) as first, closing(member(server, "b")) as second:
         first.take("gate")
         run_out(second, "a")
-        with first.database.beside() as frozen:
-            ownership.check_streams(frozen, [("gate", 1)])
-            second.take("gate")  # the server ends the frozen transaction first
-            assert token_of(second) == 2
-            frozen.invalidate()
+        frozen = first.database.engine.connect()
+        ownership.check_streams(frozen, [("gate", 1)])
+        second.take("gate")  # the server ends the frozen transaction first
+        assert token_of(second) == 2
+        frozen.invalidate()
+        frozen.close()
         with pytest.raises(StreamTaken):
             first.commit([decision("1")])
 
@@ -279,3 +280,16 @@ def test_whatever_happens_no_two_owners_decisions_interleave(tmp_path):
 
 def test_nor_do_they_on_a_server(server):
     explore(server, 15)
+
+
+def test_who_follows_the_events_of_several_processes_misses_none_that_is_committed_late(server):
+    with closing(member(server, "a")) as first, closing(member(server, "b")) as second:
+        first.take("gate")
+        second.take("yard")
+        late = first.rows_of(decision("1"))
+        with first.database.beside() as slow:
+            first._write_events(slow, dict(late.events))  # its number is given, and it is not committed
+            second.commit([decision("2", stream="yard")])
+            assert ids(second.history.events()) == ["2"]
+            assert ids(second.history.events_after(0, 10)) == []
+        assert ids(second.history.events_after(0, 10)) == ["1", "2"]
