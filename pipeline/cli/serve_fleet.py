@@ -14,7 +14,7 @@ from pipeline.cli.serve import reload_when_asked
 from pipeline.clock import SystemClock
 from pipeline.config.site import load_site
 from pipeline.errors import ConfigError
-from pipeline.fleet.head import Head, require_server
+from pipeline.fleet.head import FleetHead, require_server
 from pipeline.loop import Observe
 from pipeline.page.app import install
 from pipeline.redact import redact_mllm
@@ -34,13 +34,13 @@ async def serve_fleet(path: Path | None, address: str, observe: Observe) -> None
 
     cluster = RayCluster(address)
     try:
-        await _lead(Head(path, SystemClock(), cluster, observe), end_nodes=cluster.is_own)
+        await _lead(FleetHead(path, SystemClock(), cluster, observe), end_nodes=cluster.is_own)
     finally:
         await asyncio.to_thread(cluster.close)
     log.info("stopped")
 
 
-async def _lead(head: Head, end_nodes: bool) -> None:
+async def _lead(head: FleetHead, end_nodes: bool) -> None:
     clock, reconciler = SystemClock(), head.reconciler
     service = reconciler.service
     signals = Signals(clock, reload_on_hangup=True)

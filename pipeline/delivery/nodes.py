@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -171,7 +171,7 @@ class NodeBook:
             connection.execute(sa.delete(FLEET_NODE).where(FLEET_NODE.c.name == name))
 
 
-def _node(row: sa.Row[tuple[object, ...]]) -> StoredNode:
+def _node(row: sa.Row[Any]) -> StoredNode:  # columns by name
     tags = frozenset(map(str, json.loads(row.tags)))
     offer = NodeOffer(row.name, row.holder, row.version, row.capacity, row.most_streams, tags)
     return StoredNode(offer, bool(row.live), row.wanted, datetime.fromisoformat(row.joined_at), row.skew_s)

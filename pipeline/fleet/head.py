@@ -96,7 +96,7 @@ def require_server(site: SiteConfig) -> None:
         )
 
 
-class Head:
+class FleetHead:
     """The head of the fleet of a site file. Its `reconciler` runs no stream; `begin` once that has started, `close`
     before it ends."""
 

@@ -269,7 +269,7 @@ class Service:
 
     async def tidy(self) -> None:
         """Let go of streams that do not run here: they may have been taken after they were told to stop."""
-        for slug in self._store.owned() - set(self.supervisors) - {SERVICE}:
+        for slug in self._store.owned() - self._streams.busy - {SERVICE}:
             await self._let_go(slug)
 
     async def finished(self) -> None:

@@ -62,16 +62,16 @@ def stream_status(
         return StreamStatus("starting", reason=(running.trouble if running else None) or "")
     attachment = running.attachment
     state: State = "failed" if running.failed else attachment.phase
-    return _of_run(state, attachment, attachment.run, now)
+    return _of_run(state, running.trouble or "", attachment, attachment.run, now)
 
 
-def _of_run(state: State, attachment: Attachment, run: StreamRun, now: datetime) -> StreamStatus:
+def _of_run(state: State, reason: str, attachment: Attachment, run: StreamRun, now: datetime) -> StreamStatus:
     counts = run.counts
     seen = attachment.seen_at
     return StreamStatus(
         state,
         attachment.since,
-        attachment.trouble or "",
+        reason,
         run.decided_s,
         max((now - seen).total_seconds(), 0.0) if seen and attachment.source.live else None,
         counts.granted,

@@ -45,6 +45,11 @@ class RunningStreams:
             self._retried |= {slug for slug, running in self.running.items() if running.failed}
         return self._turn(set(streams) | set(self.running))
 
+    @property
+    def busy(self) -> Set[str]:
+        """Those that run, or are being stopped or started."""
+        return set(self.running) | set(self._turning)
+
     def renew(self, slugs: Set[str]) -> None:
         """Begin these anew when they are wanted next."""
         self._retried |= slugs

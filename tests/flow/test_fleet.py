@@ -11,19 +11,24 @@ import httpx
 import pytest
 import sqlalchemy as sa
 import yaml
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from pipeline.api.server import Serving
 from pipeline.cli.main import app
 from pipeline.clock import SystemClock
 from pipeline.delivery.nodes import NodeBook, NodeOffer
+from pipeline.delivery.store import Store
 from pipeline.delivery.tables import FLEET_NODE, HOP_ANSWERS, STREAM_OWNER
 from pipeline.errors import ConfigError, NotOwner
-from pipeline.fleet.head import Head
+from pipeline.fleet.head import FleetHead
 from pipeline.fleet.terms import version
+from pipeline.service.service import Service
+from pipeline.service.share import WorkShare
 from tests.api import running as single
 from tests.fleet import ProcessCluster
 from tests.flow.test_cli_remote import asked, resadapt
+from tests.flow.test_service import site_of
 from tests.unit.test_store import server as server
 
 LIVE = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
@@ -48,7 +53,7 @@ def site_file(folder, store, streams, **more):
 
 @dataclass
 class Fleet:
-    head: Head
+    head: FleetHead
     cluster: ProcessCluster
     client: httpx.AsyncClient
 
@@ -91,7 +96,7 @@ async def until(condition, seconds=40.0):
 async def fleet(path, port, cluster, end_nodes=True):
     raw = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(raw | {"api": raw["api"] | {"port": port}}))
-    head = Head(path, SystemClock(), cluster)
+    head = FleetHead(path, SystemClock(), cluster)
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20)
     try:
         async with Serving(head.reconciler, SystemClock()), client:
@@ -187,18 +192,18 @@ def running_owners_after(address):
 async def test_nodes_go_on_without_a_head_and_the_next_one_takes_them_over(tmp_path, server, unused_tcp_port_factory):
     path = site_file(tmp_path, server, {"s": LIVE})
     cluster = ProcessCluster(tmp_path, "a")
-    first = Head(path, SystemClock(), cluster)
+    first = FleetHead(path, SystemClock(), cluster)
     try:
         async with first.reconciler:
             first.begin()
             await until(lambda: Fleet(first, cluster, None).owners() == {"s": "a"})
-            second = Head(path, SystemClock(), cluster)
+            second = FleetHead(path, SystemClock(), cluster)
             with pytest.raises(ConfigError, match=r"another head leads the fleet .* by head \("):
                 await second.reconciler.__aenter__()
             await first.close(end_nodes=False)
         kept = cluster.processes["a"]
         assert kept.returncode is None
-        third = Head(path, SystemClock(), Idle(cluster))
+        third = FleetHead(path, SystemClock(), Idle(cluster))
         async with third.reconciler:
             third.begin()
             running = Fleet(third, cluster, None)
@@ -252,7 +257,7 @@ async def test_nodes_that_are_unfit_get_no_streams_and_say_why(tmp_path, server,
 def test_a_fleet_whose_store_is_a_file_is_refused_by_name(tmp_path):
     path = site_file(tmp_path, f"sqlite:///{tmp_path / 'fleet.db'}", {"s": LIVE})
     with pytest.raises(ConfigError, match=r"store is 'sqlite:.*a fleet meets in its store"):
-        Head(path, SystemClock(), ProcessCluster(tmp_path))
+        FleetHead(path, SystemClock(), ProcessCluster(tmp_path))
 
 
 async def test_a_service_without_a_fleet_has_no_nodes_and_says_so(tmp_path, unused_tcp_port):
@@ -271,3 +276,33 @@ def test_a_cluster_is_refused_by_name_before_it_is_looked_for(tmp_path):
         result = CliRunner().invoke(app, ["serve", *arguments])
         assert isinstance(result.exception, ConfigError)
         assert reason in str(result.exception)
+
+
+async def test_a_stream_that_another_process_takes_stops_alone_without_an_event(tmp_path):
+    site = site_of(tmp_path, {"a": LIVE, "b": LIVE}, evidence={"enabled": False})
+    async with Service(site, SystemClock(), share=WorkShare("streams", "one")) as service:
+        await until(
+            lambda: all(run.run.counts.hops > 1 for run in service.attachments.values()) and service.attachments
+        )
+        other = Store(str(tmp_path / "service.db"), SystemClock(), holder="two")
+        with capture_logs() as logs:
+            await asyncio.to_thread(other.take, "a")
+            await until(lambda: service.supervisors["a"].overtaken)
+            decided = await asyncio.to_thread(other.load, "a")
+            hops = service.attachments["b"].run.counts.hops
+            await until(lambda: service.attachments["b"].run.counts.hops > hops + 1)
+        assert [(one["stream"], "a (two)" in one["reason"]) for one in logs if one["event"] == "stream_taken"] == [
+            ("a", True)
+        ]
+        assert "a (two)" in service.stream_status("a", None).reason
+        assert service.health().live
+        assert await asyncio.to_thread(other.load, "a") == decided
+        kinds = [one.event.type for one in service.store.history.events() if one.event.stream_id == "a"]
+        assert "stream.ended" not in kinds
+
+        # It is begun anew once the other one has let go.
+        await service.assign()
+        await until(lambda: "decided on by two" in service.stream_status("a", None).reason)
+        await asyncio.to_thread(other.let_go, "a")
+        await until(lambda: service.stream_status("a", None).state == "up")
+        other.close()
