@@ -78,6 +78,6 @@ def unfit(node: StoredNode, own: str, most_skew_s: float) -> str | None:
     if not node.live:
         return "it gives no sign of life"
     if is_skewed(node, most_skew_s):
-        way = "ahead" if node.skew_s > 0 else "behind"
-        return f"its clock is {abs(node.skew_s):.0f} s {way} of the database's; set it right (NTP)"
+        way = "ahead of" if node.skew_s > 0 else "behind"
+        return f"its clock is {abs(node.skew_s):.0f} s {way} the database's; set it right (NTP)"
     return None

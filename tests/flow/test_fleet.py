@@ -285,6 +285,7 @@ async def test_a_stream_that_another_process_takes_stops_alone_without_an_event(
             lambda: all(run.run.counts.hops > 1 for run in service.attachments.values()) and service.attachments
         )
         other = Store(str(tmp_path / "service.db"), SystemClock(), holder="two")
+        await asyncio.to_thread(NodeBook(other.database, SystemClock()).renew, "two", 600.0)
         with capture_logs() as logs:
             await asyncio.to_thread(other.take, "a")
             await until(lambda: service.supervisors["a"].overtaken)
