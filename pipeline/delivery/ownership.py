@@ -15,9 +15,14 @@ from pipeline.errors import NotOwner, StreamTaken
 
 _KEY = "owner"
 _KEYS_PER_QUERY = 500
-_TOKENS = sa.select(STREAM_OWNER.c.stream_id, STREAM_OWNER.c.token, STREAM_OWNER.c.holder).where(
-    STREAM_OWNER.c.stream_id.in_(sa.bindparam("ids", expanding=True))
+_HELD = sa.select(META.c.value).where(META.c.key == _KEY)
+_HELD_STILL = _HELD.with_for_update(read=True)
+_TOKENS = (
+    sa.select(STREAM_OWNER.c.stream_id, STREAM_OWNER.c.token, STREAM_OWNER.c.holder)
+    .where(STREAM_OWNER.c.stream_id.in_(sa.bindparam("ids", expanding=True)))
+    .with_for_update(read=True)
 )
+"""Made once: every commit asks them."""
 
 
 def now_s(dialect: str) -> sa.ColumnElement[float]:
@@ -43,7 +48,7 @@ def join(connection: sa.Connection) -> int:
 def check(connection: sa.Connection, token: int, name: str) -> None:
     """Raise NotOwner if the token of store `name` is another one now. Whoever wants to take the store waits for the end
     of this transaction."""
-    held = connection.execute(_held().with_for_update(read=True)).scalar_one_or_none()
+    held = connection.execute(_HELD_STILL).scalar_one_or_none()
     if str(held) != str(token):
         raise NotOwner(
             f"the store {name} belongs to another process now (owner {held or 'unknown'}, this one is {token}); nothing"
@@ -80,7 +85,7 @@ def check_streams(connection: sa.Connection, wanted: Iterable[tuple[str, int]]) 
     found: dict[str, tuple[int, str]] = {}
     for start in range(0, len(slugs), _KEYS_PER_QUERY):
         part = {"ids": slugs[start : start + _KEYS_PER_QUERY]}
-        rows = connection.execute(_TOKENS.with_for_update(read=True), part)
+        rows = connection.execute(_TOKENS, part)
         found.update((row.stream_id, (row.token, row.holder)) for row in rows)
     lost = sorted({slug for slug, token in pairs if found.get(slug, (0, ""))[0] != token})
     if lost:
@@ -124,8 +129,4 @@ def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postg
 
 def _made(connection: sa.Connection) -> sa.Select[tuple[str]]:
     connection.execute(_insert(connection, META).values(key=_KEY, value="0").on_conflict_do_nothing())
-    return _held()
-
-
-def _held() -> sa.Select[tuple[str]]:
-    return sa.select(META.c.value).where(META.c.key == _KEY)
+    return _HELD

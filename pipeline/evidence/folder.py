@@ -41,15 +41,17 @@ class Folder:
                 " folder of its own"
             )
 
-    def put(self, data: bytes, kind: Kind, day: datetime) -> StoredFile:
-        """Keep bytes under their hash, and return where they lie. What is there already is not written again."""
-        file = named(data, kind, day)
+    def put(self, data: bytes, kind: Kind, day: datetime) -> tuple[StoredFile, bool]:
+        """Keep bytes under their hash. Returns where they lie, and True if they are new: what is there already is not
+        written again."""
+        file = _named(data, kind, day)
         path = self.root / file.path
-        if not path.exists():
-            for folder in (path.parent.parent, path.parent):
-                folder.mkdir(mode=0o700, exist_ok=True)
-            self._write(path, data)
-        return file
+        if path.exists():
+            return file, False
+        for folder in (path.parent.parent, path.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        self._write(path, data)
+        return file, True
 
     def read(self, file: StoredFile, name: str) -> bytes:
         """The bytes of a file. Raises EvidenceDamaged, by `name`, for one that is gone or was changed."""
@@ -128,7 +130,7 @@ def _written_at_s(path: Path) -> float:
         return float("inf")
 
 
-def named(data: bytes, kind: Kind, day: datetime) -> StoredFile:
+def _named(data: bytes, kind: Kind, day: datetime) -> StoredFile:
     """Under which name bytes are kept that were decided on a day (UTC)."""
     digest = hashlib.sha256(data).hexdigest()
     return StoredFile(f"{day:%Y-%m-%d}/{digest[:2]}/{digest}.{kind}", digest, len(data))

@@ -26,7 +26,7 @@ from pipeline.evidence.bundle import (
     rule_of,
 )
 from pipeline.evidence.capture import Capture
-from pipeline.evidence.folder import Folder, Kind, named
+from pipeline.evidence.folder import Folder, Kind
 from pipeline.evidence.pictures import full_size, segment_png
 from pipeline.mllm.prompt import FAMILIES, looks, markup, prefix, suffix
 from pipeline.redact import scrub
@@ -191,9 +191,9 @@ class Writer:
         files: dict[str, StoredFile] = {}
         try:
             for name, (data, kind) in new.items():
-                if not self._folder.has(named(data, kind, day)):
-                    fresh.append(named(data, kind, day).path)
-                files[name] = self._folder.put(data, kind, day)
+                files[name], is_new = self._folder.put(data, kind, day)
+                if is_new:
+                    fresh.append(files[name].path)
         except OSError:
             self._folder.remove(fresh)
             raise

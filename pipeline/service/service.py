@@ -75,8 +75,8 @@ class Service:
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
     cannot be opened at first is given up instead of being tried for ever, and so is a store or MLLM that is away at the
     start. `observe` is called after every hop, `on_commit` when decisions have become durable. `compose` gives the site
-    to begin with once the store is open. `share` is what of the work is done here. `left` says after draining how many
-    events wait in the store, by sink.
+    to begin with once the store is open. `share` is what of the work is done here. With `mllm` it asks one that is
+    running already, and leaves it open. `left` says after draining how many events wait in the store, by sink.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Service:
         observe: Observe = unobserved,
         compose: Callable[[Store], Awaitable[SiteConfig]] | None = None,
         share: WorkShare = WHOLE,
+        mllm: MLLM | None = None,
     ) -> None:
         self.site = site
         self._share = share
@@ -98,6 +99,7 @@ class Service:
         self._insist = insist
         self._observe = observe
         self._compose = compose
+        self._shared_mllm = mllm
         self._hurried = asyncio.Event()
         self._sinks = SinkSet(clock, extra_sinks)
         self._tags = StreamTags(site.streams)
@@ -305,8 +307,9 @@ class Service:
         else:
             self._store.register_sinks(list(site.sinks))
         make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
-        mllm = await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
-        opened.push_async_callback(mllm.close)
+        mllm = self._shared_mllm or await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
+        if mllm is not self._shared_mllm:
+            opened.push_async_callback(mllm.close)
         if self._relay:
             others = set(self._store.sinks_owed()) - set(self._relay.sinks)
             if others:
