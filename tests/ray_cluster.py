@@ -59,6 +59,12 @@ class RayNodes:
                                        "--num-cpus=4", f"--node-name={name}", *more)  # fmt: skip
         return name
 
+    def revive(self):
+        """Start the nodes again whose start has failed: Ray gives up on a machine that is too busy."""
+        for name, process in list(self.nodes.items()):
+            if process.poll() is not None:
+                self.start(int(name[1:]))
+
     def _start(self, name, *options):
         # A folder for each start: what another one has left keeps Ray from starting. Its sockets want short names.
         self._starts += 1

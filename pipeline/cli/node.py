@@ -4,14 +4,24 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.remote import ApiKey, AsJson, ServiceUnavailable, Url, path_of, remote, table
+from pipeline.cli.output import ScreenColumn, table
+from pipeline.cli.remote import ApiKey, AsJson, ServiceUnavailable, Url, path_of, remote
 from pipeline.clock import SystemClock
 
 app = typer.Typer(no_args_is_help=True, help="The nodes of a fleet (serve --cluster).")
 
 Name = Annotated[str, typer.Argument(help="The node's name.")]
 
-COLUMNS = ("node", "state", "streams", "up", "cores", "tags", "version", "reason")
+COLUMNS = (
+    ScreenColumn("node", 9, text=True),
+    ScreenColumn("state", 8, text=True),
+    ScreenColumn("streams", 6),
+    ScreenColumn("up", 5),
+    ScreenColumn("cores", 4),
+    ScreenColumn("tags", 2, text=True),
+    ScreenColumn("version", 1, text=True),
+    ScreenColumn("reason", 7, text=True),
+)
 POLL_S = 0.5
 """How often a drain is looked at."""
 

@@ -102,6 +102,7 @@ class Run:
 
     def all_decide(self, nodes):
         """True once every stream is decided on by one of so many nodes."""
+        self.cluster.revive()
         try:
             owners = self.owners()
         except sa.exc.DBAPIError:
@@ -191,7 +192,6 @@ class Run:
         rows = sa.select(HOP_ANSWERS.c.stream_id, HOP_ANSWERS.c.end_s).order_by(HOP_ANSWERS.c.seq)
         for row in self.query(rows):
             ends[row.stream_id].append(row.end_s)
-        print({slug: (of[:3], of[-3:], len(of)) for slug, of in sorted(ends.items())}, file=sys.stderr)
         return {
             "lost": len({event.event_id for event in events} - set(contents)) + gaps,
             "two_contents": sum(len(several) > 1 for several in contents.values()),
