@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 OVERLOAD = 1.15
 """A node keeps what it has up to so many times its capacity: measured costs go up and down."""
+LEFT = 0.8
+"""Of a node that gives streams to such a one so much of the mean load stays at least."""
 HUNGRY = 0.5
 """A node takes over streams from others once its load is below this share of the mean: one that has just joined."""
 
@@ -49,17 +51,17 @@ class _Load:
     room: NodeRoom
     cost: int = 0
     streams: dict[str, StreamNeed] = field(default_factory=dict)
+    capacity: float = field(init=False)
 
-    @property
-    def capacity(self) -> float:
-        return 1000 * self.room.capacity
+    def __post_init__(self) -> None:
+        self.capacity = 1000 * self.room.capacity
 
     @property
     def share(self) -> float:
-        return self.cost / self.capacity if self.capacity > 0 else float("inf")
+        return self.share_with(0)
 
-    def share_with(self, need: StreamNeed) -> float:
-        return (self.cost + _thousandths(need)) / self.capacity if self.capacity > 0 else float("inf")
+    def share_with(self, thousandths: int) -> float:
+        return (self.cost + thousandths) / self.capacity if self.capacity > 0 else float("inf")
 
     def add(self, need: StreamNeed) -> None:
         self.streams[need.stream] = need
@@ -76,7 +78,7 @@ class _Load:
         """True if it may take one more. A node without a stream takes any that it suits: else it could go nowhere."""
         if not self.room.takes or (self.room.most is not None and len(self.streams) >= self.room.most):
             return False
-        return not self.streams or self.share_with(need) <= 1.0
+        return not self.streams or self.share_with(_thousandths(need)) <= 1.0
 
 
 def place(needs: Iterable[StreamNeed], rooms: Iterable[NodeRoom], now: Mapping[str, str]) -> Placement:
@@ -133,8 +135,12 @@ def _shed(loads: Iterable[_Load]) -> list[StreamNeed]:
 
 
 def _roomiest(loads: Iterable[_Load], need: StreamNeed) -> _Load | None:
-    fitting = [load for load in loads if load.suits(need) and load.has_room(need)]
-    return min(fitting, key=lambda load: (load.share_with(need), load.room.node)) if fitting else None
+    cost, best, least = _thousandths(need), None, float("inf")
+    for load in loads:  # by name: of two that are alike the first is taken
+        share = load.share_with(cost)
+        if (share < least or best is None) and load.suits(need) and load.has_room(need):
+            best, least = load, share
+    return best
 
 
 def _refusal(loads: Iterable[_Load], need: StreamNeed) -> str:
@@ -177,13 +183,14 @@ def _feed(loads: Sequence[_Load]) -> None:
 def _next_move(
     taker: _Load, loads: Sequence[_Load], donors: Mapping[str, list[StreamNeed]], mean: float
 ) -> tuple[_Load, StreamNeed] | None:
-    """The heaviest stream that the busiest node can give without either passing the mean the other way."""
+    """The heaviest stream that the busiest node can give without the one passing the mean, or the other having much
+    less than that."""
     lack = mean * taker.capacity - taker.cost
     for donor in sorted(loads, key=lambda load: (-load.share, load.room.node)):
-        surplus = donor.cost - mean * donor.capacity
-        if donor is taker or surplus <= 0:
+        spare = donor.cost - LEFT * mean * donor.capacity
+        if donor is taker or donor.share <= mean:
             continue
         for need in reversed(donors[donor.room.node]):
-            if _thousandths(need) <= min(lack, surplus) and taker.suits(need) and taker.has_room(need):
+            if _thousandths(need) <= min(lack, spare) and taker.suits(need) and taker.has_room(need):
                 return donor, need
     return None

@@ -1,13 +1,14 @@
 """What it costs when machines die: a fleet on a Ray cluster of this machine, whose nodes are killed at random moments.
 
     python -m tests.bench.bench_failover --kills 20 [--nodes 4] [--streams 16] [--freezes 3] [--heads 1] [--restarts 1]
-                                         [--drain] [--seed 1]
+                                         [--drain] [--head-s 20] [--seed 1]
 
 Needs root, `unshare`, `ip`, PostgreSQL and the extra `fleet`: Ray and PostgreSQL run in namespaces of their own. Each
 stream is a camera of its own pace with a watch that opens and clears every ten seconds (MLLM: null); the head delivers
 to a journal. After each kill (-9, of every process of a node) the seconds are measured until each of its streams has
 decided a hop under another owner. `--freezes` stops a node for twice its lease and wakes it; `--heads` kills the head;
-`--restarts` ends PostgreSQL at once and starts it again; `--drain` drains one node after the other.
+`--restarts` ends PostgreSQL at once and starts it again; `--drain` drains one node after the other; before all that
+`--head-s` measures the head's CPU for so many seconds.
 
 At the end the fleet is stopped and the store compared with the journal: `lost` are events that were decided and not
 delivered, or numbers of a watch's events that are missing; `two_contents` ids with two contents; `two_owners` hops of a
@@ -30,6 +31,7 @@ import urllib.request
 from collections import defaultdict
 from pathlib import Path
 
+import psutil
 import sqlalchemy as sa
 import yaml
 
@@ -125,7 +127,7 @@ class Run:
             time.sleep(0.02)
         return list(found.values())
 
-    def kill(self, rng, freeze):
+    def kill(self, rng, freeze, last):
         name = rng.choice(sorted(self.cluster.nodes))
         time.sleep(rng.uniform(0.0, 2.0))
         before = {slug: one for slug, one in self.owners().items() if one[1] == name}
@@ -138,6 +140,8 @@ class Run:
         else:
             self.cluster.kill(name)
             seconds = self.again_s(before, began_s)
+            if last:
+                return seconds
             self.cluster.start(int(name[1:]))
         wait_for(lambda: self.all_decide(self.options.nodes), 120, "all nodes")
         return seconds
@@ -169,6 +173,15 @@ class Run:
             wait_for(lambda name=name: name not in {one[1] for one in self.owners().values()}, 60, f"{name} to drain")
             self.ask(f"/v1/nodes/{name}/uncordon", "POST")
             wait_for(lambda: self.all_decide(self.options.nodes), 60, "its share")
+
+    def head_percent(self, seconds):
+        """CPU of the head, threads of Ray included, in per cent of a core while nothing happens."""
+        if not seconds:
+            return None
+        head = psutil.Process(self.head.pid)
+        before, began_s = sum(head.cpu_times()[:2]), time.monotonic()
+        time.sleep(seconds)
+        return round(100 * (sum(head.cpu_times()[:2]) - before) / (time.monotonic() - began_s), 2)
 
     def stop(self):
         """End it all: drain the nodes first, so that every decision is made, then let the head deliver what is left."""
@@ -218,8 +231,10 @@ def main(options: argparse.Namespace) -> None:
     try:
         wait_for(lambda: run.all_decide(options.nodes), 180, "the fleet")
         print("all streams decide", file=sys.stderr)
-        kills = [run.kill(rng, freeze=False) for _ in range(options.kills)]
-        freezes = [run.kill(rng, freeze=True) for _ in range(options.freezes)]
+        percent = run.head_percent(options.head_s)
+        more = options.freezes or options.heads or options.restarts or options.drain
+        kills = [run.kill(rng, False, not more and n == options.kills - 1) for n in range(options.kills)]
+        freezes = [run.kill(rng, True, False) for _ in range(options.freezes)]
         heads = [run.kill_head(rng) for _ in range(options.heads)]
         restarts = [run.restart_postgres(rng) for _ in range(options.restarts)]
         if options.drain:
@@ -238,6 +253,7 @@ def main(options: argparse.Namespace) -> None:
     both = of_kills + of_freezes
     tell("failover", ("what", "streams or times", "median s", "p95 s", "most s"), rows, {
         "kills": options.kills, "nodes": options.nodes, "streams": options.streams, **found,
+        "head_percent": percent,
         "p95_s": round(p95(both), 3) if both else None,
         "p95_frozen_s": round(p95(of_freezes), 3) if of_freezes else None,
     })  # fmt: skip
@@ -251,6 +267,7 @@ if __name__ == "__main__":
     parser.add_argument("--freezes", type=int, default=0)
     parser.add_argument("--heads", type=int, default=0)
     parser.add_argument("--restarts", type=int, default=0)
+    parser.add_argument("--head-s", type=float, default=0.0)
     parser.add_argument("--drain", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()

@@ -77,7 +77,7 @@ class Fleet:
             found[row.stream_id].append(row.end_s)
         return found
 
-    async def decides(self, *streams, more=2):
+    async def decides(self, *streams, more=1):
         """Wait until these have decided so many further hops."""
         before = self.hops()
         await until(lambda: all(len(self.hops()[one]) >= len(before[one]) + more for one in streams))
