@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 
@@ -110,7 +110,7 @@ class NodeBook:
             .order_by(FLEET_NODE.c.name)
         )
         with self._database.reading() as connection:
-            return [_node(row) for row in connection.execute(query)]
+            return [_node(row) for row in connection.execute(query).mappings()]
 
     def reports(self) -> dict[str, str]:
         """The newest report of each node."""
@@ -171,7 +171,8 @@ class NodeBook:
             connection.execute(sa.delete(FLEET_NODE).where(FLEET_NODE.c.name == name))
 
 
-def _node(row: sa.Row[Any]) -> StoredNode:  # columns by name
-    tags = frozenset(map(str, json.loads(row.tags)))
-    offer = NodeOffer(row.name, row.holder, row.version, row.capacity, row.most_streams, tags)
-    return StoredNode(offer, bool(row.live), row.wanted, datetime.fromisoformat(row.joined_at), row.skew_s)
+def _node(row: sa.RowMapping) -> StoredNode:
+    tags = frozenset(map(str, json.loads(row["tags"])))
+    offer = NodeOffer(row["name"], row["holder"], row["version"], row["capacity"], row["most_streams"], tags)
+    joined_at = datetime.fromisoformat(row["joined_at"])
+    return StoredNode(offer, bool(row["live"]), row["wanted"], joined_at, row["skew_s"])
