@@ -90,10 +90,13 @@ class NodeBook:
             replaced = connection.execute(sa.update(FLEET_NODE).where(mine).values(**values)).rowcount == 0
             return SignOfLife(now_s, frozenset(() if replaced else connection.scalars(streams)), replaced)
 
-    def renew(self, holder: str, lease_s: float) -> None:
-        """Hold what a process holds for `lease_s` seconds more."""
+    def renew(self, holder: str, lease_s: float, lead: int | None = None) -> bool:
+        """Hold what a process holds for `lease_s` seconds more. False if another one has become the head since the
+        token `lead` was given."""
+        query = sa.select(STREAM_OWNER.c.token).where(STREAM_OWNER.c.stream_id == HEAD)
         with self._database.beside() as connection:
             ownership.renew(connection, holder, lease_s)
+            return lead is None or connection.scalar(query) == lead
 
     def leave(self, holder: str) -> None:
         """A process ends: others may take at once what it has not let go of."""
@@ -148,12 +151,6 @@ class NodeBook:
         with self._database.beside() as connection:
             ownership.renew(connection, holder, lease_s)
             return ownership.take_stream(connection, HEAD, holder, force=False)
-
-    def leads(self, token: int) -> bool:
-        """True if nobody else has become the head since the token was given."""
-        query = sa.select(STREAM_OWNER.c.token).where(STREAM_OWNER.c.stream_id == HEAD)
-        with self._database.reading() as connection:
-            return connection.scalar(query) == token
 
     def close(self) -> None:
         """Close the connections that were opened after the store was closed."""

@@ -35,9 +35,9 @@ from pipeline.waiting import back_off_s, stop, supervise
 
 log = structlog.get_logger()
 
-TICK_S = 0.25
+TICK_S = 0.5
 """How often nodes are looked at."""
-TEND_S = 1.0
+TEND_S = 2.0
 """How often machines are looked for that have come or gone."""
 LOOK_S = 10.0
 """How long the cluster may take to say which machines there are."""
@@ -191,8 +191,7 @@ class FleetHead:
             lease_s = self._site.fleet.lease_s
             await self._clock.sleep(lease_s / 4)
             try:
-                await self._in_thread(self._book.renew, self.holder, lease_s)
-                leads = await self._in_thread(self._book.leads, self._token)
+                leads = await self._in_thread(self._book.renew, self.holder, lease_s, self._token)
             except StoreUnavailable as error:
                 log.warning("lead_not_renewed", reason=scrub(str(error)))
                 continue
