@@ -32,7 +32,7 @@ _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": _BYTES}}}
 
 
-class FoundView(BaseModel):
+class TrialEventView(BaseModel):
     """An event that the watch would have sent, at a second of the recording, with a small JPEG (base64)."""
 
     type: str
@@ -54,7 +54,7 @@ class TrialView(BaseModel):
     tokens: int
     tokens_per_day: int | None
     opened: int
-    events: list[FoundView]
+    events: list[TrialEventView]
     scores: list[tuple[float, float | None]]
     ended_early: str = ""
 
@@ -166,7 +166,7 @@ def _view(played: BackTest) -> TrialView:
         tokens=played.tokens,
         tokens_per_day=total["tokens_per_day"],
         opened=tried.opened,
-        events=[FoundView(**{k: v for k, v in asdict(one).items() if k != "recording"}) for one in tried.events],
+        events=[TrialEventView(**{k: v for k, v in asdict(one).items() if k != "recording"}) for one in tried.events],
         scores=[pair for scores in tried.scores.values() for pair in scores],
         ended_early="; ".join(played.faults.values()),
     )

@@ -30,7 +30,7 @@ from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import POLL_S, Relay, SinkCounts
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable, StreamTaken
-from pipeline.evidence.folder import Folder
+from pipeline.evidence.files import EvidenceFiles
 from pipeline.evidence.keeper import EvidenceKeeper
 from pipeline.loop import Observe, Runtime, unobserved
 from pipeline.metrics import Metrics
@@ -39,7 +39,7 @@ from pipeline.service.announcing import for_sink, standing_watches
 from pipeline.service.attachment import Attachment, EndReason
 from pipeline.service.board import WatchBoard
 from pipeline.service.canary import checked, trial_event
-from pipeline.service.evidence import clip_refusal, count, folder_of, open_keeper, wants_evidence
+from pipeline.service.evidence import clip_refusal, count, files_of, open_keeper, wants_evidence
 from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
@@ -134,9 +134,9 @@ class Service:
         return self._store
 
     @property
-    def evidence_folder(self) -> Folder:
-        """The folder of its evidence, whether or not new evidence is kept."""
-        return folder_of(self.site)
+    def evidence_files(self) -> EvidenceFiles:
+        """The place of its evidence, whether or not new evidence is kept."""
+        return files_of(self.site)
 
     @property
     def sink_counts(self) -> dict[str, SinkCounts]:
