@@ -57,6 +57,15 @@ class NotOwner(ResadaptError):
     """Another process owns the store now. What this one decided is not written; it stops without an event."""
 
 
+class StreamTaken(NotOwner):
+    """Another process owns these streams now (`streams`, by slug). Each stops here by name, without an event; the
+    others go on."""
+
+    def __init__(self, message: str, streams: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.streams = streams
+
+
 class SinkUnavailable(ResadaptError):
     """A sink cannot take events now. They wait in the outbox; the relay tries again after `retry_after_s` seconds."""
 

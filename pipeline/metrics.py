@@ -100,6 +100,7 @@ class Metrics:
         self.watch_open = gauge("watch_open", "1 while the watch is open", [*stream, "watch"])
         self.events = counter("events", "events decided; of the stream itself: no watch", ["type", *stream, "watch"])
         self.commit_retries = gauge("commit_retries", "commits tried again because the store could not take them", [])
+        self.commits_stale = gauge("commits_stale", "decisions not written: another process has the stream", [])
         self.service_alarms = gauge("service_alarms", "what is wrong with the service itself for long now", [])
         self.event_conflicts = gauge("event_conflicts", "events dropped because another one had their id", [])
         self.evidence_written = gauge("evidence_written", "events of which evidence was written", [])

@@ -18,7 +18,7 @@ from pipeline.registry.desired import shown_spec
 from pipeline.registry.entry import Change, EntryMissing, Expected, Kind, RegistryEntry, RevisionConflict, Spec
 from pipeline.registry.registry import Registry, Snapshot
 from pipeline.service.reconciler import Reconciler
-from pipeline.service.status import StreamStatus, WatchStanding, stream_status
+from pipeline.service.status import StreamStatus, WatchStanding
 from pipeline.types import Json
 
 _NOT_ASKED_YET = WatchStanding(False)
@@ -146,8 +146,7 @@ class DeskView:
         """The status of a stream."""
         found = self._statuses.get(entry.slug)
         if found is None:
-            stream, running = self._service.site.streams.get(entry.slug), self._service.supervisors.get(entry.slug)
-            found = stream_status(stream, running, self._fault(entry), self._desk.clock.now())
+            found = self._service.stream_status(entry.slug, self._fault(entry))
             self._statuses[entry.slug] = found
         return found
 

@@ -19,6 +19,7 @@ from pipeline.cli import (
     key,
     label,
     models,
+    node,
     probe,
     profile,
     run,
@@ -73,6 +74,7 @@ app.add_typer(profile.app, name="profile")
 app.add_typer(event.app, name="event")
 app.add_typer(label.app, name="label")
 app.add_typer(sink.app, name="sink")
+app.add_typer(node.app, name="node")
 app.add_typer(key.app, name="key")
 app.add_typer(bench.app, name="bench")
 

@@ -1,7 +1,7 @@
 """`resadapt serve`: all streams of a site file and of the registry, with the API, until a signal drains them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,12 +29,21 @@ log = structlog.get_logger()
 
 def serve(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A site file (YAML).")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Run the streams on the nodes of a Ray cluster: auto, or HOST:PORT. Extra: fleet."),
+    ] = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Watch what a site file and the registry want, and offer the API, until SIGTERM drains. SIGHUP reads the file
-    again."""
+    again. With --cluster this process is the head of a fleet, and streams run on its nodes."""
     set_up(log_level)
-    run_to_end(_serve(config))
+    if cluster is None:
+        run_to_end(_serve(config))
+        return
+    from pipeline.cli.serve_fleet import serve_fleet  # Ray, which a service on one machine does not need
+
+    run_to_end(serve_fleet(config, cluster, _log))
 
 
 async def _serve(path: Path | None) -> None:
@@ -51,7 +60,7 @@ async def _serve(path: Path | None) -> None:
     try:
         async with started(Serving(reconciler, clock, install), signals):
             log.info("serving", streams=sorted(service.site.streams), watches=sorted(service.site.watches))
-            reload = partial(_reload_when_asked, reconciler, signals)
+            reload = partial(reload_when_asked, reconciler, reconciler.reload, signals)
             reloading = asyncio.create_task(supervise("reload", reload, clock), name="reload")
             broken = asyncio.create_task(service.broken())
             await first(signals.stop.wait(), asyncio.wait({broken}))
@@ -65,7 +74,8 @@ async def _serve(path: Path | None) -> None:
     log.info("stopped")
 
 
-async def _reload_when_asked(reconciler: Reconciler, signals: Signals) -> None:
+async def reload_when_asked(reconciler: Reconciler, reload: Callable[[], Awaitable[None]], signals: Signals) -> None:
+    """Read the site file again with each SIGHUP; a file that is wrong changes nothing."""
     while True:
         await signals.hangup.wait()
         signals.hangup.clear()
@@ -73,7 +83,7 @@ async def _reload_when_asked(reconciler: Reconciler, signals: Signals) -> None:
             log.info("not_reloaded", reason="the service is draining")
             continue
         try:
-            await reconciler.reload()
+            await reload()
             site = reconciler.service.site
             log.info("reloaded", streams=sorted(site.streams), watches=sorted(site.watches))
         except ResadaptError as error:

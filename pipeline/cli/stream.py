@@ -141,6 +141,7 @@ COLUMNS = (
     ScreenColumn("of grant", 6),
     ScreenColumn("ladder", 2, text=True),
     ScreenColumn("tags", 1, text=True),
+    ScreenColumn("node", 4, text=True),
     ScreenColumn("reason", 7, text=True),
 )
 
@@ -153,7 +154,7 @@ def row(item: dict[str, Any]) -> tuple[object, ...]:
     spent = share(status["spent"], status["granted"])
     tags = ",".join(item["spec"].get("tags", []))
     state = ", ".join([status["state"], *status["alarms"]])
-    return item["slug"], state, since, lag, spent, status["step_name"], tags, status["reason"]
+    return item["slug"], state, since, lag, spent, status["step_name"], tags, status["node"], status["reason"]
 
 
 def _show_one(service: Remote, item: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from pipeline.config.api import ApiConfig, KeepConfig
 from pipeline.config.evidence import EvidenceConfig
 from pipeline.config.faults import explain, fault_of, key_names
+from pipeline.config.fleet import FleetConfig
 from pipeline.config.loader import SiteLoader
 from pipeline.config.messages import MqttConfig, NotifyConfig
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
@@ -143,7 +144,8 @@ class Defaults(StreamPolicy):
 class StreamConfig(StreamPolicy):
     """One camera: where it is, and where its policy differs from the defaults. `tags` select it for watches and keys;
     `zones` are parts of its picture that watches may be about; `display_name` and `site` are for people, and so is
-    `live_url`, a media server's page of it that the page links to; one that is `paused` is not looked at."""
+    `live_url`, a media server's page of it that the page links to; one that is `paused` is not looked at. In a fleet it
+    runs on nodes that have the tag `node`, None for any."""
 
     url: str = field(kw_only=True)
     display_name: Title = ""
@@ -151,6 +153,7 @@ class StreamConfig(StreamPolicy):
     live_url: Link = ""
     tags: tuple[Slug, ...] = ()
     zones: Regions = field(default_factory=dict)
+    node: Slug | None = None
     paused: bool = False
 
 
@@ -209,6 +212,7 @@ class SiteConfig:
     keep: KeepConfig = field(default_factory=KeepConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
+    fleet: FleetConfig = field(default_factory=FleetConfig)
     gpu_budget: BudgetConfig | None = None
     drain_s: Positive = 20.0
     armed: tuple[Slug, ...] = ()

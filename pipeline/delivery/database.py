@@ -30,6 +30,9 @@ BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's lock before the store counts as unavailable."""
 STATEMENT_TIMEOUT_S = 10.0
 """How long a PostgreSQL server may work on one statement; and wait for the next within a transaction."""
+SHARED_IDLE_S = 2.0
+"""How long it waits for that where others share the store: a process that is frozen within a commit holds its streams
+from those who take them over."""
 
 _PAGE_BYTES = 4096
 _CREATION_LOCK = 7_275_116
@@ -41,13 +44,14 @@ class Database:
     """SQLite (`sqlite:///FILE` or a bare file name) or PostgreSQL (`postgresql://...`), with its tables in place.
 
     With `exclusive` it has one owner: a lock keeps others out, and a fencing token judges every transaction that writes
-    (see ownership), which raises NotOwner once somebody else has taken the database.
+    (see ownership), which raises NotOwner once somebody else has taken the database. With `shared` it has several, who
+    let each other in and keep an exclusive one out.
 
     Raises ConfigError for a URL of neither, a path that cannot be written, a file that is no store, a newer schema, and
-    with `exclusive` for a store that another process holds; StoreUnavailable when it does not answer.
+    with `exclusive` or `shared` for a store that another process holds; StoreUnavailable when it does not answer.
     """
 
-    def __init__(self, url: str, max_bytes: int | None = None, exclusive: bool = False) -> None:
+    def __init__(self, url: str, max_bytes: int | None = None, exclusive: bool = False, shared: bool = False) -> None:
         parsed = parse_store(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.name = str(parsed.database) if self.is_sqlite else redact_url(parsed.render_as_string())
@@ -56,10 +60,12 @@ class Database:
             raise ConfigError(f"max_bytes bounds a SQLite file; {self.name} is not one")
         self._writing = threading.Lock()
         self._lock = _claim(Path(self.name), exclusive) if self.is_sqlite else None
-        self.engine = _sqlite_engine(parsed, max_bytes) if self.is_sqlite else _postgresql_engine(parsed)
+        idle_s = SHARED_IDLE_S if shared else STATEMENT_TIMEOUT_S
+        self.engine = _sqlite_engine(parsed, max_bytes) if self.is_sqlite else _postgresql_engine(parsed, idle_s)
         self._writer = self.engine.execution_options(writes=True)
         self.claimed: sa.Connection | None = None
         self._token: int | None = None
+        self.shared = shared
         self._file: os.stat_result | None = None
         try:
             self._prepare(exclusive)
@@ -82,7 +88,18 @@ class Database:
         """
         with self._writing, named(self.name), self._transaction() as connection:
             if self._token is not None:
-                ownership.check(connection, META, self._token, self.name)
+                ownership.check(connection, self._token, self.name)
+            yield connection
+
+    @contextmanager
+    def beside(self) -> Iterator[sa.Connection]:
+        """A transaction beside those of `writing`, for signs of life: it waits for none of them. On SQLite, which has
+        one writer, it is one of them."""
+        if self.is_sqlite:
+            with self.writing() as connection:
+                yield connection
+            return
+        with named(self.name), self.engine.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -111,10 +128,10 @@ class Database:
                 self.claimed = None
 
     def _claim_again(self, token: int) -> sa.Connection:
-        if connection := _claim_server(self.engine):
+        if connection := _claim_server(self.engine, self.shared):
             return connection
         with self.engine.begin() as connection:
-            ownership.check(connection, META, token, self.name)
+            ownership.check(connection, token, self.name)
         raise StoreUnavailable(f"the lock of the store {self.name} is still held, perhaps by a connection that is lost")
 
     def _check_file(self) -> None:
@@ -138,18 +155,18 @@ class Database:
             raise
         if self.is_sqlite:
             self._file = os.stat(self.name)
-        if exclusive:
+        if exclusive or self.shared:
             self._take()
 
     def _take(self) -> None:
         with named(self.name):
-            if not self.is_sqlite and not (connection := _claim_server(self.engine)):
+            if not self.is_sqlite and not (connection := _claim_server(self.engine, self.shared)):
                 raise ConfigError(
                     f"the store {self.name} is held by another process; stop that one, or give this one its own"
                 )
             self.claimed = None if self.is_sqlite else connection
         with self.writing() as connection:
-            token = ownership.take(connection, META)
+            token = ownership.join(connection) if self.shared else ownership.take(connection)
         self._token = token
 
 
@@ -254,7 +271,7 @@ def _sqlite_engine(url: sa.URL, max_bytes: int | None) -> sa.Engine:
     return engine
 
 
-def _postgresql_engine(url: sa.URL) -> sa.Engine:
+def _postgresql_engine(url: sa.URL, idle_s: float) -> sa.Engine:
     # A server that vanished without a word is noticed after ten seconds, not after the kernel's fifteen minutes.
     patience = {"connect_timeout": 5, "keepalives_idle": 10, "tcp_user_timeout": 10_000}
     try:
@@ -266,7 +283,7 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
         bounds = {
             "statement_timeout": STATEMENT_TIMEOUT_S,
             "lock_timeout": BUSY_TIMEOUT_S,
-            "idle_in_transaction_session_timeout": STATEMENT_TIMEOUT_S,
+            "idle_in_transaction_session_timeout": idle_s,
         }
         cursor = connection.cursor()
         for name, seconds in bounds.items():
@@ -278,11 +295,13 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _claim_server(engine: sa.Engine) -> sa.Connection | None:
-    """A connection that holds the database's advisory lock for as long as it is open; None if another one does."""
+def _claim_server(engine: sa.Engine, shared: bool) -> sa.Connection | None:
+    """A connection that holds the database's advisory lock for as long as it is open, alone or with others who share
+    it; None if another one keeps it out."""
+    lock = sa.func.pg_try_advisory_lock_shared if shared else sa.func.pg_try_advisory_lock
     connection = engine.connect()
     try:
-        if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_EXCLUSIVE_LOCK))):
+        if connection.scalar(sa.select(lock(_EXCLUSIVE_LOCK))):
             connection.commit()  # the lock is the session's; no transaction stays open
             return connection
     except BaseException:

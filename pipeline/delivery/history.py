@@ -34,6 +34,8 @@ _EVENT_COLUMNS = (
     OUTBOX.c.label,
 )
 EVENTS = sa.select(*_EVENT_COLUMNS)
+_SETTLED = "age({}.xmin) > age(((pg_snapshot_xmin(pg_current_snapshot())::text)::bigint % 4294967296)::text::xid)"
+"""True of rows whose transaction is older than every one under way (PostgreSQL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,8 @@ class History:
 
     def events_after(self, seq: int, limit: int, wanted: EventFilter = EventFilter()) -> list[StoredEvent]:
         """The `limit` oldest events behind `seq`, in the order of commits."""
-        query = EVENTS.where(OUTBOX.c.seq > seq, *wanted.clauses()).order_by(OUTBOX.c.seq).limit(limit)
-        return self._events(query)
+        query = EVENTS.where(OUTBOX.c.seq > seq, *wanted.clauses(), *self._settled(OUTBOX))
+        return self._events(query.order_by(OUTBOX.c.seq).limit(limit))
 
     def event(self, event_id: str) -> StoredEvent | None:
         """The event of an id, if it is still kept."""
@@ -153,8 +155,8 @@ class History:
 
     def answers_after(self, seq: int, limit: int) -> list[StoredAnswers]:
         """The `limit` oldest records behind `seq`, in the order of commits."""
-        behind = sa.select(HOP_ANSWERS).where(HOP_ANSWERS.c.seq > seq).order_by(HOP_ANSWERS.c.seq).limit(limit)
-        return self._answers(behind)
+        query = sa.select(HOP_ANSWERS).where(HOP_ANSWERS.c.seq > seq, *self._settled(HOP_ANSWERS))
+        return self._answers(query.order_by(HOP_ANSWERS.c.seq).limit(limit))
 
     def answers_since(self, since: datetime, streams: Sequence[str] | None = None) -> Iterator[StoredAnswers]:
         """The records of decisions from `since` (UTC) on, in the order of commits: of some streams where asked."""
@@ -176,6 +178,11 @@ class History:
         with self._database.reading() as connection:
             events, answers = connection.execute(query).one()
         return events or 0, answers or 0
+
+    def _settled(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+        """No row before which another one may still be committed, where several processes write: numbers are given
+        before commits, and who reads on behind the newest would miss it."""
+        return (sa.literal_column(_SETTLED.format(table.name)),) if self._database.shared else ()
 
     def _events(self, query: sa.Select[tuple[object, ...]]) -> list[StoredEvent]:
         with self._database.reading() as connection:

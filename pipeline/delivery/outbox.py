@@ -11,7 +11,7 @@ import structlog
 from pipeline.clock import Clock
 from pipeline.core.outcome import Decision
 from pipeline.delivery.store import Rows
-from pipeline.errors import NotOwner, ResadaptError, StoreDamaged, StoreUnavailable
+from pipeline.errors import NotOwner, ResadaptError, StoreDamaged, StoreUnavailable, StreamTaken
 from pipeline.waiting import back_off_s, first, stop, supervise
 
 log = structlog.get_logger()
@@ -31,14 +31,16 @@ class DecisionStore(Protocol):
     def rows_of(self, decision: Decision) -> Rows: ...
 
     def write(self, rows: Sequence[Rows]) -> int:
-        """Write all or nothing and return how many events are new. Raises StoreUnavailable, NotOwner, StoreDamaged."""
+        """Write all or nothing and return how many events are new. Raises StoreUnavailable, NotOwner, StoreDamaged, and
+        StreamTaken for some of the streams alone."""
         ...
 
 
 @dataclass(slots=True)
 class OutboxCounts:
     """Running totals. `waited` counts commits that found the outbox full and waited for room; `retries` the tries
-    of groups that the store had refused, in `outages` runs of refusals; `crashes` unforeseen ends of the committer."""
+    of groups that the store had refused, in `outages` runs of refusals; `crashes` unforeseen ends of the committer;
+    `stale` decisions were not written because another process decides on their stream now."""
 
     decisions: int = 0
     events: int = 0
@@ -47,6 +49,7 @@ class OutboxCounts:
     retries: int = 0
     outages: int = 0
     crashes: int = 0
+    stale: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +116,8 @@ class Outbox:
 
         When cancelled, it ends once the decision is either durable or withdrawn: none is written later behind the back
         of its stream. Raises ValueError for event data that JSON cannot hold, StoreUnavailable when the outbox closes
-        before the store took the decision, and NotOwner or StoreDamaged when it never will.
+        before the store took the decision, NotOwner or StoreDamaged when it never will, and StreamTaken where another
+        process decides on this stream now.
         """
         rows = self._store.rows_of(decision)
         self.counts.waited += self._room.locked()
@@ -188,6 +192,8 @@ class Outbox:
         if isinstance(error, StoreUnavailable):
             self._note_outage(error)
             return False
+        if isinstance(error, StreamTaken):
+            return await self._write(self._without_stale(group, error))
         if isinstance(error, FATAL):
             self._give_up(error)
             return True
@@ -201,6 +207,17 @@ class Outbox:
         else:
             self._settle(group, self._attempt.result())
         return True
+
+    def _without_stale(self, group: Sequence[_Waiting], error: StreamTaken) -> list[_Waiting]:
+        """The rest of a group, once the decisions on streams that others own have failed, each for itself."""
+        stale = [entry for entry in group if entry.rows.stream_id in error.streams]
+        assert stale, "the error names streams of the group"
+        self.counts.stale += len(stale)
+        gone = set(stale)
+        self._waiting = [entry for entry in self._waiting if entry not in gone]
+        for entry in stale:
+            _fail(entry, StreamTaken(str(error), (entry.rows.stream_id,)))
+        return [entry for entry in group if entry not in gone]
 
     def _give_up(self, error: ResadaptError) -> None:
         log.error("store_lost", reason=str(error), error=type(error).__name__)

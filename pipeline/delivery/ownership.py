@@ -1,33 +1,54 @@
-"""Ownership of a store: only the process that took it last may write to it.
+"""Ownership, judged by fencing tokens: numbers that grow with each taking, and that every commit checks in its own
+transaction. An owner that was overtaken while it was away commits nothing more, whatever it believes to hold.
 
-The store holds a fencing token, a number that grows with each taking. Every commit of an owner checks it in its own
-transaction, so that an owner that was overtaken while it was away commits nothing more, whatever locks it believes to
-hold.
+Two things have owners. A store has one where a process wants it for itself; the members of a fleet share it, and are
+overtaken together. A stream has one in any case: the process that decides on it.
 """
 
-from functools import cache
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pipeline.errors import NotOwner
+from pipeline.delivery.tables import META, OWNER_LEASE, STREAM_OWNER
+from pipeline.errors import NotOwner, StreamTaken
 
 _KEY = "owner"
+_KEYS_PER_QUERY = 500
+_HELD = sa.select(META.c.value).where(META.c.key == _KEY)
+_HELD_STILL = _HELD.with_for_update(read=True)
+_TOKENS = (
+    sa.select(STREAM_OWNER.c.stream_id, STREAM_OWNER.c.token, STREAM_OWNER.c.holder)
+    .where(STREAM_OWNER.c.stream_id.in_(sa.bindparam("ids", expanding=True)))
+    .with_for_update(read=True)
+)
+"""Made once: every commit asks them."""
 
 
-def take(connection: sa.Connection, meta: sa.Table) -> int:
-    """Become the owner, within a transaction that writes: the new token. Every older one is void once it commits."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    connection.execute(insert(meta).values(key=_KEY, value="0").on_conflict_do_nothing(index_elements=["key"]))
-    token = int(str(connection.execute(_held(meta).with_for_update()).scalar_one())) + 1
-    connection.execute(sa.update(meta).where(meta.c.key == _KEY).values(value=str(token)))
+def now_s(dialect: str) -> sa.ColumnElement[float]:
+    """The database's clock in seconds since 1970: the one by which leases run, whatever its clients' clocks show."""
+    if dialect == "sqlite":
+        return (sa.func.julianday("now") - 2440587.5) * 86_400.0
+    return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+
+
+def take(connection: sa.Connection) -> int:
+    """Become the owner of a store, within a transaction that writes: the new token. Every older one is void once it
+    commits."""
+    token = int(str(connection.execute(_made(connection).with_for_update()).scalar_one())) + 1
+    connection.execute(sa.update(META).where(META.c.key == _KEY).values(value=str(token)))
     return token
 
 
-def check(connection: sa.Connection, meta: sa.Table, token: int, name: str) -> None:
+def join(connection: sa.Connection) -> int:
+    """Become one of those who share a store: the token that stands, which is void once somebody takes the store."""
+    return int(str(connection.execute(_made(connection)).scalar_one()))
+
+
+def check(connection: sa.Connection, token: int, name: str) -> None:
     """Raise NotOwner if the token of store `name` is another one now. Whoever wants to take the store waits for the end
     of this transaction."""
-    held = connection.execute(_shared(meta)).scalar_one_or_none()
+    held = connection.execute(_HELD_STILL).scalar_one_or_none()
     if str(held) != str(token):
         raise NotOwner(
             f"the store {name} belongs to another process now (owner {held or 'unknown'}, this one is {token}); nothing"
@@ -35,10 +56,77 @@ def check(connection: sa.Connection, meta: sa.Table, token: int, name: str) -> N
         )
 
 
-@cache
-def _shared(meta: sa.Table) -> sa.Select[tuple[str]]:
-    return _held(meta).with_for_update(read=True)
+def take_stream(connection: sa.Connection, stream_id: str, holder: str, force: bool) -> int:
+    """Become the owner of a stream, within a transaction that writes: the new token. Waits for commits of the owner
+    before. Raises StreamTaken where that one holds it by a lease that has not run out, unless by `force`."""
+    row = {"stream_id": stream_id, "token": 0, "holder": ""}
+    connection.execute(_insert(connection, STREAM_OWNER).values(row).on_conflict_do_nothing())
+    here = STREAM_OWNER.c.stream_id == stream_id
+    found = connection.execute(sa.select(STREAM_OWNER).where(here).with_for_update()).one()
+    if not force and found.holder not in ("", holder):
+        live = sa.select(OWNER_LEASE.c.holder).where(OWNER_LEASE.c.holder == found.holder, _is_live(connection))
+        if connection.scalar(live) is not None:
+            raise StreamTaken(f"the stream {stream_id} is decided on by {found.holder}", (stream_id,))
+    connection.execute(sa.update(STREAM_OWNER).where(here).values(token=found.token + 1, holder=holder))
+    return int(found.token) + 1
 
 
-def _held(meta: sa.Table) -> sa.Select[tuple[str]]:
-    return sa.select(meta.c.value).where(meta.c.key == _KEY)
+def let_go(connection: sa.Connection, stream_id: str, token: int) -> None:
+    """Let the next one take a stream at once, if it is still held by this token."""
+    mine = (STREAM_OWNER.c.stream_id == stream_id) & (STREAM_OWNER.c.token == token)
+    connection.execute(sa.update(STREAM_OWNER).where(mine).values(holder=""))
+
+
+def check_streams(connection: sa.Connection, wanted: Iterable[tuple[str, int]]) -> None:
+    """Raise StreamTaken naming every stream whose token is another one now. Whoever wants to take one of the streams
+    waits for the end of this transaction."""
+    pairs = set(wanted)
+    slugs = sorted({slug for slug, _ in pairs})
+    found: dict[str, tuple[int, str]] = {}
+    for start in range(0, len(slugs), _KEYS_PER_QUERY):
+        part = {"ids": slugs[start : start + _KEYS_PER_QUERY]}
+        rows = connection.execute(_TOKENS, part)
+        found.update((row.stream_id, (row.token, row.holder)) for row in rows)
+    lost = sorted({slug for slug, token in pairs if found.get(slug, (0, ""))[0] != token})
+    if lost:
+        whose = ", ".join(f"{slug} ({found.get(slug, (0, ''))[1] or 'let go'})" for slug in lost[:10])
+        more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
+        raise StreamTaken(f"decided on by another process now: {whose}{more}; nothing is written here", tuple(lost))
+
+
+def renew(connection: sa.Connection, holder: str, lease_s: float) -> float:
+    """Hold what `holder` has for `lease_s` seconds from now on. Returns the database's time (seconds since 1970)."""
+    now = float(connection.execute(sa.select(now_s(connection.dialect.name))).scalar_one())
+    insert = _insert(connection, OWNER_LEASE).values(holder=holder, until_s=now + lease_s)
+    held = {"until_s": insert.excluded.until_s}
+    connection.execute(insert.on_conflict_do_update(index_elements=["holder"], set_=held))
+    return now
+
+
+def end_lease(connection: sa.Connection, holder: str) -> None:
+    """Hold nothing any more: others may take all of it at once."""
+    connection.execute(sa.delete(OWNER_LEASE).where(OWNER_LEASE.c.holder == holder))
+
+
+def live_holders(connection: sa.Connection) -> frozenset[str]:
+    """Those whose lease has not run out."""
+    return frozenset(connection.scalars(sa.select(OWNER_LEASE.c.holder).where(_is_live(connection))))
+
+
+def holders_of(connection: sa.Connection) -> Mapping[str, str]:
+    """Who holds each stream that somebody holds."""
+    query = sa.select(STREAM_OWNER.c.stream_id, STREAM_OWNER.c.holder).where(STREAM_OWNER.c.holder != "")
+    return {row.stream_id: row.holder for row in connection.execute(query)}
+
+
+def _is_live(connection: sa.Connection) -> sa.ColumnElement[bool]:
+    return OWNER_LEASE.c.until_s > now_s(connection.dialect.name)
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def _made(connection: sa.Connection) -> sa.Select[tuple[str]]:
+    connection.execute(_insert(connection, META).values(key=_KEY, value="0").on_conflict_do_nothing())
+    return _HELD

@@ -14,6 +14,7 @@ import structlog
 
 from pipeline.clock import Clock
 from pipeline.core.outcome import Decision
+from pipeline.delivery import ownership
 from pipeline.delivery.database import Database
 from pipeline.delivery.database_faults import StoreFull
 from pipeline.delivery.history import (
@@ -28,6 +29,7 @@ from pipeline.delivery.history import (
     written_bytes,
 )
 from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, META, OUTBOX, STREAM_STATE
+from pipeline.errors import StreamTaken
 from pipeline.sinks.cloudevents import dump_json
 from pipeline.types import Event
 
@@ -37,6 +39,7 @@ PRUNE_EVERY = 256
 """Events and answers written between two prunings of the history."""
 
 _KEYS_PER_QUERY = 500
+_PRUNING_LOCK = 7_275_119
 _OWED = EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
 _SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
 _KNOWN = EVENTS.where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
@@ -65,11 +68,18 @@ class StoredStream:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A decision in the form in which it is written."""
+    """A decision in the form in which it is written, and the fencing token of its stream when it was made (None: none
+    is needed)."""
 
     state: _StateRow
     events: tuple[tuple[str, _EventRow], ...]
     answers: _AnswersRow | None = None
+    token: int | None = None
+
+    @property
+    def stream_id(self) -> str:
+        """The stream that it is about."""
+        return str(self.state["stream_id"])
 
 
 class Store:
@@ -78,8 +88,9 @@ class Store:
     Events delivered to every sink, and answers, stay as `history` for as long as `keep` says. `max_bytes` bounds a
     SQLite file: when it, or the disk, is full the answers go first, then the history; after that commits raise
     StoreUnavailable until sinks have taken events. Undelivered events are never dropped. `exclusive` allows one such
-    process per database: once another one has taken it, whatever writes raises NotOwner. `conflicts` counts the events
-    that were dropped because another one has their id, which must not happen.
+    process per database: once another one has taken it, whatever writes raises NotOwner. `holder` names this process
+    among several that share the database: a stream is decided on by the one that has taken it, and by nobody else.
+    `conflicts` counts the events that were dropped because another one has their id, which must not happen.
     """
 
     def __init__(
@@ -90,13 +101,16 @@ class Store:
         keep: Keep = Keep(),
         max_bytes: int | None = None,
         exclusive: bool = False,
+        holder: str | None = None,
     ) -> None:
         self.conflicts = 0
+        self.holder = holder
+        self._tokens: dict[str, int] = {}
         self._clock = clock
         self.keep = keep
         self._sinks: tuple[str, ...] = ()
         self._unpruned = 0
-        self.database = Database(url, max_bytes, exclusive)
+        self.database = Database(url, max_bytes, exclusive, shared=holder is not None)
         self.history = History(self.database)
         self._save_state = _upsert_state(self.database)
         self._save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
@@ -107,6 +121,32 @@ class Store:
     def register_sinks(self, names: Sequence[str]) -> None:
         """From now on, every new event is to be delivered to these sinks. Earlier events are not."""
         self._sinks = tuple(names)
+
+    def take(self, stream_id: str) -> None:
+        """Become the one who decides on a stream: whoever did so before decides no more. To be called before `load`.
+
+        Raises StreamTaken where another process that shares the database holds it. A process that has the database to
+        itself always gets it.
+        """
+        with self.database.writing() as connection:
+            holder = self.holder or "the only process"
+            token = ownership.take_stream(connection, stream_id, holder, force=self.holder is None)
+        self._tokens[stream_id] = token
+
+    def let_go(self, stream_id: str) -> None:
+        """Decide no more on a stream, so that the next one need not wait. Nothing, if it was not taken."""
+        token = self._tokens.pop(stream_id, None)
+        if token is not None:
+            with self.database.writing() as connection:
+                ownership.let_go(connection, stream_id, token)
+
+    def owns(self, stream_id: str) -> bool:
+        """True if it has taken the stream, as far as it knows."""
+        return stream_id in self._tokens
+
+    def owned(self) -> frozenset[str]:
+        """The streams it has taken, as far as it knows."""
+        return frozenset(self._tokens)
 
     def load(self, stream_id: str) -> StoredStream | None:
         """The stream as of its newest committed decision, or None for one never seen."""
@@ -126,7 +166,10 @@ class Store:
 
     def rows_of(self, decision: Decision) -> Rows:
         """The rows that `write` takes. Raises ValueError for event data that JSON cannot hold and a time without a
-        zone."""
+        zone, and StreamTaken where others share the database and this one has not taken the stream."""
+        token = self._tokens.get(decision.stream_id)
+        if token is None and self.holder is not None:
+            raise StreamTaken(f"{self.holder} has not taken the stream {decision.stream_id}", (decision.stream_id,))
         now, record = self._clock.now(), decision.record
         state: _StateRow = {
             "stream_id": decision.stream_id,
@@ -135,7 +178,7 @@ class Store:
             "updated_at": now.isoformat(),
         }
         answers = answers_row(decision.stream_id, record, now) if record and self.keep.answers_bytes else None
-        return Rows(state, tuple((event.id, _row_of(event)) for event in decision.events), answers)
+        return Rows(state, tuple((event.id, _row_of(event)) for event in decision.events), answers, token)
 
     def commit(self, decisions: Sequence[Decision]) -> int:
         """Make decisions durable together; later ones of a stream replace earlier ones.
@@ -147,7 +190,8 @@ class Store:
         return self.write([self.rows_of(decision) for decision in decisions])
 
     def write(self, rows: Sequence[Rows]) -> int:
-        """`commit` for decisions whose rows were made before."""
+        """`commit` for decisions whose rows were made before. Raises StreamTaken, with nothing written, naming the
+        streams on which another process decides now."""
         try:
             return self._write(rows)
         except StoreFull:
@@ -159,7 +203,10 @@ class Store:
         states = {row.state["stream_id"]: row.state for row in rows}
         events = dict(event for row in rows for event in row.events)
         answers = [row.answers for row in rows if row.answers]
+        tokens = [(row.stream_id, row.token) for row in rows if row.token is not None]
         with self.database.writing() as connection:
+            if tokens:
+                self._check(connection, tokens)
             if states:
                 connection.execute(self._save_state, list(states.values()))
             for known in _known(connection, list(events)):
@@ -216,6 +263,15 @@ class Store:
         """Close the database, and let another exclusive process in."""
         self.database.close()
 
+    def _check(self, connection: sa.Connection, tokens: Sequence[tuple[str, int]]) -> None:
+        try:
+            ownership.check_streams(connection, tokens)
+        except StreamTaken as error:
+            for slug, token in tokens:
+                if slug in error.streams and self._tokens.get(slug) == token:
+                    del self._tokens[slug]
+            raise
+
     def _write_events(self, connection: sa.Connection, events: dict[str, _EventRow]) -> None:
         connection.execute(self._save_event, _counted(connection, OUTBOX, list(events.values())))
         seqs = _seqs_of(connection, list(events)).values() if self._sinks else ()
@@ -231,9 +287,15 @@ class Store:
 
     def _prune_now_and_then(self, connection: sa.Connection, more: int) -> None:
         self._unpruned += more
-        if self._unpruned >= PRUNE_EVERY:
+        if self._unpruned >= PRUNE_EVERY and self._may_prune(connection):
             self._prune(connection, self.keep)
             self._unpruned = 0
+
+    def _may_prune(self, connection: sa.Connection) -> bool:
+        """True unless another process is at it, for which this one need not wait."""
+        if self.database.is_sqlite or not self.database.shared:
+            return True
+        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_PRUNING_LOCK))))
 
     def _prune(self, connection: sa.Connection, keep: Keep) -> int:
         now = self._clock.now()

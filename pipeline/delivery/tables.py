@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 4
-HEAD = "sessions"
+SCHEMA_VERSION = 5
+HEAD = "fleet"
 """The newest migration, which leads to SCHEMA_VERSION."""
 
 _Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up a plain INTEGER only
@@ -169,3 +169,46 @@ API_SESSION = sa.Table(
     sa.Column("expires_at", sa.Text, nullable=False),
 )
 """Browsers that have logged in with a key. `digest` is the SHA-256 of what the browser sends."""
+
+STREAM_OWNER = sa.Table(
+    "stream_owner",
+    tables,
+    sa.Column("stream_id", sa.Text, primary_key=True),
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Index("ix_stream_owner_holder", "holder"),
+)
+"""The owner of each stream: the fencing token, which only rises, and the process that took it last (empty: let go)."""
+
+OWNER_LEASE = sa.Table(
+    "owner_lease",
+    tables,
+    sa.Column("holder", sa.Text, primary_key=True),
+    sa.Column("until_s", sa.Double, nullable=False),
+)
+"""Until when (seconds since 1970 by the database's clock) nobody may take what a process holds. One row for a process,
+however many streams it has."""
+
+FLEET_NODE = sa.Table(
+    "fleet_node",
+    tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("wanted", sa.Text, nullable=False),
+    sa.Column("capacity", sa.Double, nullable=False),
+    sa.Column("most_streams", sa.Integer),
+    sa.Column("tags", sa.Text, nullable=False),
+    sa.Column("joined_at", sa.Text, nullable=False),
+    sa.Column("skew_s", sa.Double, nullable=False),
+    sa.Column("report", sa.Text, nullable=False),
+)
+"""The nodes of a fleet: what each offers, what people want of it (active, cordoned, drained), how its streams are."""
+
+FLEET_PLACE = sa.Table(
+    "fleet_place",
+    tables,
+    sa.Column("stream_id", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, nullable=False, index=True),
+)
+"""On which node each stream of a fleet is to run."""

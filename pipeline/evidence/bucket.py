@@ -89,10 +89,16 @@ class EvidenceBucket:
             for path in ours:
                 obstore.delete(self._objects, path)
 
-    def sweep(self, named_paths: frozenset[str]) -> int:
-        """Remove files of the evidence that nobody names. Returns how many."""
+    def sweep(self, named_paths: frozenset[str], written_before: datetime | None = None) -> int:
+        """Remove files of the evidence that nobody names; with a time only those that were written before it. Returns
+        how many."""
         with self._named("listed"):
-            there = [found["path"] for part in obstore.list(self._objects) for found in part]
+            there = [
+                found["path"]
+                for part in obstore.list(self._objects)
+                for found in part
+                if written_before is None or found["last_modified"] < written_before
+            ]
         stray = [path for path in there if FILE.fullmatch(path) and path not in named_paths]
         self.remove(stray)
         return len(stray)

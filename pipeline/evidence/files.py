@@ -40,8 +40,9 @@ class EvidenceFiles(Protocol):
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files. Those that are gone already are fine."""
 
-    def sweep(self, named_paths: frozenset[str]) -> int:
-        """Remove files of the evidence that nobody names. Returns how many."""
+    def sweep(self, named_paths: frozenset[str], written_before: datetime | None = None) -> int:
+        """Remove files of the evidence that nobody names; with a time only those that were written before it. Returns
+        how many."""
 
     def free_bytes(self) -> int:
         """Free space in bytes."""

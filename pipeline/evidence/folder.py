@@ -80,11 +80,14 @@ class Folder:
                     with suppress(OSError):
                         folder.rmdir()
 
-    def sweep(self, named_paths: frozenset[str]) -> int:
-        """Remove files of the evidence that nobody names, and halves of some. Returns how many."""
+    def sweep(self, named_paths: frozenset[str], written_before: datetime | None = None) -> int:
+        """Remove files of the evidence that nobody names, and halves of some; with a time only those that were written
+        before it. Returns how many."""
         stray = 0
         for path in sorted(self.root.glob("????-??-??/??/*")):
             name = path.relative_to(self.root).as_posix()
+            if written_before and _written_at_s(path) >= written_before.timestamp():
+                continue
             if (FILE.fullmatch(name) and name not in named_paths) or _PART.fullmatch(path.name):
                 path.unlink(missing_ok=True)
                 stray += 1
@@ -106,3 +109,10 @@ class Folder:
             with suppress(OSError):
                 part.unlink()
             raise
+
+
+def _written_at_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # somebody else has removed it
+        return float("inf")

@@ -47,7 +47,8 @@ class EvidenceKeeper:
 
     `observe` is called by the loop after each hop and takes microseconds; a supervised worker writes. At most
     `config.queue` decisions wait; beyond that evidence is left out. `lost` counts that by reason: evidence that
-    cannot be had costs no decision. `about` gives who answers and who sizes frames; it may take seconds, once.
+    cannot be had costs no decision. Other processes write into a folder that is `shared`, too. `about` gives who
+    answers and who sizes frames; it may take seconds, once.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class EvidenceKeeper:
         config: EvidenceConfig,
         clock: Clock,
         about: Callable[[], About],
+        shared: bool = False,
     ) -> None:
         self.written = 0
         self.lost: Counter[str] = Counter()
@@ -65,7 +67,7 @@ class EvidenceKeeper:
         self.trouble: str | None = None
         self._config = config
         self._clock = clock
-        self._writer = Writer(files, manifests, config, clock, about)
+        self._writer = Writer(files, manifests, config, clock, about, shared)
         self._rings: dict[str, PacketRing] = {}
         self._refusals: dict[str, str] = {}
         self._book = ScoreBook()

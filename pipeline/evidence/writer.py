@@ -38,6 +38,9 @@ log = structlog.get_logger()
 CUT_SHORT = "the process ended before its clip was cut"
 REMEMBERED = 1024
 """Segments of which it is known where their picture lies: one context is in the evidence of many events."""
+SHARED_SWEEP_S = 600.0
+"""How old a file of a folder that several processes share has to be before it is removed for being named nowhere: one
+of them may be about to name it."""
 _MIB = 2**20
 
 
@@ -64,6 +67,7 @@ class Writer:
         config: EvidenceConfig,
         clock: Clock,
         about: Callable[[], About],
+        shared: bool = False,
     ) -> None:
         self.bytes = 0
         self._files = files
@@ -71,6 +75,7 @@ class Writer:
         self._config = config
         self._clock = clock
         self._about = about
+        self._shared = shared
         self._known: About | None = None
         self._lying: OrderedDict[str, StoredFile] = OrderedDict()
 
@@ -78,10 +83,11 @@ class Writer:
         """Cleans up after an earlier process: notes that its pending clips will not come, and removes files that no
         manifest names."""
         self._files.open(self._manifests.identity())
-        for one in self._manifests.unfinished(CLIP_PENDING):
+        for one in () if self._shared else self._manifests.unfinished(CLIP_PENDING):
             bundle = replace(Bundle.from_json(one.data), clip_note=CUT_SHORT)
             self._manifests.write(replace(one, data=bundle.to_json()))
-        if stray := self._files.sweep(self._manifests.paths()):
+        written_before = self._clock.now() - timedelta(seconds=SHARED_SWEEP_S) if self._shared else None
+        if stray := self._files.sweep(self._manifests.paths(), written_before):
             log.info("evidence_swept", files=stray)
         self.bytes = self._manifests.total_bytes()
 

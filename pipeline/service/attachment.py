@@ -92,12 +92,14 @@ class Attachment:
             reason = None  # cut: whether the hop under way was decided is known to the store alone
             raise
         finally:
-            if reason and (self._attached or self._insist):
-                await self._ended(reason, error_text if reason == "failed" else None)
-            self._enter("ended")
-            await self.source.close()
-            self._runtime.mllm.forget(self.run.stream_id)
-            self._runtime.allocator.forget(self.run.stream_id)
+            try:
+                if reason and (self._attached or self._insist):
+                    await self._ended(reason, error_text if reason == "failed" else None)
+            finally:  # the end of a stream that another process has taken is not written
+                self._enter("ended")
+                await self.source.close()
+                self._runtime.mllm.forget(self.run.stream_id)
+                self._runtime.allocator.forget(self.run.stream_id)
 
     async def stop(self, reason: EndReason = "drained") -> None:
         """Take no new frames; `live` returns once the hop under way is decided. A stream that is detached or paused

@@ -38,8 +38,11 @@ def wants_evidence(site: SiteConfig, insist: bool) -> bool:
     return site.evidence.enabled and (insist or site.evidence.dir is not None)
 
 
-async def open_keeper(site: SiteConfig, database: Database, info: MLLMInfo, clock: Clock) -> EvidenceKeeper:
-    """The keeper of a site, writing. A place that cannot be written now is tried again later.
+async def open_keeper(
+    site: SiteConfig, database: Database, info: MLLMInfo, clock: Clock, shared: bool = False
+) -> EvidenceKeeper:
+    """The keeper of a site, writing; `shared` with other processes. A place that cannot be written now is tried again
+    later.
 
     Raises ConfigError for one that is another store's.
     """
@@ -52,7 +55,7 @@ async def open_keeper(site: SiteConfig, database: Database, info: MLLMInfo, cloc
         await asyncio.to_thread(lambda: files.open(manifests.identity()))
     except OSError as error:
         log.warning("evidence_folder_unusable", dir=files.place, reason=error.strerror)
-    keeper = EvidenceKeeper(files, manifests, site.evidence, clock, about)
+    keeper = EvidenceKeeper(files, manifests, site.evidence, clock, about, shared)
     keeper.start()
     return keeper
 

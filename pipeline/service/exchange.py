@@ -16,7 +16,7 @@ from pipeline.service.port import Port
 from pipeline.sinks.base import Announcing, PictureOf, Sink
 from pipeline.types import Event
 
-RESTARTING = ("mllm", "store", "evidence")
+RESTARTING = ("mllm", "store", "evidence", "fleet")
 """Parts of a site that cannot change under running streams: that needs a restart of the process."""
 _ALLOCATOR = ("engine", "defaults.allocator")
 EXCHANGED = ("sinks", "metrics", "gpu_budget", *_ALLOCATOR)

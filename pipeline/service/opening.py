@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -49,9 +50,12 @@ async def patiently(
         await clock.sleep(pause_s)
 
 
-async def open_store(url: str, clock: Clock, keep: Keep) -> Store:
-    """The store, owned by this process. If nobody waits for it any more, it is closed as soon as it is open."""
-    opening = asyncio.get_running_loop().run_in_executor(None, lambda: Store(url, clock, keep=keep, exclusive=True))
+async def open_store(url: str, clock: Clock, keep: Keep, holder: str | None = None) -> Store:
+    """The store, owned by this process, or with a `holder` shared with others. If nobody waits for it any more, it is
+    closed as soon as it is open."""
+    alone = holder is None
+    make = partial(Store, url, clock, keep=keep, exclusive=alone, holder=holder)
+    opening = asyncio.get_running_loop().run_in_executor(None, make)
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

@@ -1,7 +1,7 @@
 """The registry's process: what is wanted is composed, applied to a running service, and watched for edits."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from pipeline.registry.registry import Registry, Snapshot
 from pipeline.service.board import armed_profiles
 from pipeline.service.exchange import RESTARTING, changed_parts
 from pipeline.service.service import Service
+from pipeline.service.share import WHOLE, WorkShare
 from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.sinks.base import Sink
 from pipeline.waiting import first, stop
@@ -40,7 +41,8 @@ class Reconciler:
 
     `path` is the site file, if there is one: it is applied to the registry at start and by `reload`. `faults` says of
     entries that cannot run why, by kind and slug. `said` is a site from elsewhere than a file, such as a command line;
-    `extra_sinks` and `insist` are the Service's.
+    `extra_sinks`, `insist` and `share` are the Service's. `opening` is awaited once the store is open, before anything
+    is read from it. In a fleet the one who keeps house applies the file.
     """
 
     def __init__(
@@ -51,12 +53,16 @@ class Reconciler:
         said: Composer | None = None,
         extra_sinks: Sequence[Sink] = (),
         insist: bool = True,
+        share: WorkShare = WHOLE,
+        opening: Callable[[Store], Awaitable[None]] | None = None,
     ) -> None:
         self.path = path
         self.faults: Mapping[tuple[str, str], str] = {}
         self._clock = clock
         self._composer = said or _composer(path)
-        self.service = Service(self._composer.site, clock, extra_sinks, insist, observe, self._open)
+        self._share = share
+        self._opening = opening
+        self.service = Service(self._composer.site, clock, extra_sinks, insist, observe, self._open, share)
         self._registry: Registry | None = None
         self._woken = asyncio.Event()
         self._applied = 0
@@ -108,7 +114,10 @@ class Reconciler:
 
         Raises ConfigError, before anything changes, for a file that is wrong or changes what needs a restart.
         """
-        composer = _composer(self.path)
+        await self.take_over(_composer(self.path))
+
+    async def take_over(self, composer: Composer) -> None:
+        """`reload` with a site that was read elsewhere."""
         changed = changed_parts(self._composer.site, composer.site, RESTARTING)
         if changed:
             raise ConfigError(f"{', '.join(changed)} changed; that needs a restart of the process")
@@ -130,6 +139,8 @@ class Reconciler:
 
     async def _open(self, store: Store) -> SiteConfig:
         """The site to begin with, once the store is there."""
+        if self._opening:
+            await self._opening(store)
         registry = Registry(store.database, self._clock)
         await self._apply_file(self._composer, registry)
         loop = asyncio.get_running_loop()
@@ -144,6 +155,8 @@ class Reconciler:
         return await self._compose(snapshot)
 
     async def _apply_file(self, composer: Composer, registry: Registry) -> None:
+        if not self._share.keeps_house:
+            return
         snapshot = await asyncio.to_thread(registry.snapshot)
         changes = composer.changes(snapshot)
         for change in changes:
@@ -206,7 +219,10 @@ class Reconciler:
         return ""
 
     async def _unbuilt_sinks(self, snapshot: Snapshot, desired: Desired) -> dict[tuple[str, str], str]:
-        """Why sinks that no site file says cannot be built. Each is tried once as it is configured."""
+        """Why sinks that no site file says cannot be built. Each is tried once as it is configured, by the process that
+        delivers to it: what it cannot build is owed its events all the same."""
+        if not self._share.keeps_house:
+            return {}
         sinks = desired.site.sinks
         added = {slug for slug, entry in snapshot.of("sink").items() if entry.file is None and slug in sinks}
         for slug in added:

@@ -25,11 +25,11 @@ from pipeline.config.site import BudgetConfig, SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Ledger, Rate
 from pipeline.core.outcome import Outcome
-from pipeline.core.vitals import ServiceRules, Vitals
+from pipeline.core.vitals import SERVICE, ServiceRules, Vitals
 from pipeline.delivery.outbox import FATAL, Outbox
-from pipeline.delivery.relay import Relay, SinkCounts
+from pipeline.delivery.relay import POLL_S, Relay, SinkCounts
 from pipeline.delivery.store import Store
-from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
+from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable, StreamTaken
 from pipeline.evidence.files import EvidenceFiles
 from pipeline.evidence.keeper import EvidenceKeeper
 from pipeline.loop import Observe, Runtime, unobserved
@@ -44,6 +44,8 @@ from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSe
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
 from pipeline.service.removed import clear_removed, clear_stopped
+from pipeline.service.share import WHOLE, WorkShare
+from pipeline.service.status import StreamStatus, stream_status
 from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
 from pipeline.service.tags import StreamTags
@@ -59,6 +61,8 @@ _T = TypeVar("_T")
 
 OUTBOX_CLOSE_S = 5.0
 """How long, after the streams have ended, a store that is away is still tried, if `drain_s` is not shorter."""
+SHARED_POLL_S = 0.5
+"""How often events that other processes have committed are looked for."""
 BEAT_S = 1.0
 """How often the event loop shows that it runs."""
 STUCK_S = 60.0
@@ -71,8 +75,8 @@ class Service:
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
     cannot be opened at first is given up instead of being tried for ever, and so is a store or MLLM that is away at the
     start. `observe` is called after every hop, `on_commit` when decisions have become durable. `compose` gives the site
-    to begin with once the store is open. With `mllm` it asks one that is running already, and leaves it open. `left`
-    says after draining how many events wait in the store, by sink.
+    to begin with once the store is open. `share` is what of the work is done here. With `mllm` it asks one that is
+    running already, and leaves it open. `left` says after draining how many events wait in the store, by sink.
     """
 
     def __init__(
@@ -83,9 +87,11 @@ class Service:
         insist: bool = True,
         observe: Observe = unobserved,
         compose: Callable[[Store], Awaitable[SiteConfig]] | None = None,
+        share: WorkShare = WHOLE,
         mllm: MLLM | None = None,
     ) -> None:
         self.site = site
+        self._share = share
         self.left: dict[str, int] = {}
         self.metrics = Metrics()
         self.on_commit: Callable[[], None] = lambda: None
@@ -150,6 +156,11 @@ class Service:
     def sink(self, name: str) -> Sink | None:
         """A sink that is served, by its name."""
         return self._relay.sinks.get(name) if self._relay else None
+
+    def stream_status(self, slug: str, fault: str | None) -> StreamStatus:
+        """The status of a stream, here or in the process that runs it; `fault` is why it cannot run."""
+        found = stream_status(self.site.streams.get(slug), self.supervisors.get(slug), fault, self._clock.now())
+        return (self._share.report(slug) or found) if found.state == "starting" else found
 
     async def try_sink(self, name: str, send: bool, actor: str) -> str:
         """Try a sink that is served, with `send` by an event of its own; what was found. Raises SinkUnavailable, and
@@ -236,7 +247,32 @@ class Service:
             self._tags.note(site.streams)
             self._board.replace(site.streams, site.watches, site.armed)
             await self._announce(site)
-            return self._streams.want(site.streams, retry)
+            return self._want(retry)
+
+    @property
+    def is_serving(self) -> bool:
+        """True from the end of its start to the beginning of its end."""
+        return self._phase == "serving"
+
+    async def assign(self) -> None:
+        """Begin to run the streams that are this process's now, and stop those that are another's. Those that another
+        process had taken meanwhile are begun anew."""
+        async with self._reconciling:
+            if not self._closing:
+                self._streams.renew({slug for slug, one in self.supervisors.items() if one.overtaken})
+                self._want(retry=False)
+
+    async def clear_left(self) -> None:
+        """Clear what streams have left open that are removed or paused, and that nobody holds."""
+        assert self._outbox is not None
+        streams = self.site.streams
+        paused = {slug for slug, stream in streams.items() if stream.paused}
+        await clear_removed(self._store, self._outbox, self._clock, kept=streams, paused=paused)
+
+    async def tidy(self) -> None:
+        """Let go of streams that do not run here: they may have been taken after they were told to stop."""
+        for slug in self._store.owned() - self._streams.busy - {SERVICE}:
+            await self._let_go(slug)
 
     async def finished(self) -> None:
         """Wait until every stream has ended. Raises what ended the first of them, if it was an error."""
@@ -251,54 +287,81 @@ class Service:
         outbox, relay, MLLM, store."""
         site = self.site
         check_names(site, self._clock)
-        self._sinks.build(site.sinks)
+        if self._share.keeps_house:
+            self._sinks.build(site.sinks)
         beating = asyncio.create_task(self._beat(), name="beat")
         opened.push_async_callback(stop, [beating])
         opened.callback(self._metrics_port.close)
-        if self._insist:
+        if self._insist and self._share.runs_streams:
             self._metrics_port.move(site.metrics)
-        opening = partial(open_store, resolve_url(site.store, whole_path=True), self._clock, build_keep(site.keep))
+        opening = partial(
+            open_store, resolve_url(site.store, whole_path=True), self._clock, build_keep(site.keep), self._share.holder
+        )
         self._store = await self._patiently("store", opening)
         opened.callback(self._store.close)
         if self._compose:
             self.site = site = await self._compose(self._store)
-        sinks = self._sinks.build(site.sinks)
         self._tags.note(site.streams)
-        self._relay = relay = Relay(
-            self._store, sinks, self._clock, self._delivered, self._lose,
-            rules_of=self._sinks.rules, tags_of=self._tags.of,
-        )  # fmt: skip
-        opened.push_async_callback(relay.close)
-        await check_sinks(sinks, self._clock, refuse=self._insist)
+        if self._share.keeps_house:
+            await self._open_relay(site, opened)
+        else:
+            self._store.register_sinks(list(site.sinks))
         make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
         mllm = self._shared_mllm
         if mllm is None:
             mllm = await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
             opened.push_async_callback(mllm.close)
-        others = set(self._store.sinks_owed()) - {sink.name for sink in sinks}
-        if others:
-            log.warning("events_wait_for_sinks_not_named_here", sinks=sorted(others))
-        await relay.start()
-        opened.push_async_callback(self._drain, relay)
-        self._outbox = outbox = Outbox(self._store, self._clock, self._committed, self._lose)
+        if self._relay:
+            others = set(self._store.sinks_owed()) - set(self._relay.sinks)
+            if others:
+                log.warning("events_wait_for_sinks_not_named_here", sinks=sorted(others))
+            await self._relay.start()
+            opened.push_async_callback(self._drain, self._relay)
+        self._outbox = outbox = Outbox(self._store, self._clock, self._committed, self.lose)
         opened.push_async_callback(outbox.close, min(OUTBOX_CLOSE_S, site.drain_s))
         if wants_evidence(site, self._insist):
-            self._evidence = keeper = await open_keeper(site, self._store.database, mllm.info, self._clock)
+            shared = self._share.holder is not None
+            self._evidence = keeper = await open_keeper(site, self._store.database, mllm.info, self._clock, shared)
             opened.push_async_callback(keeper.close)
             count(keeper, self.metrics)
         self._runtime = self._furnish(site.mllm, mllm, outbox, make_allocator)
         opened.push_async_callback(self._allocator.close)
         self._count(outbox)
         opened.push_async_callback(self._detach_all)
-        if self._insist:
-            paused = {slug for slug, stream in site.streams.items() if stream.paused}
-            await clear_removed(self._store, outbox, self._clock, kept=site.streams, paused=paused)
+        if self._insist and self._share.keeps_house:
+            await self.clear_left()
         await self.begin_reconciling(site)
-        if self._insist:
+        if self._insist and self._share.keeps_house:
             self._vitals = signs = VitalSigns(self._look, self._store, outbox, self._clock, self.metrics)
             looking = asyncio.create_task(supervise("vitals", signs.run, self._clock, passing=FATAL), name="vitals")
             looking.add_done_callback(self._ended)
             opened.push_async_callback(stop, [looking])
+
+    async def _open_relay(self, site: SiteConfig, opened: AsyncExitStack) -> None:
+        """The relay, not started yet, once its sinks have been tried."""
+        sinks = self._sinks.build(site.sinks)
+        self._relay = relay = Relay(
+            self._store, sinks, self._clock, self._delivered, self.lose,
+            poll_s=POLL_S if self._share.holder is None else SHARED_POLL_S,
+            rules_of=self._sinks.rules, tags_of=self._tags.of,
+        )  # fmt: skip
+        opened.push_async_callback(relay.close)
+        await check_sinks(sinks, self._clock, refuse=self._insist)
+
+    def _want(self, retry: bool) -> Awaitable[object]:
+        """Streams that are this process's are wanted; all others that are known go on elsewhere."""
+        known = self.site.streams
+        mine = {slug: stream for slug, stream in known.items() if self._is_mine(slug)}
+        return self._streams.want(mine, retry, known)
+
+    def _is_mine(self, slug: str) -> bool:
+        return self._share.runs_streams and self._share.is_mine(slug)
+
+    async def _let_go(self, slug: str) -> None:
+        try:
+            await asyncio.to_thread(self._store.let_go, slug)
+        except (StoreUnavailable, *FATAL) as error:
+            log.warning("stream_not_let_go", stream=slug, reason=str(error))
 
     def _look(self) -> tuple[Vitals, ServiceRules]:
         """The vitals of the service, and the rules that judge them."""
@@ -306,16 +369,17 @@ class Service:
 
     async def _exchange(self, site: SiteConfig) -> None:
         """Exchange what all streams share where it differs: all of it is made before anything changes."""
-        assert self._relay is not None
         differs = frozenset(changed_parts(self.site, site, EXCHANGED))
         make = await asyncio.to_thread(build_allocator, site, self._clock) if needs_allocator(self.site, site) else None
-        sinks = self._sinks.build(site.sinks) if "sinks" in differs else None
-        if "metrics" in differs and self._insist:
+        sinks = self._sinks.build(site.sinks) if "sinks" in differs and self._relay else None
+        if "metrics" in differs and self._insist and self._share.runs_streams:
             close_before = self._metrics_port.move(site.metrics)
             await asyncio.to_thread(close_before)
         if make:
             await self._allocator.switch(make(self._runtime.fit_rules, self.metrics.engine_call))
-        if sinks is not None:
+        if not self._relay:
+            self._store.register_sinks(list(site.sinks))
+        elif sinks is not None:
             before = set(self._relay.counts)
             await self._relay.exchange(sinks)
             for name in before - set(self._relay.counts):
@@ -348,13 +412,15 @@ class Service:
             self._beat_at_s = self._clock.monotonic_s()
             await self._clock.sleep(BEAT_S)
 
-    def _lose(self, error: ResadaptError) -> None:
+    def lose(self, error: ResadaptError) -> None:
+        """Nothing can be decided here any more; the first reason counts."""
         self._lost = self._lost or error
         self._broken.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and isinstance(error := task.exception(), FATAL):
-            self._lose(error)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, FATAL) and not isinstance(error, StreamTaken):
+            self.lose(error)
 
     def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> Runtime:
         rules = build_fit_rules(config, mllm.info)
@@ -390,8 +456,12 @@ class Service:
         self.metrics.forget(slug)
         if self._evidence:
             self._evidence.forget(slug)
-        if self._outbox and not self._lost:
-            await clear_stopped(self._store, self._outbox, self._clock, slug, reason)
+        if self._outbox and not self._lost and (self._share.holder is None or self._store.owns(slug)):
+            try:
+                await clear_stopped(self._store, self._outbox, self._clock, slug, reason)
+            except StreamTaken as error:
+                log.info("stream_not_cleared", stream=slug, reason=str(error))
+        await self._let_go(slug)
 
     async def _detach_all(self) -> None:
         async with self._reconciling:
@@ -428,6 +498,7 @@ class Service:
     def _count(self, outbox: Outbox) -> None:
         """Show in the metrics what store, sinks and MLLM count."""
         self.metrics.commit_retries.set_function(partial(getattr, outbox.counts, "retries"))
+        self.metrics.commits_stale.set_function(partial(getattr, outbox.counts, "stale"))
         self.metrics.event_conflicts.set_function(partial(getattr, self._store, "conflicts"))
         self.metrics.task_crashes.labels("outbox").set_function(partial(getattr, outbox.counts, "crashes"))
         self._count_sinks()

@@ -31,7 +31,7 @@ class WatchStanding:
 class StreamStatus:
     """A stream: its state since when (UTC) and why, stream seconds decided, seconds behind the camera, vision tokens
     granted and spent, the step of the overload ladder, what is wrong with its pictures for long (frozen, blind, moved),
-    and its watches by slug."""
+    its watches by slug, and in a fleet the node that runs it."""
 
     state: State
     since: datetime | None = None
@@ -47,6 +47,7 @@ class StreamStatus:
     step_name: str = "normal"
     alarms: tuple[str, ...] = ()
     watches: Mapping[str, WatchStanding] = field(default_factory=dict)
+    node: str = ""
 
 
 def stream_status(
@@ -58,19 +59,19 @@ def stream_status(
     if stream.paused:
         return StreamStatus("paused")
     if running is None or running.attachment is None:
-        return StreamStatus("starting")
+        return StreamStatus("starting", reason=(running.trouble if running else None) or "")
     attachment = running.attachment
     state: State = "failed" if running.failed else attachment.phase
-    return _of_run(state, attachment, attachment.run, now)
+    return _of_run(state, running.trouble or "", attachment, attachment.run, now)
 
 
-def _of_run(state: State, attachment: Attachment, run: StreamRun, now: datetime) -> StreamStatus:
+def _of_run(state: State, reason: str, attachment: Attachment, run: StreamRun, now: datetime) -> StreamStatus:
     counts = run.counts
     seen = attachment.seen_at
     return StreamStatus(
         state,
         attachment.since,
-        attachment.trouble or "",
+        reason,
         run.decided_s,
         max((now - seen).total_seconds(), 0.0) if seen and attachment.source.live else None,
         counts.granted,

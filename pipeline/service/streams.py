@@ -1,7 +1,7 @@
 """Running streams become those that are wanted, each by itself: none waits for another that is slow to stop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import replace
 
 from pipeline.config.site import StreamConfig
@@ -29,17 +29,30 @@ class RunningStreams:
         self._drain_s = drain_s
         self._hurried = hurried
         self._wanted: Mapping[str, StreamConfig] = {}
+        self._known: Mapping[str, StreamConfig] = {}
         self._turning: dict[str, asyncio.Task[None]] = {}
         self._retried: set[str] = set()
         self._draining = False
 
-    def want(self, streams: Mapping[str, StreamConfig], retry: bool) -> Awaitable[object]:
+    def want(
+        self, streams: Mapping[str, StreamConfig], retry: bool, known: Mapping[str, StreamConfig] | None = None
+    ) -> Awaitable[object]:
         """From now on these streams are to run, but for those that are paused; with `retry` also those that had given
-        up. Returns what can be awaited to see it done."""
+        up. Those that are `known` and not wanted here go on elsewhere. Returns what can be awaited to see it done."""
         self._wanted = streams
+        self._known = streams if known is None else known
         if retry:
             self._retried |= {slug for slug, running in self.running.items() if running.failed}
         return self._turn(set(streams) | set(self.running))
+
+    @property
+    def busy(self) -> Set[str]:
+        """Those that run, or are being stopped or started."""
+        return set(self.running) | set(self._turning)
+
+    def renew(self, slugs: Set[str]) -> None:
+        """Begin these anew when they are wanted next."""
+        self._retried |= slugs
 
     def drain(self) -> Awaitable[object]:
         """Stop all of them, to go on another time."""
@@ -87,10 +100,10 @@ class RunningStreams:
     def _reason(self, slug: str) -> EndReason:
         if self._draining:
             return "drained"
-        stream = self._wanted.get(slug)
+        stream = self._known.get(slug)
         return "detached" if stream is None else "paused" if stream.paused else "drained"
 
 
 def _what_runs(stream: StreamConfig) -> StreamConfig:
     """A stream without what only people, selectors and watches read."""
-    return replace(stream, display_name="", site="", live_url="", tags=(), zones={}, paused=False)
+    return replace(stream, display_name="", site="", live_url="", tags=(), zones={}, node=None, paused=False)

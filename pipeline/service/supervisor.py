@@ -16,7 +16,7 @@ from pipeline.core.relook import PictureRing
 from pipeline.core.state import StreamRun, StreamState
 from pipeline.delivery.outbox import FATAL
 from pipeline.delivery.store import Store
-from pipeline.errors import ResadaptError, StoreUnavailable
+from pipeline.errors import ResadaptError, StoreUnavailable, StreamTaken
 from pipeline.loop import Runtime
 from pipeline.redact import plain_traceback, redact_url, scrub
 from pipeline.service.attachment import Attachment, EndReason
@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 RESTART_S = (1.0, 30.0)
 """First and longest pause before a stream that failed unexpectedly is attached again, in seconds."""
+TAKE_S = 0.2
+"""How often a stream that another process still holds is asked for, in seconds."""
 
 
 def checkup_of(stream: StreamConfig) -> Checkup:
@@ -58,6 +60,7 @@ class StreamSupervisor:
         self._insist = insist
         self._packets = packets
         self._stopping = asyncio.Event()
+        self._held: str | None = None
         self.task = asyncio.create_task(self._keep(), name=f"stream {slug}")
 
     @property
@@ -70,7 +73,12 @@ class StreamSupervisor:
         """Why it gives no pictures now, if it does not."""
         if self.failed and not self.task.cancelled():
             return scrub(str(self.task.exception()))
-        return self.attachment.trouble if self.attachment else None
+        return self._held or (self.attachment.trouble if self.attachment else None)
+
+    @property
+    def overtaken(self) -> bool:
+        """True if another process decides on the stream now, and this one has stopped."""
+        return self.failed and not self.task.cancelled() and isinstance(self.task.exception(), StreamTaken)
 
     async def stop(self, deadline_s: float, hurried: asyncio.Event, reason: EndReason) -> None:
         """Let the hop under way be decided, for at most `deadline_s` seconds or until it is `hurried`; then cut it. A
@@ -89,12 +97,17 @@ class StreamSupervisor:
         failures, began_s = 0, self._runtime.clock.monotonic_s()
         while not self._stopping.is_set():
             try:
+                if not await self._take():
+                    return
                 self.attachment = await self._attach()
                 if not self._stopping.is_set():
                     await self.attachment.live()
                 return
             except StoreUnavailable as error:
                 log.warning("stream_waits_for_store", stream=self._slug, reason=str(error))
+            except StreamTaken as error:
+                log.warning("stream_taken", stream=self._slug, reason=str(error))
+                raise
             except FATAL:
                 raise  # the whole service's, which says so once
             except ResadaptError as error:
@@ -110,6 +123,21 @@ class StreamSupervisor:
             failures = 1 if lasted_s > 2 * RESTART_S[1] else failures + 1
             await self._pause(back_off_s(failures, *RESTART_S))
             began_s = self._runtime.clock.monotonic_s()
+
+    async def _take(self) -> bool:
+        """Become the one who decides on the stream, once nobody else does; False if it is to stop before that."""
+        while not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(self._store.take, self._slug)
+            except StreamTaken as error:
+                if self._held is None:
+                    log.info("stream_waits_for_owner", stream=self._slug, reason=str(error))
+                self._held = str(error)
+                await self._pause(TAKE_S)
+                continue
+            self._held = None
+            return True
+        return False
 
     async def _attach(self) -> Attachment:
         slug, stream, runtime = self._slug, self.stream, self._runtime

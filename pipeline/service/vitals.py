@@ -43,6 +43,7 @@ class VitalSigns:
     async def run(self) -> None:
         """Until cancelled. What is found out is durable before the next look; evidence that has not led to anything yet
         is not, and gathers anew after a restart."""
+        await asyncio.to_thread(self._store.take, SERVICE)
         stored = await asyncio.to_thread(self._store.load, SERVICE)
         state = VitalsState.from_json(stored.state) if stored else VitalsState(lineage=uuid.uuid4().hex)
         before_s = stored.resume_s if stored else 0.0

@@ -1,7 +1,7 @@
 """Places of evidence, a folder and a bucket, keep one contract; the bucket is that of a server that speaks S3."""
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -92,6 +92,14 @@ def test_only_what_nobody_names_is_swept(files):
     assert files.sweep(frozenset({kept.path})) == 1
     assert (files.has(kept), files.has(stray)) == (True, False)
     files.open("store-1")
+
+
+def test_what_somebody_else_may_be_about_to_name_is_not_swept(files):
+    stray, _ = files.put(b"stray", "mp4", DAY)
+    now = SystemClock().now()
+    assert files.sweep(frozenset(), now - timedelta(minutes=10)) == 0
+    assert files.has(stray)
+    assert files.sweep(frozenset(), now + timedelta(minutes=10)) == 1
 
 
 def test_changed_bytes_and_paths_of_others_are_no_evidence(files):

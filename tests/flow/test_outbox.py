@@ -106,7 +106,7 @@ async def test_nothing_is_lost_or_reordered_while_the_store_is_away(faulty, stor
 
 
 async def test_a_full_store_holds_its_streams_until_a_sink_has_taken_events(tmp_path):
-    store = Store(str(tmp_path / "small.db"), SystemClock(), max_bytes=200 * 1024)
+    store = Store(str(tmp_path / "small.db"), SystemClock(), max_bytes=264 * 1024)
     store.register_sinks(["a"])
     outbox = Outbox(store, SystemClock(), group_s=0.001)
 

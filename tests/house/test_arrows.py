@@ -27,8 +27,8 @@ FLOORS = [
     "pipeline.sources pipeline.allocators pipeline.mllm pipeline.sinks pipeline.delivery",
     # 5 the main loop, the composition root, what is wanted, and what stands in for the contracts in tests
     "pipeline.loop pipeline.build pipeline.registry pipeline.testing pipeline.evidence",
-    # 6 running streams, and training on the product's own parts
-    "pipeline.service pipeline.lab",
+    # 6 running streams, on one machine and on many, and training on the product's own parts
+    "pipeline.service pipeline.fleet pipeline.lab",
     # 7 what people touch
     "pipeline.api",
     "pipeline.page",
@@ -82,6 +82,7 @@ DOORS = {
     "defusedxml": {"pipeline.sources.onvif_xml"},
     "m3u8": {"pipeline.sources.hls"},
     "cryptography": {"pipeline.sources.hls"},
+    "ray": {"pipeline.fleet.cluster"},
     "xgrammar": {"pipeline.mllm.transformers.grammar_mask"},
     "vllm": {"pipeline.mllm.vllm.engine"},
     "sqlalchemy": {"pipeline.delivery", "pipeline.registry"},

@@ -23,6 +23,9 @@ from tests.unit.test_store import event, ids, postgresql_url
 DUMP = Path(__file__).parent / "data" / "store_of_schema_1.sql"
 """What a store of release 0.1, schema 1, held: two streams, three events, two of them still owed to a sink."""
 
+NEWER_DUMP = DUMP.with_name("store_of_schema_4.sql")
+"""The release before this one's, schema 4: two streams, two events, one of them owed, a label, an edit, a token."""
+
 
 @pytest.fixture
 def old(tmp_path):
@@ -73,6 +76,24 @@ def test_a_store_of_schema_1_opens_with_all_it_held(old):
     assert ids(store.history.events()) == ["e-4", "e-2", "e-1"]
     store.close()
     Store(str(old), ManualClock()).close()
+
+
+def test_a_store_of_the_release_before_opens_with_all_it_held_and_its_streams_get_owners(tmp_path):
+    path = tmp_path / "before.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(NEWER_DUMP.read_text())
+    connection.close()
+    store = Store(str(path), ManualClock(), exclusive=True)
+    assert StreamState.from_json(store.load("gate").state).lineage == "a1b2c3"
+    assert store.load("yard").resume_s == 12.5
+    assert ids(store.pending_events("broker", 10)) == ["e-2"]
+    assert store.history.event("e-1").label == "true"
+    store.take("gate")
+    assert store.commit([Decision("gate", "{}", (event("e-4"),), 6.0)]) == 1
+    store.close()
+    engine = sa.create_engine(f"sqlite:///{path}")
+    assert differences(engine) == []
+    engine.dispose()
 
 
 def test_a_migrated_store_has_the_schema_of_a_new_one(old, tmp_path):

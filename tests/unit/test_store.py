@@ -197,7 +197,7 @@ def test_answers_stay_bounded_without_anyone_asking(tmp_path):
 
 
 def test_a_full_file_gives_up_answers_before_events(tmp_path):
-    store = Store(str(tmp_path / "store.db"), ManualClock(), max_bytes=256 * 1024)
+    store = Store(str(tmp_path / "store.db"), ManualClock(), max_bytes=320 * 1024)
     store.commit([decision("first")])
     for n in range(3000):
         store.commit([answered(n)])
@@ -248,7 +248,7 @@ def test_events_are_found_by_every_filter(url):
 
 
 def test_a_full_file_refuses_whole_decisions_and_recovers_when_events_are_delivered(tmp_path):
-    store = Store(str(tmp_path / "store.db"), ManualClock(), max_bytes=256 * 1024)
+    store = Store(str(tmp_path / "store.db"), ManualClock(), max_bytes=320 * 1024)
     store.register_sinks(["a"])
     refused = None
     taken = 0

@@ -1,0 +1,66 @@
+"""The nodes of a fleet as people see them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pipeline.delivery.nodes import NodeBook, StoredNode
+from pipeline.fleet.terms import NodeReport, unfit, version
+
+NodeState = Literal["active", "cordoned", "draining", "drained", "unfit", "dead"]
+"""`draining` still has streams to hand over; `unfit` gets none for a reason; `dead` gives no sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node: its state and why, what it offers (cores, most streams, tags), the streams that are placed on it and up
+    there, what they cost in cores, and when it joined (UTC)."""
+
+    name: str
+    state: NodeState
+    reason: str
+    version: str
+    capacity: float
+    most_streams: int | None
+    tags: tuple[str, ...]
+    streams: int
+    up: int
+    cost: float
+    clock_off_s: float
+    joined_at: datetime
+
+
+def overview(book: NodeBook, most_skew_s: float) -> list[NodeStatus]:
+    """All nodes of a fleet, by name; none where there is no fleet. Blocks."""
+    placed = Counter(book.places().values())
+    reports = {name: NodeReport.from_json(text) for name, text in book.reports().items()}
+    return [_status(node, placed, reports.get(node.offer.name, NodeReport()), most_skew_s) for node in book.nodes()]
+
+
+def _status(node: StoredNode, placed: Mapping[str, int], report: NodeReport, most_skew_s: float) -> NodeStatus:
+    offer, streams = node.offer, placed.get(node.offer.name, 0)
+    reason = report.trouble or unfit(node, version(), most_skew_s)
+    return NodeStatus(
+        offer.name,
+        _state(node, streams, reason),
+        reason or "",
+        offer.version,
+        offer.capacity,
+        offer.most_streams,
+        tuple(sorted(offer.tags)),
+        streams,
+        sum(one.state == "up" for one in report.streams.values()) if node.live else 0,
+        round(sum(report.costs.values()), 3) if node.live else 0.0,
+        node.skew_s,
+        node.joined_at,
+    )
+
+
+def _state(node: StoredNode, streams: int, reason: str | None) -> NodeState:
+    if reason:
+        return "dead" if not node.live and node.offer.holder else "unfit"
+    if node.wanted == "drained":
+        return "draining" if streams else "drained"
+    return node.wanted

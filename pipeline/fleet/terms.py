@@ -1,0 +1,83 @@
+"""Values that a head and its nodes share: what a node is given, what it is, and what it says of its streams."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter
+
+from pipeline.delivery.nodes import StoredNode
+from pipeline.delivery.tables import SCHEMA_VERSION
+from pipeline.service.status import StreamStatus
+
+UNMEASURED = 0.1
+"""Cost of a stream, in cores, until it has been measured."""
+
+
+def version() -> str:
+    """What must be the same on all machines of a fleet: the program's version, and the schema that it writes."""
+    return f"{importlib.metadata.version('resadapt-stream')} (schema {SCHEMA_VERSION})"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine of the cluster that can run a node: its name, its capacity in cores, the most streams it may run (None:
+    no bound), and its tags."""
+
+    name: str
+    capacity: float
+    most_streams: int | None = None
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTerms:
+    """What a node is given to start with: the machine it is, the site as plain mappings with its secrets as references,
+    the path of the site file, and the version of who gives it."""
+
+    machine: Machine
+    raw: Mapping[str, object]
+    path: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What a node says of its streams, by slug: how they are, and what they cost in cores. `trouble` is why it cannot
+    run at all."""
+
+    streams: Mapping[str, StreamStatus] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
+    trouble: str = ""
+
+    def to_json(self) -> str:
+        """As text for the store."""
+        return _REPORT.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "NodeReport":
+        """Back from the store; an empty one for text of another version."""
+        try:
+            return _REPORT.validate_json(text)
+        except ValueError:
+            return cls()
+
+
+_REPORT = TypeAdapter(NodeReport)
+
+
+def is_skewed(node: StoredNode, most_skew_s: float) -> bool:
+    """True if a node's clock and the database's differ by more than they may."""
+    return abs(node.skew_s) > most_skew_s
+
+
+def unfit(node: StoredNode, own: str, most_skew_s: float) -> str | None:
+    """Why a node gets no streams, whatever people want of it; None if it may have some."""
+    if node.offer.version != own:
+        return f"it runs version {node.offer.version}, and the head {own}: install the same on both"
+    if not node.live:
+        return "it gives no sign of life"
+    if is_skewed(node, most_skew_s):
+        way = "ahead of" if node.skew_s > 0 else "behind"
+        return f"its clock is {abs(node.skew_s):.0f} s {way} the database's; set it right (NTP)"
+    return None
