@@ -18,6 +18,7 @@ from pipeline.cli import (
     init,
     key,
     label,
+    plan,
     probe,
     profile,
     run,
@@ -25,6 +26,7 @@ from pipeline.cli import (
     serve,
     sink,
     status,
+    store,
     stream,
     watch,
 )
@@ -61,6 +63,7 @@ app.command(epilog=probe.EXAMPLE, context_settings=REST)(probe.probe)
 app.command(epilog=discover.EXAMPLE)(discover.discover)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=check.EXAMPLE)(check.check)
+app.command("plan", epilog=plan.EXAMPLE)(plan.plan_site)
 app.command(epilog=init.EXAMPLE)(init.init)
 app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command(epilog=status.EXAMPLE)(status.status)
@@ -72,6 +75,7 @@ app.add_typer(event.app, name="event")
 app.add_typer(label.app, name="label")
 app.add_typer(sink.app, name="sink")
 app.add_typer(key.app, name="key")
+app.add_typer(store.app, name="store")
 app.add_typer(bench.app, name="bench")
 
 
