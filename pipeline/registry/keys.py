@@ -81,7 +81,7 @@ class Keys:
         """A new key, and the text that proves it, which is shown this once; a text that is `given` proves it, if it has
         the form of one. Raises ConfigError and EntryPresent."""
         now = self._clock.now()
-        identity, secret = _parts(given) if given else (secrets.token_hex(6), secrets.token_urlsafe(32))
+        identity, secret = _parts(given) if given is not None else (secrets.token_hex(6), secrets.token_urlsafe(32))
         require_slug(name)
         if role not in ROLES:
             raise ConfigError(f"role: {role!r} is none; expected one of {', '.join(ROLES)}")

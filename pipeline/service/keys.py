@@ -25,7 +25,7 @@ def create_beside(
     store = Store(store_url, clock)
     try:
         keys = Keys(store.database, clock)
-        if given and keys.knows(given):
+        if given is not None and keys.knows(given):
             return given
         return keys.create(name, known, tags, expires_at, by="local", given=given)[1]
     finally:

@@ -27,8 +27,29 @@ from pipeline.types import WatchQuery
 from tests.checkpoints import context, segment
 from tests.flow.test_loop import CAR, build
 from tests.flow.test_loop import seconds as frames_of
-from tests.mllm_contract import *  # noqa: F403
+from tests.mllm_contract import (
+    follows_schemas,
+    stream_id,
+    test_a_forgotten_stream_is_pending_as_a_whole_and_unknown_ones_are_fine,
+    test_a_limit_refuses_before_anything_is_sent,
+    test_an_answer_under_a_schema_is_json_that_follows_it,
+    test_pending_says_exactly_what_the_next_ask_encodes,
+    test_streams_may_ask_at_once_and_do_not_mix,
+    test_when_started_or_closed_again_nothing_happens,
+    tolerance,
+)
 from tests.mllm_server import MODEL, MLLMServer, Turn, serving
+
+OF_THE_CONTRACT = (
+    *(follows_schemas, stream_id, tolerance),
+    test_a_forgotten_stream_is_pending_as_a_whole_and_unknown_ones_are_fine,
+    test_a_limit_refuses_before_anything_is_sent,
+    test_an_answer_under_a_schema_is_json_that_follows_it,
+    test_pending_says_exactly_what_the_next_ask_encodes,
+    test_streams_may_ask_at_once_and_do_not_mix,
+    test_when_started_or_closed_again_nothing_happens,
+)
+"""What could go wrong between the streams and their servers; the rest is each server's own."""
 
 GRID = GRIDS["qwen3_vl"]
 GATE = WatchQuery("gate", "Is the gate open?")

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 SITE = """
 mllm: openai:http://mllm:8000/v1#Qwen/Qwen3-VL-8B-Instruct
 streams: {%s}
-watches: {lorry: {question: Is a lorry at the gate?}}
+watches: {lorry: {question: "Is a lorry at the gate?"}}
 """
 
 
