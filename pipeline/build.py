@@ -217,7 +217,7 @@ def _vllm(config: VllmConfig, clock: Clock) -> MLLM:
 
 
 def _openai(config: OpenAIConfig, clock: Clock) -> MLLM:
-    url = _server_of(resolve_url(config.use.removeprefix("openai:")), "mllm.use", "openai:URL#MODEL")
+    url = _server_of(resolve_url(config.use.removeprefix("openai:")), "the address in mllm.use", "openai:URL#MODEL")
     model = url.rest.partition("#")[2]
     if url.scheme not in ("http", "https") or not url.host or not model:
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected openai:URL#MODEL")

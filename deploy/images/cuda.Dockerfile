@@ -12,9 +12,11 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+COPY deploy/images /build
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false /build/install dependencies python3
 COPY . .
 ARG EXTRAS=""
-RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false deploy/images/install python3 "${EXTRAS}"
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false /build/install project "${EXTRAS}"
 
 FROM ${BASE}
 ARG APT_EXTRAS=""
@@ -24,6 +26,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 10001 resadapt \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/resadapt --shell /usr/sbin/nologin resadapt \
+ && install -d /etc/resadapt \
  && install -d -o 10001 -g 10001 -m 0750 /var/lib/resadapt
 COPY --from=build /opt/resadapt /opt/resadapt
 ENV PATH=/opt/resadapt/bin:$PATH \

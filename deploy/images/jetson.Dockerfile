@@ -13,8 +13,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY . .
-ARG EXTRAS=""
+COPY deploy/images /build
 ARG PYTHON=3.12.12
 ARG UV=0.13.9
 ENV UV_PYTHON_INSTALL_DIR=/opt/python
@@ -23,7 +22,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false \
  && python3 -m venv /opt/uv \
  && /opt/uv/bin/pip install --no-cache-dir uv==${UV} \
  && /opt/uv/bin/uv python install "${PYTHON}" \
- && deploy/images/install "$(/opt/uv/bin/uv python find "${PYTHON}")" "${EXTRAS}"
+ && /build/install dependencies "$(/opt/uv/bin/uv python find "${PYTHON}")"
+COPY . .
+ARG EXTRAS=""
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false /build/install project "${EXTRAS}"
 
 FROM ${BASE}
 ARG APT_EXTRAS=""
@@ -33,6 +35,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 10001 resadapt \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/resadapt --shell /usr/sbin/nologin resadapt \
+ && install -d /etc/resadapt \
  && install -d -o 10001 -g 10001 -m 0750 /var/lib/resadapt
 COPY --from=build /opt/python /opt/python
 COPY --from=build /opt/resadapt /opt/resadapt

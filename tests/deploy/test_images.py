@@ -102,7 +102,8 @@ def test_only_what_an_image_is_made_of_is_sent_to_its_build() -> None:
     sent = {one[1:] for one in patterns if one.startswith("!")}
     assert sent == {
         *("pyproject.toml", "README.md", "LICENSE", "pipeline", "allocator_engine", "samples/yard"),
-        *("deploy/constraints.txt", "deploy/images"),
+        *("deploy/constraints.txt", "deploy/images/install"),
+        *("deploy/images/requirements.txt", "deploy/images/tools.txt"),
     }
     assert all((ROOT / one).exists() for one in sent)
 

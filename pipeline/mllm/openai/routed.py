@@ -1,6 +1,7 @@
 """Several servers of one model: each stream keeps to one, so that its prefix stays in that server's cache."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -162,7 +163,7 @@ class RoutedMLLM:
     def _weight(self, place: _Place) -> float:
         """The weight now: what was lost comes back in steps of double, so that a step moves few streams."""
         steps = max(0.0, self._clock.monotonic_s() - place.pressed_at_s) // EASED_S
-        return min(1.0, place.weight * 2.0 ** min(steps, 8.0))
+        return min(1.0, math.ldexp(place.weight, int(min(steps, 8.0))))
 
     def _trust(self, place: _Place, retried: int) -> None:
         """It has answered; if it said meanwhile that it was busy, it has too much."""
