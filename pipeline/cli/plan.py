@@ -55,13 +55,18 @@ def plan_site(
         for need in needs:
             if need.share > TIGHT:
                 console.print(f"{need.part}: {need.change}", markup=False, highlight=False)
-        if any(need.has is None for need in needs if need.hard):
-            console.print(_HINT, markup=False, highlight=False)
+        for need in needs:
+            if need.has is None:
+                console.print(f"{need.part} is not known here: {_HINTS[need.part]}", markup=False, highlight=False)
     if not fits(needs):
         raise typer.Exit(EXIT_FAILED)
 
 
-_HINT = "What is not known: resadapt bench mllm --mllm SPEC --json > bench.json there, then --measured bench.json"
+_HINTS = {
+    "MLLM": "resadapt bench mllm --mllm SPEC --json > mllm.json where it runs, then --measured mllm.json",
+    "memory": "--memory GIB",
+}
+"""What there is of these is not in a data sheet of a GPU."""
 
 
 def _row(need: Need) -> tuple[str, ...]:

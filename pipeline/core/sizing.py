@@ -210,8 +210,8 @@ def _kept(site: SiteLoad) -> list[Need]:
             one.resident_tokens + one.segments_per_s * one.context_s * TIME_TEXT_TOKENS for one in site.streams
         )
         has = float(site.kept_tokens * site.servers)
-        change = "raise mllm.max_cache_tokens as far as the server's cache goes, or lower context_max_s"
-        found.append(Need("prefix cache", resident, has, "tokens", "configured", change))
+        change = "raise mllm.max_cache_tokens as far as the server's cache goes; else contexts restart sooner"
+        found.append(Need("prefix cache", resident, has, "tokens", "configured", change, hard=False))
     return found
 
 
