@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,11 @@ def elapsed_s(pts_s: Sequence[float], previous_s: float | None) -> Floats:
 
 def native_tokens(sizes: Sequence[tuple[int, int]], rules: FitRules) -> int:
     """Vision tokens of a hop whose frames of these (height, width) in px are all shown at scale 1."""
+    return _native_tokens(tuple(sizes), rules)
+
+
+@lru_cache(maxsize=4096)
+def _native_tokens(sizes: tuple[tuple[int, int], ...], rules: FitRules) -> int:
     return fit(sizes, [1.0] * len(sizes), _UNBOUNDED, rules).tokens
 
 

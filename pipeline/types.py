@@ -136,6 +136,15 @@ class WatchQuery:
     rules: Rules = PLAIN
     armed: bool = True
     zone: Zone | None = None
+    revision: str = field(init=False, repr=False, compare=False)
+    """A hash of everything that changes the meaning of its events."""
+    key: str = field(init=False, repr=False, compare=False)
+    """The name of its state: a changed question starts a new state."""
+
+    def __post_init__(self) -> None:
+        # Each hop asks for them many times, and they cost more than the hop's rules.
+        object.__setattr__(self, "revision", self._hashed())
+        object.__setattr__(self, "key", f"{self.id}@{self.revision}")
 
     @property
     def asked(self) -> str:
@@ -147,19 +156,12 @@ class WatchQuery:
         """The values that an answer may have; none where it is yes or no."""
         return _NUMBERS if self.rules.count else self.rules.choice
 
-    @property
-    def revision(self) -> str:
-        """A hash of everything that changes the meaning of its events."""
+    def _hashed(self) -> str:
         text = repr((self.question, self.open_at, self.clear_at, self.confirm, self.cooldown_s))
         if meaning := self.rules.meaning:
             text += repr(meaning)
         text += "" if self.zone is None else repr(self.zone)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-    @property
-    def key(self) -> str:
-        """Under which its state is kept: a changed question starts a new state."""
-        return f"{self.id}@{self.revision}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,4 +54,4 @@ async def watched(monkeypatch, site, mllm=None):
 
 
 def reopened(store, service):
-    return Shelf(store.database, service.evidence_folder), Manifests(store.database)
+    return Shelf(store.database, service.evidence_files), Manifests(store.database)

@@ -39,7 +39,7 @@ def pictured(store, folder: Folder, event, pixels):
     """Keep a snapshot as evidence of an event; returns the file."""
     manifests = Manifests(store.database)
     folder.open(manifests.identity())
-    file = folder.put(full_size(ArrayPicture(pixels)), "jpg", event.time)
+    file, _ = folder.put(full_size(ArrayPicture(pixels)), "jpg", event.time)
     bundle = Bundle(
         event.id, event.type, event.stream_id, event.watch_id or "", event.time.isoformat(), "a question?", "a prompt",
         Score(0.0, 1.0, 1.0, 1.0), {}, ModelNote("m", "qwen3_vl", True), Sizing("fixed"),

@@ -18,6 +18,7 @@ from pipeline.api import (
     preview,
     problems,
     profiles,
+    recording,
     search,
     sessions,
     system,
@@ -87,6 +88,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     state.pictures = JpegCache()
     state.gallery = tiles.Gallery(clock, lambda: reconciler.service.attachments)
     state.beside = Lock()
+    state.max_recording = config.max_recording_mib * 2**20
     state.ready = False
     state.listeners, state.max_listeners = 0, config.max_listeners
     history = reconciler.history
@@ -108,6 +110,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         profiles.router,
         tune.router,
         what_if.router,
+        recording.router,
         search.router,
         system.router,
         system.health,
@@ -120,6 +123,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         RequestLimits,
         clock=clock,
         max_body=config.max_body_kib * 1024,
+        max_recording=config.max_recording_mib * 2**20,
         rate_per_s=config.rate_per_s,
         burst=config.burst,
         local_hosts=is_loopback(config.host),

@@ -133,7 +133,7 @@ class DeskView:
         if entry.kind == "stream":
             more["status"] = self.status(entry)
         elif entry.kind == "watch":
-            more["streams"], more["fault"] = self._standing(entry), fault or self._zone_fault(entry)
+            more["streams"], more["fault"] = self.standing(entry), fault or self._zone_fault(entry)
         else:
             more |= sink_fields(self._service.sink_counts.get(entry.slug), fault)
         return VIEWS[entry.kind](**entry_fields(entry) | {"spec": self.spec(entry.kind, entry.spec)}, **more)
@@ -161,7 +161,8 @@ class DeskView:
             return None
         return f"no stream has a zone {watch.zone!r}; draw it under `zones` of the stream that it is about"
 
-    def _standing(self, entry: RegistryEntry) -> dict[str, WatchStanding]:
+    def standing(self, entry: RegistryEntry) -> dict[str, WatchStanding]:
+        """A watch on each of its streams that the caller sees."""
         watch = self._service.site.watches.get(entry.slug)
         if watch is None or watch.paused:
             return {}

@@ -210,8 +210,10 @@ def evidence_segment(event_id: str, number: int, caller: Viewer, desk: AtDesk) -
 def evidence_clip(event_id: str, caller: Viewer, desk: AtDesk) -> Response:
     """Seconds of the stream before and after the decision, as they came from the camera."""
     kept, shelf = _kept(event_id, caller, desk)
-    # Players ask for parts.
-    return FileResponse(shelf.clip_path(kept), media_type="video/mp4", headers=FILE_HEADERS)
+    path = shelf.clip_path(kept)
+    if path is None:
+        return Response(shelf.clip(kept), media_type="video/mp4", headers=FILE_HEADERS)
+    return FileResponse(path, media_type="video/mp4", headers=FILE_HEADERS)  # players ask for parts
 
 
 @router.post("/events/{event_id}/replay", response_model=ReplayView, operation_id="replay_event")
@@ -272,7 +274,7 @@ def beside_streams(request: Request) -> AbstractContextManager[None]:
 
 def shelf_of(desk: Desk) -> Shelf:
     """The evidence of a service. Raises StoreUnavailable while it starts."""
-    return Shelf(desk.registry.database, desk.reconciler.service.evidence_folder)
+    return Shelf(desk.registry.database, desk.reconciler.service.evidence_files)
 
 
 def evidence_view(kept: KeptEvidence) -> EvidenceView:

@@ -1,6 +1,7 @@
 """Bounds of what clients may ask, before anything is read: hosts, bodies, rates, connections."""
 
 import ipaddress
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ _CLIENTS = 4096
 _LIMIT_OF = {400: "host", 413: "body", 429: "rate"}
 _FREE = ("/health/", "/static/")
 """Paths that are answered however busy the rest is."""
+_RECORDING = re.compile(r"/v1/watches/[^/]+/recording")
 ADMITTED = "resadapt.admitted"
 """Of a scope: it is part of a request that was let in already."""
 
@@ -73,6 +75,7 @@ class RequestLimits:
         app: ASGIApp,
         clock: Clock,
         max_body: int,
+        max_recording: int,
         rate_per_s: float,
         burst: int,
         local_hosts: bool,
@@ -80,6 +83,7 @@ class RequestLimits:
     ) -> None:
         self._app = app
         self._max_body = max_body
+        self._max_recording = max_recording
         self._buckets = Buckets(clock, rate_per_s, burst)
         self._local_hosts = local_hosts
         self._refused = refused
@@ -91,10 +95,14 @@ class RequestLimits:
             return
         problem = self._refusal(scope)
         if problem is None:
-            await self._app(scope, _BoundedBody(receive, self._max_body).receive, send)
+            await self._app(scope, _BoundedBody(receive, self._most(scope)).receive, send)
             return
         self._refused(_LIMIT_OF[problem.body.status])
         await answer(problem)(scope, receive, send)
+
+    def _most(self, scope: Scope) -> int:
+        """The most bytes of a request's body."""
+        return self._max_recording if _RECORDING.fullmatch(scope["path"]) else self._max_body
 
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = {name: value for name, value in scope["headers"]}
@@ -107,8 +115,8 @@ class RequestLimits:
                 "Host",
             )
         length = headers.get(b"content-length", b"0").decode("latin-1")
-        if length.isdigit() and int(length) > self._max_body:
-            return _too_large(self._max_body)
+        if length.isdigit() and int(length) > (most := self._most(scope)):
+            return _too_large(most)
         if scope["path"].startswith(_FREE):
             return None
         client = (scope.get("client") or ("unknown",))[0]

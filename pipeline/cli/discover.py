@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.cli.output import notices, set_up
-from pipeline.cli.remote import ApiKey, AsJson, Remote, ServiceUnavailable, Url, remote, table
+from pipeline.cli.output import ScreenColumn, notices, set_up, table
+from pipeline.cli.remote import ApiKey, AsJson, Remote, ServiceUnavailable, Url, remote
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_url, remember
@@ -17,7 +17,15 @@ from pipeline.sources.discovery import LISTEN_S
 from pipeline.sources.onvif import FoundCamera
 
 EXAMPLE = "Example: resadapt discover --user viewer --password '${CAMERA_PASSWORD}' --attach front-door --tag dock"
-COLUMNS = ("stream", "codec", "size", "fps", "url", "camera", "trouble")
+COLUMNS = (
+    ScreenColumn("stream", 9, text=True),
+    ScreenColumn("codec", 4, text=True),
+    ScreenColumn("size", 5, text=True),
+    ScreenColumn("fps", 3),
+    ScreenColumn("url", 8, text=True),
+    ScreenColumn("camera", 2, text=True),
+    ScreenColumn("trouble", 7, text=True),
+)
 
 _CAMERAS = TypeAdapter(list[FoundCamera])
 _TYPED = "${a password that was typed}"

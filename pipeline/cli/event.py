@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.remote import ApiKey, AsJson, Remote, ServiceUnavailable, Url, path_of, remote, table
+from pipeline.cli.output import ScreenColumn, plain, print_line, table
+from pipeline.cli.remote import ApiKey, AsJson, Remote, ServiceUnavailable, Url, path_of, remote
 from pipeline.clock import SystemClock
 from pipeline.waiting import back_off_s
 
@@ -96,16 +97,20 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
 
 def _print(service: Remote, item: dict[str, Any]) -> None:
     if service.as_json:
-        print(json.dumps(item, ensure_ascii=False), flush=True)  # noqa: T201 - the command's output
+        print_line(json.dumps(item, ensure_ascii=False))
     else:
-        print("  ".join(_printable(str(value)) for value in row(item)), flush=True)  # noqa: T201 - the command's output
+        print_line("  ".join(plain(str(value)) for value in row(item)))
 
 
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
-
-
-COLUMNS = ("time", "type", "stream", "watch", "score", "label", "id")
+COLUMNS = (
+    ScreenColumn("time", 9, text=True),
+    ScreenColumn("type", 8, text=True),
+    ScreenColumn("stream", 5, text=True),
+    ScreenColumn("watch", 6, text=True),
+    ScreenColumn("score", 3),
+    ScreenColumn("label", 2, text=True),
+    ScreenColumn("id", 7, text=True),
+)
 
 
 def row(item: dict[str, Any]) -> tuple[object, ...]:

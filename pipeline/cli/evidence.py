@@ -11,8 +11,8 @@ import typer
 
 from pipeline.cli.doors import Beside, BesideFolder, BesideStore, Door, door
 from pipeline.cli.event import app as events
-from pipeline.cli.output import print_line
-from pipeline.cli.remote import ApiKey, AsJson, Url, table
+from pipeline.cli.output import print_line, table
+from pipeline.cli.remote import ApiKey, AsJson, Url
 from pipeline.cli.watch import app as watches
 from pipeline.errors import ConfigError
 

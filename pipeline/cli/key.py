@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline.cli.remote import ApiKey, AsJson, Url, path_of, remote, table
+from pipeline.cli.output import ScreenColumn, table
+from pipeline.cli.remote import ApiKey, AsJson, Url, path_of, remote
 from pipeline.clock import SystemClock
 from pipeline.config.site import load_site
 from pipeline.config.values import resolve_url
@@ -76,7 +77,15 @@ def revoke(
     service.show({"revoked": name}) if as_json else table(("revoked",), [(name,)])
 
 
-COLUMNS = ("key", "role", "tags", "made by", "expires", "last used", "revoked")
+COLUMNS = (
+    ScreenColumn("key", 9, text=True),
+    ScreenColumn("role", 8, text=True),
+    ScreenColumn("tags", 7, text=True),
+    ScreenColumn("made by", 1, text=True),
+    ScreenColumn("expires", 4, text=True),
+    ScreenColumn("last used", 3, text=True),
+    ScreenColumn("revoked", 6, text=True),
+)
 
 
 def _row(item: dict[str, Any]) -> tuple[object, ...]:

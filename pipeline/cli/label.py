@@ -7,15 +7,25 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.doors import Beside, BesideFolder, BesideStore, door
-from pipeline.cli.output import print_line
-from pipeline.cli.remote import ApiKey, AsJson, Url, table
+from pipeline.cli.output import ScreenColumn, print_line, table
+from pipeline.cli.remote import ApiKey, AsJson, Url
 from pipeline.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Labels: what people have said of events and of missed intervals.")
 
 Stream = Annotated[str | None, typer.Option(help="Only of this stream.")]
 Watch = Annotated[str | None, typer.Option(help="Only of this watch.")]
-COLUMNS = ("label", "kind", "stream", "watch", "start", "end", "note", "by", "event")
+COLUMNS = (
+    ScreenColumn("label", 9, text=True),
+    ScreenColumn("kind", 8, text=True),
+    ScreenColumn("stream", 6, text=True),
+    ScreenColumn("watch", 7, text=True),
+    ScreenColumn("start", 5, text=True),
+    ScreenColumn("end", 4, text=True),
+    ScreenColumn("note", 3, text=True),
+    ScreenColumn("by", 1, text=True),
+    ScreenColumn("event", 2, text=True),
+)
 
 
 @app.command("list", epilog="Example: resadapt label list --watch lorry --kind false")

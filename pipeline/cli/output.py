@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import NoReturn
 
 from rich.cells import cell_len
@@ -13,7 +14,8 @@ from pipeline.cli.ending import Unread
 from pipeline.logs import set_up_logs
 
 _GAP = 2  # cells between two columns
-_NAME = 24  # cells of the first column, beyond which it is folded rather than that another column is dropped
+_TEXT = 20  # cells of a text, beyond which it is folded rather than that another column is dropped
+_PIPE = 10_000  # cells of a line in a pipe, where nothing is folded
 
 
 class Output(Console):
@@ -34,25 +36,41 @@ class ScreenColumn:
 
 
 def fitted(columns: Sequence[ScreenColumn], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """A table at most `width` cells wide. Columns that do not fit are left out whole; the first, a name, stays and is
-    folded. The cells of `rows` are plain texts without markup."""
+    """A table at most `width` cells wide. The first column, a name, and texts are folded; columns that do not fit even
+    so are left out whole, but the first stays. The cells of `rows` are plain texts without markup."""
     kept = list(range(len(columns)))
+    is_text = [place == 0 or column.text for place, column in enumerate(columns)]
     widths = [
         max(cell_len(text) for text in (column.header, *(row[place] for row in rows)))
         for place, column in enumerate(columns)
     ]
-    widths[0] = min(widths[0], _NAME)
-    while len(kept) > 1 and sum(widths[place] + _GAP for place in kept) - _GAP > width:
+    least = [min(cells, _TEXT) if text else cells for cells, text in zip(widths, is_text, strict=True)]
+    while len(kept) > 1 and sum(least[place] + _GAP for place in kept) - _GAP > width:
         kept.remove(min(kept[1:], key=lambda place: columns[place].rank))
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
+    shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
     for place in kept:
-        left = place == 0 or columns[place].text
-        table.add_column(
-            columns[place].header, no_wrap=place != 0, overflow="fold", justify="left" if left else "right"
+        text = is_text[place]
+        shown.add_column(
+            columns[place].header,
+            min_width=least[place] if len(kept) > 1 else None,
+            no_wrap=not text,
+            overflow="fold",
+            justify="left" if text else "right",
         )
     for row in rows:
-        table.add_row(*(escape(row[place]) for place in kept))
-    return table
+        shown.add_row(*(escape(row[place]) for place in kept))
+    return shown
+
+
+def table(header: Sequence[str | ScreenColumn], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under a header, fitted to the terminal; whole in a pipe. A column that is only named is a text, and of
+    those the last is dropped first."""
+    columns = [
+        ScreenColumn(one, -place, text=True) if isinstance(one, str) else one for place, one in enumerate(header)
+    ]
+    console = Output(width=get_terminal_size((_PIPE, 0)).columns)
+    cells = [["-" if value is None or value == "" else plain(str(value)) for value in row] for row in rows]
+    console.print(fitted(columns, cells, console.width), highlight=False)
 
 
 def shown(text: object) -> str:

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.remote import ApiKey, AsJson, Url, path_of, remote, table
+from pipeline.cli.output import table
+from pipeline.cli.remote import ApiKey, AsJson, Url, path_of, remote
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: watches that are armed together.")
 

@@ -1,7 +1,7 @@
 """The way to a running service: its API, asked over HTTP. Problems become one line and an exit code."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,8 +9,6 @@ from urllib.parse import quote
 
 import httpx
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from pipeline.config.values import environment
 from pipeline.errors import ConfigError, ResadaptError
@@ -146,18 +144,3 @@ def _given(params: Mapping[str, object]) -> httpx.QueryParams:
 def path_of(section: str, slug: str, more: str = "") -> str:
     """The path of an entry."""
     return f"/v1/{section}/{quote(slug, safe='')}{more}"
-
-
-def table(header: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under a header, as they are."""
-    shown = Table(*header, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        shown.add_row(*(_plain(value) for value in row))
-    Console().print(shown)
-
-
-def _plain(value: object) -> str:
-    from rich.markup import escape
-
-    text = "-" if value is None or value == "" else str(value)
-    return escape("".join(one if one.isprintable() else repr(one)[1:-1] for one in text))

@@ -196,7 +196,7 @@ def _with_evidence(site: SiteConfig, folder: str | None, has_store: bool) -> Sit
     if folder and not has_store:
         raise ConfigError("--evidence needs --store, in which the manifest of the evidence is kept")
     site = replace(site, evidence=replace(site.evidence, enabled=bool(folder), dir=folder or site.evidence.dir))
-    site.evidence.folder(site.store)
+    site.evidence.check(site.store)
     return site
 
 

@@ -6,15 +6,23 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.doors import Beside, BesideFolder, BesideStore, door
-from pipeline.cli.output import print_line
-from pipeline.cli.remote import ApiKey, AsJson, Url, table
+from pipeline.cli.output import ScreenColumn, print_line, table
+from pipeline.cli.remote import ApiKey, AsJson, Url
 from pipeline.errors import ConfigError
 
 EXAMPLE = (
     'Example: resadapt search "ladder at the fence" --since 7d; resadapt search "someone with a ladder at the fence"'
     " --ask --at-most 50"
 )
-COLUMNS = ("time", "type", "stream", "watch", "answer", "words", "id")
+COLUMNS = (
+    ScreenColumn("time", 9, text=True),
+    ScreenColumn("type", 3, text=True),
+    ScreenColumn("stream", 5, text=True),
+    ScreenColumn("watch", 6, text=True),
+    ScreenColumn("answer", 4, text=True),
+    ScreenColumn("words", 2, text=True),
+    ScreenColumn("id", 8, text=True),
+)
 
 
 def search(

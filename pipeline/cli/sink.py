@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote, table
+from pipeline.cli.output import ScreenColumn, table
+from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote
 from pipeline.config.settings import settings
 from pipeline.config.sinks import SINK_CHOICES
 from pipeline.errors import ConfigError
@@ -47,7 +48,7 @@ def list_(
     """All sinks, and what waits for them."""
     service = remote(url, key, as_json)
     items = service.all("/v1/sinks", limit)
-    service.show(items) if as_json else table(COLUMNS, [_row(item) for item in items])
+    service.show(items) if as_json else table(COLUMNS, [row(item) for item in items])
 
 
 @app.command(epilog="Example: resadapt sink show pager --json")
@@ -97,13 +98,22 @@ def try_sink(
     service.show(found) if as_json else table((name,), [(found["detail"],)])
 
 
-COLUMNS = ("sink", "url", "pending", "published", "filtered", "held back", "trouble")
+COLUMNS = (
+    ScreenColumn("sink", 9, text=True),
+    ScreenColumn("url", 2, text=True),
+    ScreenColumn("pending", 7),
+    ScreenColumn("published", 6),
+    ScreenColumn("filtered", 4),
+    ScreenColumn("held back", 5),
+    ScreenColumn("trouble", 8, text=True),
+)
 
 
-def _row(item: dict[str, Any]) -> tuple[object, ...]:
+def row(item: dict[str, Any]) -> tuple[object, ...]:
+    """A sink as a line of a table."""
     counts = (item["pending"], item["published"], item["filtered"], item["held_back"])
     return (item["slug"], item["spec"].get("url"), *counts, item["last_error"])
 
 
 def _show_one(service: Remote, found: dict[str, Any]) -> None:
-    service.show(found) if service.as_json else table(COLUMNS, [_row(found)])
+    service.show(found) if service.as_json else table(COLUMNS, [row(found)])

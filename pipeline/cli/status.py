@@ -2,8 +2,9 @@
 
 from rich.console import Console
 
-from pipeline.cli import stream, watch
-from pipeline.cli.remote import ApiKey, AsJson, Url, remote, table
+from pipeline.cli import sink, stream, watch
+from pipeline.cli.output import table
+from pipeline.cli.remote import ApiKey, AsJson, Url, remote
 
 EXAMPLE = "Example: resadapt status --url http://edge-3:8080"
 
@@ -24,5 +25,4 @@ def status(url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None
         console.print(f"wrong for long: {', '.join(found['alarms'])}", style="yellow", markup=False, highlight=False)
     table(stream.COLUMNS, [stream.row(item) for item in found["streams"]])
     table(watch.COLUMNS, [watch.row(item) for item in found["watches"]])
-    sinks = [(one["slug"], one["pending"], one["published"], one["last_error"]) for one in found["sinks"]]
-    table(("sink", "pending", "published", "trouble"), sinks)
+    table(sink.COLUMNS, [sink.row(item) for item in found["sinks"]])

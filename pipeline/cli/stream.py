@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote, table
+from pipeline.cli.output import ScreenColumn, share, table
+from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote
 from pipeline.config.settings import settings
 from pipeline.errors import ConfigError
 
@@ -132,7 +133,16 @@ def snapshot(
     service.show({"file": str(out), "bytes": len(picture)}) if as_json else table(("file",), [(out,)])
 
 
-COLUMNS = ("stream", "state", "since", "lag", "spent/granted", "ladder", "tags", "reason")
+COLUMNS = (
+    ScreenColumn("stream", 9, text=True),
+    ScreenColumn("state", 8, text=True),
+    ScreenColumn("since", 3, text=True),
+    ScreenColumn("lag", 5),
+    ScreenColumn("of grant", 6),
+    ScreenColumn("ladder", 2, text=True),
+    ScreenColumn("tags", 1, text=True),
+    ScreenColumn("reason", 7, text=True),
+)
 
 
 def row(item: dict[str, Any]) -> tuple[object, ...]:
@@ -140,7 +150,7 @@ def row(item: dict[str, Any]) -> tuple[object, ...]:
     status = item["status"]
     since = (status["since"] or "")[:19].replace("T", " ")
     lag = "-" if status["lag_s"] is None else f"{status['lag_s']:.1f} s"
-    spent = f"{status['spent']}/{status['granted']}"
+    spent = share(status["spent"], status["granted"])
     tags = ",".join(item["spec"].get("tags", []))
     state = ", ".join([status["state"], *status["alarms"]])
     return item["slug"], state, since, lag, spent, status["step_name"], tags, status["reason"]

@@ -7,7 +7,8 @@ import typer
 
 from pipeline.api.views import spec_schema
 from pipeline.cli import watch_test, watch_tune
-from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote, table
+from pipeline.cli.output import ScreenColumn, table
+from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote
 from pipeline.cli.rules import Absent, Choices, CountRule, Hold, SeverityOf, rule_settings
 from pipeline.config.settings import settings
 from pipeline.errors import ConfigError
@@ -119,7 +120,14 @@ def remove(slug: Slug, url: Url = None, key: ApiKey = None, as_json: AsJson = Fa
     service.show({"removed": slug}) if as_json else table(("removed",), [(slug,)])
 
 
-COLUMNS = ("watch", "question", "on", "open", "scores", "trouble")
+COLUMNS = (
+    ScreenColumn("watch", 9, text=True),
+    ScreenColumn("question", 5, text=True),
+    ScreenColumn("on", 3, text=True),
+    ScreenColumn("open", 8, text=True),
+    ScreenColumn("scores", 4, text=True),
+    ScreenColumn("trouble", 7, text=True),
+)
 
 
 def row(item: dict[str, Any]) -> tuple[object, ...]:

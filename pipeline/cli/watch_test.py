@@ -10,8 +10,8 @@ import typer
 
 from pipeline.cli.ending import run_to_end
 from pipeline.cli.options import LogLevel
-from pipeline.cli.output import set_up
-from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote, table
+from pipeline.cli.output import ScreenColumn, set_up, table
+from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote
 from pipeline.cli.rules import Absent, Choices, CountRule, Hold, rule_settings
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site, read_yaml
@@ -109,7 +109,15 @@ def _finish(played: BackTest, truths: Mapping[str, list[OpenSpan]] | None, repor
     print(json.dumps(played.as_json(), ensure_ascii=False))  # noqa: T201 - the command's output
 
 
-_COLUMNS = ("question", "events", "opened", "precision", "recall", "F1", "delay s")
+_COLUMNS = (
+    ScreenColumn("question", 9, text=True),
+    ScreenColumn("events", 8),
+    ScreenColumn("opened", 7),
+    ScreenColumn("precision", 4),
+    ScreenColumn("recall", 5),
+    ScreenColumn("F1", 6),
+    ScreenColumn("delay s", 3),
+)
 
 
 def _row(one: Tried) -> tuple[object, ...]:

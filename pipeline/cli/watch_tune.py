@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.doors import Beside, BesideStore, door
-from pipeline.cli.output import print_line
-from pipeline.cli.remote import ApiKey, AsJson, Url, table
+from pipeline.cli.output import print_line, table
+from pipeline.cli.remote import ApiKey, AsJson, Url
 from pipeline.cli.watch_test import span_s
 
 EXAMPLE = "Example: resadapt watch tune helmet; resadapt watch tune helmet --kept 48h --apply"

@@ -15,7 +15,8 @@ class ApiConfig:
     What comes by the API may lead to public and private addresses, and to more where `allow_addresses` says so
     (`loopback`, a network, `file:/FOLDER`); it may refer to the secrets that a pattern of `allow_secrets` names. A
     client (by key, else by address) may ask `rate_per_s` times a second, `burst` at once; a body has at most
-    `max_body_kib`; `max_connections` are open at a time, `max_listeners` of them for events or pictures.
+    `max_body_kib`, a recording on which a watch is tried `max_recording_mib`; `max_connections` are open at a time,
+    `max_listeners` of them for events or pictures.
     """
 
     host: str = "127.0.0.1"
@@ -26,6 +27,7 @@ class ApiConfig:
     deny_addresses: tuple[str, ...] = ()
     allow_secrets: tuple[str, ...] = ("CAMERA_*", "SINK_*", "file:/run/secrets/*")
     max_body_kib: Annotated[int, Field(ge=1, le=65_536)] = 1024
+    max_recording_mib: Annotated[int, Field(ge=0, le=65_536)] = 512
     rate_per_s: Positive = 50.0
     burst: Count = 200
     max_connections: Annotated[int, Field(ge=1, le=65_536)] = 512

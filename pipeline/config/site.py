@@ -291,7 +291,7 @@ def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, 
 
 def _check(site: SiteConfig) -> None:
     """Rules that span several values."""
-    site.evidence.folder(site.store)
+    site.evidence.check(site.store)
     for slug, watch in site.watches.items():
         unknown = {name for name in watch.streams if not name.startswith("tag:")} - set(site.streams)
         if unknown:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
 import sqlalchemy as sa
 from pydantic_core import from_json
@@ -144,9 +145,8 @@ class History:
 
     def answers_after(self, seq: int, limit: int) -> list[StoredAnswers]:
         """The `limit` oldest records behind `seq`, in the order of commits."""
-        return self._answers(
-            sa.select(HOP_ANSWERS).where(HOP_ANSWERS.c.seq > seq).order_by(HOP_ANSWERS.c.seq).limit(limit)
-        )
+        behind = sa.select(HOP_ANSWERS).where(HOP_ANSWERS.c.seq > seq).order_by(HOP_ANSWERS.c.seq).limit(limit)
+        return self._answers(behind)
 
     def answers_since(self, since: datetime, streams: Sequence[str] | None = None) -> Iterator[StoredAnswers]:
         """The records of decisions from `since` (UTC) on, in the order of commits: of some streams where asked."""
@@ -155,8 +155,8 @@ class History:
         if streams is not None:
             wanted = wanted.where(HOP_ANSWERS.c.stream_id.in_(list(streams)))
         seq = 0
-        while found := self._answers(wanted.where(HOP_ANSWERS.c.seq > seq)):
-            yield from found
+        while found := self._answer_rows(wanted.where(HOP_ANSWERS.c.seq > seq)):
+            yield from map(_answers_of, found)
             seq = found[-1].seq
 
     def last_seqs(self) -> tuple[int, int]:
@@ -174,14 +174,19 @@ class History:
             return [event_of(row) for row in connection.execute(query).mappings()]
 
     def _answers(self, query: sa.Select[tuple[object, ...]]) -> list[StoredAnswers]:
+        return [_answers_of(row) for row in self._answer_rows(query)]
+
+    def _answer_rows(self, query: sa.Select[tuple[object, ...]]) -> Sequence[sa.Row[tuple[int, str, str, str]]]:
         columns = HOP_ANSWERS.c.seq, HOP_ANSWERS.c.stream_id, HOP_ANSWERS.c.time, HOP_ANSWERS.c.data
         with self._database.reading() as connection:
-            rows = connection.execute(query.with_only_columns(*columns)).all()
-        # A day is 86,400 records of each stream: pydantic's parser takes half the time of the standard one.
-        return [
-            StoredAnswers(seq, stream_id, datetime.fromisoformat(time), from_json(data))
-            for seq, stream_id, time, data in rows
-        ]
+            return connection.execute(query.with_only_columns(*columns)).all()
+
+
+def _answers_of(row: sa.Row[tuple[int, str, str, str]]) -> StoredAnswers:
+    # A day is 86,400 records of each stream: pydantic's parser takes half the time of the standard one. They are parsed
+    # one by one as they are used: of thousands held at once, the garbage collector would take most of the time.
+    seq, stream_id, time, data = row
+    return StoredAnswers(seq, stream_id, datetime.fromisoformat(time), from_json(data))
 
 
 def answers_row(stream_id: str, record: HopRecord, now: datetime) -> dict[str, str | float | int]:
@@ -231,8 +236,12 @@ def _prune(
 
 def written_bytes(connection: sa.Connection, table: sa.Table) -> int:
     """Bytes of data ever written into OUTBOX or HOP_ANSWERS, from the newest row."""
-    newest = sa.select(table.c.written_bytes).order_by(table.c.seq.desc()).limit(1)
-    return connection.scalar(newest) or 0
+    return connection.scalar(_newest(table)) or 0
+
+
+@cache
+def _newest(table: sa.Table) -> sa.Select[tuple[int]]:
+    return sa.select(table.c.written_bytes).order_by(table.c.seq.desc()).limit(1)
 
 
 def _mapping(text: str) -> dict[str, Json]:

@@ -5,6 +5,8 @@ transaction, so that an owner that was overtaken while it was away commits nothi
 hold.
 """
 
+from functools import cache
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -25,12 +27,17 @@ def take(connection: sa.Connection, meta: sa.Table) -> int:
 def check(connection: sa.Connection, meta: sa.Table, token: int, name: str) -> None:
     """Raise NotOwner if the token of store `name` is another one now. Whoever wants to take the store waits for the end
     of this transaction."""
-    held = connection.execute(_held(meta).with_for_update(read=True)).scalar_one_or_none()
+    held = connection.execute(_shared(meta)).scalar_one_or_none()
     if str(held) != str(token):
         raise NotOwner(
             f"the store {name} belongs to another process now (owner {held or 'unknown'}, this one is {token}); nothing"
             " more is decided here"
         )
+
+
+@cache
+def _shared(meta: sa.Table) -> sa.Select[tuple[str]]:
+    return _held(meta).with_for_update(read=True)
 
 
 def _held(meta: sa.Table) -> sa.Select[tuple[str]]:

@@ -8,17 +8,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from pipeline.delivery.manifests import StoredFile
 from pipeline.errors import ConfigError
 from pipeline.evidence.bundle import EvidenceDamaged
+from pipeline.evidence.files import FILE, MARK, Kind, checked_path, gone, named, unchanged
 
-Kind = Literal["png", "jpg", "mp4"]
-MARK = "resadapt-store"
-"""The file that says whose evidence a folder holds: what no manifest of that store names is removed from it."""
-
-_PATH = re.compile(r"\d{4}-\d{2}-\d{2}/[0-9a-f]{2}/[0-9a-f]{64}\.(?:png|jpg|mp4)")
 _PART = re.compile(r"\.[0-9a-f]{64}\.part")
 
 
@@ -27,6 +22,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.place = str(root)
 
     def open(self, store: str) -> None:
         """Make the folder that of a store. Raises ConfigError where it is another store's."""
@@ -41,15 +37,17 @@ class Folder:
                 " folder of its own"
             )
 
-    def put(self, data: bytes, kind: Kind, day: datetime) -> StoredFile:
-        """Keep bytes under their hash, and return where they lie. What is there already is not written again."""
+    def put(self, data: bytes, kind: Kind, day: datetime) -> tuple[StoredFile, bool]:
+        """Keep bytes under their hash. Returns where they lie, and True if they are new: what is there already is not
+        written again."""
         file = named(data, kind, day)
         path = self.root / file.path
-        if not path.exists():
-            for folder in (path.parent.parent, path.parent):
-                folder.mkdir(mode=0o700, exist_ok=True)
-            self._write(path, data)
-        return file
+        if path.exists():
+            return file, False
+        for folder in (path.parent.parent, path.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        self._write(path, data)
+        return file, True
 
     def read(self, file: StoredFile, name: str) -> bytes:
         """The bytes of a file. Raises EvidenceDamaged, by `name`, for one that is gone or was changed."""
@@ -57,24 +55,16 @@ class Folder:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise EvidenceDamaged(f"the {name} of this evidence is gone: {file.path} is not in the folder") from None
+            raise gone(file, name, "the folder") from None
         except OSError as error:
             raise EvidenceDamaged(
                 f"the {name} of this evidence cannot be read: {file.path}: {error.strerror}"
             ) from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != file.sha256:
-            raise EvidenceDamaged(
-                f"the {name} of this evidence was changed: {file.path} has the SHA-256 {found}, and was written with"
-                f" {file.sha256}"
-            )
-        return data
+        return unchanged(data, file, name)
 
     def path(self, file: StoredFile) -> Path:
         """The path of a file. Raises EvidenceDamaged for a path that no file of the evidence has."""
-        if not _PATH.fullmatch(file.path):
-            raise EvidenceDamaged(f"the manifest names {file.path[:200]!r}, which is no file of the evidence")
-        return self.root / file.path
+        return self.root / checked_path(file)
 
     def has(self, file: StoredFile) -> bool:
         """True if a file exists."""
@@ -84,7 +74,7 @@ class Folder:
         """Remove files, and the folders that are empty without them. Those that are gone already are fine."""
         for name in paths:
             path = self.root / name
-            if _PATH.fullmatch(name):
+            if FILE.fullmatch(name):
                 path.unlink(missing_ok=True)
                 for folder in (path.parent, path.parent.parent):
                     with suppress(OSError):
@@ -95,7 +85,7 @@ class Folder:
         stray = 0
         for path in sorted(self.root.glob("????-??-??/??/*")):
             name = path.relative_to(self.root).as_posix()
-            if (_PATH.fullmatch(name) and name not in named_paths) or _PART.fullmatch(path.name):
+            if (FILE.fullmatch(name) and name not in named_paths) or _PART.fullmatch(path.name):
                 path.unlink(missing_ok=True)
                 stray += 1
         return stray
@@ -116,9 +106,3 @@ class Folder:
             with suppress(OSError):
                 part.unlink()
             raise
-
-
-def named(data: bytes, kind: Kind, day: datetime) -> StoredFile:
-    """Under which name bytes are kept that were decided on a day (UTC)."""
-    digest = hashlib.sha256(data).hexdigest()
-    return StoredFile(f"{day:%Y-%m-%d}/{digest[:2]}/{digest}.{kind}", digest, len(data))

@@ -14,7 +14,7 @@ from pipeline.delivery.manifests import Manifests
 from pipeline.errors import NotOwner, ResadaptError, StoreDamaged, StoreUnavailable
 from pipeline.evidence.bundle import CLIP_PENDING
 from pipeline.evidence.capture import Capture, ScoreBook, capture
-from pipeline.evidence.folder import Folder
+from pipeline.evidence.files import EvidenceFiles
 from pipeline.evidence.writer import About, Writer
 from pipeline.logs import Seldom
 from pipeline.sources.packets import SPARE_S, PacketCut, PacketRing
@@ -43,7 +43,7 @@ class _Awaited:
 
 
 class EvidenceKeeper:
-    """Evidence of a service's events, in `folder` and in the store's `manifests`.
+    """Evidence of a service's events, in `files` and in the store's `manifests`.
 
     `observe` is called by the loop after each hop and takes microseconds; a supervised worker writes. At most
     `config.queue` decisions wait; beyond that evidence is left out. `lost` counts that by reason: evidence that
@@ -51,7 +51,12 @@ class EvidenceKeeper:
     """
 
     def __init__(
-        self, folder: Folder, manifests: Manifests, config: EvidenceConfig, clock: Clock, about: Callable[[], About]
+        self,
+        files: EvidenceFiles,
+        manifests: Manifests,
+        config: EvidenceConfig,
+        clock: Clock,
+        about: Callable[[], About],
     ) -> None:
         self.written = 0
         self.lost: Counter[str] = Counter()
@@ -60,7 +65,7 @@ class EvidenceKeeper:
         self.trouble: str | None = None
         self._config = config
         self._clock = clock
-        self._writer = Writer(folder, manifests, config, clock, about)
+        self._writer = Writer(files, manifests, config, clock, about)
         self._rings: dict[str, PacketRing] = {}
         self._refusals: dict[str, str] = {}
         self._book = ScoreBook()

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.delivery.database import Database
 from pipeline.delivery.manifests import Manifests, StoredManifest
 from pipeline.evidence.bundle import CLIP, SNAPSHOT, Bundle, EvidenceMissing
+from pipeline.evidence.files import EvidenceFiles
 from pipeline.evidence.folder import Folder
 
 
@@ -21,9 +22,9 @@ class KeptEvidence:
 class Shelf:
     """The evidence of a store. Methods block; they raise EvidenceMissing, EvidenceDamaged and StoreUnavailable."""
 
-    def __init__(self, database: Database, folder: Folder) -> None:
+    def __init__(self, database: Database, files: EvidenceFiles) -> None:
         self.manifests = Manifests(database)
-        self._folder = folder
+        self._files = files
 
     def find(self, event_id: str) -> KeptEvidence | None:
         """The kept evidence of an event, or None."""
@@ -52,10 +53,10 @@ class Shelf:
         """The clip as MP4."""
         return self.file(kept, CLIP)
 
-    def clip_path(self, kept: KeptEvidence) -> Path:
-        """The path of the clip, after checking it."""
+    def clip_path(self, kept: KeptEvidence) -> Path | None:
+        """The path of the clip, after checking it; None where it is no file of this machine."""
         self.clip(kept)
-        return self._folder.path(kept.manifest.files[CLIP])
+        return self._files.path(kept.manifest.files[CLIP]) if isinstance(self._files, Folder) else None
 
     def segment(self, kept: KeptEvidence, number: int) -> bytes:
         """A segment as the model saw it, as PNG; those beside the context come behind it."""
@@ -70,4 +71,4 @@ class Shelf:
         if file is None:
             why = f": {kept.bundle.clip_note}" if name == CLIP and kept.bundle.clip_note else ""
             raise EvidenceMissing(f"this evidence has no {name}{why}")
-        return self._folder.read(file, name)
+        return self._files.read(file, name)

@@ -26,7 +26,7 @@ from pipeline.evidence.bundle import (
     rule_of,
 )
 from pipeline.evidence.capture import Capture
-from pipeline.evidence.folder import Folder, Kind, named
+from pipeline.evidence.files import EvidenceFiles, Kind
 from pipeline.evidence.pictures import full_size, segment_png
 from pipeline.mllm.prompt import FAMILIES, looks, markup, prefix, suffix
 from pipeline.redact import scrub
@@ -58,10 +58,15 @@ class Writer:
     and no half file stays. `bytes` is what all files had when it last looked."""
 
     def __init__(
-        self, folder: Folder, manifests: Manifests, config: EvidenceConfig, clock: Clock, about: Callable[[], About]
+        self,
+        files: EvidenceFiles,
+        manifests: Manifests,
+        config: EvidenceConfig,
+        clock: Clock,
+        about: Callable[[], About],
     ) -> None:
         self.bytes = 0
-        self._folder = folder
+        self._files = files
         self._manifests = manifests
         self._config = config
         self._clock = clock
@@ -72,11 +77,11 @@ class Writer:
     def recover(self) -> None:
         """Cleans up after an earlier process: notes that its pending clips will not come, and removes files that no
         manifest names."""
-        self._folder.open(self._manifests.identity())
+        self._files.open(self._manifests.identity())
         for one in self._manifests.unfinished(CLIP_PENDING):
             bundle = replace(Bundle.from_json(one.data), clip_note=CUT_SHORT)
             self._manifests.write(replace(one, data=bundle.to_json()))
-        if stray := self._folder.sweep(self._manifests.paths()):
+        if stray := self._files.sweep(self._manifests.paths()):
             log.info("evidence_swept", files=stray)
         self.bytes = self._manifests.total_bytes()
 
@@ -88,7 +93,7 @@ class Writer:
         new: dict[str, tuple[bytes, Kind]] = {SNAPSHOT: (full_size(taken.frame.picture), "jpg")}
         files: dict[str, StoredFile] = {}
         parts = len(_named_segments(taken)) + 1
-        while len(files) + len(new) < parts or not all(map(self._folder.has, files.values())):
+        while len(files) + len(new) < parts or not all(map(self._files.has, files.values())):
             self._sort(taken, new, files)
             # What has to go for it may take along what it shares with others: then there is more to write.
             self._make_room(sum(len(data) for data, _ in new.values()))
@@ -107,7 +112,7 @@ class Writer:
             if name in new:
                 continue
             lies = self._lying.get(segment.content_id)
-            if lies is not None and lies.path.startswith(f"{taken.event.time:%Y-%m-%d}") and self._folder.has(lies):
+            if lies is not None and lies.path.startswith(f"{taken.event.time:%Y-%m-%d}") and self._files.has(lies):
                 files[name] = lies
             else:
                 files.pop(name, None)
@@ -136,7 +141,7 @@ class Writer:
         if self._manifests.find(event_id) is not None:  # it may have had to go for its own clip
             self._save(replace(present, data=bundle.to_json(), files=files), fresh)
         else:
-            self._folder.remove(fresh)
+            self._files.remove(fresh)
 
     def prune(self) -> None:
         """Remove what is too old, what belongs to events that are gone, and what is too much."""
@@ -159,10 +164,10 @@ class Writer:
         while self.bytes + more > most:
             if not self._drop_oldest():
                 raise NoRoom(f"evidence has reached max_mib, {self._config.max_mib} MiB, and all of it is held")
-        while self._folder.free_bytes() - more < floor and before - self.bytes < more:
+        while self._files.free_bytes() - more < floor and before - self.bytes < more:
             if not self._drop_oldest():
                 raise NoRoom(
-                    f"the disk of {self._folder.root} has {self._folder.free_bytes() // _MIB} MiB free; expected"
+                    f"the disk of {self._files.place} has {self._files.free_bytes() // _MIB} MiB free; expected"
                     f" {self._config.min_free_mib} MiB (min_free_mib) beside the evidence"
                 )
 
@@ -180,11 +185,11 @@ class Writer:
         files: dict[str, StoredFile] = {}
         try:
             for name, (data, kind) in new.items():
-                if not self._folder.has(named(data, kind, day)):
-                    fresh.append(named(data, kind, day).path)
-                files[name] = self._folder.put(data, kind, day)
+                files[name], is_new = self._files.put(data, kind, day)
+                if is_new:
+                    fresh.append(files[name].path)
         except OSError:
-            self._folder.remove(fresh)
+            self._files.remove(fresh)
             raise
         return files, fresh
 
@@ -193,13 +198,13 @@ class Writer:
         try:
             gone = self._manifests.write(manifest)
         except ResadaptError:
-            self._folder.remove(fresh)
+            self._files.remove(fresh)
             raise
         self._remove(gone)
         self.bytes = self._manifests.total_bytes()
 
     def _remove(self, paths: Sequence[str]) -> None:
-        self._folder.remove(paths)
+        self._files.remove(paths)
 
 
 def _named_segments(taken: Capture) -> list[tuple[str, Segment]]:

@@ -12,6 +12,7 @@ from pipeline.core.outcome import Outcome
 from pipeline.errors import ConfigError, ResadaptError, SourceUnavailable
 from pipeline.evidence.pictures import jpeg
 from pipeline.lab.labels import Agreement, OpenSpan
+from pipeline.mllm.base import MLLM
 from pipeline.service.service import Service
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.types import Event, Json
@@ -118,14 +119,15 @@ def stream_slugs(names: Sequence[str]) -> dict[str, str]:
     return slugs
 
 
-async def back_test(site: SiteConfig, names: Mapping[str, str], clock: Clock) -> BackTest:
-    """Play the streams of a site, which are recordings (`names` by slug), and try its watches on them. A recording that
-    breaks off is tried as far as it goes. Raises SourceUnavailable or ConfigError if none could be played at all."""
+async def back_test(site: SiteConfig, names: Mapping[str, str], clock: Clock, mllm: MLLM | None = None) -> BackTest:
+    """Play the streams of a site, which are recordings (`names` by slug), and try its watches on them, by the site's
+    MLLM or one that is running already. A recording that breaks off is tried as far as it goes. Raises
+    SourceUnavailable or ConfigError if none could be played at all."""
     tried = {slug: Tried(slug, watch.question) for slug, watch in site.watches.items()}
     collector = Collector(tried, names)
     seconds, faults, tokens = dict[str, float](), dict[str, str](), 0
     groups = _groups(site.streams)
-    service = Service(replace(site, streams=groups[0]), clock, insist=False, observe=collector.observe)
+    service = Service(replace(site, streams=groups[0]), clock, insist=False, observe=collector.observe, mllm=mllm)
     async with service:
         began_s = clock.monotonic_s()
         for number, group in enumerate(groups):

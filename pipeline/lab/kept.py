@@ -81,7 +81,7 @@ def read_kept(records: Iterable[StoredAnswers], watch_ids: Sequence[str]) -> dic
     return {stream: columns.series() for stream, columns in hops.items()}
 
 
-_BATCH = 4000
+_BATCH = 100
 """Records that are held as such until they are put into columns."""
 
 _NOTHING: Sequence[Json] = (0.5, 0.0, 0)

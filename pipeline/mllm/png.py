@@ -7,7 +7,7 @@ import numpy as np
 
 from allocator_engine.resize import Pixels
 
-_FAST = {"compression_level": "1", "pred": "mixed"}
+_FAST = {"compression_level": "1", "pred": "up"}
 
 
 def png(pixels: Pixels) -> bytes:

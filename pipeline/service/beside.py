@@ -25,7 +25,7 @@ from pipeline.evidence.search import DisplayNames, EventSearch, SearchTerms
 from pipeline.evidence.shelf import KeptEvidence, Shelf
 from pipeline.registry.desired import Composer
 from pipeline.registry.registry import Registry
-from pipeline.service.evidence import folder_of
+from pipeline.service.evidence import files_of
 from pipeline.service.opening import start_mllm
 
 BY = "local"
@@ -39,7 +39,7 @@ def site_beside(config: Path | None, store: str | None, folder: str | None) -> S
         site = replace(site, store=store)
     if folder:
         site = replace(site, evidence=replace(site.evidence, dir=folder))
-    site.evidence.folder(site.store)
+    site.evidence.check(site.store)
     url = parse_store(resolve_url(site.store, whole_path=True))
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
         raise ConfigError(
@@ -66,7 +66,7 @@ class StoreBeside:
         self._store = Store(resolve_url(site.store, whole_path=True), clock)
         self.history = self._store.history
         self.registry = Registry(self._store.database, clock)
-        self.shelf = Shelf(self._store.database, folder_of(site))
+        self.shelf = Shelf(self._store.database, files_of(site))
         self.labels = LabelBook(self._store.database, clock)
 
     def close(self) -> None:

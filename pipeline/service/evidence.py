@@ -9,6 +9,8 @@ from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
 from pipeline.delivery.database import Database
 from pipeline.delivery.manifests import Manifests
+from pipeline.errors import ConfigError
+from pipeline.evidence.files import EvidenceFiles
 from pipeline.evidence.folder import Folder
 from pipeline.evidence.hashes import model_of, sizing_of
 from pipeline.evidence.keeper import EvidenceKeeper
@@ -19,9 +21,16 @@ from pipeline.mllm.base import MLLMInfo
 log = structlog.get_logger()
 
 
-def folder_of(site: SiteConfig) -> Folder:
-    """The folder of a site's evidence. Raises ConfigError for a location that is no folder."""
-    return Folder(site.evidence.folder(resolve_url(site.store, whole_path=True)))
+def files_of(site: SiteConfig) -> EvidenceFiles:
+    """The place of a site's evidence. Raises ConfigError for one that is no folder and no bucket."""
+    url = site.evidence.bucket
+    if url is None:
+        return Folder(site.evidence.folder(resolve_url(site.store, whole_path=True)))
+    try:
+        from pipeline.evidence.bucket import EvidenceBucket  # needs the extra `s3`
+    except ModuleNotFoundError:
+        raise ConfigError(f"evidence.dir {url} needs pip install 'resadapt-stream[s3]'") from None
+    return EvidenceBucket(url)
 
 
 def wants_evidence(site: SiteConfig, insist: bool) -> bool:
@@ -30,20 +39,20 @@ def wants_evidence(site: SiteConfig, insist: bool) -> bool:
 
 
 async def open_keeper(site: SiteConfig, database: Database, info: MLLMInfo, clock: Clock) -> EvidenceKeeper:
-    """The keeper of a site, writing. A folder that cannot be written now is tried again later.
+    """The keeper of a site, writing. A place that cannot be written now is tried again later.
 
     Raises ConfigError for one that is another store's.
     """
-    folder, manifests = folder_of(site), Manifests(database)
+    files, manifests = files_of(site), Manifests(database)
 
     def about() -> About:
         return About(model_of(site.mllm, info), sizing_of(site))
 
     try:
-        await asyncio.to_thread(lambda: folder.open(manifests.identity()))
+        await asyncio.to_thread(lambda: files.open(manifests.identity()))
     except OSError as error:
-        log.warning("evidence_folder_unusable", dir=str(folder.root), reason=error.strerror)
-    keeper = EvidenceKeeper(folder, manifests, site.evidence, clock, about)
+        log.warning("evidence_folder_unusable", dir=files.place, reason=error.strerror)
+    keeper = EvidenceKeeper(files, manifests, site.evidence, clock, about)
     keeper.start()
     return keeper
 

@@ -30,7 +30,7 @@ from pipeline.delivery.outbox import FATAL, Outbox
 from pipeline.delivery.relay import Relay, SinkCounts
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, ResadaptError, StoreUnavailable
-from pipeline.evidence.folder import Folder
+from pipeline.evidence.files import EvidenceFiles
 from pipeline.evidence.keeper import EvidenceKeeper
 from pipeline.loop import Observe, Runtime, unobserved
 from pipeline.metrics import Metrics
@@ -39,7 +39,7 @@ from pipeline.service.announcing import for_sink, standing_watches
 from pipeline.service.attachment import Attachment, EndReason
 from pipeline.service.board import WatchBoard
 from pipeline.service.canary import checked, trial_event
-from pipeline.service.evidence import clip_refusal, count, folder_of, open_keeper, wants_evidence
+from pipeline.service.evidence import clip_refusal, count, files_of, open_keeper, wants_evidence
 from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
@@ -71,7 +71,8 @@ class Service:
     `extra_sinks` are sinks that no site file names (the screen of `resadapt run`). With `insist` False a stream that
     cannot be opened at first is given up instead of being tried for ever, and so is a store or MLLM that is away at the
     start. `observe` is called after every hop, `on_commit` when decisions have become durable. `compose` gives the site
-    to begin with once the store is open. `left` says after draining how many events wait in the store, by sink.
+    to begin with once the store is open. With `mllm` it asks one that is running already, and leaves it open. `left`
+    says after draining how many events wait in the store, by sink.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Service:
         insist: bool = True,
         observe: Observe = unobserved,
         compose: Callable[[Store], Awaitable[SiteConfig]] | None = None,
+        mllm: MLLM | None = None,
     ) -> None:
         self.site = site
         self.left: dict[str, int] = {}
@@ -91,6 +93,7 @@ class Service:
         self._insist = insist
         self._observe = observe
         self._compose = compose
+        self._shared_mllm = mllm
         self._hurried = asyncio.Event()
         self._sinks = SinkSet(clock, extra_sinks)
         self._tags = StreamTags(site.streams)
@@ -125,9 +128,9 @@ class Service:
         return self._store
 
     @property
-    def evidence_folder(self) -> Folder:
-        """The folder of its evidence, whether or not new evidence is kept."""
-        return folder_of(self.site)
+    def evidence_files(self) -> EvidenceFiles:
+        """The place of its evidence, whether or not new evidence is kept."""
+        return files_of(self.site)
 
     @property
     def sink_counts(self) -> dict[str, SinkCounts]:
@@ -268,8 +271,9 @@ class Service:
         opened.push_async_callback(relay.close)
         await check_sinks(sinks, self._clock, refuse=self._insist)
         make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
-        mllm = await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
-        opened.push_async_callback(mllm.close)
+        mllm = self._shared_mllm or await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
+        if mllm is not self._shared_mllm:
+            opened.push_async_callback(mllm.close)
         others = set(self._store.sinks_owed()) - {sink.name for sink in sinks}
         if others:
             log.warning("events_wait_for_sinks_not_named_here", sinks=sorted(others))

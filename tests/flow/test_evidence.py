@@ -30,7 +30,7 @@ NULL = ModelNote("null", "qwen3_vl", False)
 def stored(service):
     store = Store(service.site.store, SystemClock())
     try:
-        yield store, Shelf(store.database, service.evidence_folder)
+        yield store, Shelf(store.database, service.evidence_files)
     finally:
         store.close()
 
@@ -40,7 +40,7 @@ def opened(store):
 
 
 def files(service):
-    root = service.evidence_folder.root
+    root = service.evidence_files.root
     return sorted(path for path in root.glob("????-??-??/*/*"))
 
 
@@ -120,7 +120,7 @@ async def test_files_are_private_named_by_their_content_and_shared(tmp_path, mon
         for path in found:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
-        assert stat.S_IMODE(service.evidence_folder.root.stat().st_mode) == 0o700
+        assert stat.S_IMODE(service.evidence_files.root.stat().st_mode) == 0o700
         with stored(service) as (store, shelf):
             named = [one for event in store.history.events() if (one := shelf.find(event.event.id))]
             assert sum(len(one.manifest.files) for one in named) > len(found) == len(shelf.manifests.paths())
@@ -131,7 +131,7 @@ async def test_what_was_changed_or_is_gone_is_named(tmp_path, monkeypatch):
         with stored(service) as (store, shelf):
             event = opened(store)
             kept = shelf.of(event.id)
-            root = service.evidence_folder.root
+            root = service.evidence_files.root
             (root / kept.manifest.files["snapshot"].path).write_bytes(b"another picture")
             (root / kept.manifest.files["segment-0"].path).unlink()
             with pytest.raises(EvidenceDamaged, match=r"the snapshot .* was changed: .*\.jpg has the SHA-256"):
@@ -158,7 +158,7 @@ async def test_a_manifest_that_names_another_file_of_the_machine_is_refused(tmp_
             for path in ("../secret", str(secret), "2026-01-01/aa/../../../secret", "resadapt-store"):
                 file = replace(kept.manifest.files["snapshot"], path=path)
                 with pytest.raises(EvidenceDamaged, match="which is no file of the evidence"):
-                    service.evidence_folder.read(file, "snapshot")
+                    service.evidence_files.read(file, "snapshot")
 
 
 async def test_evidence_goes_with_its_event_and_a_hold_keeps_both(tmp_path, monkeypatch):
@@ -169,15 +169,15 @@ async def test_evidence_goes_with_its_event_and_a_hold_keeps_both(tmp_path, monk
             store.prune(Keep(events_bytes=0))
             assert [one.event.id for one in store.history.events()] == [event.id]
             gone = shelf.manifests.remove_orphans()
-            service.evidence_folder.remove(gone)
+            service.evidence_files.remove(gone)
             kept = shelf.of(event.id)
             assert len(files(service)) == len(kept.manifest.files)
             assert shelf.snapshot(kept)
             shelf.manifests.hold(event.id, None)
             store.prune(Keep(events_bytes=0))
-            service.evidence_folder.remove(shelf.manifests.remove_orphans())
+            service.evidence_files.remove(shelf.manifests.remove_orphans())
             assert files(service) == []
-            assert list(service.evidence_folder.root.glob("????-*")) == []
+            assert list(service.evidence_files.root.glob("????-*")) == []
             with pytest.raises(EvidenceMissing, match="no evidence is kept"):
                 shelf.of(event.id)
 
@@ -189,7 +189,7 @@ async def test_evidence_is_bounded_by_watch_and_age(tmp_path, monkeypatch, limit
 
         with stored(service) as (store, shelf):
             writer = Writer(
-                service.evidence_folder,
+                service.evidence_files,
                 shelf.manifests,
                 service.site.evidence,
                 SystemClock(),
@@ -233,7 +233,7 @@ async def test_a_write_that_fails_leaves_nothing_half_written(tmp_path, monkeypa
         with stored(service) as (store, _):
             assert len([one for one in store.history.events() if one.event.watch_id]) == 2
         assert files(service) == []
-        assert [one.name for one in service.evidence_folder.root.rglob("*.part")] == []
+        assert [one.name for one in service.evidence_files.root.rglob("*.part")] == []
         assert service.metrics.value("evidence_lost", reason="disk") == 2
 
 
@@ -249,7 +249,7 @@ async def test_a_store_that_refuses_the_manifest_leaves_no_file(tmp_path, monkey
         assert service.metrics.value("evidence_lost", reason="store") == 2
 
 
-async def test_a_folder_of_another_store_is_refused(tmp_path, monkeypatch):
+async def test_a_files_of_another_store_is_refused(tmp_path, monkeypatch):
     url = recording(tmp_path)
     shared = {"dir": str(tmp_path / "shared")}
     async with watched(monkeypatch, site(tmp_path, url, evidence=shared)):
@@ -267,7 +267,7 @@ async def test_what_a_killed_process_left_is_swept_and_said(tmp_path, monkeypatc
 
     wanted = site(tmp_path, recording(tmp_path))
     async with watched(monkeypatch, wanted) as service:
-        root = service.evidence_folder.root
+        root = service.evidence_files.root
         with stored(service) as (store, shelf):
             kept = shelf.of(opened(store).id)
             pending = replace(kept.bundle, clip=None, clip_note=CLIP_PENDING)
@@ -286,7 +286,7 @@ async def test_what_a_killed_process_left_is_swept_and_said(tmp_path, monkeypatc
 
 async def test_without_evidence_nothing_is_written_and_the_explanation_says_so(tmp_path, monkeypatch):
     async with watched(monkeypatch, site(tmp_path, recording(tmp_path), evidence={"enabled": False})) as service:
-        assert not service.evidence_folder.root.exists()
+        assert not service.evidence_files.root.exists()
         with stored(service) as (store, _):
             words = explain_event(opened(store), None, missing="No evidence of it is kept.")
             assert "No evidence of it is kept." in words.sentences
@@ -298,7 +298,7 @@ async def test_a_stream_with_masks_has_no_clip(tmp_path, monkeypatch):
         with stored(service) as (store, shelf):
             bundle = shelf.of(opened(store).id).bundle
             assert (bundle.clip, bundle.clip_note) == (None, "the stream has masks")
-        assert not list(service.evidence_folder.root.rglob("*.mp4"))
+        assert not list(service.evidence_files.root.rglob("*.mp4"))
 
 
 async def test_a_source_without_packets_says_that_there_is_no_clip(tmp_path, monkeypatch):
@@ -356,11 +356,6 @@ async def test_decisions_do_not_wait_for_evidence(tmp_path, monkeypatch):
             assert lost >= events - 2 - 1
     finally:
         gate.set()
-
-
-def test_an_object_store_is_refused_by_name(tmp_path):
-    with pytest.raises(ConfigError, match=r"evidence\.dir is a URL of 's3'; expected a folder"):
-        site(tmp_path, "x.mp4", evidence={"dir": "s3://bucket/evidence"})
 
 
 async def test_run_keeps_evidence_only_where_it_is_asked(tmp_path):

@@ -63,7 +63,7 @@ async def test_an_event_shows_what_it_rests_on(tmp_path, unused_tcp_port):
         for path in ("evidence", "explain", "explain.html", "snapshot.jpg", "clip.mp4", "segments/0.png"):
             for gone in ("nobody", "%00", "..%2f..", "a%2Fb"):
                 assert (await client.get(f"/v1/events/{gone}/{path}")).status_code == 404
-        stored = next(service.reconciler.service.evidence_folder.root.rglob("*.jpg"))
+        stored = next(service.reconciler.service.evidence_files.root.rglob("*.jpg"))
         stored.write_bytes(b"something else")
         damaged = await client.get(f"/v1/events/{name}/snapshot.jpg")
         assert (damaged.status_code, damaged.json()["title"]) == (500, "evidence damaged")

@@ -51,9 +51,9 @@ def test_a_kill_leaves_every_named_file_whole_and_every_other_swept(tmp_path):
         writer.wait()
         writer.stdout.close()
     store = Store(wanted.store, SystemClock())
-    from pipeline.service.evidence import folder_of
+    from pipeline.service.evidence import files_of
 
-    shelf = Shelf(store.database, folder_of(wanted))
+    shelf = Shelf(store.database, files_of(wanted))
     types = frozenset({"watch.opened", "watch.cleared"})
     kept = [
         found for one in store.history.events(EventFilter(types=types), 2000) if (found := shelf.find(one.event.id))
@@ -63,7 +63,7 @@ def test_a_kill_leaves_every_named_file_whole_and_every_other_swept(tmp_path):
         for name in one.manifest.files:
             assert shelf.file(one, name)
     recovering = Writer(
-        folder_of(wanted),
+        files_of(wanted),
         shelf.manifests,
         wanted.evidence,
         SystemClock(),

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.browser import browser, observed
+from tests.clips import steady, write
 from tests.live.page_service import LIVE, axe_source, page_service, prefix_proxy
 
 HTML = "<img src=x onerror=alert(1)>"
@@ -162,6 +163,50 @@ def test_thresholds_are_tried_on_kept_scores_and_taken_over(context, service):
     assert "openings" in page.locator("#try-outcome").inner_text()
     page.locator("#try button").click()
     assert page.input_value("[name=open_at]") == "0.9"
+
+
+def test_a_watch_is_tried_on_a_recording_of_the_user(context, service, tmp_path):
+    write(tmp_path / "delivery.mp4", steady(60.0))
+    page = context.new_page()
+    page.goto(service.url + "watches/car")
+    page.set_input_files("#recording-file", tmp_path / "delivery.mp4")
+    page.locator("#recording button").click()
+    page.wait_for_selector("#recording-outcome .found .has-picture", timeout=60_000)
+    said = page.locator("#recording-outcome").inner_text()
+    assert re.search(r"opened \d+ times in 60 s", said)
+    assert "opens at" in said
+    page.set_input_files("#recording-file", {"name": "no.mp4", "mimeType": "video/mp4", "buffer": b"no video"})
+    page.locator("#recording button").click()
+    until(page, "document.querySelector('#recording-outcome').innerText.includes('no.mp4 cannot be read')")
+
+
+def test_a_zone_is_drawn_by_mouse_and_watched(context, service):
+    page = context.new_page()
+    page.goto(service.url + "streams/gate/areas")
+    page.get_by_role("button", name="Draw a zone").click()
+    box = page.locator("#draw").bounding_box()
+    corners = [(0.1, 0.2), (0.6, 0.2), (0.6, 0.8), (0.1, 0.8)]
+    for across, down in corners:
+        page.mouse.click(box["x"] + across * box["width"], box["y"] + down * box["height"])
+    page.keyboard.press("Enter")
+    page.get_by_label("Name").fill("dock")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_url(re.compile("streams/gate"))
+    drawn = service.api("GET", "v1/streams/gate").json()["spec"]["zones"]["dock"]
+    assert len(drawn) == 4
+    assert all(
+        abs(got - meant) < 0.02
+        for one, two in zip(drawn, corners, strict=True)
+        for got, meant in zip(one, two, strict=True)
+    )
+    page.goto(service.url + "add-watch")
+    page.fill("[name=question]", "is there a lorry?")
+    page.locator("summary", has_text="More").first.click()
+    page.fill("[name=zone]", "dock")
+    page.get_by_role("button", name="Add").last.click()
+    page.wait_for_url(re.compile("watches/is-there-a-lorry"))
+    until(page, "document.body.innerText.includes('gate')")
+    service.api("DELETE", "v1/watches/is-there-a-lorry")
 
 
 def test_forms_work_without_scripts(chromium, service):

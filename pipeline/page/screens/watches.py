@@ -33,9 +33,15 @@ async def all_watches(request: Request) -> Response:
     since = (desk_of(request).clock.now() - _DAY).isoformat()
     counts = _by_watch((await ask(request, "/v1/events/counts", since=since))["items"])
     tokens = {
-        watch["slug"]: sum(streams[slug]["spent"] for slug in watch["streams"] if slug in streams) for watch in watches
+        watch["slug"]: round(sum(_tokens_a_day(streams[slug]) for slug in watch["streams"] if slug in streams))
+        for watch in watches
     }
     return await page(request, "watches.html", watches=watches, tokens=tokens, counts=counts)
+
+
+def _tokens_a_day(status: Mapping[str, Any]) -> float:
+    """Vision tokens that a stream spends in a day of its time, at its rate so far."""
+    return status["spent"] / status["stream_s"] * _DAY.total_seconds() if status["stream_s"] > 0 else 0.0
 
 
 @router.get("/add-watch")

@@ -8,6 +8,7 @@ import { hopOf, recentHops, scoresOf } from "./answers.js";
 import { judged } from "./judge.js";
 import { listen } from "./live.js";
 import { Series } from "./series.js";
+import { TRIED, form, pair, value } from "./tried.js";
 
 const MINUTES = 10;
 const MOST_STREAMS = 6;
@@ -15,16 +16,10 @@ const MOST_LISTED = 8;
 const HOURS = 24;
 const SETTLED_MS = 400;
 const SLIDERS = { open_at: [1, 0.01], clear_at: [1, 0.01], hold_s: [120, 1], absent_s: [120, 1] };
-/** Rules that are judged again, and are numbers of the form. */
-const TRIED = ["open_at", "clear_at", "hold_s", "absent_s", "cooldown_s", "max_per_hour", "update_every_s"];
 const place = document.getElementById("try");
-const form = document.querySelector("form.entry");
 
-/** A number of the form, null where it is empty. @param {string} name */
-const value = (name) => (form.elements[name]?.value.trim() ? Number(form.elements[name].value.replace(",", ".")) : null);
 /** @param {string} name */
 const holds = (name) => value(name) ?? Number(form.elements[name]?.placeholder || 0);
-const pair = () => [0, 1].map((i) => Number(form.elements[`confirm.${i}`]?.value) || 1);
 
 /** When it would be open, by the service's events. @param {any[]} found @returns {[number, number | null][]} */
 function spansOf(found) {
