@@ -241,23 +241,37 @@ def _vllm(config: VllmConfig, clock: Clock) -> MLLM:
 
 
 def _openai(config: OpenAIConfig, clock: Clock) -> MLLM:
-    url = _server_of(resolve_url(config.use.removeprefix("openai:")))
+    url = _server_of(resolve_url(config.use.removeprefix("openai:")), "the address in mllm.use", "openai:URL#MODEL")
     model = url.rest.partition("#")[2]
     if url.scheme not in ("http", "https") or not url.host or not model:
         raise ConfigError(f"mllm.use is {redact_mllm(config.use)!r}; expected openai:URL#MODEL")
+    others = [_further_server(address) for address in config.servers]
     from pipeline.mllm.openai.backend import OpenAIMLLM
 
-    api_key = resolve(config.api_key) if config.api_key else None
+    settings = replace(config, api_key=resolve(config.api_key) if config.api_key else None)
     bare = replace(url, rest=url.rest.partition("#")[0]).text
-    return OpenAIMLLM(bare, model, replace(config, api_key=api_key), clock)
+    if not others:
+        return OpenAIMLLM(bare, model, settings, clock)
+    from pipeline.mllm.openai.routed import RoutedMLLM
+
+    return RoutedMLLM([OpenAIMLLM(address, model, settings, clock) for address in (bare, *others)], clock)
 
 
-def _server_of(url: str) -> Url:
+def _further_server(address: str) -> str:
+    """The address of one of `mllm.servers`. Raises ConfigError."""
+    expected = "http://HOST:PORT/v1; the model is that of mllm.use"
+    url = _server_of(resolve_url(address), "an address of mllm.servers", expected)
+    if url.scheme not in ("http", "https") or not url.host or "#" in url.rest:
+        raise ConfigError(f"mllm.servers has {redact_url(address)!r}; expected {expected}")
+    return url.text
+
+
+def _server_of(url: str, where: str, expected: str) -> Url:
     """The parts of an MLLM server's URL; its password is hidden in every text from now on. Raises ConfigError."""
     try:
         parts = parse_url(url)
     except ConfigError as error:
-        raise ConfigError(f"mllm.use cannot be read; expected openai:URL#MODEL: {error}") from None
+        raise ConfigError(f"{where} cannot be read; expected {expected}: {error}") from None
     if parts.password is not None:
         remember(parts.password)
     return parts

@@ -12,6 +12,7 @@ from pipeline.config.site import load_site, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.redact import scrub
 from pipeline.service.doctor import examine
+from pipeline.service.plan import local_warning
 from pipeline.service.unnamed import require_mllm_or_yard
 
 EXAMPLE = "Example: resadapt check -c site.yaml"
@@ -26,6 +27,8 @@ def check(config: SiteFile) -> None:
         require_mllm_or_yard(read_yaml(config), site)
     except ConfigError as error:
         findings.append(Finding("who answers", False, str(error)))
+    if site.streams and (warning := local_warning(site)):
+        console.print(f"[yellow]note[/] {'plan':<24} {shown(warning)}", highlight=False, soft_wrap=True)
     for finding in findings:
         mark = "[green]ok  [/]" if finding.healthy else "[red]FAIL[/]"
         console.print(

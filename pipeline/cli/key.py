@@ -16,6 +16,9 @@ from pipeline.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="The keys of a service's API.")
 
+Given = Annotated[
+    Path | None, typer.Option(help="A file with the key, which you made: rsk_, 12 hex digits, _, 43 random characters.")
+]
 Beside = Annotated[
     Path | None, typer.Option("--config", "-c", help="Make it in the store of this site file, without the API.")
 ]
@@ -27,15 +30,20 @@ def create(
     role: Annotated[str, typer.Option(help="viewer, analyst, operator or admin.")] = "viewer",
     tag: Annotated[list[str] | None, typer.Option(help="Only for streams with this tag; may be repeated.")] = None,
     days: Annotated[float | None, typer.Option(help="It expires after so many days.")] = None,
+    given: Given = None,
     config: Beside = None,
     url: Url = None,
     key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it. It is shown this once."""
+    """Make a key and print it. It is shown this once. One that is --given is not shown, and where it is there already
+    nothing is done."""
     if days is not None and not 0 < days < 36_500:
         raise ConfigError(f"--days is {days:g}; expected more than 0 and less than 36500")
     expires_at = SystemClock().now() + timedelta(days=days) if days else None
+    if given:
+        _take_beside(config, given, name, role, tag or [], expires_at)
+        return
     if config:
         text = _create_beside(config, name, role, tag or [], expires_at)
     else:
@@ -83,6 +91,22 @@ COLUMNS = (
 def _row(item: dict[str, Any]) -> tuple[object, ...]:
     times = ((item[name] or "")[:16].replace("T", " ") for name in ("expires_at", "last_used_at", "revoked_at"))
     return item["name"], item["role"], ",".join(item["tags"]) or "all", item["created_by"], *times
+
+
+def _take_beside(
+    config: Path | None, given: Path, name: str, role: str, tags: list[str], expires_at: datetime | None
+) -> None:
+    from pipeline.service.keys import create_beside
+
+    if config is None:
+        raise ConfigError("--given puts a key into the store of a site file; expected --config with it")
+    try:
+        text = given.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--given names {str(given)!r}, which cannot be read") from error
+    store = resolve_url(load_site(config).store, whole_path=True)
+    create_beside(store, name, role, tags, expires_at, SystemClock(), given=text)
+    Console(stderr=True).print(f"the key {name} is in the store", markup=False, highlight=False)
 
 
 def _create_beside(config: Path, name: str, role: str, tags: list[str], expires_at: datetime | None) -> str:

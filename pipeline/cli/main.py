@@ -20,6 +20,7 @@ from pipeline.cli import (
     label,
     models,
     node,
+    plan,
     probe,
     profile,
     run,
@@ -27,6 +28,7 @@ from pipeline.cli import (
     serve,
     sink,
     status,
+    store,
     stream,
     watch,
 )
@@ -63,6 +65,7 @@ app.command(epilog=probe.EXAMPLE, context_settings=REST)(probe.probe)
 app.command(epilog=discover.EXAMPLE)(discover.discover)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=check.EXAMPLE)(check.check)
+app.command("plan", epilog=plan.EXAMPLE)(plan.plan_site)
 app.command(epilog=init.EXAMPLE)(init.init)
 app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command(epilog=status.EXAMPLE)(status.status)
@@ -76,6 +79,7 @@ app.add_typer(label.app, name="label")
 app.add_typer(sink.app, name="sink")
 app.add_typer(node.app, name="node")
 app.add_typer(key.app, name="key")
+app.add_typer(store.app, name="store")
 app.add_typer(bench.app, name="bench")
 
 

@@ -6,7 +6,7 @@ A key that the kind does not use is refused. The defaults are here and nowhere e
 from dataclasses import field, replace
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 from pydantic.dataclasses import dataclass
 
 from allocator_engine.fit import FitRules
@@ -18,6 +18,17 @@ from pipeline.redact import redact_mllm
 MLLM_CHOICES = "yard, transformers:PATH_OR_NAME, vllm:PATH_OR_NAME, openai:URL#MODEL, detector:FOLDER, tiny or null"
 
 _FIT = FitRules(GRIDS["qwen3_vl"])
+_TAKEN = {"authorization", "accept-encoding", "connection", "content-length", "content-type", "cookie", "host"}
+
+
+def _header(name: str) -> str:
+    """A header's name. Raises ValueError for one that requests have already."""
+    if name.lower() in _TAKEN:
+        raise ValueError("expected the name of a header that requests do not have yet, such as x-user-id")
+    return name
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$"), AfterValidator(_header)]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT, kw_only=True)
@@ -108,12 +119,17 @@ class OpenAIConfig(CachedConfig):
     """`openai:http://HOST:PORT/v1#MODEL`: a server. `api_key` should be a reference, `family` is needed where the
     model's name does not tell it; `any_model` believes the replies of whatever model they name, as a gateway names the
     one behind it; `samples` is how many answers make a score where the server gives no log-probabilities (0: such a
-    server is refused)."""
+    server is refused).
+
+    `servers` are addresses of further servers of the same model (`http://HOST:PORT/v1`): a stream keeps to one of them.
+    `session_header` names a header in which a router finds the stream's session (a hash of its name)."""
 
     api_key: str | None = field(default=None, repr=False)
     family: str | None = None
     any_model: bool = False
     samples: Annotated[int, Field(ge=0, le=32)] = 0
+    servers: Annotated[tuple[str, ...], Field(max_length=63)] = field(default=(), repr=False)
+    session_header: HeaderName | None = None
 
 
 def mllm_kind(value: object) -> str:

@@ -25,6 +25,7 @@ class Counters:
     evicted        prefixes that had to go for others, or were gone though they should have been kept
     stale          prefixes that no longer fitted their stream's context
     died           engines lost
+    moved          streams that went to another server, because theirs was gone or had too much
     """
 
     refused: int = 0
@@ -36,6 +37,7 @@ class Counters:
     evicted: int = 0
     stale: int = 0
     died: int = 0
+    moved: int = 0
 
     def with_kept(self, kept: Bounded) -> Mapping[str, int]:
         """All counts by name, with those of the prefixes that are kept here."""

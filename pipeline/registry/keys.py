@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import secrets
 import threading
 from collections import OrderedDict
@@ -31,6 +32,8 @@ KEPT_S = 30.0
 """How long a key that was verified is trusted without hashing again, if it is not revoked meanwhile."""
 _KEPT_KEYS = 1024
 _NOTE_USE_S = 60.0
+
+_GIVEN = re.compile(rf"{PREFIX}_([0-9a-f]{{12}})_([A-Za-z0-9_-]{{43,128}})")
 
 # A key is 32 random bytes, which no guessing finds: the hash only has to keep a stolen store from being of use.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -73,21 +76,25 @@ class Keys:
         tags: Iterable[str] = (),
         expires_at: datetime | None = None,
         by: str = "local",
+        given: str | None = None,
     ) -> tuple[Key, str]:
-        """A new key, and the text that proves it, which is shown this once. Raises ConfigError and EntryPresent."""
+        """A new key, and the text that proves it, which is shown this once; a text that is `given` proves it, if it has
+        the form of one. Raises ConfigError and EntryPresent."""
         now = self._clock.now()
+        identity, secret = _parts(given) if given is not None else (secrets.token_hex(6), secrets.token_urlsafe(32))
         require_slug(name)
         if role not in ROLES:
             raise ConfigError(f"role: {role!r} is none; expected one of {', '.join(ROLES)}")
         if expires_at is not None and expires_at <= now:
             raise ConfigError(f"expires_at: {expires_at.isoformat()} is past; expected a time to come")
         tags = frozenset(require_slug(tag) for tag in tags)
-        key = Key(secrets.token_hex(6), name, role, tags, now, by, expires_at)
-        secret = secrets.token_urlsafe(32)
+        key = Key(identity, name, role, tags, now, by, expires_at)
         with self._database.writing() as connection:
             present = [_key(row) for row in connection.execute(sa.select(API_KEY))]
             if any(other.name == name and other.stands(now) for other in present):
                 raise EntryPresent(f"there is a key {name!r} already; revoke it first, or choose another name")
+            if any(other.id == key.id for other in present):
+                raise EntryPresent("there was a key with the id of the given one already; make another one")
             if len(present) >= MAX_KEYS:
                 raise ConfigError(f"there are {MAX_KEYS} keys, the most there may be; revoked ones count")
             connection.execute(sa.insert(API_KEY).values(hash=_hasher.hash(secret), **_row(key)))
@@ -129,19 +136,24 @@ class Keys:
 
     def verify(self, text: str) -> Key | None:
         """The key that `text` proves, if it stands. Takes as long for one that is unknown as for one that is wrong."""
+        key, now = self._proven(text), self._clock.now()
+        if key is None or not key.stands(now):
+            return None
+        self._note_use(key, now)
+        return key
+
+    def knows(self, text: str) -> bool:
+        """True if `text` proves a key, whether that stands or has been revoked."""
+        return self._proven(text) is not None
+
+    def _proven(self, text: str) -> Key | None:
         prefix, _, rest = text.partition("_")
         identity, _, secret = rest.partition("_")
         with self._database.reading() as connection:
             row = connection.execute(sa.select(API_KEY).where(API_KEY.c.id == identity)).one_or_none()
         known = row is not None and prefix == PREFIX
         proven = self._proves(row.hash if row is not None and known else _NOBODY, identity, secret)
-        if row is None or not (known and proven):
-            return None
-        key, now = _key(row), self._clock.now()
-        if not key.stands(now):
-            return None
-        self._note_use(key, now)
-        return key
+        return _key(row) if row is not None and known and proven else None
 
     def _proves(self, stored: str, identity: str, secret: str) -> bool:
         digest = hashlib.blake2b(f"{identity}_{secret}_{stored}".encode(errors="replace"), digest_size=32).digest()
@@ -174,6 +186,17 @@ class Keys:
         before, after = (None, spec) if what == "created" else (spec, None)
         values = {"kind": "key", "slug": key.id, "revision": 1, "actor": by, "before": before, "after": after}
         connection.execute(sa.insert(EDIT).values(at=self._clock.now().isoformat(), **values))
+
+
+def _parts(given: str) -> tuple[str, str]:
+    """The id and the secret of a key that somebody made elsewhere. Raises ConfigError, which does not show it."""
+    found = _GIVEN.fullmatch(given)
+    if found is None:
+        raise ConfigError(
+            f"the given key has not the form of one; expected {PREFIX}_ID_SECRET with 12 hexadecimal digits and 43 to"
+            " 128 random letters, digits, - or _"
+        )
+    return found[1], found[2]
 
 
 def _row(key: Key) -> dict[str, str | None]:

@@ -9,14 +9,24 @@ from pipeline.registry.keys import ROLES, Keys
 
 
 def create_beside(
-    store_url: str, name: str, role: str, tags: list[str], expires_at: datetime | None, clock: Clock
+    store_url: str,
+    name: str,
+    role: str,
+    tags: list[str],
+    expires_at: datetime | None,
+    clock: Clock,
+    given: str | None = None,
 ) -> str:
-    """Make a key in a store and return the text that proves it. Raises ConfigError and EntryPresent."""
+    """Make a key in a store, by default of a new text, and return the text that proves it. One that is `given` and was
+    there before, even if it is revoked, is left as it is. Raises ConfigError and EntryPresent."""
     known = next((one for one in ROLES if one == role), None)
     if known is None:
         raise ConfigError(f"--role is {role!r}; expected one of {', '.join(ROLES)}")
     store = Store(store_url, clock)
     try:
-        return Keys(store.database, clock).create(name, known, tags, expires_at, by="local")[1]
+        keys = Keys(store.database, clock)
+        if given is not None and keys.knows(given):
+            return given
+        return keys.create(name, known, tags, expires_at, by="local", given=given)[1]
     finally:
         store.close()

@@ -145,5 +145,5 @@ def test_the_troubles_of_the_mllm_are_read_when_somebody_looks(metrics: Metrics)
     found = {what: value(metrics, "mllm_trouble_total", what=what) for what in counters.with_kept(kept)}
     assert found == {
         **{"refused": 1, "timed_out": 4, "evicted": 3, "stale": 0},
-        **{"out_of_memory": 0, "resent": 0, "retried": 0, "died": 0, "too_large": 0},
+        **{"out_of_memory": 0, "resent": 0, "retried": 0, "died": 0, "too_large": 0, "moved": 0},
     }

@@ -33,7 +33,8 @@ OPENERS = 2
 class Asking:
     """Questions (as `question_line` words them) behind the `pictures` of `requests`, each asked in every of its `ways`.
 
-    `resent` counts requests that went again with all pixels because the server may have forgotten some.
+    `headers` go with each request. `resent` counts requests that went again with all pixels because the server may have
+    forgotten some.
     """
 
     server: Server
@@ -42,6 +43,7 @@ class Asking:
     ways: Sequence[Sequence[Mapping[str, Json]]]
     pictures: int
     deadline_s: float
+    headers: Mapping[str, str] = field(default_factory=dict)
     resent: int = 0
     opener: int = 0
     _results: dict[tuple[int, int], Reply | Refused] = field(default_factory=dict)
@@ -105,7 +107,7 @@ class Asking:
         # Encoding pictures takes milliseconds, which the event loop cannot spare.
         body = await asyncio.to_thread(self.requests.body, self.lines[line], self.ways[line][way], known)
         try:
-            return await self.server.post(body, self.deadline_s)
+            return await self.server.post(body, self.deadline_s, self.headers)
         except Refused as error:
             if known and self.requests.by_name and error.of_prompt and not error.hint.measure:
                 raise CacheMiss(str(error), error.status, error.hint) from error

@@ -6,6 +6,7 @@ ask costs. A picture's pixels go once, where the server then knows it by its con
 """
 
 import asyncio
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -83,8 +84,11 @@ class OpenAIMLLM:
         question with neither or enlarges pictures that the Allocator may make, and MLLMUnavailable for one that cannot
         be reached or refuses the key.
         """
-        if self._abilities is not None:
-            return
+        if self._abilities is None:
+            await self.meet()
+
+    async def meet(self) -> None:
+        """As `start`, and again for a server that has been away: another program may answer there now."""
         await self._server.meet()
         probe = ServerProbe(
             self._server,
@@ -108,9 +112,28 @@ class OpenAIMLLM:
         self._abilities = found
 
     @property
+    def where(self) -> str:
+        """Scheme, host and port of the server."""
+        return self._server.where
+
+    @property
+    def started(self) -> bool:
+        """True once it is known what the server can do."""
+        return self._abilities is not None
+
+    @property
     def retried(self) -> int:
         """Requests sent again because the server was busy."""
         return self._server.retried
+
+    @property
+    def doubted(self) -> bool:
+        """True if a connection was opened or lost since the model was last seen behind it."""
+        return self._server.doubted
+
+    async def confirm(self) -> None:
+        """Make sure, if in doubt, that the model still answers. Raises MLLMUnavailable if it does not."""
+        await self._server.confirm()
 
     def counts(self) -> Mapping[str, int]:
         return replace(self.counters, retried=self.retried).with_kept(self._kept)
@@ -169,6 +192,11 @@ class OpenAIMLLM:
     async def close(self) -> None:
         await self._server.close()
         self._forget_all()
+
+    def _session(self, stream_id: str) -> Mapping[str, str]:
+        """The header by which a router keeps a stream where its prefix is: a hash, which names no stream."""
+        name = self.settings.session_header
+        return {name: hashlib.blake2b(stream_id.encode(), digest_size=12).hexdigest()} if name else {}
 
     def _forget_all(self) -> None:
         self._asking.clear()
@@ -236,7 +264,8 @@ class OpenAIMLLM:
         ready_s = self._clock.monotonic_s()
         requests = Requests(self._wording, context.segments + aside, context.anchor_s)
         size = _size(context.segments + aside)
-        asking = Asking(self._server, requests, lines, ways, size.pictures, began_s + self.settings.timeout_s)
+        deadline_s, headers = began_s + self.settings.timeout_s, self._session(context.stream_id)
+        asking = Asking(self._server, requests, lines, ways, size.pictures, deadline_s, headers)
         with self._learning(context.stream_id, size):
             first, encoded, cached = await self._first(asking, context, limit, _tokens(aside), turn)
         if 0 < first.prompt_tokens < size.tokens:

@@ -65,13 +65,13 @@ class Exchange:
         )
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
-    async def __call__(self, method: str, path: str, body: bytes = b"") -> Received:
+    async def __call__(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = {}) -> Received:
         """Raises MLLMTimeout, also for a reply that drips, and MLLMUnavailable for one that breaks or is too large."""
         if self._client.is_closed:
             raise MLLMUnavailable(f"the connection to {self._where} was closed here", sent=False)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._received(method, path, body)
+                return await self._received(method, path, body, headers)
         except httpx.HTTPError as error:
             raise self._failure(error) from error
         except TimeoutError as error:
@@ -81,11 +81,11 @@ class Exchange:
         """Close every connection. May be repeated."""
         await self._client.aclose()
 
-    async def _received(self, method: str, path: str, body: bytes) -> Received:
+    async def _received(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Received:
         trace = {"trace": self._traced} if method == "POST" else {}
         async with (
             self._slots,
-            self._client.stream(method, self._url + path, content=body, extensions=trace) as reply,
+            self._client.stream(method, self._url + path, content=body, headers=headers, extensions=trace) as reply,
         ):
             read = bytearray()
             async for piece in reply.aiter_raw():
@@ -131,6 +131,11 @@ class Exchange:
     async def _traced(self, event: str, _: Mapping[str, object]) -> None:
         if event == "connection.connect_tcp.complete":
             self._on_connect()
+
+
+def unreachable(error: MLLMUnavailable) -> bool:
+    """True for the error of a connection that could not be made."""
+    return isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
 
 
 def broke_off(error: MLLMUnavailable) -> bool:

@@ -1,7 +1,7 @@
 """The HTTP side of an OpenAI-compatible server: who answers there, within what time, and what its errors mean."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 
@@ -99,14 +99,14 @@ class Server:
                 raise self._another(f"it serves {', '.join(sorted(models)) or 'none'}", sent=False)
             self._confirmed = opened
 
-    async def post(self, body: bytes, deadline_s: float) -> Reply:
+    async def post(self, body: bytes, deadline_s: float, headers: Mapping[str, str] = {}) -> Reply:
         """One chat completion. A busy server is asked again, when and as often as it allows until `deadline_s`.
 
         Raises MLLMOverloaded, MLLMTimeout, Refused and MLLMUnavailable, each saying whether the request may have been
         worked on.
         """
         for number in range(1, TRIES + 1):
-            received = await self._exchange("POST", "/chat/completions", body)
+            received = await self._exchange("POST", "/chat/completions", body, headers)
             status = status_of(received)
             if status not in BUSY:
                 break
