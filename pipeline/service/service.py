@@ -307,8 +307,9 @@ class Service:
         else:
             self._store.register_sinks(list(site.sinks))
         make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
-        mllm = self._shared_mllm or await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
-        if mllm is not self._shared_mllm:
+        mllm = self._shared_mllm
+        if mllm is None:
+            mllm = await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
             opened.push_async_callback(mllm.close)
         if self._relay:
             others = set(self._store.sinks_owed()) - set(self._relay.sinks)
