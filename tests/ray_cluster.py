@@ -20,6 +20,7 @@ QUICK = {
     "RAY_health_check_timeout_ms": "1500",
     "RAY_health_check_failure_threshold": "4",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # else as soon as somebody on this machine has a token
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
 MARK = "RESADAPT_IN_NAMESPACE"

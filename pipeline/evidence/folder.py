@@ -1,6 +1,5 @@
 """The folder of the evidence's files: named by day and content, private, written whole or not at all."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -98,9 +97,7 @@ class Folder:
         return shutil.disk_usage(self.root).free
 
     def _write(self, path: Path, data: bytes) -> None:
-        part = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()}.part")
-        with suppress(FileNotFoundError):
-            part.unlink()
+        part = path.with_name(f".{os.urandom(32).hex()}.part")  # several may be writing the same
         try:
             with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.write(data)

@@ -187,5 +187,5 @@ def _unreachable(address: str, error: Exception) -> ConfigError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ConfigError(
         f"--cluster {address}: there is no Ray cluster, or this machine is not part of it: {reason}; start one with"
-        " `ray start --head` here, or `ray start --address=HOST:PORT`"
+        " `ray start --head` here, or `ray start --address=HOST:PORT`, and give RAY_AUTH_MODE alike to both"
     )

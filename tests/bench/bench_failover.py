@@ -37,7 +37,7 @@ import yaml
 
 from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, OUTBOX, STREAM_OWNER, STREAM_STATE
 from tests.bench.report import p95, tell
-from tests.ray_cluster import PORT, OwnPostgres, RayNodes, can_run, in_namespace, wait_for
+from tests.ray_cluster import PORT, QUICK, OwnPostgres, RayNodes, can_run, in_namespace, wait_for
 
 API = 28080
 LEASE_S = 2.0
@@ -83,7 +83,7 @@ class Run:
         with (self.folder / "serve.log").open("a") as log:
             command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "serve", "-c",
                        str(self.site), "--cluster", f"127.0.0.1:{PORT}"]  # fmt: skip
-            environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+            environment = os.environ | {name: QUICK[name] for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE")}
             self.head = subprocess.Popen(command, stderr=log, stdout=log, cwd=self.folder, env=environment)
 
     def ask(self, path, method="GET"):
