@@ -30,9 +30,9 @@ class ShortTraining:
     """The size of a training: steps of grounding and of CAPO, prompts of a step, and allocations of a prompt.
     `general`: it begins from the shipped engine."""
 
-    grounding: int = 80
-    steps: int = 120
-    prompts: int = 4
+    grounding: int = 60
+    steps: int = 80
+    prompts: int = 3
     group: int = 6
     seed: int = 1
     general: bool = True

@@ -1,6 +1,7 @@
 """`resadapt-allocator adapt`: from hours of a site's recordings to an engine that is verified, with a report."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,8 @@ def adapt(
         Path | None, typer.Option(help="CSV (watch,file,start_s,end_s) as truth of what is held out.")
     ] = None,
     budget: Annotated[float, typer.Option(help="Share of native's tokens that the verdict is about.")] = 0.1,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the training behind its grounding.")] = 120,
-    grounding: Annotated[int, typer.Option(min=1, help="Steps that learn what changes, before.")] = 80,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the training behind its grounding.")] = None,
+    grounding: Annotated[int | None, typer.Option(min=1, help="Steps that learn what changes, before.")] = None,
     from_nothing: Annotated[
         bool, typer.Option("--from-nothing", help="Begin with new weights, not with the shipped engine's.")
     ] = False,
@@ -54,7 +55,8 @@ def adapt(
         raise ConfigError(f"--recordings {recordings} is no folder; expected one that holds recordings")
     set_up_logs("error")
     console = Console(stderr=True)
-    training = ShortTraining(grounding, steps, seed=seed, general=not from_nothing)
+    usual = ShortTraining(seed=seed, general=not from_nothing)
+    training = replace(usual, grounding=grounding or usual.grounding, steps=steps or usual.steps)
     plan = AdaptPlan(
         recordings, watches, mllm, out, work or out.with_name(f"{out.name}.work"), budget, labels, training, device
     )
