@@ -195,6 +195,32 @@ async def test_a_stream_whose_server_goes_loses_one_hop_and_never_spends_more_th
     assert run.counts.spent >= run.counts.encoded
 
 
+async def test_what_the_others_have_in_their_caches_stays_of_use_where_one_goes(
+    mllm: RoutedMLLM, servers: list[MLLMServer]
+) -> None:
+    hops, streams, usage = 16, STREAMS[:9], Counter()
+    before = {stream: mllm.where(stream) for stream in streams}
+    gone = servers[0]
+    for hop in range(1, hops + 1):
+        if hop == hops // 2:
+            gone.shutdown()
+            gone.hang_up()
+            gone.server_close()
+        for stream in streams:
+            shown = seconds(hop, stream)
+            moved = gone.url.startswith(before[stream])
+            try:
+                found = (await mllm.ask(shown, [GATE], mllm.pending(shown))).usage
+            except MLLMUnavailable:
+                assert moved, "a stream of another server is not disturbed"
+                continue
+            if not moved:
+                assert found.encoded_tokens == shown.segments[-1].tokens
+            usage["prefilled"] += found.prefilled_tokens
+            usage["cached"] += found.cached_tokens
+    assert usage["cached"] / (usage["cached"] + usage["prefilled"]) >= 0.8
+
+
 async def test_a_server_that_is_back_gets_its_streams_again(servers: list[MLLMServer]) -> None:
     clock = ManualClock()
     async with started(servers, clock) as mllm:
