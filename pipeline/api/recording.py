@@ -15,6 +15,7 @@ from pipeline.api.desk import merged
 from pipeline.api.entries import AtDesk
 from pipeline.api.evidence import beside_streams
 from pipeline.api.problems import RESPONSES, Problem
+from pipeline.api.views import plain
 from pipeline.api.what_if import Analyst
 from pipeline.config.entries import UntrustedStreamConfig, parse_stream, parse_watch
 from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
@@ -108,9 +109,9 @@ _SETTINGS = TypeAdapter(dict[str, JsonValue])
 _OF_A_CAMERA = ("url", "sub_url", "live_url", "paused", "realtime", "priority", "tags", "display_name")
 
 
-def _settings(text: str) -> dict[str, Json]:
+def _settings(text: str) -> Mapping[str, Json]:
     try:
-        return _SETTINGS.validate_json(text)
+        return plain(_SETTINGS.validate_json(text))
     except ValidationError:
         raise Problem(422, "not taken", 'expected a JSON object such as {"open_at": 0.8}', "settings") from None
 
@@ -149,7 +150,7 @@ def _stream(own: Mapping[str, Json], file: Path, raw: Mapping[str, object]) -> S
 
 
 def _site(
-    site: SiteConfig, streams: Mapping[str, StreamConfig], watches: Mapping[str, WatchConfig], scratch: Path
+    site: SiteConfig, streams: dict[str, StreamConfig], watches: dict[str, WatchConfig], scratch: Path
 ) -> SiteConfig:
     """What a service would be that has only these, and keeps nothing."""
     return replace(

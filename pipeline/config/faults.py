@@ -35,8 +35,8 @@ _KINDS = {
     "string_type": "text",
     "dict_type": "a mapping",
     "dataclass_type": "a mapping",
-    "list_type": "a list",
-    "tuple_type": "a list",
+    "list_type": "a list, such as [a, b]",
+    "tuple_type": "a list, such as [a, b]",
 }
 """Faults, by the beginnings of their types, and what is wanted there."""
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from pydantic_core import from_json
@@ -94,6 +95,13 @@ class EventFilter:
         return found
 
 
+class _AnswersRecord(NamedTuple):
+    seq: int
+    stream_id: str
+    time: str
+    data: str
+
+
 class History:
     """The events and answers of a database. Methods block and may raise StoreUnavailable."""
 
@@ -176,17 +184,16 @@ class History:
     def _answers(self, query: sa.Select[tuple[object, ...]]) -> list[StoredAnswers]:
         return [_answers_of(row) for row in self._answer_rows(query)]
 
-    def _answer_rows(self, query: sa.Select[tuple[object, ...]]) -> Sequence[sa.Row[tuple[int, str, str, str]]]:
+    def _answer_rows(self, query: sa.Select[tuple[object, ...]]) -> list[_AnswersRecord]:
         columns = HOP_ANSWERS.c.seq, HOP_ANSWERS.c.stream_id, HOP_ANSWERS.c.time, HOP_ANSWERS.c.data
         with self._database.reading() as connection:
-            return connection.execute(query.with_only_columns(*columns)).all()
+            return [_AnswersRecord(*row) for row in connection.execute(query.with_only_columns(*columns))]
 
 
-def _answers_of(row: sa.Row[tuple[int, str, str, str]]) -> StoredAnswers:
+def _answers_of(row: _AnswersRecord) -> StoredAnswers:
     # A day is 86,400 records of each stream: pydantic's parser takes half the time of the standard one. They are parsed
     # one by one as they are used: of thousands held at once, the garbage collector would take most of the time.
-    seq, stream_id, time, data = row
-    return StoredAnswers(seq, stream_id, datetime.fromisoformat(time), from_json(data))
+    return StoredAnswers(row.seq, row.stream_id, datetime.fromisoformat(row.time), from_json(row.data))
 
 
 def answers_row(stream_id: str, record: HopRecord, now: datetime) -> dict[str, str | float | int]:

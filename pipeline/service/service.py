@@ -271,8 +271,9 @@ class Service:
         opened.push_async_callback(relay.close)
         await check_sinks(sinks, self._clock, refuse=self._insist)
         make_allocator = await asyncio.to_thread(build_allocator, site, self._clock)
-        mllm = self._shared_mllm or await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
-        if mllm is not self._shared_mllm:
+        mllm = self._shared_mllm
+        if mllm is None:
+            mllm = await self._patiently("mllm", partial(start_mllm, site.mllm, self._clock))
             opened.push_async_callback(mllm.close)
         others = set(self._store.sinks_owed()) - {sink.name for sink in sinks}
         if others:

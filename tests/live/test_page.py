@@ -173,7 +173,7 @@ def test_a_watch_is_tried_on_a_recording_of_the_user(context, service, tmp_path)
     page.locator("#recording button").click()
     page.wait_for_selector("#recording-outcome .found .has-picture", timeout=60_000)
     said = page.locator("#recording-outcome").inner_text()
-    assert re.search(r"opened \d+ times in 60 s", said)
+    assert re.search(r"opened \d+ × in 60 s", said)
     assert "opens at" in said
     page.set_input_files("#recording-file", {"name": "no.mp4", "mimeType": "video/mp4", "buffer": b"no video"})
     page.locator("#recording button").click()
