@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.site import SiteConfig, parse_site
@@ -178,6 +178,7 @@ def test_costs_that_made_the_figures_are_found_again(costs: tuple[float, float, 
     assert fitted(samples) == pytest.approx(costs, rel=1e-3)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(*[st.floats(0, 1e4)] * 3, st.floats(1e-3, 1e3)), min_size=1, max_size=12))
 def test_no_cost_is_ever_negative(rows: list[tuple[float, float, float, float]]) -> None:
     assert min(fitted([CostSample(*row) for row in rows])) >= 0

@@ -31,6 +31,7 @@ PRESSED_S = 30.0
 """A server that has too much loses half of its weight at most so often, since streams that go take their load along."""
 EASED_S = 120.0
 """After so long without too much, and again after as long, it gets back what it lost last."""
+_STEPS = 4  # in which the least weight becomes a whole one
 
 
 @dataclass(slots=True)
@@ -162,8 +163,8 @@ class RoutedMLLM:
 
     def _weight(self, place: _Place) -> float:
         """The weight now: what was lost comes back in steps of double, so that a step moves few streams."""
-        steps = max(0.0, self._clock.monotonic_s() - place.pressed_at_s) // EASED_S
-        return min(1.0, math.ldexp(place.weight, int(min(steps, 8.0))))
+        idle_s = min(self._clock.monotonic_s() - place.pressed_at_s, _STEPS * EASED_S)
+        return min(1.0, math.ldexp(place.weight, int(idle_s / EASED_S)))
 
     def _trust(self, place: _Place, retried: int) -> None:
         """It has answered; if it said meanwhile that it was busy, it has too much."""
