@@ -94,7 +94,7 @@ class SiteLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineCosts:
     """Costs on a machine. None: not known. `decoder_pixels_per_s` is of its video engines, 0 where a core decodes.
     `sources` says of each figure where it comes from, "estimated" where it says nothing."""
 
@@ -136,7 +136,7 @@ class Need:
         return self.needs / self.has if self.has else 0.0
 
 
-def needs_of(site: SiteLoad, machine: Machine) -> tuple[Need, ...]:
+def needs_of(site: SiteLoad, machine: MachineCosts) -> tuple[Need, ...]:
     """The needs of a site on a machine, what gives first at the top."""
     found = [
         _cores(site, machine),
@@ -152,7 +152,7 @@ def needs_of(site: SiteLoad, machine: Machine) -> tuple[Need, ...]:
     return tuple(sorted(found, key=lambda need: -need.share))
 
 
-def _cores(site: SiteLoad, machine: Machine) -> Need:
+def _cores(site: SiteLoad, machine: MachineCosts) -> Need:
     by_core = 0.0 if machine.decoder_pixels_per_s else 1 / machine.core_pixels_per_s
     busy = sum(
         one.pixels_per_s * by_core
@@ -171,7 +171,7 @@ def _cores(site: SiteLoad, machine: Machine) -> Need:
     )
 
 
-def _decoder(site: SiteLoad, machine: Machine) -> Need:
+def _decoder(site: SiteLoad, machine: MachineCosts) -> Need:
     pixels = sum(one.pixels_per_s for one in site.streams)
     return Need(
         *("decoding", pixels / 1e6, machine.decoder_pixels_per_s / 1e6, "Mpx/s"),
@@ -180,7 +180,7 @@ def _decoder(site: SiteLoad, machine: Machine) -> Need:
     )
 
 
-def _mllm(site: SiteLoad, machine: Machine) -> Need:
+def _mllm(site: SiteLoad, machine: MachineCosts) -> Need:
     vision, asked = site.tokens_per_s, sum(one.askings_per_s for one in site.streams)
     text = sum(one.segments_per_s for one in site.streams) * TIME_TEXT_TOKENS + asked * QUESTION_TOKENS
     change = (
@@ -215,7 +215,7 @@ def _kept(site: SiteLoad) -> list[Need]:
     return found
 
 
-def _store(site: SiteLoad, machine: Machine) -> Need:
+def _store(site: SiteLoad, machine: MachineCosts) -> Need:
     busy = sum(machine.commit_s / one.hop_s for one in site.streams)
     return Need("store", busy, 1.0, "busy writers", machine.source("commit_s"), "a longer hop_s, or PostgreSQL")
 
@@ -230,7 +230,7 @@ def _answers(site: SiteLoad) -> Need:
     )
 
 
-def _memory(site: SiteLoad, machine: Machine) -> Need:
+def _memory(site: SiteLoad, machine: MachineCosts) -> Need:
     bytes_ = SERVICE_BYTES + sum(
         STREAM_BYTES + one.resident_tokens * site.pixels_per_token * CONTEXT_PIXEL_BYTES for one in site.streams
     )
@@ -238,7 +238,7 @@ def _memory(site: SiteLoad, machine: Machine) -> Need:
     return Need("memory", bytes_ / 2**20, has, "MiB", "estimated", "lower context_max_s or context_max_tokens")
 
 
-def _network(site: SiteLoad, machine: Machine) -> Need:
+def _network(site: SiteLoad, machine: MachineCosts) -> Need:
     bits = sum(one.pixels_per_s for one in site.streams) * STREAM_BITS_PER_PIXEL
     if site.remote:
         bits += 8 * site.tokens_per_s * site.pixels_per_token * ENCODED_BYTES_PER_PIXEL

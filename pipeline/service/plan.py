@@ -12,7 +12,7 @@ from pipeline.build import build_watch
 from pipeline.config.mllm import CachedConfig, ModelConfig, NullConfig, OpenAIConfig, TinyConfig, YardConfig
 from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.core.selectors import selects
-from pipeline.core.sizing import TIGHT, CostSample, Machine, Need, SiteLoad, Source, StreamLoad, fitted, needs_of
+from pipeline.core.sizing import TIGHT, CostSample, MachineCosts, Need, SiteLoad, Source, StreamLoad, fitted, needs_of
 from pipeline.errors import ConfigError
 from pipeline.mllm.openai.address import family_of
 from pipeline.types import WatchQuery
@@ -107,13 +107,13 @@ def _stream_load(
     )
 
 
-def machine_of(name: str, site: SiteConfig, cores: int | None = None, memory_bytes: int | None = None) -> Machine:
+def machine_of(name: str, site: SiteConfig, cores: int | None = None, memory_bytes: int | None = None) -> MachineCosts:
     """A machine with a kind of GPU, as its data sheet has it. Raises ConfigError for an unknown kind."""
     if name not in ACCELERATORS:
         raise ConfigError(f"--gpu is {name!r}; expected one of {', '.join(ACCELERATORS)}")
     kind = ACCELERATORS[name]
     cores = cores or os.cpu_count() or 1
-    machine = Machine(name, cores, decoder_pixels_per_s=_decoder(site, kind), memory_bytes=memory_bytes)
+    machine = MachineCosts(name, cores, decoder_pixels_per_s=_decoder(site, kind), memory_bytes=memory_bytes)
     if isinstance(site.mllm, YardConfig | TinyConfig | NullConfig):
         return machine  # their sizes are not those of models that people use: only a measurement tells
     parameters = _parameters(site.mllm.use) * 1e9
@@ -122,14 +122,14 @@ def machine_of(name: str, site: SiteConfig, cores: int | None = None, memory_byt
     return replace(machine, encode_s=_VISION_SHARE * token_s, prefill_s=token_s, ask_s=ask_s)
 
 
-def measured(machine: Machine, files: Sequence[Path]) -> Machine:
+def measured(machine: MachineCosts, files: Sequence[Path]) -> MachineCosts:
     """The machine with what `resadapt bench ... --json` printed on it. Raises ConfigError for a file without that."""
     for file in files:
         machine = _with(machine, _report(file), file)
     return machine
 
 
-def _with(machine: Machine, report: Mapping[str, object], file: Path) -> Machine:
+def _with(machine: MachineCosts, report: Mapping[str, object], file: Path) -> MachineCosts:
     figures: dict[str, float] = {}
     try:
         if "costs" in report:
@@ -195,7 +195,7 @@ def fits(needs: Sequence[Need]) -> bool:
     return all(need.share <= 1 for need in needs if need.hard)
 
 
-def plan(site: SiteConfig, machine: Machine, shape: CameraShape = CameraShape()) -> tuple[Need, ...]:
+def plan(site: SiteConfig, machine: MachineCosts, shape: CameraShape = CameraShape()) -> tuple[Need, ...]:
     """The needs of a site on a machine, what gives first at the top. Raises ConfigError for a site without streams."""
     load = load_of(site, shape)
     if not load.streams:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.site import SiteConfig, parse_site
-from pipeline.core.sizing import CostSample, Machine, SiteLoad, StreamLoad, fitted, needs_of
+from pipeline.core.sizing import CostSample, MachineCosts, SiteLoad, StreamLoad, fitted, needs_of
 from pipeline.errors import ConfigError
 from pipeline.service.plan import (
     ACCELERATORS,
@@ -41,7 +41,7 @@ def share(found: tuple, part: str) -> float:
     return next(need.share for need in found if need.part == part)
 
 
-MACHINE = Machine("m", 8, encode_s=1e-5, prefill_s=5e-5, ask_s=1e-3, memory_bytes=2**34)
+MACHINE = MachineCosts("m", 8, encode_s=1e-5, prefill_s=5e-5, ask_s=1e-3, memory_bytes=2**34)
 
 
 def stream(tokens: float = 400.0, watches: int = 2) -> StreamLoad:
