@@ -152,7 +152,7 @@ def _stream(own: Mapping[str, Json], file: Path, raw: Mapping[str, object]) -> S
 def _site(
     site: SiteConfig, streams: dict[str, StreamConfig], watches: dict[str, WatchConfig], scratch: Path
 ) -> SiteConfig:
-    """What a service would be that has only these, and keeps nothing."""
+    """A site with only these, of which nothing is kept."""
     return replace(
         site, streams=streams, watches=watches, sinks={}, gpu_budget=None, store=f"sqlite:///{scratch}/trial.db",
         evidence=replace(site.evidence, enabled=False),

@@ -24,7 +24,7 @@ def models(
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the cameras' pictures in px.")] = "1920x1080",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON lines.")] = False,
 ) -> None:
-    """Which checkpoint for which memory: GiB it needs, vision tokens of a frame, frames that fit beside it.
+    """Checkpoints by memory: GiB that each needs, vision tokens of a frame, frames that fit beside it.
 
     Computed from published shapes in bfloat16, not measured; `resadapt bench mllm` measures on your machine.
     """

@@ -199,7 +199,7 @@ def _mllm(site: SiteLoad, machine: MachineCosts) -> Need:
 
 
 def _kept(site: SiteLoad) -> list[Need]:
-    """What the configuration lets the MLLM keep: beyond it prefixes drive each other out, and are read again."""
+    """The prefixes that the configuration lets the MLLM keep: further ones drive each other out, and are read again."""
     found = []
     if site.kept_streams is not None:
         has = float(site.kept_streams * site.servers)

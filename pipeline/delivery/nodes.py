@@ -127,7 +127,7 @@ class NodeBook:
             return {row.stream_id: row.node for row in connection.execute(sa.select(FLEET_PLACE))}
 
     def holders(self) -> dict[str, str]:
-        """Who holds each stream that a living process holds."""
+        """The holder of each stream that a living process holds."""
         with self._database.reading() as connection:
             live = ownership.live_holders(connection)
             held = ownership.holders_of(connection)

@@ -114,7 +114,7 @@ def live_holders(connection: sa.Connection) -> frozenset[str]:
 
 
 def holders_of(connection: sa.Connection) -> Mapping[str, str]:
-    """Who holds each stream that somebody holds."""
+    """The holder of each stream that has one."""
     query = sa.select(STREAM_OWNER.c.stream_id, STREAM_OWNER.c.holder).where(STREAM_OWNER.c.holder != "")
     return {row.stream_id: row.holder for row in connection.execute(query)}
 

@@ -22,7 +22,7 @@ class EvidenceFiles(Protocol):
 
     @property
     def place(self) -> str:
-        """Where they lie, for people."""
+        """The name of the place, for people."""
 
     def open(self, store: str) -> None:
         """Make the place that of a store. Raises ConfigError where it is another store's."""

@@ -272,7 +272,7 @@ class FleetHead:
             self._costs = costs
 
     def _fresh_reports(self) -> Mapping[str, NodeReport]:
-        """What the nodes say, read again where it is older than FRESH_S. Blocks."""
+        """The reports of the nodes, read again where they are older than FRESH_S. Blocks."""
         with self._reporting:
             at_s, reports = self._reports
             if self._clock.monotonic_s() - at_s > FRESH_S:

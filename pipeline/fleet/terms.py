@@ -15,7 +15,7 @@ UNMEASURED = 0.1
 
 
 def version() -> str:
-    """What must be the same on all machines of a fleet: the program's version, and the schema that it writes."""
+    """The version that all machines of a fleet must have in common: the program's, and the schema that it writes."""
     return f"{importlib.metadata.version('resadapt-stream')} (schema {SCHEMA_VERSION})"
 
 
@@ -32,7 +32,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class ShardTerms:
-    """What a node is given to start with: the machine it is, the site as plain mappings with its secrets as references,
+    """The terms on which a node starts: the machine it is, the site as plain mappings with its secrets as references,
     the path of the site file, and the version of who gives it."""
 
     machine: Machine
@@ -43,7 +43,7 @@ class ShardTerms:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node says of its streams, by slug: how they are, and what they cost in cores. `trouble` is why it cannot
+    """A node's report of its streams, by slug: their state, and what they cost in cores. `trouble` is why it cannot
     run at all."""
 
     streams: Mapping[str, StreamStatus] = field(default_factory=dict)

@@ -206,7 +206,7 @@ def _labels(plan: AdaptPlan, arranged: SiteFootage, reader: RecordingReader) -> 
 
 
 def _known(clip: Clip, arranged: SiteFootage, answers: NativeSurvey, labels: WatchLabels | None, hop_s: float) -> Known:
-    """What is known of each watch of a clip: by labels, if there are any, else by the MLLM's own native answers."""
+    """The truth of each watch of a clip: by labels, if there are any, else by the MLLM's own native answers."""
     watches = arranged.watches_of(clip)
     native = answers.known[clip]
     if labels is not None:
@@ -231,7 +231,7 @@ def _changes(known: Known) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 
 def _always(arranged: SiteFootage, known: Mapping[Clip, Known]) -> str:
-    """What is always answered, by question."""
+    """The answer of each question that is always the same."""
     said: dict[str, set[str]] = {}
     for clip in arranged.training:
         for text, row in zip(clip.questions, known[clip], strict=True):

@@ -92,7 +92,7 @@ def decoded(clip: Clip, rules: HopRules) -> tuple[ClipHop, ...]:
 def known_by_labels(
     clip: Clip, hops: int, hop_s: float, watches: Sequence[AskedWatch], labels: Mapping[str, Sequence[OpenSpan]]
 ) -> Known:
-    """What people say of each watch as each hop of a clip ends; `labels` are those of its recording, by watch."""
+    """The truth, by people, of each watch as each hop of a clip ends; `labels` are those of its recording, by watch."""
     ends_s = clip.start_s + hop_s * (1 + np.arange(hops)) - 1e-6
     rows = [
         [any(span.start_s <= end_s < span.end_s for span in labels[one.slug]) for end_s in ends_s] for one in watches

@@ -1,4 +1,4 @@
-"""What an allocator looked at and what it left out: the frames of clips as it showed them, for people."""
+"""Strips of pictures for people: the frames of clips that an allocator showed, and those that it left out."""
 
 import base64
 from collections.abc import Sequence

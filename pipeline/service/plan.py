@@ -204,8 +204,8 @@ def plan(site: SiteConfig, machine: MachineCosts, shape: CameraShape = CameraSha
 
 
 def local_warning(site: SiteConfig) -> str | None:
-    """What of a site is too much for this machine and for its own bounds, by what its cores do; None if nothing is. The
-    MLLM is left out: what it is able to is only known where it was measured."""
+    """The parts of a site that are too much for this machine or for its own bounds, by what its cores do; None if
+    nothing is. The MLLM is left out: its speed is only known where it was measured."""
     load = load_of(site)
     machine = replace(machine_of("cpu", site), encode_s=None, prefill_s=None, ask_s=None)
     over = [need for need in needs_of(load, machine) if need.share > 1 and need.hard]

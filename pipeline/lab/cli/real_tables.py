@@ -25,7 +25,7 @@ def print_real_tables(found: Frontier, equal: Equal) -> None:
 
 
 def verdicts(found: Frontier) -> list[str]:
-    """What the footage can tell and what it is too short for, a sentence each."""
+    """Sentences on the comparisons that the footage can decide, and on those it is too short for."""
     if not found.differences:
         return ["One allocator alone: there is nothing to tell it from."]
     first = found.differences[0].allocator
