@@ -13,6 +13,7 @@ from pipeline.clock import SystemClock
 from pipeline.config.sinks import KafkaSecurity
 from pipeline.config.site import StreamPolicy, WatchConfig, parse_site
 from pipeline.errors import ConfigError
+from pipeline.mllm.openai.routed import RoutedMLLM
 from pipeline.sinks.kafka_address import client_options
 from tests.checkpoints import tiny
 from tests.mllm_server import MODEL
@@ -47,6 +48,8 @@ VALUES: dict[str, object] = {
     "family": "qwen2_5_vl",
     "any_model": True,
     "samples": 4,
+    "servers": ["http://127.0.0.1:2/v1"],
+    "session_header": "x-session",
 }
 """Another value than the default, for each setting of any kind."""
 
@@ -75,7 +78,7 @@ def settings_of(kind: str) -> set[str]:
     return {field.name for field in fields(config(kind))} - {"use"}
 
 
-OWN = [(kind, name) for kind in ROOMS for name in sorted(settings_of(kind) - SEGMENTS)]
+OWN = [(kind, name) for kind in ROOMS for name in sorted(settings_of(kind) - SEGMENTS - {"servers"})]
 FOREIGN = [(kind, name) for kind in USES for name in VALUES if name not in settings_of(kind)]
 
 
@@ -89,6 +92,12 @@ def test_a_setting_of_a_backend_arrives_there_and_is_read(kind, name):
     mllm = build_mllm(config(kind, **{name: VALUES[name]}), SystemClock())
     assert getattr(mllm.settings, name) == VALUES[name]
     assert name in read_in(ROOMS[kind])
+
+
+def test_further_servers_make_one_mllm_of_all_of_them():
+    assert isinstance(build_mllm(config("openai", servers=VALUES["servers"]), SystemClock()), RoutedMLLM)
+    with pytest.raises(ConfigError, match=r"name http://127\.0\.0\.1:1 twice"):
+        build_mllm(config("openai", servers=["http://127.0.0.1:1/v1"]), SystemClock())
 
 
 @pytest.mark.parametrize("kind", USES)
