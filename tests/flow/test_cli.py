@@ -133,7 +133,7 @@ def test_each_command_has_a_short_help(command, tmp_path):
         (
             ["run", SCENE, "--watch", "x", "--mllm", "gpt"],
             2,
-            "openai:URL#MODEL, tiny or null",
+            "openai:URL#MODEL, detector:FOLDER, tiny or null",
         ),
         (["run", SCENE, "--watch", "x", "--mllm", "transformers:/nowhere"], 2, "/nowhere does not exist"),
         (["run", SCENE, "--watch", "x", "--mllm", "null", "--allocator", "best"], 2, "fixed, motion, learned"),

@@ -15,7 +15,7 @@ SPEC = {
 }
 STATUS = {
     "since": "2026-11-29T23:26:00Z", "lag_s": 0.25, "spent": 1234, "granted": 9876, "step_name": "native", "alarms": [],
-    "state": "connecting", "reason": "the camera refused the password; it is asked again in 120 s",
+    "node": "", "state": "connecting", "reason": "the camera refused the password; it is asked again in 120 s",
 }  # fmt: skip
 STREAM = {"slug": "a-camera-with-a-long-name-at-the-north-gate", "spec": SPEC, "status": STATUS}
 
@@ -47,7 +47,7 @@ def test_headers_are_whole_and_lines_fit(monkeypatch, room, width):
     assert {one.strip() for one in shown if one} <= set(headers)
     assert shown[0] == headers[0]
     assert max(map(len, lines)) <= width
-    assert width < 160 or room is label or len([one for one in shown if one]) == len(headers)
+    assert width < 160 or room in (label, stream) or len([one for one in shown if one]) == len(headers)
 
 
 def test_state_and_reason_are_what_a_narrow_terminal_keeps_of_a_stream(monkeypatch):
