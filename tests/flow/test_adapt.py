@@ -20,6 +20,8 @@ from pipeline.lab.cli.main import main
 from pipeline.lab.site_engine import CHECKPOINT
 from tests.detector import BrightNetworks, folder_of_networks, walkers
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on busy cores
+
 VISITS = [(3.0, 7.0), (12.0, 16.0), (22.0, 26.0), (32.0, 36.0), (41.0, 46.0), (50.0, 54.0), (58.0, 62.0)]
 SITE = """
 streams:

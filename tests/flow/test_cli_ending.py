@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on busy cores
+
 RUN = ("run", "synthetic:?seconds=inf&width=160&height=96&fps=4", "--realtime", "--watch", "is it red?")
 NULL = ("--mllm", "null", "--allocator", "fixed")
 COMMAND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
@@ -37,7 +39,7 @@ def finished(code, *arguments, cwd, **more):
     """A command that has ended, run behind a piece of `code`."""
     return subprocess.run(
         [sys.executable, "-c", code + COMMAND[2], *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=90, check=False, **more,
+        cwd=cwd, capture_output=True, text=True, timeout=150, check=False, **more,
     )  # fmt: skip
 
 
@@ -62,7 +64,7 @@ def test_a_signal_drains_and_its_repeats_are_the_same_wish(tmp_path, signum, gap
     for gap in gaps:
         time.sleep(gap)
         process.send_signal(signum)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=150)
     assert process.returncode == 0, err
     assert types(out)[-1] == "ended"
     assert leavings(tmp_path) == []
@@ -76,7 +78,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
     process.send_signal(signal.SIGHUP)
     seen(process, "watch.cleared")
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=150)
     assert process.returncode == 0
 
 
@@ -104,7 +106,7 @@ def test_a_signal_while_a_model_loads_ends_the_start(tmp_path, signum):
     )
     assert process.stdout.readline() == "starting\n"
     process.send_signal(signum)
-    process.communicate(timeout=60)
+    process.communicate(timeout=150)
     assert process.returncode == -signum
     assert leavings(tmp_path) == []
 
@@ -128,7 +130,7 @@ def test_what_does_not_end_is_ended_and_named(tmp_path):
     )  # fmt: skip
     seen(process, "watch.opened")
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=150)
     assert process.returncode == 4
     assert "stuck" in err
 
@@ -166,7 +168,7 @@ def test_hangups_are_harmless_while_a_service_starts_and_drains(tmp_path):
         if process.poll() is None:
             process.send_signal(signal.SIGHUP)
             time.sleep(0.02)
-    process.communicate(timeout=60)
+    process.communicate(timeout=150)
     assert process.returncode == 0
 
 
@@ -177,7 +179,7 @@ def test_a_hangup_before_a_service_serves_is_heeded_once_it_does(tmp_path):
     process.send_signal(signal.SIGHUP)
     logged(process, "waiting_for_mllm")
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=150)
     assert process.returncode == -signal.SIGTERM
 
 
@@ -186,7 +188,7 @@ def test_a_service_whose_store_is_taken_away_ends_with_a_code(tmp_path):
     process = started("serve", "-c", "site.yaml", cwd=tmp_path)
     logged(process, "serving")
     (tmp_path / "store.db").unlink()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=150)
     assert process.returncode == 3
     assert "removed or replaced" in err
 
@@ -218,7 +220,7 @@ def test_a_closed_pipe_ends_every_command_alike(tmp_path, arguments, request):
     )
     os.close(writing)
     os.close(reading)
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=150)
     assert process.returncode == 141, err
     assert "Traceback" not in err
     assert "Exception ignored" not in err
@@ -243,7 +245,7 @@ def test_an_output_on_a_full_disk_is_named_in_a_line(tmp_path, arguments):
         write(tmp_path / "clip.mp4", steady(2.0))
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*COMMAND, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=90,
+            [*COMMAND, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=150,
             check=False, env={**os.environ, "TMPDIR": str(tmp_path)},
         )  # fmt: skip
     assert done.returncode == 3, done.stderr
@@ -312,6 +314,6 @@ def test_the_doctor_goes_on_after_a_finding_that_nobody_foresaw_and_tries_the_po
     logged(serving, "serving")
     done = finished("", "check", "-c", "site.yaml", cwd=tmp_path)
     serving.terminate()
-    serving.communicate(timeout=60)
+    serving.communicate(timeout=150)
     assert "a running service offers its metrics" in done.stdout
     assert done.returncode == 0, done.stdout

@@ -19,6 +19,8 @@ from samples.yard.world.segments import sampled_times_s
 from tests.checkpoints import untrained_yard
 from tests.engines import engine
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on busy cores
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -36,6 +36,8 @@ from samples.yard.world.scene import Scene
 from tests.checkpoints import untrained_yard
 from tests.engines import untrained
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on busy cores
+
 SEED, SECONDS = 800_003, 6.0
 RULES = FitRules(grid(), 2, min_tokens_per_segment=1)
 NATIVE = 112 * 6

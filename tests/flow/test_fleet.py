@@ -32,6 +32,8 @@ from tests.flow.test_cli_remote import asked, resadapt
 from tests.flow.test_service import site_of
 from tests.unit.test_store import server as server
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on busy cores
+
 LIVE = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
 
 

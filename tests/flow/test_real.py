@@ -18,6 +18,8 @@ from pipeline.sources.codec_signs import read_signs
 from tests.detector import BrightNetworks, footage
 from tests.services import require
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on busy cores
+
 ALLOCATORS = "fixed,motion,fewer,recent,codec,video,oracle"
 
 

@@ -20,6 +20,8 @@ from tests.live.broker import bootstrap_servers, interrupted, new_topic, records
 from tests.live.cameras import BALL, rtsp_camera
 from tests.services import require
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on busy cores
+
 ROOT = Path(__file__).parents[2]
 PREFIX = "io.github.resadapt_stream."
 

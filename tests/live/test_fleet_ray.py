@@ -12,6 +12,8 @@ import pytest
 from tests.ray_cluster import can_run
 from tests.services import require
 
+pytestmark = pytest.mark.timeout(300)  # processes start slowly on busy cores
+
 ROOT = Path(__file__).parents[2]
 
 
