@@ -1,5 +1,7 @@
 """Fixtures and settings of every test."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -20,4 +22,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """With pytest-xdist a file's tests run in one process, and so do those of files that share a service."""
     from tests.processes import OneServiceEach  # needs pytest-xdist
 
+    config.option.loadscopereorder = False  # files with few tests, which would come last, are the slow ones
     return OneServiceEach(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files begin first where several processes share the work."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.processes import slow_first  # needs pytest-xdist
+
+        items.sort(key=lambda item: slow_first(item.nodeid.partition("::")[0]))

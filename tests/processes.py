@@ -10,10 +10,25 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
         *("unit/test_store", "unit/test_store_owner", "unit/test_migrations", "unit/test_registry"),
         *("unit/test_search", "unit/test_fencing", "flow/test_fleet"),
     ),
+    "vllm": ("live/test_vllm", "live/test_yard_vllm", "live/test_openai_vllm"),
 }
-"""Files whose tests share a service, which some of them stop or empty. Those of one service run in one process."""
+"""Files whose tests share a service, which some of them stop or empty, or which takes all cores. Those of one service
+run in one process."""
+
+SLOW = (
+    *SERVICES["vllm"],
+    *("live/test_fleet_ray", "flow/test_fleet", "live/test_page", "live/test_camera_to_kafka", "live/test_kafka"),
+    *("flow/test_cli", "flow/test_cli_ending", "flow/test_adapt", "flow/test_engine_in_service", "unit/test_capo"),
+)
+"""Files that take longest: they begin first, so that no process is left with one of them at the end."""
 
 _SERVICE_OF = {f"tests/{file}.py": service for service, files in SERVICES.items() for file in files}
+
+
+def slow_first(path: str) -> int:
+    """The place of a file of tests, by its path below the root, in the order in which files begin."""
+    name = path.removeprefix("tests/").removesuffix(".py")
+    return SLOW.index(name) if name in SLOW else len(SLOW)
 
 
 class OneServiceEach(LoadFileScheduling):
