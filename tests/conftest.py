@@ -1,6 +1,7 @@
 """Fixtures and settings of every test."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -9,6 +10,9 @@ from pipeline.redact import forget_secrets
 
 settings.register_profile("without deadlines", deadline=None)  # how busy the machine is says nothing of the code
 settings.load_profile("without deadlines")
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: processes that tests start would ignore it too
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
