@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from pipeline.api.evidence import beside_streams
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.views import plain
 from pipeline.api.what_if import Analyst
-from pipeline.config.entries import UntrustedStreamConfig, parse_stream, parse_watch
+from pipeline.config.entries import parse_stream, parse_watch, untrusted
 from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
 from pipeline.errors import ResadaptError
 from pipeline.lab.backtest import BackTest, back_test
@@ -142,11 +142,8 @@ async def _receive(request: Request, file: Path, most: int) -> None:
 def _stream(own: Mapping[str, Json], file: Path, raw: Mapping[str, object]) -> StreamConfig:
     """A stream like another one that plays a file, and nothing but this file, whatever is written in it."""
     like = {name: value for name, value in own.items() if name not in _OF_A_CAMERA}
-    plain = parse_stream("recording", {**like, "url": str(file)}, raw)
-    said = {item.name: getattr(plain, item.name) for item in fields(plain)}
-    return UntrustedStreamConfig(
-        **said | {"allow_addresses": (f"file:{file.parent}",), "deny_addresses": _NOWHERE, "realtime": False}
-    )
+    plain = parse_stream("recording", {**like, "url": str(file), "realtime": False}, raw)
+    return untrusted(plain, (f"file:{file.parent}",), _NOWHERE)
 
 
 def _site(

@@ -44,12 +44,14 @@ def api_policy(allow: Sequence[str], deny: Sequence[str]) -> AddressPolicy:
 
 def parse_untrusted(slug: str, own: Mapping[str, object], site: Mapping[str, object]) -> UntrustedStreamConfig:
     """A stream that came by the API, under the addresses that the site allows it. Raises ConfigError."""
-    plain = parse_stream(slug, own, site)
     api = parse_site({"api": site["api"]} if "api" in site else {}).api
+    return untrusted(parse_stream(slug, own, site), api.allow_addresses, api.deny_addresses)
+
+
+def untrusted(plain: StreamConfig, allow: tuple[str, ...], deny: tuple[str, ...]) -> UntrustedStreamConfig:
+    """The same stream, which may lead to public and private addresses but for those denied, and to those allowed."""
     said = {item.name: getattr(plain, item.name) for item in fields(plain)}
-    return UntrustedStreamConfig(
-        **said | {"allow_addresses": api.allow_addresses, "deny_addresses": api.deny_addresses}
-    )
+    return UntrustedStreamConfig(**said | {"allow_addresses": allow, "deny_addresses": deny})
 
 
 def parse_watch(slug: str, own: Mapping[str, object]) -> WatchConfig:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from pipeline.core.outcome import HopRecord
 from pipeline.delivery.database import Database
-from pipeline.delivery.tables import DELIVERY, EVIDENCE, HOP_ANSWERS, OUTBOX
+from pipeline.delivery.tables import DELIVERY, EVIDENCE, HOP_ANSWERS, OUTBOX, portions
 from pipeline.sinks.cloudevents import dump_json, load_json
 from pipeline.types import Event, Json
 
@@ -243,8 +243,8 @@ def _prune(
     rows = connection.execute(oldest.order_by(table.c.seq).limit(PRUNED_AT_ONCE)).all()
     earliest = since.isoformat()
     gone = [row.seq for row in rows if row.time < earliest or row.written_bytes <= written - most_bytes]
-    for start in range(0, len(gone), 500):
-        connection.execute(sa.delete(table).where(table.c.seq.in_(gone[start : start + 500])))
+    for part in portions(gone):
+        connection.execute(sa.delete(table).where(table.c.seq.in_(part)))
     return len(gone)
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pipeline.clock import Clock
 from pipeline.delivery import ownership
 from pipeline.delivery.database import Database
-from pipeline.delivery.tables import FLEET_NODE, FLEET_PLACE, OWNER_LEASE, STREAM_OWNER
+from pipeline.delivery.tables import FLEET_NODE, FLEET_PLACE, OWNER_LEASE, STREAM_OWNER, portions
 
 HEAD = "_head"
 """Under this name, which no stream can have, the one who places streams owns the fleet, as a stream is owned."""
@@ -143,8 +143,8 @@ class NodeBook:
             ownership.check_streams(connection, [(HEAD, token)])
             if places:
                 connection.execute(save, [{"stream_id": slug, "node": node} for slug, node in sorted(places.items())])
-            for start in range(0, len(gone), 500):
-                connection.execute(sa.delete(FLEET_PLACE).where(FLEET_PLACE.c.stream_id.in_(gone[start : start + 500])))
+            for part in portions(gone):
+                connection.execute(sa.delete(FLEET_PLACE).where(FLEET_PLACE.c.stream_id.in_(part)))
 
     def lead(self, holder: str, lease_s: float) -> int:
         """Become the head of the fleet: the token that proves it. Raises StreamTaken while another one is."""

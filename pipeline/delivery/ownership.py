@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pipeline.delivery.tables import META, OWNER_LEASE, STREAM_OWNER
+from pipeline.delivery.tables import META, OWNER_LEASE, STREAM_OWNER, portions
 from pipeline.errors import NotOwner, StreamTaken
 
 _KEY = "owner"
-_KEYS_PER_QUERY = 500
 _HELD = sa.select(META.c.value).where(META.c.key == _KEY)
 _HELD_STILL = _HELD.with_for_update(read=True)
 _TOKENS = (
@@ -83,9 +82,8 @@ def check_streams(connection: sa.Connection, wanted: Iterable[tuple[str, int]]) 
     pairs = set(wanted)
     slugs = sorted({slug for slug, _ in pairs})
     found: dict[str, tuple[int, str]] = {}
-    for start in range(0, len(slugs), _KEYS_PER_QUERY):
-        part = {"ids": slugs[start : start + _KEYS_PER_QUERY]}
-        rows = connection.execute(_TOKENS, part)
+    for part in portions(slugs):
+        rows = connection.execute(_TOKENS, {"ids": part})
         found.update((row.stream_id, (row.token, row.holder)) for row in rows)
     lost = sorted({slug for slug, token in pairs if found.get(slug, (0, ""))[0] != token})
     if lost:

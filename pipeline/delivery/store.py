@@ -28,7 +28,7 @@ from pipeline.delivery.history import (
     prune_events,
     written_bytes,
 )
-from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, META, OUTBOX, STREAM_STATE
+from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, META, OUTBOX, STREAM_STATE, portions
 from pipeline.errors import StreamTaken
 from pipeline.sinks.cloudevents import dump_json
 from pipeline.types import Event
@@ -38,7 +38,6 @@ log = structlog.get_logger()
 PRUNE_EVERY = 256
 """Events and answers written between two prunings of the history."""
 
-_KEYS_PER_QUERY = 500
 _PRUNING_LOCK = 7_275_119
 _OWED = EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
 _SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
@@ -233,7 +232,7 @@ class Store:
     def delivered(self, sink: str, seqs: Sequence[int], note: str | None = None) -> None:
         """Note that `sink` has these events, or is not to get them; `note` replaces what is remembered of it."""
         with self.database.writing() as connection:
-            for part in _portions(seqs):
+            for part in portions(seqs):
                 connection.execute(_DELIVERED, {"sink": sink, "seqs": part})
             if note is not None:
                 connection.execute(self._save_note, {"key": _NOTE + sink, "value": note})
@@ -351,19 +350,13 @@ def _row_of(event: Event) -> _EventRow:
 
 def _known(connection: sa.Connection, ids: Sequence[str]) -> Iterator[sa.RowMapping]:
     """Those events that are there."""
-    for part in _portions(ids):
+    for part in portions(ids):
         yield from connection.execute(_KNOWN, {"ids": part}).mappings().all()
 
 
 def _seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
     """Sequence numbers of those events that are there, by event id."""
     found: dict[str, int] = {}
-    for part in _portions(ids):
+    for part in portions(ids):
         found.update((row.event_id, row.seq) for row in connection.execute(_SEQS, {"ids": part}))
     return found
-
-
-def _portions(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    """In pieces that fit a query's parameters."""
-    for start in range(0, len(values), _KEYS_PER_QUERY):
-        yield values[start : start + _KEYS_PER_QUERY]

@@ -1,5 +1,8 @@
 """The tables of the store. A change here is a migration in `migrations/versions`, and a SCHEMA_VERSION more."""
 
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 import sqlalchemy as sa
 
 SCHEMA_VERSION = 5
@@ -212,3 +215,13 @@ FLEET_PLACE = sa.Table(
     sa.Column("node", sa.Text, nullable=False, index=True),
 )
 """On which node each stream of a fleet is to run."""
+
+
+_T = TypeVar("_T")
+_KEYS_PER_QUERY = 500
+
+
+def portions(keys: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Keys in pieces that fit a query's parameters."""
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        yield keys[start : start + _KEYS_PER_QUERY]

@@ -6,7 +6,8 @@ when it sees all of the clip up to then at native size: nobody has to say what i
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,7 @@ from allocator_engine.encode import native_tokens
 from allocator_engine.fit import FitRules
 from allocator_engine.train.data import permuted
 from allocator_engine.train.rollout import ClipHop, Episode, GradedQuestion, moments
-from pipeline.clock import Clock
+from pipeline.clock import Clock, SystemClock
 from pipeline.core.hops import HopRules, hops
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.background import Background
@@ -130,6 +131,22 @@ class RecordingReader:
         finally:
             await source.close()
         return last_s
+
+
+@lru_cache(maxsize=2)
+def decoded(file: Path, start_s: float, end_s: float, rules: HopRules) -> tuple[ClipHop, ...]:
+    """The hops of a part of a recording, in seconds from the beginning of the part."""
+    with Background() as background:
+        read = RecordingReader(rules, background, SystemClock()).read(file, start_s, end_s)
+    return tuple(
+        replace(
+            hop,
+            start_s=hop.start_s - start_s,
+            end_s=hop.end_s - start_s,
+            pts_s=tuple(pts_s - start_s for pts_s in hop.pts_s),
+        )
+        for hop in read
+    )
 
 
 @dataclass(frozen=True, slots=True)

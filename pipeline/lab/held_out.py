@@ -2,18 +2,15 @@
 pictures, or what people labelled."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.evaluate.tasks import Evidence, Task, TaskQuestion, TaskWatch
 from allocator_engine.train.rollout import ClipHop
-from pipeline.clock import SystemClock
 from pipeline.core.hops import HopRules
-from pipeline.lab.background import Background
-from pipeline.lab.footage import Clip, RecordingReader
+from pipeline.lab.footage import Clip, decoded
 from pipeline.lab.labels import OpenSpan
 from pipeline.lab.real_truth import UNKNOWN, changes_s, spans_of
 from pipeline.lab.site_footage import AskedWatch
@@ -69,24 +66,8 @@ class HeldOutTasks:
 
     def hops(self, clip: str) -> Sequence[ClipHop]:
         """See TaskSource."""
-        return decoded(self._named[clip].clip, self._rules)
-
-
-@lru_cache(maxsize=2)
-def decoded(clip: Clip, rules: HopRules) -> tuple[ClipHop, ...]:
-    """The hops of a clip, in seconds from its beginning."""
-    with Background() as background:
-        read = RecordingReader(rules, background, SystemClock()).read(clip.file, clip.start_s, clip.end_s)
-    begins_s = clip.start_s
-    return tuple(
-        replace(
-            hop,
-            start_s=hop.start_s - begins_s,
-            end_s=hop.end_s - begins_s,
-            pts_s=tuple(pts_s - begins_s for pts_s in hop.pts_s),
-        )
-        for hop in read
-    )
+        shown = self._named[clip].clip
+        return decoded(shown.file, shown.start_s, shown.end_s, self._rules)
 
 
 def known_by_labels(

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.lab.background import Background
 from pipeline.lab.codec_activity import activity_of
 from pipeline.lab.exam import HOPS
-from pipeline.lab.footage import MOST_HOPS, Clip, RecordingReader
+from pipeline.lab.footage import MOST_HOPS, Clip, RecordingReader, decoded
 from pipeline.lab.real_truth import UNKNOWN, LabelledRecording, StatedTruth, changes_s, read_labelled, settle, spans_of
 from pipeline.mllm.detector.words import understand
 from pipeline.sources.codec_signs import read_signs
@@ -118,7 +118,7 @@ class RealTasks:
     def hops(self, clip: str) -> Sequence[ClipHop]:
         """See TaskSource. Its seconds count from where testing begins."""
         camera = self._named(clip)
-        return _decoded(camera.labelled.file, camera.from_s, camera.until_s)
+        return decoded(camera.labelled.file, camera.from_s, camera.until_s, HOPS)
 
     def activity(self, clip: str) -> Sequence[Sequence[CodecActivity]]:
         """See CodedTasks."""
@@ -226,21 +226,6 @@ def _evidence(times_s: Sequence[float], shown: Sequence[ClipHop]) -> tuple[Evide
 def _size_of(file: Path) -> tuple[int, int]:
     found = probe(str(file), clock=SystemClock(), read_s=1.0, live=False)
     return found.height, found.width
-
-
-@lru_cache(maxsize=2)
-def _decoded(file: Path, from_s: float, until_s: float) -> tuple[ClipHop, ...]:
-    with Background() as background:
-        read = RecordingReader(HOPS, background, SystemClock()).read(file, from_s, until_s)
-    return tuple(
-        replace(
-            hop,
-            start_s=hop.start_s - from_s,
-            end_s=hop.end_s - from_s,
-            pts_s=tuple(pts_s - from_s for pts_s in hop.pts_s),
-        )
-        for hop in read
-    )
 
 
 _signs = lru_cache(maxsize=8)(read_signs)
