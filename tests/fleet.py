@@ -36,6 +36,8 @@ class ProcessCluster:
 
     async def run(self, terms):
         name = terms.machine.name
+        if name in self.gone:
+            raise ShardLost(f"machine {name} is gone")
         terms = replace(terms, version=self.versions.get(name, terms.version))
         with open(self.logs / f"{name}.log", "a") as log:
             process = await asyncio.create_subprocess_exec(

@@ -47,6 +47,9 @@ WAVE_BYTES = 262_144
 """Most that is sent at a time: less than a broker's default limit on a record batch, 1 MiB."""
 EVENT_BYTES = 16_777_216
 """Largest event that is offered to a broker at all."""
+METADATA_AGE_S = 60.0
+"""How often the client asks again which brokers and topic there are, where nothing fails: within this time a topic that
+was created anew is noticed."""
 SETTLE_S = 2.0
 """How much longer than its own deadline the client may take to settle a wave, all its events together."""
 
@@ -104,6 +107,7 @@ class KafkaSink:
             "request_timeout_ms": round(deliver_s * 1000 / 3),
             "delivery_timeout_ms": round(deliver_s * 1000),
             "reconnect_backoff_max_ms": 1000,
+            "metadata_max_age_ms": round(METADATA_AGE_S * 1000),
             "max_request_size": EVENT_BYTES,
             # A wave becomes one record batch per partition, which arrives whole or not at all; flush ends the linger.
             "batch_size": 2 * WAVE_BYTES,
