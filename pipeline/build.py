@@ -8,6 +8,7 @@ from dataclasses import astuple, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -35,6 +36,7 @@ from pipeline.config.mllm import (
 )
 from pipeline.config.sinks import JsonlConfig, KafkaConfig, SinkConfig, WebhookConfig
 from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
+from pipeline.config.tracing import TracingConfig
 from pipeline.config.values import resolve, resolve_url
 from pipeline.delivery.history import Keep
 from pipeline.errors import ConfigError
@@ -52,6 +54,9 @@ from pipeline.sources.packets import PacketRing
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import WatchQuery
 from pipeline.urls import Url, parse_url
+
+if TYPE_CHECKING:
+    from pipeline.tracing.otel import OtelSpans
 
 log = structlog.get_logger()
 
@@ -325,6 +330,28 @@ def require_installed(package: str, extra: str, what: str) -> None:
     """Raise ConfigError where a package of an extra is not installed."""
     if not _is_installed(package):
         raise ConfigError(f"{what}, and {not_installed(package, extra)}")
+
+
+def build_tracing(config: TracingConfig, clock: Clock, instance: str | None = None) -> "OtelSpans | None":
+    """What takes the spans of a site's traces; None where it names no receiver. `instance` names this process among
+    several of a fleet. Raises ConfigError.
+
+    A receiver that only the environment names, as platforms set it for everything that runs on them, is left out with a
+    warning where the packages are not installed.
+    """
+    address = config.address()
+    if address is None:
+        return None
+    if config.endpoint is None and not _is_installed(_OTLP):
+        log.warning("traces_are_off", reason=not_installed(_OTLP, "otel"))
+        return None
+    require_installed(_OTLP, "otel", "tracing.endpoint names a receiver of traces")
+    from pipeline.tracing.otel import OtelSpans  # loads its SDK, which is not needed without
+
+    return OtelSpans(address, config.resolved_headers(), clock, instance)
+
+
+_OTLP = "opentelemetry.exporter.otlp.proto.http"
 
 
 def build_sink(slug: str, config: SinkConfig, clock: Clock, picture_of: PictureOf = lambda event: None) -> Sink:

@@ -66,6 +66,14 @@ class Watches(Protocol):
         ...
 
 
+class Tracing(Protocol):
+    """Traces of some of the hops."""
+
+    def begin(self, hop: Hop) -> Hop:
+        """The hop to go on with; one that is traced notes how it is rendered."""
+        ...
+
+
 Observe = Callable[[Outcome, Sequence[Event]], None]
 """Called after each hop is durable, with its outcome and its events. It must neither block nor raise."""
 
@@ -87,6 +95,7 @@ class Runtime:
     outbox: Committer
     metrics: Metrics
     observe: Observe = unobserved
+    tracing: Tracing | None = None
     seldom: Seldom = field(default_factory=Seldom)
 
     def warn(self, trouble: str, stream_id: str, error: Exception, **more: Json) -> None:
@@ -99,7 +108,8 @@ class Runtime:
 async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None:
     """Watch one stream until its source ends. One hop in flight."""
     async with aclosing(hops(source, run.stream_id, run.hop_rules, run.decided_s, run)) as cut:
-        async for hop in cut:
+        async for complete in cut:
+            hop = runtime.tracing.begin(complete) if runtime.tracing else complete
             began_s, epoch = runtime.clock.monotonic_s(), run.context.epoch
             queries = runtime.watches.on(hop.stream_id)
             run.warming = run.warming.join(queries, hop)

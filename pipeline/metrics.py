@@ -112,6 +112,8 @@ class Metrics:
         self.sink_failures = gauge("sink_failures", "batches a sink could not take", ["sink"])
         self.sink_filtered = gauge("sink_filtered", "events that a sink's filter keeps from it", ["sink"])
         self.sink_held_back = gauge("sink_held_back", "events held back by a sink's rate limit, summarised", ["sink"])
+        self.trace_spans_sent = gauge("trace_spans_sent", "spans of traces that their receiver has taken", [])
+        self.trace_spans_dropped = gauge("trace_spans_dropped", "spans that it did not, or for which was no room", [])
         self.api_refused = counter("api_refused", "requests refused at a limit, by what it bounds", ["limit"])
         self.api_listeners = gauge("api_listeners", "clients that listen to events, answers or pictures", [])
         self.event_seconds = histogram("event_seconds", "event decided to acknowledged by the sink", ["sink"])

@@ -194,7 +194,7 @@ class Answer:
 class Usage:
     """The cost of one ask: vision tokens encoded (or taken from pictures encoded before, for a context that restarts),
     prompt tokens prefilled and found in a cache, and wall seconds: in all, waiting before the model came to it, and
-    from then to the first answer."""
+    from then to the first answer. `answer_tokens` are those of the answers, 0 where they are not counted."""
 
     encoded_tokens: int = 0
     prefilled_tokens: int = 0
@@ -202,6 +202,7 @@ class Usage:
     seconds: float = 0.0
     queued_s: float = 0.0
     first_answer_s: float = 0.0
+    answer_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         """Both askings together; the waiting is that of the first."""
@@ -212,6 +213,7 @@ class Usage:
             self.seconds + other.seconds,
             self.queued_s,
             self.first_answer_s,
+            self.answer_tokens + other.answer_tokens,
         )
 
 
@@ -224,8 +226,17 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceContext:
+    """A span of a distributed trace, as the headers of W3C Trace Context name it: `traceparent` and `tracestate`."""
+
+    parent: str
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """A state change to send out. `time` is UTC of the decision; `id` a function of the decision (see judge)."""
+    """A state change to send out. `time` is UTC of the decision; `id` a function of the decision (see judge). `trace`
+    is the hop that was traced, if the decision's was; it is no part of what was decided."""
 
     id: str
     type: str
@@ -233,3 +244,4 @@ class Event:
     time: datetime
     data: Mapping[str, Json]
     watch_id: str | None = None
+    trace: TraceContext | None = field(default=None, compare=False)

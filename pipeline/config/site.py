@@ -20,6 +20,7 @@ from pipeline.config.messages import MqttConfig, NotifyConfig
 from pipeline.config.mllm import MLLM_CHOICES, MLLMConfig, YardConfig
 from pipeline.config.sink_policy import FilterConfig
 from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
+from pipeline.config.tracing import TracingConfig
 from pipeline.config.values import STRICT, Count, NotNegative, Positive, Selector, Share, Slug
 from pipeline.config.watch_rules import RulesConfig, check_sink
 from pipeline.core.context import ContextRules, horizon_s
@@ -213,6 +214,7 @@ class SiteConfig:
     service: ServiceConfig = field(default_factory=ServiceConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     gpu_budget: BudgetConfig | None = None
     drain_s: Positive = 20.0
     armed: tuple[Slug, ...] = ()
@@ -296,6 +298,7 @@ def overlay(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, 
 def _check(site: SiteConfig) -> None:
     """Rules that span several values."""
     site.evidence.check(site.store)
+    site.tracing.check()
     for slug, watch in site.watches.items():
         unknown = {name for name in watch.streams if not name.startswith("tag:")} - set(site.streams)
         if unknown:

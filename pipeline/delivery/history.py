@@ -13,7 +13,7 @@ from pipeline.core.outcome import HopRecord
 from pipeline.delivery.database import Database
 from pipeline.delivery.tables import DELIVERY, EVIDENCE, HOP_ANSWERS, OUTBOX, portions
 from pipeline.sinks.cloudevents import dump_json, load_json
-from pipeline.types import Event, Json
+from pipeline.types import Event, Json, TraceContext
 
 PRUNED_AT_ONCE = 1024
 """Most rows that one pruning looks at: it holds up a commit for milliseconds, and a clock that jumps ahead for a moment
@@ -32,6 +32,8 @@ _EVENT_COLUMNS = (
     OUTBOX.c.data,
     OUTBOX.c.watch_id,
     OUTBOX.c.label,
+    OUTBOX.c.traceparent,
+    OUTBOX.c.tracestate,
 )
 EVENTS = sa.select(*_EVENT_COLUMNS)
 _SETTLED = "age({}.xmin) > age(((pg_snapshot_xmin(pg_current_snapshot())::text)::bigint % 4294967296)::text::xid)"
@@ -218,7 +220,9 @@ def answers_row(stream_id: str, record: HopRecord, now: datetime) -> dict[str, s
 def event_of(row: sa.RowMapping) -> StoredEvent:
     """An event from a row of EVENTS."""
     time, data = datetime.fromisoformat(row["time"]), _mapping(row["data"])
-    event = Event(row["event_id"], row["type"], row["stream_id"], time, data, row["watch_id"])
+    parent, state = row["traceparent"], row["tracestate"]
+    trace = None if parent is None else TraceContext(parent, state or "")
+    event = Event(row["event_id"], row["type"], row["stream_id"], time, data, row["watch_id"], trace)
     return StoredEvent(row["seq"], event, row["label"])
 
 

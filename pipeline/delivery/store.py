@@ -336,7 +336,7 @@ def _counted(connection: sa.Connection, table: sa.Table, rows: Sequence[_Counted
 def _row_of(event: Event) -> _EventRow:
     if event.time.tzinfo is None:
         raise ValueError(f"the time of event {event.id} has no zone: {event.time.isoformat()}; expected UTC")
-    data = dump_json(event.data)
+    data, trace = dump_json(event.data), event.trace
     return {
         "event_id": event.id,
         "stream_id": event.stream_id,
@@ -345,6 +345,8 @@ def _row_of(event: Event) -> _EventRow:
         "time": event.time.isoformat(),
         "data": data,
         "written_bytes": len(data),
+        "traceparent": trace.parent if trace else None,
+        "tracestate": trace.state if trace else None,
     }
 
 

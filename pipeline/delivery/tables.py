@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 5
-HEAD = "fleet"
+SCHEMA_VERSION = 6
+HEAD = "traces"
 """The newest migration, which leads to SCHEMA_VERSION."""
 
 _Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up a plain INTEGER only
@@ -38,13 +38,15 @@ OUTBOX = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
     sa.Column("label", sa.Text),
     sa.Column("written_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("traceparent", sa.Text),
+    sa.Column("tracestate", sa.Text),
     sa.Index("ix_outbox_stream", "stream_id", "seq"),
     sa.Index("ix_outbox_watch", "watch_id", "seq"),
     sa.Index("ix_outbox_type", "type", "seq"),
     sqlite_autoincrement=True,  # a pruned number is never given again
 )
 """Every event kept. `written_bytes` is how much data has been written up to and with a row, ever: the difference of two
-rows is what lies between them."""
+rows is what lies between them. `traceparent` and `tracestate` name the hop that was traced, if it was."""
 
 DELIVERY = sa.Table(
     "delivery",

@@ -16,7 +16,7 @@ from pipeline.service.port import Port
 from pipeline.sinks.base import Announcing, PictureOf, Sink
 from pipeline.types import Event
 
-RESTARTING = ("mllm", "store", "evidence", "fleet")
+RESTARTING = ("mllm", "store", "evidence", "fleet", "tracing")
 """Parts of a site that cannot change under running streams: that needs a restart of the process."""
 _ALLOCATOR = ("engine", "defaults.allocator")
 EXCHANGED = ("sinks", "metrics", "gpu_budget", *_ALLOCATOR)
@@ -43,11 +43,12 @@ def needs_allocator(before: SiteConfig, after: SiteConfig) -> bool:
 
 class SinkSet:
     """The sinks of a site, by slug; `extra` ones are no site's and stay. `picture_of` may be set at any time: where the
-    pictures of events lie that messages to people have with them."""
+    pictures of events lie that messages to people have with them. What is built passes through `traced`."""
 
     def __init__(self, clock: Clock, extra: Sequence[Sink]) -> None:
         self.extra = tuple(extra)
         self.picture_of: PictureOf = lambda event: None
+        self.traced: Callable[[Sink], Sink] = lambda sink: sink
         self._clock = clock
         self._built: dict[str, tuple[SinkConfig, Sink]] = {}
 
@@ -72,7 +73,9 @@ class SinkSet:
 
     def _sink(self, slug: str, config: SinkConfig) -> Sink:
         before, sink = self._built.get(slug, (None, None))
-        return sink if sink and before == config else build_sink(slug, config, self._clock, self._picture)
+        if sink and before == config:
+            return sink
+        return self.traced(build_sink(slug, config, self._clock, self._picture))
 
     def _picture(self, event: Event) -> Path | None:
         return self.picture_of(event)

@@ -49,6 +49,7 @@ from pipeline.service.status import StreamStatus, stream_status
 from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
 from pipeline.service.tags import StreamTags
+from pipeline.service.tracing import ServiceTraces, open_traces
 from pipeline.service.vitals import VitalSigns, vitals_of
 from pipeline.sinks.base import Sink
 from pipeline.sources.packets import PacketRing
@@ -117,6 +118,7 @@ class Service:
         self._relay: Relay | None = None
         self._vitals: VitalSigns | None = None
         self._evidence: EvidenceKeeper | None = None
+        self._traces: ServiceTraces | None = None
 
     @property
     def attachments(self) -> dict[str, Attachment]:
@@ -287,6 +289,7 @@ class Service:
         outbox, relay, MLLM, store."""
         site = self.site
         check_names(site, self._clock)
+        self._open_traces(site, opened)
         if self._share.keeps_house:
             self._sinks.build(site.sinks)
         beating = asyncio.create_task(self._beat(), name="beat")
@@ -326,7 +329,7 @@ class Service:
             count(keeper, self.metrics)
         self._runtime = self._furnish(site.mllm, mllm, outbox, make_allocator)
         opened.push_async_callback(self._allocator.close)
-        self._count(outbox)
+        self._count(outbox, mllm)
         opened.push_async_callback(self._detach_all)
         if self._insist and self._share.keeps_house:
             await self.clear_left()
@@ -336,6 +339,12 @@ class Service:
             looking = asyncio.create_task(supervise("vitals", signs.run, self._clock, passing=FATAL), name="vitals")
             looking.add_done_callback(self._ended)
             opened.push_async_callback(stop, [looking])
+
+    def _open_traces(self, site: SiteConfig, opened: AsyncExitStack) -> None:
+        self._traces = traces = open_traces(site, self._clock, self.metrics, self._share.holder)
+        if traces:
+            self._sinks.traced = traces.sink
+            opened.push_async_callback(traces.spans.close)
 
     async def _open_relay(self, site: SiteConfig, opened: AsyncExitStack) -> None:
         """The relay, not started yet, once its sinks have been tried."""
@@ -426,7 +435,7 @@ class Service:
         rules = build_fit_rules(config, mllm.info)
         gpu = self.site.gpu_budget
         self._allocator = AllocatorSwitch(make_allocator(rules, self.metrics.engine_call))
-        return Runtime(
+        runtime = Runtime(
             clock=self._clock,
             watches=self._board,
             budget=Ledger(self._clock, _rate(gpu) if gpu else None),
@@ -437,6 +446,7 @@ class Service:
             metrics=self.metrics,
             observe=self._observed,
         )
+        return self._traces.runtime(runtime) if self._traces else runtime
 
     def _start(self, slug: str, stream: StreamConfig) -> StreamSupervisor:
         packets = partial(self._packets, slug, stream)
@@ -495,15 +505,15 @@ class Service:
         for event in events:
             self.metrics.event_seconds.labels(sink).observe((now - event.time).total_seconds())
 
-    def _count(self, outbox: Outbox) -> None:
+    def _count(self, outbox: Outbox, mllm: MLLM) -> None:
         """Show in the metrics what store, sinks and MLLM count."""
         self.metrics.commit_retries.set_function(partial(getattr, outbox.counts, "retries"))
         self.metrics.commits_stale.set_function(partial(getattr, outbox.counts, "stale"))
         self.metrics.event_conflicts.set_function(partial(getattr, self._store, "conflicts"))
         self.metrics.task_crashes.labels("outbox").set_function(partial(getattr, outbox.counts, "crashes"))
         self._count_sinks()
-        if isinstance(self._runtime.mllm, Counting):
-            self.metrics.watch_mllm(self._runtime.mllm.counts)
+        if isinstance(mllm, Counting):
+            self.metrics.watch_mllm(mllm.counts)
 
     def _count_sinks(self) -> None:
         for name, counts in self.sink_counts.items():

@@ -1,6 +1,6 @@
 """The contract of a sink."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -35,6 +35,25 @@ class Sink(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a delivered event in Kafka; None for an offset that the broker did not give."""
+
+    topic: str
+    partition: int
+    offset: int | None
+
+
+@runtime_checkable
+class Placing(Protocol):
+    """A sink that knows where events lie that it has delivered."""
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """The places of those events of the newest batch that belong to a trace, by event id."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Events on the wire: CloudEvents 1.0 in structured JSON, in JSON batches and in Kafka's binary mode. Pure functions.
 
-Sources: CloudEvents specification 1.0.2, its JSON event format, Kafka protocol binding and partitioning extension.
+Sources: CloudEvents specification 1.0.2, its JSON event format, Kafka protocol binding, and its extensions for
+partitioning and for distributed tracing.
 The structured form is described by `event.schema.json` beside this file.
 """
 
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from typing import NoReturn
 from urllib.parse import quote, unquote
 
-from pipeline.types import Event, Json
+from pipeline.types import Event, Json, TraceContext
 
 SPEC_VERSION = "1.0"
 TYPE_PREFIX = "io.github.resadapt_stream."
@@ -27,7 +28,8 @@ _TEXT_KEPT = 256
 
 @dataclass(frozen=True, slots=True)
 class KafkaMessage:
-    """An event in Kafka's binary mode: the stream id in UTF-8, the data as JSON, the attributes as headers."""
+    """An event in Kafka's binary mode: the stream id in UTF-8, the data as JSON, the attributes as headers. Of one that
+    was traced the trace has headers of its own too, where clients of Kafka look for it."""
 
     key: bytes
     value: bytes
@@ -79,6 +81,7 @@ def to_kafka(event: Event) -> KafkaMessage:
     """One event in Kafka's binary mode. Raises ValueError as `encode` does."""
     headers = [(f"{_HEADER_PREFIX}{name}", value.encode()) for name, value in _attributes(event).items()]
     headers.append(("content-type", JSON_TYPE.encode()))
+    headers += [(name, value.encode()) for name, value in trace_headers(event.trace).items()]
     return KafkaMessage(event.stream_id.encode(), dump_json(event.data).encode(), tuple(headers))
 
 
@@ -90,6 +93,13 @@ def from_kafka(headers: Iterable[tuple[str, bytes]], value: bytes) -> Event:
         if name.startswith(_HEADER_PREFIX)
     }
     return _event(attributes, load_json(value))
+
+
+def trace_headers(trace: TraceContext | None) -> dict[str, str]:
+    """A span as the headers of W3C Trace Context, which are also the attributes of CloudEvents; none for None."""
+    if trace is None:
+        return {}
+    return {"traceparent": trace.parent} | ({"tracestate": trace.state} if trace.state else {})
 
 
 def reduced(event: Event, data_bytes: int) -> Event:
@@ -121,7 +131,7 @@ def _attributes(event: Event) -> dict[str, str]:
     }
     if event.watch_id is not None:
         attributes["subject"] = event.watch_id
-    return attributes
+    return attributes | trace_headers(event.trace)
 
 
 def _structured(event: Event) -> dict[str, Json]:
@@ -146,7 +156,15 @@ def _event(attributes: Mapping[str, Json], data: Json) -> Event:
         time=_time(_text(attributes, "time")),
         data=data,
         watch_id=_text(attributes, "subject") if "subject" in attributes else None,
+        trace=_trace(attributes),
     )
+
+
+def _trace(attributes: Mapping[str, Json]) -> TraceContext | None:
+    if "traceparent" not in attributes:
+        return None
+    state = _text(attributes, "tracestate") if "tracestate" in attributes else ""
+    return TraceContext(_text(attributes, "traceparent"), state)
 
 
 def _text(attributes: Mapping[str, Json], name: str) -> str:

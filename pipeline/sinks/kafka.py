@@ -22,12 +22,13 @@ from kafka.errors import (
     RecordListTooLargeError,
     UnknownTopicOrPartitionError,
 )
-from kafka.producer.future import FutureRecordMetadata
+from kafka.producer.future import FutureRecordMetadata, RecordMetadata
 
 from pipeline.clock import Clock, SystemClock
 from pipeline.config.sinks import KafkaSecurity
 from pipeline.errors import SinkUnavailable
 from pipeline.redact import scrub
+from pipeline.sinks.base import Place
 from pipeline.sinks.cloudevents import KafkaMessage, reduced, to_kafka
 from pipeline.sinks.kafka_address import client_options
 from pipeline.sinks.kafka_connect import Connected, connect
@@ -70,7 +71,8 @@ class KafkaSink:
 
     An event that the broker refuses for its size goes out under its own id with its data cut down (see
     `cloudevents.reduced`), logged and counted in `reduced`: it must neither be lost nor hold up its stream for ever. A
-    topic that was deleted and created anew is logged: what it held is gone.
+    topic that was deleted and created anew is logged: what it held is gone. `places` says where those events of the
+    newest batch lie that belong to a trace.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class KafkaSink:
     ) -> None:
         self.name = name or f"kafka:{topic}"
         self.reduced = 0
+        self.places: dict[str, Place] = {}
         self._bootstrap = bootstrap
         self._topic = topic
         self._connect_s = connect_s
@@ -116,6 +119,7 @@ class KafkaSink:
 
     async def publish(self, events: Sequence[Event]) -> None:
         messages = [(event, to_kafka(event)) for event in events]
+        self.places = {}
         await self._in_thread(self._send_all, messages)
 
     async def check(self) -> str:
@@ -187,6 +191,9 @@ class KafkaSink:
             failure = self._settle(futures, until_s)
         if failure:
             raise failure
+        for (event, _), future in zip(wave, futures, strict=True):
+            if event.trace is not None:
+                self.places[event.id] = _place(future.get(timeout=0))
 
     def _settle(self, futures: Sequence[FutureRecordMetadata], until_s: float) -> KafkaError | None:
         """Wait until every future has succeeded or failed, and give back the first failure. What is not settled in time
@@ -226,6 +233,11 @@ class KafkaSink:
         connected, self._connected = self._connected, None
         if connected:
             connected.end()
+
+
+def _place(record: RecordMetadata) -> Place:
+    # A broker that had the event already names no offset.
+    return Place(record.topic, record.partition, record.offset if record.offset >= 0 else None)
 
 
 def waves(messages: Iterable[Message]) -> Iterator[list[Message]]:

@@ -1,12 +1,12 @@
 """A sink whose secrets may change while it runs: files that hold passwords are read again after each failure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import structlog
 
 from pipeline.errors import ConfigError, SinkUnavailable
-from pipeline.sinks.base import AnnouncedWatch, Announcing, Sink
+from pipeline.sinks.base import AnnouncedWatch, Announcing, Place, Placing, Sink
 from pipeline.types import Event
 
 log = structlog.get_logger()
@@ -38,6 +38,10 @@ class RenewedSink(Generic[Settings]):
         self._announced = watches
         if isinstance(self._sink, Announcing):
             self._sink.announce(watches)
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        return self._sink.places if isinstance(self._sink, Placing) else {}
 
     async def publish(self, events: Sequence[Event]) -> None:
         try:

@@ -20,11 +20,11 @@ FLOORS = [
     " pipeline.sources.timeline pipeline.sources.pace pipeline.sources.policy pipeline.sources.settings"
     " pipeline.sources.regions"
     " pipeline.allocators.base pipeline.mllm.base pipeline.mllm.prompt"
-    " pipeline.sinks.base pipeline.sinks.cloudevents",
+    " pipeline.sinks.base pipeline.sinks.cloudevents pipeline.tracing.base",
     # 3 the configuration: what the edges are told
     "pipeline.config",
     # 4 edges, each with one heavy library
-    "pipeline.sources pipeline.allocators pipeline.mllm pipeline.sinks pipeline.delivery",
+    "pipeline.sources pipeline.allocators pipeline.mllm pipeline.sinks pipeline.delivery pipeline.tracing",
     # 5 the main loop, the composition root, what is wanted, and what stands in for the contracts in tests
     "pipeline.loop pipeline.build pipeline.registry pipeline.testing pipeline.evidence",
     # 6 running streams, on one machine and on many, and training on the product's own parts
@@ -81,6 +81,7 @@ DOORS = {
     "apprise": {"pipeline.sinks.notify"},
     "defusedxml": {"pipeline.sources.onvif_xml"},
     "m3u8": {"pipeline.sources.hls"},
+    "opentelemetry": {"pipeline.tracing.otel"},
     "cryptography": {"pipeline.sources.hls"},
     "ray": {"pipeline.fleet.cluster"},
     "xgrammar": {"pipeline.mllm.transformers.grammar_mask"},

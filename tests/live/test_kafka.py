@@ -1,6 +1,8 @@
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 
 import pytest
@@ -12,9 +14,13 @@ from pipeline.delivery.outbox import Outbox
 from pipeline.delivery.relay import Relay
 from pipeline.delivery.store import Store
 from pipeline.errors import SinkUnavailable
+from pipeline.sinks.cloudevents import from_kafka
 from pipeline.sinks.kafka import KafkaSink
+from pipeline.sinks.renewed import RenewedSink
+from pipeline.tracing.deliveries import TracedSink
 from pipeline.types import Event
 from tests.live import broker
+from tests.otlp import require_otel
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 STREAMS = tuple(f"cam{k}" for k in range(5))
@@ -227,3 +233,34 @@ async def test_speaking_plain_to_a_secure_listener_is_told_apart():
     with pytest.raises(SinkUnavailable, match=r"check security\.protocol"):
         await sink.check()
     await sink.close()
+
+
+async def test_a_traced_event_names_its_trace_in_kafka_and_its_delivery_the_offset():
+    require_otel()
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from pipeline.tracing.otel import OtelSpans
+
+    topic, memory = broker.new_topic(), InMemorySpanExporter()
+    spans = OtelSpans("", {}, SystemClock(), exporter=memory)
+    hop = spans.begin("hop", 1)
+    hop.end(2, {})
+    traced = [replace(event(n, f"cam{n}"), trace=hop.context if n % 2 else None) for n in range(6)]
+    make = partial(KafkaSink, broker.bootstrap_servers(), topic)
+    sink = TracedSink(RenewedSink(lambda: None, lambda _: make()), spans, SystemClock())
+    await sink.publish(traced)
+    await sink.close()
+    await spans.close()
+
+    found = {from_kafka(one.headers, one.value).id: one for one in broker.records(topic, 6)}
+    delivered = {one.attributes["cloudevents.event_id"]: one for one in memory.get_finished_spans()[1:]}
+    assert delivered.keys() == {one.id for one in traced if one.trace}
+    for one in traced:
+        headers = {name: value.decode() for name, value in found[one.id].headers}
+        assert headers.get("traceparent") == headers.get("ce_traceparent") == (one.trace and one.trace.parent)
+        if one.trace:
+            span = delivered[one.id]
+            assert f"{span.context.trace_id:032x}" == one.trace.parent.split("-")[1]
+            assert span.attributes["messaging.destination.name"] == topic
+            assert span.attributes["messaging.destination.partition.id"] == str(found[one.id].partition)
+            assert span.attributes["messaging.kafka.offset"] == found[one.id].offset

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 import pipeline.sinks
 from pipeline.sinks import cloudevents
-from pipeline.types import Event
+from pipeline.types import Event, TraceContext
 
 SCHEMA = json.loads(Path(pipeline.sinks.__path__[0], "event.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER)
@@ -22,6 +22,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
+TRACEPARENT = st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", fullmatch=True)
 KNOWN = set(SCHEMA["$defs"]["data"]["properties"])
 EVENTS = st.builds(
     Event,
@@ -31,6 +32,7 @@ EVENTS = st.builds(
     time=st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
     data=st.dictionaries(TEXT.filter(lambda name: name not in KNOWN), JSON, max_size=4),
     watch_id=st.none() | TEXT,
+    trace=st.none() | st.builds(TraceContext, TRACEPARENT, st.sampled_from(["", "vendor=1,other=a:b"])),
 )
 OPENED = Event(
     "6f0c",
@@ -46,6 +48,7 @@ OPENED = Event(
 def test_an_event_survives_the_structured_form_and_fits_its_schema(event):
     text = cloudevents.encode(event)
     assert cloudevents.decode(text) == event
+    assert cloudevents.decode(text).trace == event.trace
     VALIDATOR.validate(json.loads(text))
 
 
@@ -54,6 +57,9 @@ def test_an_event_survives_kafkas_binary_mode(event):
     message = cloudevents.to_kafka(event)
     assert message.key == event.stream_id.encode()
     assert cloudevents.from_kafka(message.headers, message.value) == event
+    assert cloudevents.from_kafka(message.headers, message.value).trace == event.trace
+    named = {name: value.decode() for name, value in message.headers if name in ("traceparent", "tracestate")}
+    assert named == cloudevents.trace_headers(event.trace)  # where clients of Kafka look
 
 
 @given(st.lists(EVENTS, max_size=5))

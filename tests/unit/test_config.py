@@ -269,3 +269,59 @@ def test_what_is_said_behind_a_url_is_kept():
 @pytest.mark.parametrize("url", ["rtsp://cam:8554/yard", "http://cam:80/a@2x.m3u8", "/clips/a@b.mp4", "synthetic:"])
 def test_a_url_without_a_secret_is_left_alone(url):
     assert redact_url(url) == url
+
+
+BASE, WHOLE = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "address"),
+    [
+        ({}, {}, None),
+        ({"endpoint": "http://c:4318"}, {}, "http://c:4318/v1/traces"),
+        ({"endpoint": "http://c:4318/"}, {}, "http://c:4318/v1/traces"),
+        ({"endpoint": "https://c/otlp/v1/traces"}, {}, "https://c/otlp/v1/traces"),
+        ({}, {BASE: "http://c:4318"}, "http://c:4318/v1/traces"),
+        ({}, {WHOLE: "http://c:4318/spans"}, "http://c:4318/spans"),
+        ({}, {BASE: "http://c:4318", WHOLE: "http://d:4318/spans"}, "http://d:4318/spans"),
+        ({"endpoint": "http://site:4318"}, {BASE: "http://c:4318"}, "http://site:4318/v1/traces"),
+        ({"endpoint": "${COLLECTOR}"}, {"COLLECTOR": "http://c:4318"}, "http://c:4318/v1/traces"),
+        ({"endpoint": "http://c:4318", "sample": 0}, {}, None),
+        ({"endpoint": "http://c:4318"}, {"OTEL_SDK_DISABLED": "TRUE"}, None),
+        ({"endpoint": "http://c:4318"}, {"OTEL_TRACES_EXPORTER": "none"}, None),
+        ({}, {BASE: ""}, None),
+    ],
+)
+def test_traces_go_where_the_site_says_or_else_the_environment(monkeypatch, given, environment, address):
+    for name in (BASE, WHOLE, "OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert parse_site({"tracing": given}).tracing.address() == address
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ({"endpoint": "collector:4318"}, "http://HOST:4318"),
+        ({"endpoint": "grpc://c:4317"}, "http://HOST:4318"),
+        ({"endpoint": "http://"}, "http://HOST:4318"),
+        ({"endpoint": "http://c:4318/?token=hush"}, "http://HOST:4318"),
+        ({"sample": 1.5}, "sample"),
+        ({"sample": "often"}, "sample"),
+        ({"headers": {"a b": "x"}}, "headers"),
+        ({"every": 3}, "every"),
+    ],
+)
+def test_traces_to_nowhere_are_refused_by_name(given, part):
+    with pytest.raises(ConfigError, match="tracing") as refusal:
+        parse_site({"tracing": given})
+    assert part in str(refusal.value)
+    assert "hush" not in str(refusal.value)
+
+
+def test_a_header_of_traces_that_cannot_be_one_is_refused_without_showing_it(monkeypatch):
+    monkeypatch.setenv("TOKEN", "hu\nsh")
+    with pytest.raises(ConfigError, match=r"tracing\.headers\.authorization") as refusal:
+        parse_site({"tracing": {"headers": {"authorization": "${TOKEN}"}}}).tracing.resolved_headers()
+    assert "hu" not in str(refusal.value).replace("authorization", "")

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from pipeline.delivery.store import Store, StoredStream
 from pipeline.errors import ConfigError, StoreUnavailable
 from pipeline.sinks.cloudevents import dump_json
 from pipeline.testing import ManualClock
-from pipeline.types import Answer, Event
+from pipeline.types import Answer, Event, TraceContext
 from tests.services import require
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,6 +94,17 @@ def test_events_come_back_whole_and_in_the_order_of_commits(store):
     assert store.commit([Decision("gate", "{}", (first, second), 1.0), decision("3", stream="yard")]) == 3
     assert [item.event for item in store.pending_events("a", 2)] == [first, second]
     assert ids(store.pending_events("a", 10)) == ["1", "2", "3"]
+
+
+def test_the_trace_of_an_event_is_kept_with_it_and_is_no_part_of_it(store):
+    store.register_sinks(["kafka"])
+    one, other = (TraceContext(f"00-{'0af7' * 8}-{'b7ad' * 4}-01", state) for state in ("", "vendor=1"))
+    events = [replace(event("e-1"), trace=one), replace(event("e-2"), trace=other), event("e-3")]
+    store.commit([Decision("gate", "{}", tuple(events), 1.0)])
+    again = replace(event("e-1"), trace=other)
+    assert store.commit([Decision("gate", "{}", (again,), 1.0)]) == 0
+    assert [item.event.trace for item in store.pending_events("kafka", 10)] == [one, other, None]
+    assert store.conflicts == 0
 
 
 def test_each_sink_has_its_own_list_of_what_is_left(store):

@@ -285,6 +285,7 @@ class OpenAIMLLM:
             seconds=self._clock.monotonic_s() - began_s,
             queued_s=ready_s - began_s,
             first_answer_s=answered_s - ready_s,
+            answer_tokens=sum(reply.answer_tokens for reply in (first, *rest)),
         )
         return asking.results(), usage
 

@@ -27,7 +27,8 @@ _TAG = re.compile(r"<[^<>]*>")
 _LEAD = re.compile(r"(?:[\W_]|answer|assistant|答案)*", re.IGNORECASE)
 _READ_CHARS = 4096  # of an answer, before it is looked through
 
-_Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+_MOST_COUNTED = 1_000_000_000
+_Count = Annotated[int, Field(ge=0, le=_MOST_COUNTED)]
 
 
 class _Share(BaseModel):
@@ -65,6 +66,7 @@ class _Details(BaseModel):
 
 class _TokenCounts(BaseModel):
     prompt_tokens: _Count
+    completion_tokens: object = None  # shown only: a count that is none costs no answer
     prompt_tokens_details: _Details | None = None
 
 
@@ -96,6 +98,12 @@ class Reply(BaseModel):
     def prompt_tokens(self) -> int:
         """Tokens of the prompt; 0 where it does not count them."""
         return self.usage.prompt_tokens if self.usage else 0
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of the answer; 0 where it does not count them."""
+        count = self.usage.completion_tokens if self.usage else None
+        return count if type(count) is int and 0 <= count <= _MOST_COUNTED else 0
 
     @property
     def cached_tokens(self) -> int | None:

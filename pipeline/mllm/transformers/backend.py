@@ -167,7 +167,7 @@ class TransformersMLLM:
                 for group in reader.first_tokens(prefix, asked, watched):
                     first_s = first_s or self._clock.monotonic_s()
                     firsts += group
-                more = self._follow(reader, prefix, asked, walks, firsts)
+                more, steps = self._follow(reader, prefix, asked, walks, firsts)
         cached, now_s = found.tokens if found else 0, self._clock.monotonic_s()
         usage = Usage(
             encoded_tokens=sum(segment.tokens for segment in fresh),
@@ -176,6 +176,7 @@ class TransformersMLLM:
             seconds=now_s - turn.asked_s,
             queued_s=turn.came_s - turn.asked_s,
             first_answer_s=(first_s or now_s) - turn.came_s,
+            answer_tokens=len(asked) + steps,
         )
         answers = (
             read_option(query, walk.shares) if walk else read_answer(query.id, *odds)
@@ -202,13 +203,13 @@ class TransformersMLLM:
         asked: Sequence[Sequence[int]],
         walks: Sequence[OptionWalk | None],
         firsts: Sequence["FirstToken"],
-    ) -> int:
+    ) -> tuple[int, int]:
         """Ask what comes behind tokens that may begin several values, until that is known. Returns the prompt tokens
-        that this took."""
+        that this took, and the further tokens of answers that it gave."""
         for walk, (_, shares) in zip(walks, firsts, strict=True):
             if walk:
                 walk.feed((), shares)
-        read = 0
+        read = given = 0
         while steps := open_steps(walks):
             questions = [[*asked[n], *path] for n, _, path in steps]
             wanted = [walk.spelled.children[path] for _, walk, path in steps]
@@ -216,7 +217,8 @@ class TransformersMLLM:
             for (_, walk, path), (_, shares) in zip(steps, found, strict=True):
                 walk.feed(path, shares)
             read += sum(map(len, questions))
-        return read
+            given += len(steps)
+        return read, given
 
     def _say(self, turn: Turn, questions: Sequence[str], most: int, schema: Mapping[str, Json] | None) -> list[str]:
         import torch

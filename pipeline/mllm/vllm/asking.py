@@ -35,6 +35,7 @@ class VllmReply:
     shares: Mapping[int, float] = field(default_factory=dict)
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    answer_tokens: int = 0
     queued_s: float = 0.0
     first_token_s: float = 0.0
     lost: bool = False
@@ -157,4 +158,5 @@ def usage(work: Work, known: int, replies: Sequence[VllmReply], seconds: float) 
         seconds=seconds,
         queued_s=queued_s,
         first_answer_s=min(reply.queued_s + reply.first_token_s for reply in replies) - queued_s,
+        answer_tokens=sum(reply.answer_tokens for reply in replies),
     )

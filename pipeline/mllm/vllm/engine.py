@@ -152,6 +152,7 @@ def _reply(output: RequestOutput) -> VllmReply:
         shares={token: share.logprob for token, share in first.items()},
         prompt_tokens=len(output.prompt_token_ids),
         cached_tokens=output.num_cached_tokens or 0,
+        answer_tokens=len(said.token_ids),
         queued_s=metrics.scheduled_ts - metrics.queued_ts if metrics else 0.0,
         first_token_s=metrics.first_token_ts - metrics.scheduled_ts if metrics else 0.0,
     )
