@@ -1,6 +1,8 @@
 """A fleet on this machine without Ray: each node is a process of its own, which can be killed and frozen.
 
 As a program (`python -m tests.fleet`) it is a node: its terms come as JSON on stdin, SIGTERM lets it hand over and end.
+With arguments (SITE FOLDER NAME...) it is a head, whose nodes of these names it starts, or finds running where their
+process ids lie in the folder already.
 """
 
 import asyncio
@@ -8,11 +10,12 @@ import json
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from pipeline.clock import SystemClock
-from pipeline.fleet.head import ShardLost, ShardRefused
+from pipeline.fleet.head import FleetHead, ShardLost, ShardRefused
 from pipeline.fleet.shard import Shard
 from pipeline.fleet.terms import Machine, ShardTerms
 from pipeline.logs import set_up_logs
@@ -45,6 +48,7 @@ class ProcessCluster:
                 stderr=log,
             )  # fmt: skip
         self.processes[name] = process
+        (self.logs / f"{name}.pid").write_text(str(process.pid))
         out, _ = await process.communicate(json.dumps(TERMS.dump_python(terms, mode="json")).encode())
         how, _, why = out.decode().strip().partition(" ")
         if how == "refused":
@@ -71,6 +75,38 @@ class ProcessCluster:
                 await process.wait()
 
 
+class RunningCluster:
+    """Machines of another cluster whose nodes run already, and go on."""
+
+    def __init__(self, machines):
+        self.machines = machines
+
+    async def run(self, terms):
+        await asyncio.Event().wait()
+
+
+class CutOffCluster(RunningCluster):
+    """Machines whose nodes run already and cannot be reached."""
+
+    async def run(self, terms):
+        raise ShardLost("no route to it")
+
+    async def reload(self, terms):
+        raise ShardLost("no route to it")
+
+
+async def head(path, folder, names):
+    started = ProcessCluster(folder, *names)
+    found = all((folder / f"{name}.pid").exists() for name in names)
+    leading = FleetHead(path, SystemClock(), RunningCluster(started.machines) if found else started)
+    ending = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
+    async with leading.reconciler:
+        leading.begin()
+        await ending.wait()
+        await leading.close(end_nodes=False)
+
+
 async def node(terms):
     shard = Shard(terms, SystemClock())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: asyncio.create_task(shard.end()))
@@ -81,6 +117,10 @@ def main():
     from pipeline.errors import ConfigError, ResadaptError
 
     set_up_logs("info", people=False)
+    if len(sys.argv) > 1:
+        path, folder, *names = sys.argv[1:]
+        asyncio.run(head(Path(path), Path(folder), names))
+        return
     try:
         print("ended", asyncio.run(node(TERMS.validate_json(sys.stdin.read()))))
     except ConfigError as error:

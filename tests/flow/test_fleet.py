@@ -27,7 +27,7 @@ from pipeline.fleet.terms import version
 from pipeline.service.service import Service
 from pipeline.service.share import WorkShare
 from tests.api import running as single
-from tests.fleet import ProcessCluster
+from tests.fleet import CutOffCluster, ProcessCluster
 from tests.flow.test_cli_remote import asked, resadapt
 from tests.flow.test_service import site_of
 from tests.unit.test_store import server as server
@@ -206,11 +206,18 @@ async def test_nodes_go_on_without_a_head_and_the_next_one_takes_them_over(tmp_p
             await first.close(end_nodes=False)
         kept = cluster.processes["a"]
         assert kept.returncode is None
-        third = FleetHead(path, SystemClock(), Idle(cluster))
+        third = FleetHead(path, SystemClock(), CutOffCluster(cluster.machines))
         async with third.reconciler:
+            # It reaches the database but not the node, which goes on where it is, with the site that it knows.
             third.begin()
             running = Fleet(third, cluster, None)
-            await running.decides("s")
+            with capture_logs() as logs:
+                await running.decides("s", more=3)
+                await until(lambda: any(one["event"] == "node_lost" for one in logs))
+                await third.reload()
+            assert "no route" in next(one["reason"] for one in logs if one["event"] == "node_not_reloaded")
+            assert running.owners() == {"s": "a"}
+            assert (kept.returncode, [one for one in logs if one["event"] == "placed"]) == (None, [])
             with third.reconciler.registry.database.beside() as connection:
                 connection.execute(
                     sa.update(STREAM_OWNER).where(STREAM_OWNER.c.stream_id == "_head").values(token=99, holder="x")
@@ -221,16 +228,6 @@ async def test_nodes_go_on_without_a_head_and_the_next_one_takes_them_over(tmp_p
             await third.close(end_nodes=False)
     finally:
         await cluster.close()
-
-
-class Idle:
-    """A cluster whose node runs already."""
-
-    def __init__(self, cluster):
-        self.machines = cluster.machines
-
-    async def run(self, terms):
-        await asyncio.Event().wait()
 
 
 async def test_nodes_that_are_unfit_get_no_streams_and_say_why(tmp_path, server, unused_tcp_port):
