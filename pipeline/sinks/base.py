@@ -38,7 +38,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TopicPlace:
     """The place of a delivered event in Kafka; None for an offset that the broker did not give."""
 
     topic: str
@@ -51,7 +51,7 @@ class Placing(Protocol):
     """A sink that knows where events lie that it has delivered."""
 
     @property
-    def places(self) -> Mapping[str, Place]:
+    def places(self) -> Mapping[str, TopicPlace]:
         """The places of those events of the newest batch that belong to a trace, by event id."""
         ...
 

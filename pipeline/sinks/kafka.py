@@ -28,7 +28,7 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.config.sinks import KafkaSecurity
 from pipeline.errors import SinkUnavailable
 from pipeline.redact import scrub
-from pipeline.sinks.base import Place
+from pipeline.sinks.base import TopicPlace
 from pipeline.sinks.cloudevents import KafkaMessage, reduced, to_kafka
 from pipeline.sinks.kafka_address import client_options
 from pipeline.sinks.kafka_connect import Connected, connect
@@ -90,7 +90,7 @@ class KafkaSink:
     ) -> None:
         self.name = name or f"kafka:{topic}"
         self.reduced = 0
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, TopicPlace] = {}
         self._bootstrap = bootstrap
         self._topic = topic
         self._connect_s = connect_s
@@ -235,9 +235,9 @@ class KafkaSink:
             connected.end()
 
 
-def _place(record: RecordMetadata) -> Place:
+def _place(record: RecordMetadata) -> TopicPlace:
     # A broker that had the event already names no offset.
-    return Place(record.topic, record.partition, record.offset if record.offset >= 0 else None)
+    return TopicPlace(record.topic, record.partition, record.offset if record.offset >= 0 else None)
 
 
 def waves(messages: Iterable[Message]) -> Iterator[list[Message]]:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from pipeline.errors import ConfigError, SinkUnavailable
-from pipeline.sinks.base import AnnouncedWatch, Announcing, Place, Placing, Sink
+from pipeline.sinks.base import AnnouncedWatch, Announcing, Placing, Sink, TopicPlace
 from pipeline.types import Event
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ class RenewedSink(Generic[Settings]):
             self._sink.announce(watches)
 
     @property
-    def places(self) -> Mapping[str, Place]:
+    def places(self) -> Mapping[str, TopicPlace]:
         return self._sink.places if isinstance(self._sink, Placing) else {}
 
     async def publish(self, events: Sequence[Event]) -> None:

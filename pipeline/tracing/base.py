@@ -12,7 +12,7 @@ SpanKind = Literal["internal", "client", "producer"]
 """Work in this process, a request to another one, or a message handed to a broker."""
 
 
-class Span(Protocol):
+class TraceSpan(Protocol):
     """A span under way."""
 
     @property
@@ -28,7 +28,9 @@ class Span(Protocol):
 class Spans(Protocol):
     """A receiver of spans. No method blocks or raises: what cannot be taken is dropped and counted."""
 
-    def begin(self, name: str, at_ns: int, within: TraceContext | None = None, kind: SpanKind = "internal") -> Span:
+    def begin(
+        self, name: str, at_ns: int, within: TraceContext | None = None, kind: SpanKind = "internal"
+    ) -> TraceSpan:
         """Begin a span below another one, or a trace of its own."""
         ...
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipeline.clock import Clock
-from pipeline.sinks.base import AnnouncedWatch, Announcing, Place, Placing, Sink
+from pipeline.sinks.base import AnnouncedWatch, Announcing, Placing, Sink, TopicPlace
 from pipeline.sinks.cloudevents import TYPE_PREFIX
 from pipeline.tracing.base import Spans
 from pipeline.tracing.hops import StageClock
@@ -35,7 +35,7 @@ class TracedSink:
                 span.end(ended_ns, {**_event(event), "resadapt.sink": self.name, "resadapt.tries": tries, **_at(place)})
 
     @property
-    def places(self) -> Mapping[str, Place]:
+    def places(self) -> Mapping[str, TopicPlace]:
         """Where the traced events of the newest batch lie, as far as the sink knows."""
         return self._sink.places if isinstance(self._sink, Placing) else {}
 
@@ -63,7 +63,7 @@ def _event(event: Event) -> dict[str, str | int]:
     return noted | ({"resadapt.watch": event.watch_id} if event.watch_id else {})
 
 
-def _at(place: Place | None) -> dict[str, str | int]:
+def _at(place: TopicPlace | None) -> dict[str, str | int]:
     if place is None:
         return {}
     noted: dict[str, str | int] = {

@@ -15,7 +15,7 @@ from pipeline.core.context import Context, Room
 from pipeline.core.outcome import Decision, Outcome
 from pipeline.errors import ResadaptError
 from pipeline.mllm.base import MLLM, MLLMInfo
-from pipeline.tracing.base import Attributes, Span, SpanKind, Spans
+from pipeline.tracing.base import Attributes, SpanKind, Spans, TraceSpan
 from pipeline.types import Answers, Event, Hop, Json, Segment, Usage, WatchQuery
 
 _NANO = 1_000_000_000
@@ -57,7 +57,7 @@ class HopTrace:
         self._last_ns = self.now_ns()
         self._stages: list[_Stage] = []
         self._judged = False
-        self.span: Span = spans.begin("hop", self._last_ns)
+        self.span: TraceSpan = spans.begin("hop", self._last_ns)
 
     def now_ns(self) -> int:
         """Now, by the clock of this trace."""
@@ -181,7 +181,8 @@ class TracedAllocator:
         trace = self._tracer.of(hop.stream_id)
         if trace is None:
             return await self._allocator.allocate(hop, queries, grant)
-        began_ns, noted = trace.now_ns(), {"resadapt.allocator": self.name, "resadapt.tokens.granted": grant}
+        began_ns = trace.now_ns()
+        noted: dict[str, str | int] = {"resadapt.allocator": self.name, "resadapt.tokens.granted": grant}
         try:
             allocation = await self._allocator.allocate(hop, queries, grant)
         except ResadaptError as error:

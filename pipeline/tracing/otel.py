@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.resources import (
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+    SERVICE_VERSION,
+    OTELResourceDetector,
+    Resource,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
@@ -115,7 +121,7 @@ class _BoundedProcessor(BatchSpanProcessor):
             super().on_end(span)
 
 
-class _OpenSpan:
+class _SdkSpan:
     """A span of the SDK."""
 
     def __init__(self, span: OtelSpan) -> None:
@@ -161,11 +167,9 @@ class OtelSpans:
         self._provider.add_span_processor(_BoundedProcessor(counting, self._has_room))
         self._tracer = self._provider.get_tracer(_SCOPE, importlib.metadata.version("resadapt-stream"))
 
-    def begin(
-        self, name: str, at_ns: int, within: TraceContext | None = None, kind: SpanKind = "internal"
-    ) -> _OpenSpan:
+    def begin(self, name: str, at_ns: int, within: TraceContext | None = None, kind: SpanKind = "internal") -> _SdkSpan:
         around = _W3C.extract(trace_headers(within), Context())
-        return _OpenSpan(self._tracer.start_span(name, around, _KINDS[kind], start_time=at_ns))
+        return _SdkSpan(self._tracer.start_span(name, around, _KINDS[kind], start_time=at_ns))
 
     async def close(self) -> None:
         loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -205,6 +209,6 @@ class OtelSpans:
 
 
 def _resource(instance: str | None) -> Resource:
-    own = {"service.name": "resadapt", "service.version": importlib.metadata.version("resadapt-stream")}
-    more = {"service.instance.id": instance} if instance else {}
+    own = {SERVICE_NAME: "resadapt", SERVICE_VERSION: importlib.metadata.version("resadapt-stream")}
+    more = {SERVICE_INSTANCE_ID: instance} if instance else {}
     return Resource({**own, **more}).merge(OTELResourceDetector().detect())

@@ -87,7 +87,7 @@ def test_what_is_installed_is_locked_with_its_hashes() -> None:
 
 def test_every_dependency_of_the_project_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = ("hls", "mqtt", "notify", "postgresql", "s3", "schedules")
+    extras = ("hls", "mqtt", "notify", "otel", "postgresql", "s3", "schedules")
     wanted = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]
     names = {re.match(r"[A-Za-z0-9._-]+", one)[0].lower() for one in wanted}  # type: ignore[index]
     locked = set(

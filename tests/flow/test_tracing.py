@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from pipeline.clock import SystemClock
 from pipeline.config.tracing import TracingConfig
+from pipeline.core.relook import PictureRing
 from pipeline.errors import AllocationFailed, ConfigError, MLLMTimeout, SinkUnavailable
 from pipeline.loop import watch_stream
 from pipeline.service.service import Service
@@ -37,12 +38,11 @@ def kept():
     memory = InMemorySpanExporter()
     spans = OtelSpans("", {}, SystemClock(), exporter=memory)
 
-    def found():
-        spans._provider.force_flush()
+    async def found():
+        await spans.close()
         return memory.get_finished_spans()
 
-    yield spans, found
-    spans._provider.shutdown()
+    return spans, found
 
 
 async def traced(spans, run, runtime, count, share=1.0, draw=lambda: 0.5):
@@ -59,11 +59,12 @@ async def test_a_hop_is_one_trace_with_its_stages_in_order(kept):
     run, runtime = build(CAR, VAN)
     await traced(spans, run, runtime, 3)
 
-    hops = [one for one in found() if one.name == "hop"]
+    all_spans = await found()
+    hops = [one for one in all_spans if one.name == "hop"]
     assert [one.attributes["resadapt.hop.end_s"] for one in hops] == [1.0, 2.0, 3.0]
     assert len({one.context.trace_id for one in hops}) == 3
     for hop in hops:
-        stages = below(found(), hop)
+        stages = below(all_spans, hop)
         assert [one.name for one in stages] == ["allocate", "render", "ask", "judge", "commit"]
         for one in stages:
             assert one.context.trace_id == hop.context.trace_id
@@ -75,7 +76,8 @@ async def test_an_ask_speaks_the_words_of_the_conventions_and_repeats_no_questio
     run, runtime = build(CAR, VAN)
     await traced(spans, run, runtime, 1)
 
-    (ask,) = [one for one in found() if one.name == "ask"]
+    all_spans = await found()
+    (ask,) = [one for one in all_spans if one.name == "ask"]
     told = dict(ask.attributes)
     assert told["gen_ai.operation.name"] == "chat"
     assert told["gen_ai.provider.name"] == "openai"
@@ -84,7 +86,7 @@ async def test_an_ask_speaks_the_words_of_the_conventions_and_repeats_no_questio
     assert told["gen_ai.usage.input_tokens"] == usage > 0
     assert told["gen_ai.usage.output_tokens"] == 0  # the null MLLM says nothing
     assert told["resadapt.questions"] == 2
-    everything = repr([(one.name, dict(one.attributes)) for one in found()])
+    everything = repr([(one.name, dict(one.attributes)) for one in all_spans])
     assert "hush" not in everything
     assert CAR.question not in everything
 
@@ -93,15 +95,16 @@ async def test_each_call_of_the_mllm_is_a_span_a_second_look_and_a_failed_one_to
     spans, found = kept
     mllm = ScriptedMLLM(lambda context, query: 0.5)
     mllm.failures = [None, None, MLLMTimeout("too late")]
-    run, runtime = build(CAR, mllm=mllm)
-    run.ring = replace(run.ring, tokens=200)
+    run, runtime = build(CAR, mllm=mllm, allocator=ScriptedAllocator(RULES, 0.25))
+    run.ring = PictureRing(tokens=336, most=6)
     await traced(spans, run, runtime, 2)
 
-    asks = [one for one in found() if one.name == "ask"]
+    all_spans = await found()
+    asks = [one for one in all_spans if one.name == "ask"]
     assert [one.attributes["resadapt.ask"] for one in asks] == ["watches", "second look", "watches"]
     assert [one.attributes.get("error.type") for one in asks] == [None, None, "MLLMTimeout"]
     assert [one.status.is_ok for one in asks] == [True, True, False]
-    skipped = [one.attributes.get("resadapt.skipped") for one in found() if one.name == "hop"]
+    skipped = [one.attributes.get("resadapt.skipped") for one in all_spans if one.name == "hop"]
     assert skipped == [None, "MLLMTimeout"]
 
 
@@ -111,7 +114,7 @@ async def test_an_allocation_that_failed_is_seen_and_the_hop_goes_on(kept):
     allocator.failures = [AllocationFailed("no engine")]
     run, runtime = build(CAR, allocator=allocator)
     await traced(spans, run, runtime, 1)
-    names = {one.name: one for one in found()}
+    names = {one.name: one for one in await found()}
     assert names["allocate"].attributes["error.type"] == "AllocationFailed"
     assert names["hop"].status.is_ok
     assert set(names) == STAGES | {"hop"}
@@ -125,7 +128,7 @@ async def test_hops_are_sampled_each_for_itself_and_decide_the_same(kept, share,
     await traced(spans, run, runtime, 20, share, lambda: next(numbers))
     plain_run, plain = build(CAR)
     await watch_stream(plain_run, ScriptedSource(seconds(20)), plain)
-    assert len([one for one in found() if one.name == "hop"]) == hops
+    assert len([one for one in await found() if one.name == "hop"]) == hops
     assert runtime.outbox.decisions == plain.outbox.decisions
     named = [event for event in runtime.outbox.events if event.trace]
     assert bool(named) == (share > 0)
@@ -135,11 +138,11 @@ async def test_the_events_of_a_traced_hop_name_it_and_those_beside_hops_name_non
     with receiving() as receiver:
         site = site_of(tmp_path, {"gate": "synthetic:?seconds=12&width=160&height=96&fps=4"}, tracing=to(receiver))
         sink = await run_to_the_end(site)
-    hops = {f"00-{one.trace}-{one.id}-01" for one in receiver.named("hop")}
+    hops = {f"{one.trace}-{one.id}" for one in receiver.named("hop")}
     assert len(hops) == 12
     for one in sink.events:
         assert (one.trace is not None) == one.type.startswith("watch.")
-        assert one.trace is None or one.trace.parent in hops
+        assert one.trace is None or one.trace.parent[3:-3] in hops
 
 
 def to(receiver: Receiver, **more: object) -> dict[str, object]:
@@ -235,7 +238,7 @@ async def test_deliveries_count_their_tries_and_a_sink_that_knows_no_place_names
     with pytest.raises(SinkUnavailable):
         await one.publish(events)
     await one.publish(events)
-    (delivered,) = found()
+    (delivered,) = await found()
     assert delivered.parent.span_id == 0xB7AD6B7169203331
     assert delivered.context.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
     assert delivered.attributes["resadapt.tries"] == 2
@@ -251,13 +254,13 @@ def test_without_traces_their_packages_are_not_loaded():
 
 
 async def test_a_receiver_that_a_site_names_needs_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.build._is_installed", lambda package: False)
+    monkeypatch.setattr("pipeline.build.find_spec", lambda package: None)
     site = site_of(tmp_path, {}, tracing={"endpoint": "http://collector:4318"})
     with pytest.raises(ConfigError, match=r"resadapt-stream\[otel\]"):
         await run_to_the_end(site)
 
 
 async def test_a_receiver_that_only_the_environment_names_is_left_out_where_the_extra_is_absent(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.build._is_installed", lambda package: False)
+    monkeypatch.setattr("pipeline.build.find_spec", lambda package: None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
     await run_to_the_end(site_of(tmp_path, {"gate": "synthetic:?seconds=2&width=160&height=96&fps=4"}))
