@@ -57,6 +57,7 @@ _KINDS = {"internal": OtelKind.INTERNAL, "client": OtelKind.CLIENT, "producer": 
 # The SDK logs every try. What became of a request is reported here, once a minute, with the reason.
 _chatter = logging.getLogger("opentelemetry")
 _chatter.propagate = False
+_chatter.addHandler(logging.NullHandler())
 
 
 @dataclass(slots=True)

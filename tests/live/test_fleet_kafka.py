@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
+from pipeline.clock import SystemClock
+from pipeline.delivery.store import Store
 from pipeline.delivery.tables import DELIVERY, OUTBOX, STREAM_OWNER
 from tests.flow.test_fleet import LIVE, site_file
 from tests.live.broker import events, strict_bootstrap_servers
@@ -66,6 +68,7 @@ class Machines:
 
 @contextmanager
 def machines(folder, path, address):
+    Store(address, SystemClock()).close()  # with its tables, which are looked at before the head has made them
     running = Machines(folder, path, address)
     try:
         yield running
@@ -103,7 +106,10 @@ def test_events_reach_kafka_in_the_order_of_their_streams_when_a_node_and_the_he
         tmp_path,
         server,
         dict.fromkeys(STREAMS, LIVE),
-        watches={"car": {"question": "is there a car?", "update_every_s": 1}},
+        watches={  # one of them is open at any time
+            "some": {"question": "how many cars?", "count": {"op": ">=", "value": 1}, "update_every_s": 1},
+            "none": {"question": "how many cars?", "count": {"op": "<", "value": 1}, "update_every_s": 1},
+        },
         sinks={"plant": f"kafka://{strict_bootstrap_servers()}/{topic}"},
     )
     with machines(tmp_path, path, server) as running:
