@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Literal
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ from pipeline.delivery.tables import FLEET_NODE, FLEET_PLACE, OWNER_LEASE, STREA
 
 HEAD = "_head"
 """Under this name, which no stream can have, the one who places streams owns the fleet, as a stream is owned."""
+
+_LEAD = sa.select(STREAM_OWNER.c.token).where(STREAM_OWNER.c.stream_id == HEAD)
 
 Wanted = Literal["active", "cordoned", "drained"]
 
@@ -60,6 +63,7 @@ class NodeBook:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._nodes = _nodes_of(database.engine.dialect.name)
 
     def join(self, offer: NodeOffer, lease_s: float, report: str = "{}") -> None:
         """Enter a node, or another process in the place of the one that was this node; without a lease only for people
@@ -93,10 +97,16 @@ class NodeBook:
     def renew(self, holder: str, lease_s: float, lead: int | None = None) -> bool:
         """Hold what a process holds for `lease_s` seconds more. False if another one has become the head since the
         token `lead` was given."""
-        query = sa.select(STREAM_OWNER.c.token).where(STREAM_OWNER.c.stream_id == HEAD)
         with self._database.beside() as connection:
             ownership.renew(connection, holder, lease_s)
-            return lead is None or connection.scalar(query) == lead
+            return lead is None or connection.scalar(_LEAD) == lead
+
+    def lead_on(self, holder: str, lease_s: float, lead: int) -> list[StoredNode] | None:
+        """`renew` and `nodes` in one transaction, for the head: None where another one has become it."""
+        with self._database.beside() as connection:
+            ownership.renew(connection, holder, lease_s)
+            rows = connection.execute(self._nodes).mappings().all()
+            return [_node(row) for row in rows] if connection.scalar(_LEAD) == lead else None
 
     def leave(self, holder: str) -> None:
         """A process ends: others may take at once what it has not let go of."""
@@ -105,15 +115,8 @@ class NodeBook:
 
     def nodes(self) -> list[StoredNode]:
         """All nodes, by name."""
-        live = OWNER_LEASE.c.until_s > ownership.now_s(self._database.engine.dialect.name)
-        columns = [column for column in FLEET_NODE.c if column.name != "report"]
-        query = (
-            sa.select(*columns, sa.func.coalesce(live, sa.false()).label("live"))
-            .select_from(FLEET_NODE.outerjoin(OWNER_LEASE, OWNER_LEASE.c.holder == FLEET_NODE.c.holder))
-            .order_by(FLEET_NODE.c.name)
-        )
         with self._database.reading() as connection:
-            return [_node(row) for row in connection.execute(query).mappings()]
+            return [_node(row) for row in connection.execute(self._nodes).mappings()]
 
     def reports(self) -> dict[str, str]:
         """The newest report of each node."""
@@ -166,6 +169,18 @@ class NodeBook:
         """Forget a node that is gone for good."""
         with self._database.beside() as connection:
             connection.execute(sa.delete(FLEET_NODE).where(FLEET_NODE.c.name == name))
+
+
+@cache
+def _nodes_of(dialect: str) -> sa.Select[tuple[object, ...]]:
+    """All nodes but their reports, and whether each lives. Made once: a head asks it again and again."""
+    live = OWNER_LEASE.c.until_s > ownership.now_s(dialect)
+    columns = [column for column in FLEET_NODE.c if column.name != "report"]
+    return (
+        sa.select(*columns, sa.func.coalesce(live, sa.false()).label("live"))
+        .select_from(FLEET_NODE.outerjoin(OWNER_LEASE, OWNER_LEASE.c.holder == FLEET_NODE.c.holder))
+        .order_by(FLEET_NODE.c.name)
+    )
 
 
 def _node(row: sa.RowMapping) -> StoredNode:

@@ -6,6 +6,7 @@ overtaken together. A stream has one in any case: the process that decides on it
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -94,11 +95,18 @@ def check_streams(connection: sa.Connection, wanted: Iterable[tuple[str, int]]) 
 
 def renew(connection: sa.Connection, holder: str, lease_s: float) -> float:
     """Hold what `holder` has for `lease_s` seconds from now on. Returns the database's time (seconds since 1970)."""
-    now = float(connection.execute(sa.select(now_s(connection.dialect.name))).scalar_one())
-    insert = _insert(connection, OWNER_LEASE).values(holder=holder, until_s=now + lease_s)
-    held = {"until_s": insert.excluded.until_s}
-    connection.execute(insert.on_conflict_do_update(index_elements=["holder"], set_=held))
-    return now
+    given = {"of": holder, "lease_s": lease_s}
+    return float(connection.scalar(_renewal(connection.dialect.name), given)) - lease_s
+
+
+@cache
+def _renewal(dialect: str) -> sa.Executable:
+    """Made once for each kind of database: each process of a fleet asks it several times in a lease."""
+    insert = sqlite.insert(OWNER_LEASE) if dialect == "sqlite" else postgresql.insert(OWNER_LEASE)
+    until_s = now_s(dialect) + sa.bindparam("lease_s", type_=sa.Double)
+    values = insert.values(holder=sa.bindparam("of", type_=sa.Text), until_s=until_s)
+    held = {"until_s": values.excluded.until_s}
+    return values.on_conflict_do_update(index_elements=["holder"], set_=held).returning(OWNER_LEASE.c.until_s)
 
 
 def end_lease(connection: sa.Connection, holder: str) -> None:

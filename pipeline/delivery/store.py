@@ -39,7 +39,12 @@ PRUNE_EVERY = 256
 """Events and answers written between two prunings of the history."""
 
 _PRUNING_LOCK = 7_275_119
-_OWED = EVENTS.join(DELIVERY).where(DELIVERY.c.sink == sa.bindparam("sink")).order_by(DELIVERY.c.seq)
+_OWED = (
+    EVENTS.join(DELIVERY)
+    .where(DELIVERY.c.sink == sa.bindparam("sink"))
+    .order_by(DELIVERY.c.seq)
+    .limit(sa.bindparam("most"))
+)
 _SEQS = sa.select(OUTBOX.c.event_id, OUTBOX.c.seq).where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
 _KNOWN = EVENTS.where(OUTBOX.c.event_id.in_(sa.bindparam("ids", expanding=True)))
 _SAME = ("type", "stream_id", "watch_id", "data")
@@ -220,7 +225,7 @@ class Store:
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]:
         """The oldest `limit` events that `sink` still has to get, in the order of commits."""
         with self.database.reading() as connection:
-            rows = connection.execute(_OWED.limit(limit), {"sink": sink}).mappings()
+            rows = connection.execute(_OWED, {"sink": sink, "most": limit}).mappings()
             return [event_of(row) for row in rows]
 
     def pending(self, sink: str) -> int:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -36,7 +36,7 @@ from pipeline.waiting import back_off_s, stop, supervise
 log = structlog.get_logger()
 
 TICK_S = 0.5
-"""How often nodes are looked at."""
+"""How often nodes are looked at, at least; more often where leases are short."""
 TEND_S = 2.0
 """How often machines are looked for that have come or gone."""
 LOOK_S = 10.0
@@ -116,6 +116,8 @@ class FleetHead:
         self._looking: asyncio.Task[Sequence[Machine]] | None = None
         self._forgot_at_s = float("-inf")
         self._machines: Mapping[str, Machine] = {}
+        self._nodes: Sequence[StoredNode] = ()
+        self._looked = asyncio.Event()
         self._places: dict[str, str] = {}
         self._found = Placement()
         self._asked: tuple[Sequence[StreamNeed], Sequence[NodeRoom]] | None = None
@@ -186,17 +188,19 @@ class FleetHead:
         self._tasks[-1].add_done_callback(self._ended)
 
     async def _keep_leading(self) -> None:
-        """Hold on to the lead. Raises NotOwner when somebody else has taken it."""
+        """Hold on to the lead, and look at the nodes meanwhile. Raises NotOwner when somebody else has taken it."""
         while True:
             lease_s = self._site.fleet.lease_s
-            await self._clock.sleep(lease_s / 4)
+            await self._clock.sleep(min(TICK_S, lease_s / 4))
             try:
-                leads = await self._in_thread(self._book.renew, self.holder, lease_s, self._token)
+                nodes = await self._in_thread(self._book.lead_on, self.holder, lease_s, self._token)
             except StoreUnavailable as error:
                 log.warning("lead_not_renewed", reason=scrub(str(error)))
                 continue
-            if not leads:
+            if nodes is None:
                 raise NotOwner("another head leads this fleet now; this one places and delivers nothing more")
+            self._nodes = nodes
+            self._looked.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and isinstance(error := task.exception(), FATAL):
@@ -204,17 +208,18 @@ class FleetHead:
 
     async def _keep_placing(self) -> None:
         while True:
+            await self._looked.wait()
+            self._looked.clear()
             try:
-                await self._place(await self._in_thread(self._book.nodes))
+                await self._place(self._nodes)
             except StoreUnavailable as error:
                 log.warning("not_placed", reason=scrub(str(error)))
-            await self._clock.sleep(TICK_S)
 
     async def _place(self, nodes: Sequence[StoredNode]) -> None:
         """Place all streams on the nodes that live, and write down what is different."""
         await self._read_costs()
         asked = self._wanted(), self._rooms(nodes)
-        left = [slug for slug in self._places if slug not in {need.stream for need in asked[0]}]
+        left = self._places.keys() - {need.stream for need in asked[0]}
         if asked == self._asked and not left:
             return
         found = place(*asked, self._places)
@@ -231,7 +236,7 @@ class FleetHead:
         if free:
             await self.reconciler.service.clear_left()
 
-    async def _let_go_of(self, left: Sequence[str]) -> set[str]:
+    async def _let_go_of(self, left: Set[str]) -> set[str]:
         """Those of the streams that are wanted no more which nobody holds: their nodes have ended them, or are gone."""
         if not left:
             return set()

@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from pydantic import TypeAdapter
 
@@ -14,6 +15,7 @@ UNMEASURED = 0.1
 """Cost of a stream, in cores, until it has been measured."""
 
 
+@cache  # it is read from the installed files, and asked twice a second
 def version() -> str:
     """The version that all machines of a fleet must have in common: the program's, and the schema that it writes."""
     return f"{importlib.metadata.version('resadapt-stream')} (schema {SCHEMA_VERSION})"
