@@ -1,7 +1,9 @@
 """The thread of one connection: demux, decode, place in time, sample, hand over."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -11,6 +13,7 @@ from av.error import FFmpegError
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.redact import scrub
 from pipeline.sources.address import Address
 from pipeline.sources.av_decoder import Decoder, VideoPacket
 from pipeline.sources.av_open import Opener
@@ -18,6 +21,8 @@ from pipeline.sources.av_picture import AvPicture
 from pipeline.sources.base import Notice, Sampler, SourceCounts
 from pipeline.sources.connection import Connection
 from pipeline.sources.findings import Findings
+from pipeline.sources.gst_decoder import GstDecoder
+from pipeline.sources.hardware import element_of
 from pipeline.sources.labels import Labels
 from pipeline.sources.pace import Pacer
 from pipeline.sources.packets import PacketRing
@@ -28,6 +33,8 @@ from pipeline.sources.settings import SourceConfig
 from pipeline.sources.soundness import Verdict
 from pipeline.sources.timeline import Timeline
 from pipeline.types import Frame
+
+log = logging.getLogger(__name__)
 
 READ_ERRORS = 32
 """Failed reads of a recording in a row before it is given up; each is counted."""
@@ -86,7 +93,8 @@ class DecodeThread:
         self._counts = state.counts
         self._sampler = sampler
         self._masks = tuple(state.settings.masks.values())
-        self._opener = Opener(state.address, state.settings, state.clock, state.device, sampler.fps)
+        by_ffmpeg = None if element_of(state.device) else state.device
+        self._opener = Opener(state.address, state.settings, state.clock, by_ffmpeg, sampler.fps)
         self._thread = threading.Thread(target=self._run, name=f"source {self._address.shown}", daemon=True)
 
     def start(self) -> None:
@@ -125,7 +133,8 @@ class DecodeThread:
                 raise RingClosed
             self._begin(connection)
             try:
-                self._deliver(connection, lost)
+                with closing(self._decoder):
+                    self._deliver(connection, lost)
             except (FFmpegError, OSError) as error:
                 if self.ring.closed:
                     raise RingClosed from None
@@ -141,9 +150,8 @@ class DecodeThread:
         if to.was_live and not live:
             raise SourceUnavailable(f"{self._address.shown} was live and is now a finished recording: it has ended")
         self._counts.connects += 1
-        if self._opener.device is None and to.device is not None:
-            to.device = None
-            self._counts.hwaccel_fallbacks += 1
+        if self._opener.device is None and to.device is not None and not element_of(to.device):
+            self._lose_device()
         self._after_s = None if live else to.consumed_s
         to.timeline.connect(
             live=live,
@@ -160,11 +168,25 @@ class DecodeThread:
         self._pacer = _pacer(connection, realtime=to.settings.realtime)
         self._drop_oldest = live or to.settings.realtime
         self._labels = Labels(connection, self._address, self._clock, arrival=self._drop_oldest)
-        self._decoder = Decoder(connection, self._counts)
+        self._decoder = self._decoder_of(connection)
         if to.packets is not None:
             to.packets.connect(connection.video, has_clock=connection.has_clock)
         self.live = to.was_live = live
         self.opened_s = self._clock.monotonic_s()
+
+    def _decoder_of(self, connection: Connection) -> Decoder:
+        element = element_of(self._to.device)
+        if element is None:
+            return Decoder(connection, self._counts)
+        return GstDecoder(connection, self._counts, element, self._clock, self._fell_back)
+
+    def _fell_back(self, reason: str) -> None:
+        log.warning("%s: no %s here (%s); decoding in software", self._address.shown, self._to.device, scrub(reason))
+        self._lose_device()
+
+    def _lose_device(self) -> None:
+        self._to.device = None
+        self._counts.hwaccel_fallbacks += 1
 
     def _deliver(self, connection: Connection, lost: Callable[[], bool]) -> None:
         tick_s = connection.tick_s if connection.has_clock else None

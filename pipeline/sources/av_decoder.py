@@ -59,8 +59,15 @@ class Decoder:
 
     def _judged(self) -> tuple[VideoFrame, Verdict]:
         frame, coded = self._held.popleft()
-        intra = frame.pict_type == PictureType.I
-        return frame, self._sound.judge(coded, key=frame.key_frame, intra=intra)
+        key, intra = self._signs(frame, coded)
+        return frame, self._sound.judge(coded, key=key, intra=intra)
+
+    def _signs(self, frame: VideoFrame, coded: Coded) -> tuple[bool, bool]:
+        """The decoder's word on whether a picture is a key frame, and whether it is built on no other one."""
+        return frame.key_frame, frame.pict_type == PictureType.I
+
+    def close(self) -> None:
+        """Free what it holds beside FFmpeg."""
 
     def _note(self, packet: VideoPacket, lost: bool) -> Coded:
         marked = self._marks_count and packet.is_corrupt

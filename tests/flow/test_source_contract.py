@@ -21,6 +21,7 @@ from pipeline.sources.synthetic import SyntheticSource
 from pipeline.types import Frame
 from tests import clips
 from tests.clips import av_source
+from tests.gstreamer import BY_GSTREAMER, require_gstreamer
 from tests.services import require
 
 CLOCK = SystemClock()
@@ -36,9 +37,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clips.write(tmp_path_factory.mktemp("clips") / "clip.mp4", clips.steady(SECONDS, FPS), gop=10, b_frames=2)
 
 
-@pytest.fixture(params=["file", "file in real time", "synthetic", "synthetic in real time"])
+@pytest.fixture(params=["file", "file in real time", "file by GStreamer", "synthetic", "synthetic in real time"])
 def build(request: pytest.FixtureRequest, clip: Path) -> Build:
     realtime = "real time" in request.param
+    if "GStreamer" in request.param:
+        require_gstreamer()
+        return lambda: av_source(clip, hwaccel=BY_GSTREAMER)
     if "file" in request.param:
         return lambda: av_source(clip, realtime=realtime)
     url = f"synthetic:?width=320&height=180&fps={FPS}&seconds={SECONDS}"

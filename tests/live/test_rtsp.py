@@ -20,6 +20,7 @@ from pipeline.sources.probe import probe
 from pipeline.types import Frame
 from tests import clips
 from tests.clips import av_source
+from tests.gstreamer import BY_GSTREAMER, require_gstreamer
 from tests.live.cameras import free_port, require_ffmpeg, rtsp_camera, running, wait_until_listening
 
 CLOCK = SystemClock()
@@ -61,6 +62,19 @@ async def test_a_camera_that_dies_is_unavailable_and_its_stream_time_goes_on_whe
     assert times[0] == 0.0
     assert 0.2 < after[0].pts_s - before[-1].pts_s < away_s + 1.0
     assert live.counts.connects == 2
+
+
+async def test_a_camera_decoded_by_gstreamer_gives_its_pictures_as_they_come_and_again_after_a_break() -> None:
+    require_gstreamer()
+    with rtsp_camera() as camera:
+        live = source(camera.url, hwaccel=BY_GSTREAMER)
+        before = await take(live, 8)
+        camera.restart()
+        frames = before + await take(live, 8)
+    times = [frame.pts_s for frame in frames]
+    assert times == sorted(set(times))
+    assert {frame.size for frame in frames} == {frames[0].size}
+    assert (live.counts.hwaccel_fallbacks, live.counts.corrupt, live.counts.decode_errors) == (0, 0, 0)
 
 
 async def test_a_frozen_camera_is_stalled_after_its_stall_time() -> None:
