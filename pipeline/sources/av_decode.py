@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import av
-from av import VideoFrame
 from av.error import FFmpegError
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.redact import scrub
 from pipeline.sources.address import Address
-from pipeline.sources.av_decoder import Decoder, VideoPacket
+from pipeline.sources.av_decoder import DecodedFrame, Decoder, VideoPacket
 from pipeline.sources.av_open import Opener
 from pipeline.sources.av_picture import AvPicture
 from pipeline.sources.base import Notice, Sampler, SourceCounts
@@ -199,6 +198,7 @@ class DecodeThread:
                 self._opener.check_size(frame.width, frame.height)
                 media_s = None if frame.pts is None or tick_s is None else frame.pts * tick_s
                 self._take(frame, verdict, media_s, connection)
+                self._decoder.done(frame)
             self.keys = self._decoder.keys
             self._opener.check_size(context.width, context.height)
 
@@ -233,7 +233,7 @@ class DecodeThread:
                 if self.live or failed >= READ_ERRORS:
                     raise
 
-    def _take(self, frame: VideoFrame, verdict: Verdict, media_s: float | None, connection: Connection) -> None:
+    def _take(self, frame: DecodedFrame, verdict: Verdict, media_s: float | None, connection: Connection) -> None:
         """One decoded frame: place it, wait for its time, and hand it over if it is wanted and whole."""
         if self.ring.closed:
             raise RingClosed
@@ -256,7 +256,7 @@ class DecodeThread:
         if self._sampler.wants(pts_s):
             counts.sampled += 1
             captured_at, quality = self._labels.of(pts_s, media_s if timeline.stamped else None)
-            picture = AvPicture(frame, connection.pixel_aspect, self._masks)
+            picture = AvPicture(self._decoder.fetch(frame), connection.pixel_aspect, self._masks)
             self._tell(self._to.findings.shown(picture.height, picture.width))
             taken = Frame(pts_s, captured_at, quality, seq, picture)
             counts.lost += self.ring.put(taken, drop_oldest=self._drop_oldest)

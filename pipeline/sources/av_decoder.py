@@ -1,8 +1,8 @@
 """Packets in, judged pictures out: one decoder, and what became of the data on their way to it."""
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Final, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol, TypeAlias
 
 import av
 from av import Packet, VideoFrame
@@ -16,6 +16,26 @@ from pipeline.sources.h264 import LOOK_BYTES, PictureNumbers
 from pipeline.sources.soundness import Coded, InOrder, Soundness, Verdict
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in its stub only
+
+
+class DecodedFrame(Protocol):
+    """A decoded picture, whose pixels may still be elsewhere; see `Decoder.fetch`."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def pts(self) -> int | None: ...
+
+    @property
+    def opaque(self) -> object: ...
+
+    @property
+    def is_corrupt(self) -> bool: ...
+
 
 MARKS: Final = 50
 """From so many packets on, marks of damage on nine tenths of them mean nothing: there are muxers that state a wrong
@@ -37,10 +57,10 @@ class Decoder:
         self._numbers = PictureNumbers(context.extradata) if context.name == "h264" else None
         # Pictures on a device are not held: its decoder has few to lend.
         self._order = None if context.is_hwaccel else InOrder()
-        self._held: deque[tuple[VideoFrame, Coded]] = deque()
+        self._held: deque[tuple[DecodedFrame, Coded]] = deque()
         self.keys = 0
 
-    def decode(self, packet: VideoPacket, lost: bool) -> Iterator[tuple[VideoFrame, Verdict]]:
+    def decode(self, packet: VideoPacket, lost: bool) -> Iterator[tuple[DecodedFrame, Verdict]]:
         """The pictures that may go now, in order of display. `lost`: the transport lost something at this packet.
         An empty packet ends the stream."""
         coded = self._note(packet, lost) if packet.size else None
@@ -57,13 +77,22 @@ class Decoder:
             while self._held:
                 yield self._judged()
 
-    def _judged(self) -> tuple[VideoFrame, Verdict]:
+    def _judged(self) -> tuple[DecodedFrame, Verdict]:
         frame, coded = self._held.popleft()
         key, intra = self._signs(frame, coded)
         return frame, self._sound.judge(coded, key=key, intra=intra)
 
-    def _signs(self, frame: VideoFrame, coded: Coded) -> tuple[bool, bool]:
+    def fetch(self, frame: DecodedFrame) -> VideoFrame:
+        """A picture that `decode` gave, with its pixels. Raises SourceUnavailable where they are gone."""
+        assert isinstance(frame, VideoFrame)
+        return frame
+
+    def done(self, frame: DecodedFrame) -> None:
+        """Nobody asks any more for a picture that `decode` gave."""
+
+    def _signs(self, frame: DecodedFrame, coded: Coded) -> tuple[bool, bool]:
         """The decoder's word on whether a picture is a key frame, and whether it is built on no other one."""
+        assert isinstance(frame, VideoFrame)
         return frame.key_frame, frame.pict_type == PictureType.I
 
     def close(self) -> None:
@@ -87,7 +116,7 @@ class Decoder:
             self._order.sent(coded)
         return coded
 
-    def _frames(self, packet: VideoPacket, coded: Coded | None) -> list[VideoFrame]:
+    def _frames(self, packet: VideoPacket, coded: Coded | None) -> Sequence[DecodedFrame]:
         try:
             return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
         except av.error.EOFError:

@@ -6,6 +6,7 @@ none, FFmpeg goes on from there, and nothing is missing.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
@@ -15,10 +16,10 @@ from av.sidedata.sidedata import SideDataContainer
 
 from pipeline.clock import Clock
 from pipeline.errors import SourceUnavailable
-from pipeline.sources.av_decoder import Decoder, VideoPacket
+from pipeline.sources.av_decoder import DecodedFrame, Decoder, VideoPacket
 from pipeline.sources.base import SourceCounts
 from pipeline.sources.connection import Connection
-from pipeline.sources.gst_pipe import CODECS, GstEnded, GstPipe, RawPicture
+from pipeline.sources.gst_pipe import CODECS, GstEnded, GstPipe, SeenPicture
 from pipeline.sources.soundness import Coded
 
 FIRST_S: Final = 10.0
@@ -36,6 +37,19 @@ _NS: Final = 1_000_000_000
 _JUMP_NS: Final = 5 * _NS
 _FORMATS: Final = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})
 _START_CODE: Final = b"\0\0\1"
+
+
+@dataclass(slots=True)
+class _GstFrame:
+    """A picture that GStreamer keeps, by the `stamp` of its packet; `pts` is in the ticks of its stream."""
+
+    stamp: int
+    width: int
+    height: int
+    pts: int | None
+    opaque: Coded
+    is_corrupt: bool = False
+    is_done: bool = False
 
 
 class GstDecoder(Decoder):
@@ -68,9 +82,10 @@ class GstDecoder(Decoder):
         self._began_s = 0.0
         self._given = False
         self._kept: list[tuple[VideoPacket, Coded, bytes]] = []
-        self._spare: list[VideoFrame] = []
+        self._spare: list[DecodedFrame] = []
         self._inside: dict[int, Coded] = {}
         self._anew: set[int] = set()
+        self._lag = 0
         self._newest_ns = 10 * _NS
         self._shift_ns: int | None = None
 
@@ -79,15 +94,37 @@ class GstDecoder(Decoder):
             self._pipe.close()
             self._pipe = None
 
-    def _signs(self, frame: VideoFrame, coded: Coded) -> tuple[bool, bool]:
+    def fetch(self, frame: DecodedFrame) -> VideoFrame:
+        if not isinstance(frame, _GstFrame):
+            return super().fetch(frame)
+        assert self._pipe is not None
+        assert self._look is not None
+        try:
+            data = self._pipe.fetch(frame.stamp, HANG_S)
+        except GstEnded as error:
+            raise _ended(error) from None
+        frame.is_done = True
+        whole = nv12(frame.width, frame.height, data)
+        whole.pts, whole.time_base = frame.pts, self._look.time_base
+        whole.colorspace, whole.color_range = self._look.colorspace, self._look.color_range
+        return whole
+
+    def done(self, frame: DecodedFrame) -> None:
+        if isinstance(frame, _GstFrame) and not frame.is_done and self._pipe is not None:
+            try:
+                self._pipe.drop(frame.stamp, HANG_S)
+            except GstEnded as error:
+                raise _ended(error) from None
+
+    def _signs(self, frame: DecodedFrame, coded: Coded) -> tuple[bool, bool]:
         if coded.number in self._anew:
             self._anew.discard(coded.number)
             return True, True
         return super()._signs(frame, coded) if self._by_ffmpeg else (False, False)
 
-    def _frames(self, packet: VideoPacket, coded: Coded | None) -> list[VideoFrame]:
+    def _frames(self, packet: VideoPacket, coded: Coded | None) -> list[DecodedFrame]:
         if self._by_ffmpeg:
-            return super()._frames(packet, coded)
+            return list(super()._frames(packet, coded))
         try:
             if coded is None:
                 return self._rest(packet)
@@ -99,10 +136,10 @@ class GstDecoder(Decoder):
             if self._pipe is None:
                 return self._begun(packet, coded)
             self._send(self._pipe, packet, coded, data)
-            return self._ready(self._pipe, WAIT_S)
+            return self._ready(self._pipe)
         except GstEnded as error:
             frames = self._lost(error)
-            return frames + super()._frames(packet, None) if coded is None else frames
+            return [*frames, *super()._frames(packet, None)] if coded is None else frames
 
     def _hold(self, packet: VideoPacket, coded: Coded, data: bytes) -> None:
         """Keep a packet until GStreamer has shown that it works. One that cannot show a picture need not be kept."""
@@ -111,13 +148,13 @@ class GstDecoder(Decoder):
         self._kept.append((packet, coded, data))
         del self._kept[:-MOST_HELD]
 
-    def _begun(self, packet: VideoPacket, coded: Coded) -> list[VideoFrame]:
+    def _begun(self, packet: VideoPacket, coded: Coded) -> list[DecodedFrame]:
         """Decode by FFmpeg until there is a picture; then GStreamer begins, at the newest key frame."""
-        self._spare = super()._frames(packet, coded)
+        self._spare = list(super()._frames(packet, coded))
         if not self._spare:
             return []
-        self._look = self._spare[0]
-        if (reason := unfit(self._look)) is not None:
+        self._look = look = self.fetch(self._spare[0])
+        if (reason := unfit(look)) is not None:
             self._leave(reason)
             return self._spare
         kept, self._kept = self._kept, []
@@ -125,15 +162,19 @@ class GstDecoder(Decoder):
         for number, (before, its, data) in enumerate(kept):
             first = number == 0 and self._extradata.startswith((_START_CODE, b"\0" + _START_CODE))
             self._send(self._pipe, before, its, self._extradata + data if first else data)
-        return self._ready(self._pipe, WAIT_S)
+        return self._ready(self._pipe)
 
     def _send(self, pipe: GstPipe, packet: VideoPacket, coded: Coded, data: bytes) -> None:
         stamp = self._stamp(packet)
         self._inside[stamp] = coded
         pipe.send(stamp, data, HANG_S)
 
-    def _ready(self, pipe: GstPipe, within_s: float) -> list[VideoFrame]:
-        frames = [frame for raw in pipe.take(within_s) if (frame := self._frame(raw)) is not None]
+    def _ready(self, pipe: GstPipe) -> list[DecodedFrame]:
+        """The pictures that are there. They are waited for where one is late: further behind its packet than usual."""
+        inside = len(self._inside)
+        within_s = WAIT_S if inside > self._lag else 0.0
+        frames = [frame for seen in pipe.seen(within_s) if (frame := self._frame(seen)) is not None]
+        self._lag = min(self._lag, len(self._inside)) if frames else max(self._lag, inside)
         if frames:
             self._given = True
             self._kept.clear()
@@ -144,14 +185,14 @@ class GstDecoder(Decoder):
             raise GstEnded(f"GStreamer gave no picture for {FIRST_S:g} s")
         return frames
 
-    def _rest(self, end: VideoPacket) -> list[VideoFrame]:
+    def _rest(self, end: VideoPacket) -> list[DecodedFrame]:
         """The pictures that are still inside when the stream has ended."""
         if (pipe := self._pipe) is None:
-            return super()._frames(end, None)
+            return list(super()._frames(end, None))
         pipe.finish(HANG_S)
-        frames: list[VideoFrame] = []
+        frames: list[DecodedFrame] = []
         while not pipe.over:
-            taken = [frame for raw in pipe.take(HANG_S) if (frame := self._frame(raw)) is not None]
+            taken = [frame for seen in pipe.seen(HANG_S) if (frame := self._frame(seen)) is not None]
             if not taken and not pipe.over:
                 raise GstEnded(f"GStreamer gave no picture for {HANG_S:g} s")
             frames += taken
@@ -159,10 +200,10 @@ class GstDecoder(Decoder):
             raise GstEnded(pipe.said())
         return frames
 
-    def _lost(self, error: GstEnded) -> list[VideoFrame]:
+    def _lost(self, error: GstEnded) -> list[DecodedFrame]:
         """GStreamer has ended: FFmpeg goes on if it has shown nothing yet, else the connection is at its end."""
         if self._given:
-            raise SourceUnavailable(f"its pictures cannot be decoded any more: {error}")
+            raise _ended(error)
         self._leave(str(error))
         frames, self._spare = self._spare, []
         for packet, coded, _ in self._kept:
@@ -198,9 +239,9 @@ class GstDecoder(Decoder):
         self._newest_ns = max(self._newest_ns, at)
         return at
 
-    def _frame(self, raw: RawPicture) -> VideoFrame | None:
-        """The picture as FFmpeg would have given it; None for one that was not asked for."""
-        coded = self._inside.pop(raw.pts, None)
+    def _frame(self, seen: SeenPicture) -> DecodedFrame | None:
+        """A picture that was seen; None for one that was not asked for."""
+        coded = self._inside.pop(seen.stamp, None)
         if coded is None:
             return None
         for stamp, older in list(self._inside.items()):
@@ -208,11 +249,11 @@ class GstDecoder(Decoder):
                 del self._inside[stamp]
                 self._counts.decode_errors += 1
                 self._sound.hit(older)
-        frame = nv12(raw)
-        assert self._look is not None
-        frame.pts, frame.time_base, frame.opaque = coded.pts, self._look.time_base, coded
-        frame.colorspace, frame.color_range = self._look.colorspace, self._look.color_range
-        return frame
+        return _GstFrame(seen.stamp, seen.width, seen.height, coded.pts, coded)
+
+
+def _ended(error: GstEnded) -> SourceUnavailable:
+    return SourceUnavailable(f"its pictures cannot be decoded any more: {error}")
 
 
 def unfit(look: VideoFrame) -> str | None:
@@ -241,13 +282,13 @@ def begins_anew(codec: str, data: bytes) -> bool:
     return False
 
 
-def nv12(raw: RawPicture) -> VideoFrame:
-    """A raw picture as a frame of its own."""
-    frame = VideoFrame(raw.width, raw.height, "nv12")
-    stride, rows = -(-raw.width // 4) * 4, -(-raw.height // 2) * 2
-    data = np.frombuffer(raw.data, np.uint8)
+def nv12(width: int, height: int, pixels: bytes) -> VideoFrame:
+    """NV12 with lines of multiples of 4 bytes as a frame of its own."""
+    frame = VideoFrame(width, height, "nv12")
+    stride, rows = -(-width // 4) * 4, -(-height // 2) * 2
+    data = np.frombuffer(pixels, np.uint8)
     luma, chroma = data[: stride * rows].reshape(rows, stride), data[stride * rows :].reshape(-1, stride)
-    for plane, lines in zip(frame.planes, (luma[: raw.height], chroma), strict=True):
+    for plane, lines in zip(frame.planes, (luma[:height], chroma), strict=True):
         into = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
         wide = min(into.shape[1], stride)
         into[: len(lines), :wide] = lines[: len(into), :wide]

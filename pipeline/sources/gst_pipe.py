@@ -1,6 +1,5 @@
-"""The process that decodes by GStreamer, seen from here: packets go in, pictures come out."""
+"""The process that decodes by GStreamer, seen from here: packets go in, and the pictures that are wanted come out."""
 
-import struct
 import subprocess
 import threading
 from collections import deque
@@ -34,18 +33,17 @@ class GstEnded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class RawPicture:
-    """A decoded picture: the time stamp of its packet (ns), its size in px, and NV12 whose lines are multiples of 4
-    bytes long."""
+class SeenPicture:
+    """A decoded picture that the process keeps: the time stamp of its packet (ns), and its size in px."""
 
-    pts: int
+    stamp: int
     width: int
     height: int
-    data: bytes
 
 
 class GstPipe:
-    """A running process that decodes a `codec` of CODECS by the GStreamer element `decoder`."""
+    """A running process that decodes a `codec` of CODECS by the GStreamer element `decoder`. Every picture that it has
+    `seen` is to be fetched or dropped."""
 
     def __init__(self, codec: str, decoder: str) -> None:
         """Start the process. Raises GstEnded where there is no Python of the distribution."""
@@ -59,8 +57,9 @@ class GstPipe:
             )
         except OSError as error:
             raise GstEnded(f"{PYTHON} cannot be started: {error.strerror}; apt-get install python3-gi") from None
-        self._waiting: Queue[tuple[int, bytes] | None] = Queue(AHEAD)
-        self._pictures: deque[RawPicture] = deque()
+        self._waiting: Queue[tuple[int, int, bytes] | None] = Queue(AHEAD)
+        self._pictures: deque[SeenPicture] = deque()
+        self._pixels: dict[int, bytes] = {}
         self._news = threading.Condition()
         self._over = False
         self._errors: deque[str] = deque(maxlen=ERROR_LINES)
@@ -71,21 +70,34 @@ class GstPipe:
         for thread in self._threads:
             thread.start()
 
-    def send(self, pts: int, data: bytes, within_s: float) -> None:
+    def send(self, stamp: int, data: bytes, within_s: float) -> None:
         """Hand over a packet of Annex B with its time stamp (ns). Raises GstEnded."""
-        self._put((pts, data), within_s)
+        self._put((gst_child.PACKET, stamp, data), within_s)
 
     def finish(self, within_s: float) -> None:
         """No packet comes any more. Raises GstEnded."""
-        self._put(None, within_s)
+        self._put((gst_child.END, 0, b""), within_s)
 
-    def take(self, within_s: float) -> list[RawPicture]:
+    def seen(self, within_s: float) -> list[SeenPicture]:
         """The pictures that are there; where there are none, those that come within so many seconds."""
         with self._news:
             self._news.wait_for(lambda: self._pictures or self._over, within_s)
             taken = list(self._pictures)
             self._pictures.clear()
             return taken
+
+    def fetch(self, stamp: int, within_s: float) -> bytes:
+        """NV12 of a picture that was seen, with lines of multiples of 4 bytes. Raises GstEnded."""
+        self._put((gst_child.FETCH, stamp, b""), within_s)
+        with self._news:
+            self._news.wait_for(lambda: stamp in self._pixels or not self._threads[1].is_alive(), within_s)
+            if stamp in self._pixels:
+                return self._pixels.pop(stamp)
+        raise GstEnded(self.said())
+
+    def drop(self, stamp: int, within_s: float) -> None:
+        """Nobody wants a picture that was seen. Raises GstEnded."""
+        self._put((gst_child.DROP, stamp, b""), within_s)
 
     @property
     def over(self) -> bool:
@@ -112,7 +124,7 @@ class GstPipe:
             if pipe is not None:
                 _shut(pipe)
 
-    def _put(self, item: tuple[int, bytes] | None, within_s: float) -> None:
+    def _put(self, item: tuple[int, int, bytes], within_s: float) -> None:
         try:
             self._waiting.put(item, timeout=within_s)
         except Full:
@@ -123,27 +135,29 @@ class GstPipe:
         assert into is not None
         try:
             while (item := self._waiting.get()) is not None:
-                pts, data = item
-                into.write(gst_child.PACKET.pack(pts, len(data)))
-                into.write(data)
+                kind, stamp, data = item
+                into.write(gst_child.TO_CHILD.pack(kind, stamp, len(data)) + data)
                 into.flush()
         except OSError:
             return  # it has ended; the reader knows
-        _shut(into)
 
     def _read(self) -> None:
         out = self._child.stdout
         assert out is not None
+        size = gst_child.FROM_CHILD.size
         try:
-            while len(head := out.read(gst_child.PICTURE.size)) == gst_child.PICTURE.size:
-                pts, width, height, length = gst_child.PICTURE.unpack(head)
+            while len(head := out.read(size)) == size:
+                kind, stamp, width, height, length = gst_child.FROM_CHILD.unpack(head)
                 data = out.read(length)
-                if len(data) < length:
-                    break
                 with self._news:
-                    self._pictures.append(RawPicture(pts, width, height, data))
+                    if kind == gst_child.SEEN:
+                        self._pictures.append(SeenPicture(stamp, width, height))
+                    elif kind == gst_child.OVER:
+                        self._over = True
+                    elif len(data) == length:
+                        self._pixels[stamp] = data
                     self._news.notify_all()
-        except (OSError, struct.error, ValueError):
+        except (OSError, ValueError):
             pass  # closed here
         finally:
             with self._news:

@@ -48,6 +48,16 @@ async def test_the_pictures_are_those_of_ffmpeg_at_their_times(tmp_path, codec, 
     assert children() == []
 
 
+async def test_what_a_mask_covers_is_black_in_pictures_of_gstreamer_too(tmp_path):
+    require_gstreamer()
+    clip = clips.write(tmp_path / "clip.mp4", clips.steady(0.4))
+    masks = {"desk": ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))}
+    (frame,) = await read(av_source(clip, hwaccel=BY_GSTREAMER, masks=masks), count=1)
+    pixels = frame.picture.render(*frame.size)
+    assert pixels[:, :150].max() <= 2
+    assert pixels[:, 170:].min() > 30
+
+
 async def test_a_size_that_changes_in_mid_stream_flows_by_gstreamer_too(tmp_path):
     require_gstreamer()
     clip = clips.resized(tmp_path / "camera.h264", [(96, 160), (180, 320)], frames_each=10)
