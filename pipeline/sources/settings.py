@@ -27,8 +27,8 @@ class SourceConfig:
     `stall_s` the silence of a live stream (one that sends less often is given more), `first_picture_s` how long its
     packets may show no picture, in seconds. `hwaccel` is `auto`, `none`, a device type of FFmpeg, or `gstreamer`, see
     `hardware.device_of`. `on_corrupt` says what to do with a picture that is damaged or built on one that is: `drop`
-    shows none until the next key frame that is whole. A picture of more than `max_pixels` px is refused. `video_track` is counted from 0, None for the one that
-    FFmpeg finds best.
+    shows none until the next key frame that is whole. A picture of more than `max_pixels` px is refused. `video_track`
+    is counted from 0, None for the one that FFmpeg finds best.
 
     `masks` are black in every picture before anything looks at it; they are drawn on the picture as it is shown.
 
