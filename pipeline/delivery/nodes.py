@@ -106,7 +106,8 @@ class NodeBook:
         with self._database.beside() as connection:
             ownership.renew(connection, holder, lease_s)
             rows = connection.execute(self._nodes).mappings().all()
-            return [_node(row) for row in rows] if connection.scalar(_LEAD) == lead else None
+            token = rows[0]["lead"] if rows else connection.scalar(_LEAD)
+            return [_node(row) for row in rows] if token == lead else None
 
     def leave(self, holder: str) -> None:
         """A process ends: others may take at once what it has not let go of."""
@@ -173,11 +174,12 @@ class NodeBook:
 
 @cache
 def _nodes_of(dialect: str) -> sa.Select[tuple[object, ...]]:
-    """All nodes but their reports, and whether each lives. Made once: a head asks it again and again."""
+    """All nodes but their reports, whether each lives, and the token of their head. Made once: a head asks it again and
+    again."""
     live = OWNER_LEASE.c.until_s > ownership.now_s(dialect)
     columns = [column for column in FLEET_NODE.c if column.name != "report"]
     return (
-        sa.select(*columns, sa.func.coalesce(live, sa.false()).label("live"))
+        sa.select(*columns, sa.func.coalesce(live, sa.false()).label("live"), _LEAD.scalar_subquery().label("lead"))
         .select_from(FLEET_NODE.outerjoin(OWNER_LEASE, OWNER_LEASE.c.holder == FLEET_NODE.c.holder))
         .order_by(FLEET_NODE.c.name)
     )

@@ -37,8 +37,8 @@ log = structlog.get_logger()
 
 TICK_S = 0.5
 """How often nodes are looked at, at least; more often where leases are short."""
-TEND_S = 2.0
-"""How often machines are looked for that have come or gone."""
+TEND_S = 4.0
+"""How often machines are looked for that have come or gone. Whether a node lives is seen in the store, at each tick."""
 LOOK_S = 10.0
 """How long the cluster may take to say which machines there are."""
 COSTS_S = 10.0
