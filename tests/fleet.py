@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
+from pipeline.api.node_pictures import offer_pictures
 from pipeline.clock import SystemClock
 from pipeline.fleet.head import ShardLost, ShardRefused
 from pipeline.fleet.shard import Shard
@@ -72,7 +73,7 @@ class ProcessCluster:
 
 
 async def node(terms):
-    shard = Shard(terms, SystemClock())
+    shard = Shard(terms, SystemClock(), offer_pictures)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: asyncio.create_task(shard.end()))
     return await shard.run()
 

@@ -15,7 +15,7 @@ import yaml
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from pipeline.api.server import Serving
+from pipeline.api.server import Serving, bare
 from pipeline.cli.main import app
 from pipeline.clock import SystemClock
 from pipeline.delivery.nodes import NodeBook, NodeOffer
@@ -96,13 +96,13 @@ async def until(condition, seconds=40.0):
 
 
 @asynccontextmanager
-async def fleet(path, port, cluster, end_nodes=True):
+async def fleet(path, port, cluster, end_nodes=True, furnish=bare):
     raw = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(raw | {"api": raw["api"] | {"port": port}}))
     head = FleetHead(path, SystemClock(), cluster)
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20)
     try:
-        async with Serving(head.reconciler, SystemClock()), client:
+        async with Serving(head.reconciler, SystemClock(), furnish), client:
             head.begin()
             yield Fleet(head, cluster, client)
             await head.close(end_nodes)

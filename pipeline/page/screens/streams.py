@@ -38,17 +38,21 @@ STATES = ("up", "connecting", "starting", "lost", "failed", "refused", "paused",
 @router.get("/")
 async def wall(request: Request) -> Response:
     """All streams at a glance."""
-    tag, state = request.query_params.get("tag", ""), request.query_params.get("state", "")
+    tag, state, node = (request.query_params.get(name, "") for name in ("tag", "state", "node"))
     found = (await ask(request, "/v1/streams", limit=1000))["items"]
     tags = Counter(one for stream in found for one in stream["spec"].get("tags") or ())
     states = Counter(stream["status"]["state"] for stream in found)
+    nodes = Counter(stream["status"]["node"] for stream in found if stream["status"]["node"])
     shown = [
         stream
         for stream in found
-        if (not tag or tag in (stream["spec"].get("tags") or ())) and (not state or stream["status"]["state"] == state)
+        if (not tag or tag in (stream["spec"].get("tags") or ()))
+        and (not state or stream["status"]["state"] == state)
+        and (not node or stream["status"]["node"] == node)
     ]
     return await page(
-        request, "wall.html", streams=shown, count=len(found), tag=tag, state=state, tags=sorted(tags.items()),
+        request, "wall.html", streams=shown, count=len(found), tag=tag, state=state, node=node,
+        tags=sorted(tags.items()), nodes=sorted(nodes.items()),
         states=[(one, states[one]) for one in STATES if states[one]],
     )  # fmt: skip
 

@@ -55,6 +55,7 @@ function show(tile, status) {
   part("granted").textContent = number(status.granted);
   part("lag").textContent = span(status.lag_s);
   part("step").textContent = `${status.step} ${text(`ladder.${status.step_name}`)}`;
+  if (part("node")) part("node").textContent = status.node || "–";
 }
 
 if (wall) {
