@@ -8,7 +8,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "kafka": ("flow/test_sink_contract", "live/test_kafka", "live/test_kafka_connect", "live/test_camera_to_kafka"),
     "postgresql": (
         *("unit/test_store", "unit/test_store_owner", "unit/test_migrations", "unit/test_registry"),
-        *("unit/test_search", "unit/test_fencing", "flow/test_fleet", "flow/test_fleet_page"),
+        *("unit/test_search", "unit/test_fencing", "flow/test_fleet"),
     ),
     "vllm": ("live/test_vllm", "live/test_yard_vllm", "live/test_openai_vllm"),
 }

@@ -3,12 +3,11 @@
 import asyncio
 import io
 import re
-from email.parser import BytesParser
 from html.parser import HTMLParser
 
 from PIL import Image
 
-from tests.api import LIVE, running
+from tests.api import LIVE, running, tiles
 
 SCREENS = ("/", "/attach", "/streams/gate", "/streams/gate/edit", "/streams/gate/areas", "/watches", "/watches/car",
            "/add-watch", "/events", "/system", "/add-sink", "/sinks/hook", "/docs", "/streams/not-there")  # fmt: skip
@@ -117,17 +116,6 @@ async def test_a_large_wall_comes_with_the_tiles_that_are_seen_first_and_names_t
         assert ["<dl" in tile for tile in tiles] == [True] * 24 + [False] * 6
         assert wall.count("<template") == 1
         assert "<template" not in (await service.client.get("/?state=up")).text
-
-
-async def tiles(client, streams):
-    response = await client.get("/v1/tiles", params={"streams": streams})
-    assert response.status_code == 200
-    head = f"Content-Type: {response.headers['content-type']}\r\n\r\n".encode()
-    parts = BytesParser().parsebytes(head + response.content).get_payload()
-    names = [part.get_param("name", header="content-disposition") for part in parts]
-    pictures = {part.get_filename(): part.get_payload(decode=True) for part in parts[1:]}
-    assert names[0] == "status"
-    return parts[0].get_payload(), pictures
 
 
 async def test_tiles_are_made_once_and_only_while_somebody_looks(tmp_path, unused_tcp_port):
