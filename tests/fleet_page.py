@@ -137,5 +137,6 @@ async def what_may_not_be_done_is_not_offered(running):
 async def a_node_that_is_gone_says_what_to_do(running):
     assert "node b" in [one["what"] for one in (await running.client.get("/v1/status")).json()["troubles"]]
     section = nodes_of(await page(running, "/system"))
-    assert "gives no sign of life" in section
+    assert "it gives no sign of life" in section
+    assert "state-dead" in section
     assert "Check the machine" in section

@@ -14,6 +14,7 @@ from pipeline.api.tile_form import FarTile, tiles_of
 from pipeline.clock import Clock
 from pipeline.service.share import PicturePlace
 from pipeline.types import Json
+from pipeline.waiting import stop
 
 log = structlog.get_logger()
 
@@ -144,6 +145,10 @@ class FarTiles:
             return None
         finally:
             turn.waiting.pop(stream, None)
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        await stop([turn.task for turn in self._turns.values() if turn.task])
 
     async def _keep_asking(self, where: PicturePlace, width: int, turn: _NodeTurn) -> None:
         """Ask for what is waited for, for as long as anything is."""

@@ -63,6 +63,7 @@ async def offer_pictures(
         yield PicturePlace(node, f"http://{named}:{there}", token)
     finally:
         await http.close()
+        await app.state.gallery.close()
         await app.state.far_nodes.close()
 
 

@@ -57,6 +57,7 @@ class ApiServer:
         for hub in (state.events, state.answers):
             hub.close()
         await self._http.close()
+        await state.gallery.close()
         await state.far_nodes.close()
 
     async def ready(self) -> None:

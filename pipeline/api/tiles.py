@@ -21,6 +21,7 @@ from pipeline.service.attachment import Attachment
 from pipeline.service.service import Service
 from pipeline.service.status import StreamStatus
 from pipeline.types import Json
+from pipeline.waiting import stop
 
 router = APIRouter(prefix="/v1", tags=["streams"], responses=RESPONSES)
 
@@ -90,6 +91,11 @@ class Gallery:
         if shelf.task is None:
             shelf.task = asyncio.create_task(self._fill(key, shelf), name=f"tiles {stream}")
         return shelf
+
+    async def close(self) -> None:
+        """Make no more pictures."""
+        await stop([shelf.task for shelf in self._shelves.values() if shelf.task])
+        await self._far.close()
 
     async def _fill(self, key: tuple[str, int], shelf: _TilePlace) -> None:
         stream, width = key
