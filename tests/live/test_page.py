@@ -84,7 +84,7 @@ def test_a_tile_below_the_screen_is_complete_once_it_is_seen(context, service):
     assert last.locator(".name").text_content() == "z-25"
     assert last.locator("dl").count() == 0
     last.scroll_into_view_if_needed()
-    until(page, "document.querySelector('[data-stream=\"z-25\"] [data-part=\"granted\"]')?.textContent")
+    until(page, 'document.querySelector(\'[data-stream="z-25"] [data-part="granted"]\')?.textContent')
     assert "tokens" in last.locator("dl").inner_text()
     for n in range(26):
         service.api("DELETE", f"v1/streams/z-{n:02}")
