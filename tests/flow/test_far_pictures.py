@@ -10,6 +10,7 @@ from pipeline.api.far import FarNodes, FarTiles
 from pipeline.api.node_pictures import offer_pictures
 from pipeline.api.problems import Problem
 from pipeline.clock import SystemClock
+from pipeline.errors import ConfigError
 from pipeline.service.share import PicturePlace
 from tests.api import LIVE as STREAM
 from tests.api import running as single
@@ -57,9 +58,21 @@ async def test_pictures_that_are_waited_for_on_a_node_come_by_one_request(tmp_pa
             count = len(nodes.asked)
             await asyncio.sleep(0.6)
             assert len(nodes.asked) == count  # nobody waits any more
-            with pytest.raises(Problem, match="the node n is starting"):
+        await nodes.close()
+
+
+async def test_a_node_that_does_not_answer_is_named(tmp_path, unused_tcp_port):
+    nodes = FarNodes()
+    async with single(tmp_path, unused_tcp_port, streams={"gate": STREAM}) as service:
+        async with offer_pictures(service.reconciler, SystemClock(), "n", "127.0.0.1", 0) as place:
+            with pytest.raises(Problem, match="the node n is starting"):  # it has another token now
                 await nodes.tiles(PicturePlace("n", place.url, "wrong"), {"gate": 0}, 320)
+            with pytest.raises(Problem, match=r"there is no stream 'nowhere'.*\(on n\)"):
+                await nodes.get(place, "/v1/streams/nowhere/snapshot.jpg", {"width": 320})
+            taken = int(place.url.rpartition(":")[2])
+            with pytest.raises(ConfigError, match=f"pictures of the node m cannot be offered on 127.0.0.1:{taken}"):
+                await offer_pictures(service.reconciler, SystemClock(), "m", "127.0.0.1", taken).__aenter__()
         with pytest.raises(Problem, match="the node n, which runs this, does not answer"):
             await nodes.tiles(place, {"gate": 0}, 320)
-        assert await far.next("gate", 320, 0, 0.2) is None
+        assert await FarTiles(SystemClock(), nodes, {"gate": place}.get).next("gate", 320, 0, 0.2) is None
         await nodes.close()
