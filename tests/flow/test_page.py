@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 from PIL import Image
 
+from pipeline.page.calls import ApiReply, PageRefused
 from tests.api import LIVE, running, tiles
 
 SCREENS = ("/", "/attach", "/streams/gate", "/streams/gate/edit", "/streams/gate/areas", "/watches", "/watches/car",
@@ -116,6 +117,18 @@ async def test_a_large_wall_comes_with_the_tiles_that_are_seen_first_and_names_t
         assert ["<dl" in tile for tile in tiles] == [True] * 24 + [False] * 6
         assert wall.count("<template") == 1
         assert "<template" not in (await service.client.get("/?state=up")).text
+
+
+async def test_a_wall_whose_streams_cannot_be_read_says_why_within_its_frame(tmp_path, unused_tcp_port, monkeypatch):
+    async def refuse(*_args, **_query):
+        raise PageRefused(ApiReply(503, {"detail": "the store is away"}))
+
+    async with running(tmp_path, unused_tcp_port) as service:
+        monkeypatch.setattr("pipeline.page.screens.streams.ask", refuse)
+        for taken in ("gzip", "identity"):
+            text = (await service.client.get("/", headers={"Accept-Encoding": taken})).text
+            assert "<p>the store is away</p>" in text.partition("<main")[2]
+            assert text.rstrip().endswith("</html>")
 
 
 async def test_tiles_are_made_once_and_only_while_somebody_looks(tmp_path, unused_tcp_port):
