@@ -23,6 +23,8 @@ MOST_CONNECTIONS = 512
 _MOST_IDLE = 32
 MOST_BYTES = 64 * 2**20
 """Longest reply of a node that is read."""
+MOST_AT_ONCE = 128
+"""Most streams of one request for tiles; a node takes no more than 256."""
 CONNECT_S = 2.0
 READ_S = 10.0
 """Longest silence of a node that is asked for pictures."""
@@ -110,11 +112,14 @@ class FarNodes:
         return self._client
 
 
+_Waiting = tuple[int, asyncio.Future[FarTile]]
+
+
 @dataclass(slots=True)
 class _NodeTurn:
     """The tiles of one width that are waited for on one node: the number seen last of each stream, and who waits."""
 
-    waiting: dict[str, tuple[int, asyncio.Future[FarTile]]] = field(default_factory=dict)
+    waiting: dict[str, _Waiting] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 
 
@@ -155,18 +160,23 @@ class FarTiles:
         try:
             await self._clock.sleep(_GATHER_S)
             while turn.waiting:
-                asked = dict(turn.waiting)
-                try:
-                    found = await self._nodes.tiles(where, {slug: seen for slug, (seen, _) in asked.items()}, width)
-                except Problem as problem:
-                    log.debug("no_tiles", node=where.node, reason=problem.body.detail)
-                    found = {}
-                for slug, tile in found.items():
-                    if slug in asked and not asked[slug][1].done():
-                        asked[slug][1].set_result(tile)
+                asked = list(turn.waiting.items())
+                for first in range(0, len(asked), MOST_AT_ONCE):
+                    await self._ask_for(dict(asked[first : first + MOST_AT_ONCE]), where, width)
                 await self._clock.sleep(_PAUSE_S[width])
         finally:
             del self._turns[where, width]
+
+    async def _ask_for(self, asked: Mapping[str, _Waiting], where: PicturePlace, width: int) -> None:
+        """Ask for some tiles, and give out those that have come."""
+        try:
+            found = await self._nodes.tiles(where, {slug: seen for slug, (seen, _) in asked.items()}, width)
+        except Problem as problem:
+            log.debug("no_tiles", node=where.node, reason=problem.body.detail)
+            return
+        for slug, tile in found.items():
+            if slug in asked and not asked[slug][1].done():
+                asked[slug][1].set_result(tile)
 
 
 async def _whole(reply: httpx.Response) -> bytes:

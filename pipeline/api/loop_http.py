@@ -10,6 +10,8 @@ from starlette.types import ASGIApp
 
 from pipeline.errors import ConfigError
 
+HEAD_BYTES = 262_144
+"""Longest head of a request: the longest query that the API takes, each of its characters written as twelve."""
 _BACKLOG = 256
 
 
@@ -45,7 +47,7 @@ class LoopHttp:
                 limit_concurrency=connections,
                 timeout_graceful_shutdown=goodbye_s,
                 timeout_keep_alive=10,
-                h11_max_incomplete_event_size=32 * 1024,
+                h11_max_incomplete_event_size=HEAD_BYTES,
                 ssl_certfile=cert_file,
                 ssl_keyfile=key_file,
             )

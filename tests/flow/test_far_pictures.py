@@ -47,7 +47,7 @@ async def test_pictures_that_are_waited_for_on_a_node_come_by_one_request(tmp_pa
                 await asyncio.sleep(0.05)
         nodes = CountedNodes()
         async with offer_pictures(service.reconciler, SystemClock(), "n", "127.0.0.1", 0) as place:
-            far = FarTiles(SystemClock(), nodes, {**dict.fromkeys(streams, place)}.get)
+            far = FarTiles(SystemClock(), nodes, lambda slug: None if slug == "nowhere" else place)
             found = await asyncio.gather(*(far.next(slug, 320, 0, 10.0) for slug in streams))
             assert all(Image.open(io.BytesIO(one.jpeg)).size == (160, 96) for one in found)
             assert set(streams) in nodes.asked
@@ -58,6 +58,10 @@ async def test_pictures_that_are_waited_for_on_a_node_come_by_one_request(tmp_pa
             count = len(nodes.asked)
             await asyncio.sleep(0.6)
             assert len(nodes.asked) == count  # nobody waits any more
+            unknown = {f"x{number}" for number in range(300)}
+            assert set(await asyncio.gather(*(far.next(slug, 960, 0, 2.0) for slug in unknown))) == {None}
+            assert max(map(len, nodes.asked[count:])) <= 128  # more than a node takes at once
+            assert set().union(*nodes.asked[count:]) == unknown
         await nodes.close()
 
 
