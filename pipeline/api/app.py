@@ -13,6 +13,7 @@ from pipeline.api import (
     discover,
     events,
     evidence,
+    far,
     labels,
     live,
     nodes,
@@ -87,7 +88,8 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     state.sessions = browser_sessions
     state.gate = Gate(keys, browser_sessions, is_loopback(config.host), Failures(clock))
     state.pictures = JpegCache()
-    state.gallery = tiles.Gallery(clock, lambda: reconciler.service.attachments)
+    state.far_nodes = far.FarNodes()
+    state.gallery = tiles.gallery_of(reconciler.service, clock, state.far_nodes)
     state.beside = Lock()
     state.max_recording = config.max_recording_mib * 2**20
     state.ready = False
