@@ -172,10 +172,11 @@ def together(one: Reviewed, other: Reviewed) -> Reviewed:
 def known_at(truth: Reviewed, at: NDArray[np.float64]) -> NDArray[np.int8]:
     """The state of a watch at moments, int8: 1 where it should be open, 0 where not, -1 where nobody looked or what
     happens is to be ignored."""
-    known = np.where(looked_at(truth, at), 0, -1).astype(np.int8)
+    known = np.zeros(len(at), np.int8)
     for spans, value in ((truth.ignored, -1), (truth.holds, 1)):
         for start, end in spans:
             known[(at >= start) & (at < end)] = value
+    known[~looked_at(truth, at)] = -1
     return known
 
 

@@ -31,6 +31,15 @@ class AskedWordings:
     series: Mapping[str, Mapping[str, KeptSeries]]
     began: Mapping[str, float]
 
+    def dated(self, began: Mapping[str, float]) -> "AskedWordings":
+        """The same, of recordings that began at other times than they say."""
+        later_s = {name: at - self.began[name] for name, at in began.items() if name in self.began}
+        series = {
+            text: {name: replace(one, at=one.at + later_s.get(name, 0.0)) for name, one in known.items()}
+            for text, known in self.series.items()
+        }
+        return AskedWordings(self.played, series, {**self.began, **began})
+
 
 @dataclass(frozen=True, slots=True)
 class WordingsTuned:

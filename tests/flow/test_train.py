@@ -106,6 +106,37 @@ def test_a_site_learns_without_labels_and_asks_about_native_pictures_once(run, t
     assert (tmp_path / "work" / "native.jsonl").read_text() == native
 
 
+def test_a_site_learns_from_what_people_say_where_they_say_it(run, tmp_path, footage):
+    """Labels are the truth: where they say all, the MLLM is not asked about native pictures, and the training, whose
+    state names them, is another one with other labels."""
+    labels = tmp_path / "labels.csv"
+    labels.write_text("watch,file,start_s,end_s\nopen,gate/monday.mp4,2,4\nbar,monday.mp4,0,3\n")
+    command = (*site(footage, f"transformers:{tiny()}"), "--labels", labels)
+    code, said = run(*command)
+    assert code == 0, said
+    assert "labels: 0.2 minutes looked at, watch by watch; 2 times at which one should be open" in said
+    assert not (tmp_path / "work" / "native.jsonl").exists()
+    records = logged(tmp_path / "work")
+    assert records[0]["transitions"] > 0, "what the labels say changes is learned to be foreseen"
+    assert "labels" in load(tmp_path / "out" / "allocator.safetensors").notes
+    labels.write_text("watch,file,start_s,end_s\nopen,gate/monday.mp4,2,5\n")
+    code, said = run(*command)
+    assert (code, "is of a training that differs from this one" in said) == (3, True)
+    for text, named in (
+        ("watch,file,start_s,end_s\nboat,monday.mp4,1,2\n", "line 2: watch is 'boat'"),
+        ("watch,file,start_s,end_s\nopen,monday.mp4,5,20\n", "but the recording has 6.0"),
+        (KEPT.format("2020-01-01T00:00:00Z", "2020-01-01T00:00:02Z"), "falls on a recording"),
+    ):
+        labels.write_text(text)
+        code, said = run(*command)
+        assert (code, named in said) == (2, True), said
+    code, said = run(*small("yard"), "--labels", labels)
+    assert (code, "--recipe yard takes no --labels" in said) == (2, True)
+
+
+KEPT = "stream,watch,kind,start,end\ngate,open,missed,{},{}\n"
+
+
 def dies_after(requests: int, server: MLLMServer) -> None:
     """Let the server go away, for good, instead of answering this request."""
     left = iter(range(requests))

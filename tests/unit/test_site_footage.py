@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError
-from pipeline.lab.footage import Clip, Footage
-from pipeline.lab.labels import check_inside, read_labels_by_watch
-from pipeline.lab.site_footage import HELD_OUT, arrange, camera_of, seconds_of, split
+from pipeline.lab.footage import Clip, Footage, camera_of
+from pipeline.lab.site_footage import HELD_OUT, arrange, seconds_of, split
 
 ROOT = Path("/recordings")
 
@@ -80,19 +79,3 @@ def test_what_nothing_can_be_made_of_is_refused_by_name():
     counted = parse_site({"watches": {"many": SITE["watches"]["many"]}})
     with pytest.raises(ConfigError, match="nothing to watch for"):
         arrange(clips_of("gate/a.mp4"), ROOT, counted, 1.0)
-
-
-def test_labels_by_watch_name_the_line_that_is_wrong(tmp_path):
-    file = tmp_path / "labels.csv"
-    file.write_text("watch,file,start_s,end_s\nvan,a.mp4,1,2\nvan,a.mp4,3,9\nperson,b.mp4,0,1\n")
-    labels = read_labels_by_watch(file, ["a.mp4", "b.mp4"], ["person", "van"])
-    assert [len(labels[watch][name]) for watch in ("van", "person") for name in ("a.mp4", "b.mp4")] == [2, 0, 0, 1]
-    with pytest.raises(ConfigError, match="from 3 to 9 s, but the recording has 4"):
-        check_inside(labels["van"], {"a.mp4": 4.0, "b.mp4": 4.0})
-    for row, named in (
-        ("boat,a.mp4,1,2", "the watches are person, van"),
-        ("van,c.mp4,1,2", "the recordings are a.mp4"),
-    ):
-        file.write_text(f"watch,file,start_s,end_s\n{row}\n")
-        with pytest.raises(ConfigError, match=f"line 2.*{named}"):
-            read_labels_by_watch(file, ["a.mp4", "b.mp4"], ["person", "van"])
