@@ -23,6 +23,9 @@ from pipeline.sources.settings import SourceConfig
 from pipeline.types import Json
 
 
+KEPT = "the labels that are kept"
+
+
 @dataclass(frozen=True, slots=True)
 class TuneOn:
     """The recordings to ask, the wordings to compare, a file of labels (None: those that are kept), the MLLM (None: the
@@ -43,7 +46,8 @@ def tune_on(
     wordings_of(watch.question, plan.wordings)
     recordings = recordings_of(plan.recordings)
     folder = plan.recordings if plan.recordings.is_dir() else plan.recordings.parent
-    rows = rows_of(plan.labels) if plan.labels else rows_in(kept, "the labels that are kept")
+    labelled = rows_of(plan.labels) if plan.labels else rows_in(kept, KEPT)
+    rows = [(number, row) for number, row in labelled if row.get("watch") in (None, "", slug)]
     if not rows:
         raise ConfigError(
             f"there is no label of the watch {slug}; expected some: `resadapt event mark` and `resadapt watch missed`"
@@ -52,6 +56,8 @@ def tune_on(
     raw: dict[str, object] = {**(read_yaml(plan.config) if plan.config else {}), "sinks": {}, "metrics": {"port": 0}}
     raw |= {"streams": {}, "watches": {}} | ({"mllm": plan.mllm} if plan.mllm else {})
     site = parse_site(raw)
+    truths = _truths(rows, plan, recordings, folder, slug, site)
+    recordings = {name: file for name, file in recordings.items() if file in truths}
     slugs = stream_slugs(list(recordings))
     played = {
         slugs[name]: _stream(file, streams.get(camera_of(file, folder, list(streams)) or ""), watch, raw)
@@ -59,7 +65,6 @@ def tune_on(
     }
     site = replace(site, streams=played, evidence=replace(site.evidence, enabled=False), gpu_budget=None)
     require_mllm_or_yard(raw, site)
-    truths = _truths(rows, plan, recordings, folder, slug, site)
     names = {slugs[name]: name for name in recordings}
     found: list[WordingsTuned] = []
 
@@ -68,9 +73,7 @@ def tune_on(
             stored = replace(site, store=f"sqlite:///{scratch}/tune.db")
             asked = await ask_wordings(stored, names, watch, plan.wordings, SystemClock())
         there = {
-            name: shifted(truth, asked.began[name])
-            for name, file in recordings.items()
-            if (truth := truths.get(file)) and name in asked.began
+            name: shifted(truths[file], asked.began[name]) for name, file in recordings.items() if name in asked.began
         }
         # A file's seconds are of any time of the day.
         judged = replace(watch, schedule=None) if by_file(rows) else watch
@@ -96,7 +99,7 @@ def _truths(
     rows: LabelRows, plan: TuneOn, recordings: Mapping[str, Path], folder: Path, slug: str, site: SiteConfig
 ) -> Mapping[Path, Reviewed]:
     """The truth of each recording that labels are about, in its seconds."""
-    where = str(plan.labels) if plan.labels else "the labels that are kept"
+    where = str(plan.labels) if plan.labels else KEPT
     with Background() as background:
         reader = RecordingReader(site.defaults.hop_rules(), background, SystemClock(), SourceConfig())
         return truths_of(rows, where, recordings, folder, [slug], reader)[slug]

@@ -77,7 +77,7 @@ def rows_of(path: Path) -> list[tuple[int, dict[str, str]]]:
 def rows_in(text: str, where: str) -> list[tuple[int, dict[str, str]]]:
     """The rows of labels as text, `where` names it. Raises ConfigError."""
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
     except csv.Error as error:
         raise ConfigError(f"the labels {where} cannot be read: {error}") from error
     if len(rows) > MOST_LABELS:

@@ -151,13 +151,11 @@ def _mark(row: Mapping[str, str], where: str) -> Mark:
     return Mark(cast(LabelKind, kind), start, end)
 
 
-def _time(text: str | None, column: str, where: str) -> float:
+def _time(text: str, column: str, where: str) -> float:
     try:
-        return as_utc(datetime.fromisoformat(text or "")).timestamp()
-    except ValueError:
-        raise ConfigError(
-            f"{where}: {column} is {(text or '')[:40]!r}; expected a time such as 2026-11-29T12:00:00Z"
-        ) from None
+        return as_utc(datetime.fromisoformat(text)).timestamp()
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{where}: {column} is {text[:40]!r}; expected a time such as 2026-11-29T12:00:00Z") from None
 
 
 def _nowhere(
