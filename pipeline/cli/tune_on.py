@@ -22,7 +22,6 @@ from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.sources.settings import SourceConfig
 from pipeline.types import Json
 
-
 KEPT = "the labels that are kept"
 
 
