@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pipeline.cli.ending import run_to_end
@@ -23,6 +23,7 @@ from pipeline.sources.settings import SourceConfig
 from pipeline.types import Json
 
 KEPT = "the labels that are kept"
+ANYWHERE: Mapping[str, object] = {"allow_addresses": (), "deny_addresses": (), "node": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ def _stream(file: Path, like: StreamConfig | None, watch: WatchConfig, raw: Mapp
             f"the watch is about the zone {watch.zone!r}, and {file} is of no stream that has it; put the recordings of"
             " a camera into a folder of its name"
         )
-    return replace(like, url=str(file), live_url="", tags=(), paused=False, realtime=False, node=None)
+    known = {item.name: getattr(like, item.name) for item in fields(StreamConfig)}
+    # The file is the caller's own, whatever a camera that came over the network may lead to.
+    return StreamConfig(**known | {"url": str(file), "live_url": "", "paused": False, "realtime": False} | ANYWHERE)
 
 
 def _truths(

@@ -75,7 +75,7 @@ def known_by_labels(
     clip: Clip, native: Known, hop_s: float, watches: Sequence[AskedWatch], truths: WatchTruths
 ) -> Known:
     """The truth of each watch as each hop of a clip ends: by people where they looked, else the MLLM's `native` one."""
-    ends_s = clip.start_s + hop_s * (1 + np.arange(native.shape[1])) - 1e-6
+    ends_s = np.array([clip.start_s + hop_s * number for number in range(1, native.shape[1] + 1)]) - 1e-6
     rows = [by_people(truths[one.slug].get(clip.file), ends_s, row) for one, row in zip(watches, native, strict=True)]
     return np.array(rows, np.int8).reshape(native.shape)
 

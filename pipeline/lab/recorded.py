@@ -5,10 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias
 
 from pipeline.clock import as_utc
-from pipeline.delivery.labels import KINDS, LabelKind
+from pipeline.delivery.labels import KINDS
 from pipeline.errors import ConfigError
 from pipeline.lab.footage import camera_of
 from pipeline.lab.labels import OpenSpan, check_inside, label_of, rows_of
@@ -148,7 +148,7 @@ def _mark(row: Mapping[str, str], where: str) -> Mark:
     )
     if end < start:
         raise ConfigError(f"{where}: the label ends at {_said(end)}, before its start {_said(start)}")
-    return Mark(cast(LabelKind, kind), start, end)
+    return Mark(kind, start, end)
 
 
 def _time(text: str, column: str, where: str) -> float:

@@ -134,8 +134,8 @@ class _AnswerColumns:
         self.values.append(answer.value)
 
     def series(self) -> KeptSeries:
-        columns = (np.array(one) for one in (self.start_s, self.at, self.score, self.mass))
-        return KeptSeries(*columns, tuple(self.values))
+        start_s, at, score, mass = (np.array(one) for one in (self.start_s, self.at, self.score, self.mass))
+        return KeptSeries(start_s, at, score, mass, tuple(self.values))
 
 
 class _AnswersByHop:

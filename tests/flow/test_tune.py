@@ -134,7 +134,7 @@ def test_labels_are_exported_with_the_time_that_they_are_about(tmp_path):
         for row in rows
     ]
     assert spans[0][:2] == ("true", 140.0)
-    assert 144 <= spans[0][2] <= 150, "until its clear, not only its hop"
+    assert 144 <= spans[0][2] <= 155, "until its clear, not only its hop"
     assert datetime.fromisoformat(rows[0]["end"]) < datetime.fromisoformat(rows[0]["until"])
     assert spans[2] == ("missed", 20.0, 30.0)
     truth = truths_of(

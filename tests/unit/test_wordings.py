@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config.entries import parse_watch
 from pipeline.errors import ConfigError
+from pipeline.lab import tune_search
+from pipeline.lab.backtest import BackTest, Tried
 from pipeline.lab.kept import KeptSeries
-from pipeline.lab.truths import Reviewed
+from pipeline.lab.truths import Reviewed, shifted
 from pipeline.lab.tune import MARGIN, Gain
 from pipeline.lab.tune_search import ReviewedSeries
+from pipeline.lab.wording_trial import AskedWordings, tune_wordings
 from pipeline.lab.wordings import MOST_WORDINGS, compare_wordings, wordings_of
 from pipeline.types import WatchQuery
 
@@ -65,10 +69,11 @@ def test_settings_that_mend_the_own_wording_come_before_other_words():
     assert found.changes["open_at"] < 0.8
 
 
-def test_the_more_wordings_are_compared_the_surer_one_has_to_be():
-    own, one = answers(0.7, seed=4), answers(0.9, seed=5)
+def test_the_more_wordings_are_compared_the_surer_one_has_to_be(monkeypatch):
+    monkeypatch.setattr(tune_search, "MOST_TRIED", tune_search.LEAST_TRIED)
+    own, one, worst = answers(0.7, seed=4), answers(0.9, seed=5), answers(0.0)
     alone = compare_wordings(QUERY, {OWN: own, OTHER: one})
-    many = compare_wordings(QUERY, {OWN: own, OTHER: one} | {f"is it {n}?": answers(0.2, seed=n) for n in range(7)})
+    many = compare_wordings(QUERY, {OWN: own, OTHER: one} | {f"is it {n}?": worst for n in range(3)})
     assert many.wordings[1].gain.f1 == alone.wordings[1].gain.f1
     assert many.wordings[1].gain.interval[0] < alone.wordings[1].gain.interval[0]
 
@@ -106,3 +111,22 @@ def test_the_gain_over_the_same_counts_is_nothing_and_intervals_widen_with_their
     narrow, wide = (Gain.of(better, counts, level) for level in (0.5, 0.99))
     assert wide.interval[0] <= narrow.interval[0] <= narrow.interval[1] <= wide.interval[1]
     assert narrow.f1 >= 0
+
+
+def test_recordings_of_another_time_than_the_labels_are_named():
+    series = answers(1.0)[0].series
+    asked = AskedWordings(BackTest({"a.mp4": 1200.0}, {}, 1.0, 9, [Tried("car", OWN)]), {OWN: {"a.mp4": series}}, {})
+    truth = Reviewed(0.0, 600.0, ((20.0, 30.0),))
+    watch = parse_watch("car", {"question": OWN})
+    assert tune_wordings("car", watch, asked, {"a.mp4": truth}).truths == 1
+    for truths in ({"a.mp4": shifted(truth, 5000.0)}, {"b.mp4": truth}, {}):
+        with pytest.raises(ConfigError, match="no part of the recordings was looked at"):
+            tune_wordings("car", watch, asked, truths)
+
+
+def test_answers_of_a_recording_are_moved_to_when_it_was_made():
+    series = answers(1.0)[0].series
+    asked = AskedWordings(BackTest({"a.mp4": 1200.0}, {}, 1.0, 9, []), {OWN: {"a.mp4": series}}, {"a.mp4": 0.0})
+    moved = asked.dated({"a.mp4": 9000.0})
+    assert (moved.series[OWN]["a.mp4"].at == series.at + 9000).all()
+    assert (moved.series[OWN]["a.mp4"].start_s == series.start_s).all()
