@@ -22,7 +22,7 @@ from tests.clips import steady, write
 
 OWN, GOOD, WORSE = "is it so?", "is a car in view?", "is a bus in view?"
 WATCH = {"question": OWN, "open_at": 0.5, "clear_at": 0.3}
-SECONDS, EVERY = 112, 16
+SECONDS, EVERY = 96, 16
 CARS = [(second + 8, second + 12) for second in range(0, SECONDS, EVERY)]
 """When a car is in view, in seconds of the recording."""
 BEGAN = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -91,7 +91,7 @@ def zoned(folder, stream):
     site = {
         "store": f"sqlite:///{folder}/zoned.db",
         "watches": {"car": WATCH | {"zone": "dock"}},
-        "streams": {stream: GATE | {"zones": dock}},
+        "streams": {stream: GATE | {"zones": dock, "hop_s": 2.0}},
     }
     (folder / "site.yaml").write_text(yaml.safe_dump(site))
     return folder / "site.yaml"

@@ -23,6 +23,11 @@ OWN, OTHER = "is there a car?", "is a car in view?"
 QUERY = WatchQuery("car", OWN, open_at=0.5, clear_at=0.3)
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(tune_search, "MOST_TRIED", tune_search.LEAST_TRIED)
+
+
 def answers(seen, shadows=0.0, busy=20, level=0.8, seed=0):
     """A stream that shows a car for 10 s in each minute, of which a wording sees a share, and shadows in between."""
     rng = np.random.default_rng(seed)
@@ -69,8 +74,7 @@ def test_settings_that_mend_the_own_wording_come_before_other_words():
     assert found.changes["open_at"] < 0.8
 
 
-def test_the_more_wordings_are_compared_the_surer_one_has_to_be(monkeypatch):
-    monkeypatch.setattr(tune_search, "MOST_TRIED", tune_search.LEAST_TRIED)
+def test_the_more_wordings_are_compared_the_surer_one_has_to_be():
     own, one, worst = answers(0.7, seed=4), answers(0.9, seed=5), answers(0.0)
     alone = compare_wordings(QUERY, {OWN: own, OTHER: one})
     many = compare_wordings(QUERY, {OWN: own, OTHER: one} | {f"is it {n}?": worst for n in range(3)})
