@@ -93,9 +93,10 @@ def _by_file(
         name, span = label_of(row, list(names), line)
         spans[watch][names[name]].append(span)
     labelled = {file for of_watch in spans.values() for file, found in of_watch.items() if found}
-    lengths_s = {str(file): times.length_s(file) for file in sorted(labelled)}
+    called = {file: name for name, file in recordings.items()}
+    lengths_s = {called[file]: times.length_s(file) for file in sorted(labelled)}
     for of_watch in spans.values():
-        check_inside({str(file): found for file, found in of_watch.items() if found}, lengths_s)
+        check_inside({called[file]: found for file, found in of_watch.items() if found}, lengths_s)
     return {
         watch: {
             file: Reviewed(0.0, math.inf, merge(sorted((one.start_s, one.end_s) for one in found), 0.0))

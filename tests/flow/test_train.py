@@ -1,9 +1,11 @@
 """`resadapt-allocator train` from end to end, on small settings: real videos, real MLLMs, a real server."""
 
 import json
+import os
 import re
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import torch
 
 from allocator_engine.model.checkpoint import load
 from pipeline.lab.cli.main import main
+from pipeline.lab.training import site as labelled
+from pipeline.lab.training import site_of
 from tests.checkpoints import tiny, untrained_yard
 from tests.clips import flip_bits, sound_only, steady, truncate, write
 from tests.mllm_server import MODEL, MLLMServer, Turn, serving
@@ -124,7 +128,10 @@ def test_a_site_learns_from_what_people_say_where_they_say_it(run, tmp_path, foo
     assert (code, "is of a training that differs from this one" in said) == (3, True)
     for text, named in (
         ("watch,file,start_s,end_s\nboat,monday.mp4,1,2\n", "line 2: watch is 'boat'"),
-        ("watch,file,start_s,end_s\nopen,monday.mp4,5,20\n", "but the recording has 6.0"),
+        (
+            "watch,file,start_s,end_s\nopen,monday.mp4,5,20\n",
+            "label of gate/monday.mp4 goes from 5 to 20 s",
+        ),
         (KEPT.format("2020-01-01T00:00:00Z", "2020-01-01T00:00:02Z"), "falls on a recording"),
     ):
         labels.write_text(text)
@@ -134,6 +141,31 @@ def test_a_site_learns_from_what_people_say_where_they_say_it(run, tmp_path, foo
     assert (code, "--recipe yard takes no --labels" in said) == (2, True)
 
 
+def test_labels_that_a_service_kept_are_the_truth_of_recordings_of_their_time(tmp_path, footage):
+    began = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    ended = (began + timedelta(seconds=5.9)).timestamp()
+    for file in footage.rglob("*.mp4"):
+        os.utime(file, (ended, ended))
+    (tmp_path / "watches.yaml").write_text(WATCHES)
+    labels = tmp_path / "labels.csv"
+    config = site_of(tmp_path / "watches.yaml", "null", None)
+    at = [(began + timedelta(seconds=second)).isoformat() for second in range(7)]
+
+    def truth(*rows: tuple[str, int, int]) -> list[int]:
+        lines = [KEPT.splitlines()[0], *(f"gate,open,{kind},{at[start]},{at[end]}" for kind, start, end in rows)]
+        labels.write_text("\n".join(lines))
+        with labelled(footage, config, tmp_path / "work", 1, labels) as material:
+            episodes = [material.outside.clips.episode(step, 0) for step in range(8)]
+        rows_of = [one.holds[one.standing.index(OPEN)].tolist() for one in episodes if OPEN in one.standing]
+        assert len(set(map(tuple, rows_of))) == 1
+        return rows_of[0]
+
+    assert truth(("false", 1, 5), ("missed", 2, 4)) == [1, 0, 1, 1, 0, 1], "where nobody looked, as the MLLM says"
+    assert truth(("false", 0, 6), ("missed", 2, 3)) == [0, 0, 1, 0, 0, 0]
+    assert truth(("fixture", 1, 5)) == [1, -1, -1, -1, -1, 1]
+
+
+OPEN = "is the gate open?"
 KEPT = "stream,watch,kind,start,end\ngate,open,missed,{},{}\n"
 
 
@@ -278,6 +310,7 @@ def test_watches_are_checked_as_those_of_a_site(run, tmp_path, footage, watches,
 
 
 def test_recordings_of_which_none_can_be_decoded_are_refused(run, footage):
+    ended = (began + timedelta(seconds=5.9)).timestamp()
     for file in footage.rglob("*.mp4"):
         flip_bits(truncate(file, 0.4), 40)
     code, said = run(*site(footage, "tiny"))

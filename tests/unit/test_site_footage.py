@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError
 from pipeline.lab.footage import Clip, Footage, camera_of
-from pipeline.lab.site_footage import HELD_OUT, arrange, seconds_of, split
+from pipeline.lab.held_out import known_by_labels
+from pipeline.lab.site_footage import HELD_OUT, AskedWatch, arrange, seconds_of, split
+from pipeline.lab.truths import Reviewed
 
 ROOT = Path("/recordings")
 
@@ -79,3 +82,11 @@ def test_what_nothing_can_be_made_of_is_refused_by_name():
     counted = parse_site({"watches": {"many": SITE["watches"]["many"]}})
     with pytest.raises(ConfigError, match="nothing to watch for"):
         arrange(clips_of("gate/a.mp4"), ROOT, counted, 1.0)
+
+
+def test_what_is_held_out_is_known_by_people_where_they_looked_else_by_the_mllm():
+    clip, config = Clip(ROOT / "gate" / "a.mp4", 4.0, 8.0), parse_site(SITE).watches["person"]
+    watches = [AskedWatch(slug, slug, config) for slug in ("person", "van")]
+    native = np.array([[1, 1, 1, 1], [0, -1, 0, 1]], np.int8)
+    truths = {"person": {clip.file: Reviewed(0.0, 7.5, ((5.0, 6.5),))}, "van": {}}
+    assert known_by_labels(clip, native, 1.0, watches, truths).tolist() == [[0, 1, 0, 1], [0, -1, 0, 1]]
