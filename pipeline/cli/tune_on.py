@@ -94,7 +94,7 @@ def _stream(file: Path, like: StreamConfig | None, watch: WatchConfig, raw: Mapp
         )
     known = {item.name: getattr(like, item.name) for item in fields(StreamConfig)}
     # The file is the caller's own, whatever a camera that came over the network may lead to.
-    return StreamConfig(**known | {"url": str(file), "live_url": "", "paused": False, "realtime": False} | ANYWHERE)
+    return StreamConfig(**known | {"url": str(file), "live_url": "", "paused": False, "realtime": False, **ANYWHERE})
 
 
 def _truths(

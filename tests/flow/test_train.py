@@ -156,7 +156,7 @@ def test_labels_that_a_service_kept_are_the_truth_of_recordings_of_their_time(tm
         labels.write_text("\n".join(lines))
         with labelled(footage, config, tmp_path / "work", 1, labels) as material:
             episodes = [material.outside.clips.episode(step, 0) for step in range(8)]
-        rows_of = [one.holds[one.standing.index(OPEN)].tolist() for one in episodes if OPEN in one.standing]
+        rows_of = [one.holds[one.standing.index(GATE_OPEN)].tolist() for one in episodes if GATE_OPEN in one.standing]
         assert len(set(map(tuple, rows_of))) == 1
         return rows_of[0]
 
@@ -165,7 +165,7 @@ def test_labels_that_a_service_kept_are_the_truth_of_recordings_of_their_time(tm
     assert truth(("fixture", 1, 5)) == [1, -1, -1, -1, -1, 1]
 
 
-OPEN = "is the gate open?"
+GATE_OPEN = "is the gate open?"
 KEPT = "stream,watch,kind,start,end\ngate,open,missed,{},{}\n"
 
 
@@ -310,7 +310,6 @@ def test_watches_are_checked_as_those_of_a_site(run, tmp_path, footage, watches,
 
 
 def test_recordings_of_which_none_can_be_decoded_are_refused(run, footage):
-    ended = (began + timedelta(seconds=5.9)).timestamp()
     for file in footage.rglob("*.mp4"):
         flip_bits(truncate(file, 0.4), 40)
     code, said = run(*site(footage, "tiny"))
