@@ -1,5 +1,6 @@
 """Labels of a watch as the truth of it: when it should be open, what is to be ignored, and which time was looked at."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -132,16 +133,19 @@ def with_answers(truth: Reviewed, known_at: NDArray[np.float64], slack_s: float)
 
 def placed(truth: Reviewed, began: float, length_s: float) -> Reviewed | None:
     """The truth of a stream on a recording of it that began at a time (UTC as POSIX seconds), in seconds of the
-    recording; None where nobody looked at any of it."""
-    since, until = max(0.0, truth.since - began), min(length_s, truth.until - began)
-    if since >= until:
+    recording, without an end where it was looked at to its end; None where nobody looked at any of it."""
+    since, until = max(0.0, truth.since - began), truth.until - began
+    if since >= min(until, length_s):
         return None
 
     def inside(spans: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-        shifted = [(start - began, end - began) for start, end in spans]
-        return tuple((max(0.0, start), min(length_s, end)) for start, end in shifted if end >= 0 and start <= length_s)
+        moved = [(start - began, end - began) for start, end in spans]
+        return tuple((max(0.0, start), end) for start, end in moved if end >= 0 and start <= length_s)
 
-    return Reviewed(since, until, inside(truth.holds), inside(truth.wrong), inside(truth.ignored))
+    whole = until >= length_s
+    return Reviewed(
+        since, math.inf if whole else until, inside(truth.holds), inside(truth.wrong), inside(truth.ignored)
+    )
 
 
 def shifted(truth: Reviewed, by_s: float) -> Reviewed:
