@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.cli.ending import run_to_end
 from pipeline.clock import SystemClock
 from pipeline.config.entries import parse_stream
-from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig, parse_site, read_yaml
+from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig, load_site, parse_site, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.lab.background import Background
 from pipeline.lab.backtest import recordings_of, stream_slugs
@@ -81,6 +81,13 @@ def tune_on(
 
     run_to_end(main())
     return found[0].as_json()
+
+
+def wanted_of(config: Path, slug: str) -> tuple[WatchConfig, Mapping[str, StreamConfig]] | None:
+    """A watch and the streams of a site file, for which no store has to be there; None where the file has no such
+    watch."""
+    site = load_site(config)
+    return (site.watches[slug], site.streams) if slug in site.watches else None
 
 
 def _stream(file: Path, like: StreamConfig | None, watch: WatchConfig, raw: Mapping[str, object]) -> StreamConfig:

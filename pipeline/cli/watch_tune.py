@@ -10,7 +10,7 @@ import typer
 from pipeline.cli.doors import Beside, BesideStore, door
 from pipeline.cli.output import ScreenColumn, print_line, set_up, table
 from pipeline.cli.remote import ApiKey, AsJson, Url
-from pipeline.cli.tune_on import TuneOn, tune_on
+from pipeline.cli.tune_on import TuneOn, tune_on, wanted_of
 from pipeline.cli.watch_test import span_s
 from pipeline.errors import ConfigError
 
@@ -49,17 +49,18 @@ def tune(
         raise ConfigError(
             "--apply gives a watch what kept answers say; what --on proposes is for `resadapt watch edit`"
         )
-    with door(config, store, None, url, key, as_json) as opened:
-        if on is None:
-            found = opened.tune(slug, span_s(kept), apply)
-        else:
-            watch, streams = opened.wanted(slug)
-            kept_labels = "" if labels else opened.export({"watch": slug})
     if on is None:
+        with door(config, store, None, url, key, as_json) as opened:
+            found = opened.tune(slug, span_s(kept), apply)
         _show(found)
     else:
         set_up("error", people=False)
-        found = tune_on(TuneOn(on, wording or (), labels, mllm, config), slug, watch, streams, kept_labels)
+        wanted = wanted_of(config, slug) if config and labels and not (store or url or key) else None
+        kept_labels = ""
+        if wanted is None:
+            with door(config, store, None, url, key, as_json) as opened:
+                wanted, kept_labels = opened.wanted(slug), "" if labels else opened.export({"watch": slug})
+        found = tune_on(TuneOn(on, wording or (), labels, mllm, config), slug, *wanted, kept_labels)
         _show_wordings(found)
     if as_json:
         print_line(json.dumps(found, ensure_ascii=False))

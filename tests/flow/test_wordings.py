@@ -85,8 +85,7 @@ def tuned(*arguments, wordings=(GOOD, WORSE)):
 
 
 def zoned(folder, stream):
-    """A site file whose watch is about a zone that a stream has."""
-    (folder / "zoned.db").touch()
+    """A site file, that no service ran with, whose watch is about a zone that a stream has."""
     dock = {"dock": [[0, 0], [1, 0], [1, 1]]}
     site = {
         "store": f"sqlite:///{folder}/zoned.db",
