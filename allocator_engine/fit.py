@@ -5,6 +5,7 @@ grid, never larger than proposed and never dearer than the grant.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -71,10 +72,12 @@ class _Candidate:
 
     def cells(self, factor: int) -> tuple[int, int]:
         """Rows and columns at `factor`/UNIT of the proposed scale: aspect within one cell, one cell at the least."""
-        divisor = self.rules.grid.cell_px * UNIT * UNIT
-        rows = round_half_even(self.height * self.scale * factor, divisor)
-        columns = round_half_even(self.width * self.scale * factor, divisor)
-        return min(max(rows, 1), self.native[0]), min(max(columns, 1), self.native[1])
+        divisor, scale = self.rules.grid.cell_px * UNIT * UNIT, self.scale * factor
+        (most_rows, most_columns), rows = self.native, round_half_even(self.height * scale, divisor)
+        columns = round_half_even(self.width * scale, divisor)
+        # Plain comparisons: a hop is fitted by hundreds of these.
+        rows = most_rows if rows > most_rows else rows or 1
+        return rows, most_columns if columns > most_columns else columns or 1
 
     def tokens(self, factor: int) -> int:
         rows, columns = self.cells(factor)
@@ -187,11 +190,4 @@ def _units(scale: float) -> int:
 
 def _first(holds: Callable[[int], bool]) -> int:
     """The smallest factor in 0..UNIT at which a monotone condition holds; UNIT if it is not met before."""
-    low, high = 0, UNIT
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return bisect_left(range(UNIT), True, key=holds)

@@ -4,7 +4,7 @@ What has no label `stream` is of the process, which is one MLLM's and hence one 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
@@ -33,6 +33,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.labels: dict[str, tuple[str, ...]] = {_Troubles.NAME: ("what",)}
         self._watches: dict[str, frozenset[str]] = {}
+        self._series: dict[str, _Series] = {}
         self._of_streams: list[Counter | Gauge | Histogram] = []
         stream = ["stream"]
 
@@ -121,7 +122,8 @@ class Metrics:
     ) -> None:
         """Write down one hop, decided `seconds` after it was complete."""
         stream, reply, usage = run.stream_id, outcome.reply, outcome.reply.answers.usage
-        self._tokens(stream, outcome.grant, usage)
+        series = self._series.setdefault(stream, _Series())
+        self._tokens(stream, series, outcome.grant, usage)
         for count, more in (
             (self.hops, 1),
             (self.frames, len(outcome.hop.frames)),
@@ -132,7 +134,7 @@ class Metrics:
             (self.fallbacks, outcome.fell_back),
             (self.relooks, reply.relooked),
         ):
-            count.labels(stream).inc(more)
+            series.of(count, stream).inc(more)
         for level, value in (
             (self.context_tokens, run.context.tokens),
             (self.context_epoch, run.context.epoch),
@@ -145,16 +147,17 @@ class Metrics:
             (self.discontinuities, decoded.discontinuities),
             (self.hwaccel_fallbacks, decoded.hwaccel_fallbacks),
         ):
-            level.labels(stream).set(value)
+            series.of(level, stream).set(value)
         if run.checkup is not None:
+            on = run.state.health.on
             for what in WHATS:
-                self.alarms.labels(stream, what).set(what in run.state.health.on)
+                series.of(self.alarms, stream, what).set(what in on)
         if outcome.reanchored:
             self.context_reanchors.labels(stream, outcome.reanchored).inc()
-        self.hop_seconds.labels(stream).observe(seconds)
+        series.of(self.hop_seconds, stream).observe(seconds)
         for event in events:
             self.event(event)
-        self._answers(stream, reply, run)
+        self._answers(stream, series, reply, run)
 
     def event(self, event: Event) -> None:
         """Count one event that was decided."""
@@ -167,6 +170,7 @@ class Metrics:
     def forget(self, stream: str) -> None:
         """Drop every series of a stream that was detached."""
         self._watches.pop(stream, None)
+        self._series.pop(stream, None)
         for metric in self._of_streams:
             metric.remove_by_labels({"stream": stream})
 
@@ -177,38 +181,39 @@ class Metrics:
         for metric in (self.sink_filtered, self.sink_held_back):
             metric.remove_by_labels({"sink": sink})
 
-    def _tokens(self, stream: str, granted: int, usage: Usage) -> None:
+    def _tokens(self, stream: str, series: "_Series", granted: int, usage: Usage) -> None:
         for what, count, tokens in (
             ("granted", self.tokens_granted, granted),
             ("encoded", self.tokens_encoded, usage.encoded_tokens),
             ("prefilled", self.tokens_prefilled, usage.prefilled_tokens),
             ("cached", self.tokens_cached, usage.cached_tokens),
         ):
-            count.labels(stream).inc(tokens)
-            self.mllm_tokens.labels(what).inc(tokens)
+            series.of(count, stream).inc(tokens)
+            series.of(self.mllm_tokens, what).inc(tokens)
         if prompt := usage.prefilled_tokens + usage.cached_tokens:
-            self.prefix_hit_ratio.labels(stream).set(usage.cached_tokens / prompt)
+            series.of(self.prefix_hit_ratio, stream).set(usage.cached_tokens / prompt)
 
     def engine_call(self, hops: int, seconds: float) -> None:
         """Write down one call of the allocator engine."""
         self.engine_hops.observe(hops)
         self.engine_seconds.observe(seconds)
 
-    def _answers(self, stream: str, reply: HopReply, run: StreamRun) -> None:
+    def _answers(self, stream: str, series: "_Series", reply: HopReply, run: StreamRun) -> None:
         usage = reply.answers.usage
         if reply.skipped:
-            self.skipped.labels(stream, reply.skipped).inc()
+            series.of(self.skipped, stream, reply.skipped).inc()
         else:
             self.mllm_seconds.observe(usage.seconds)
             self.mllm_queue_seconds.observe(usage.queued_s)
             self.mllm_first_seconds.observe(usage.first_answer_s)
         for answer in reply.answers.answers:
-            self.answers.labels(stream, answer.verdict).inc()
-            self.watch_warming.labels(stream, answer.watch_id).set(answer.warming)
+            series.of(self.answers, stream, answer.verdict).inc()
+            series.of(self.watch_warming, stream, answer.watch_id).set(answer.warming)
         stand, is_open = run.warming.watch_ids, standing(run.state.watches)
         for watch_id in stand:
-            self.watch_open.labels(stream, watch_id).set(is_open.get(watch_id, False))
+            series.of(self.watch_open, stream, watch_id).set(is_open.get(watch_id, False))
         for watch_id in self._watches.get(stream, frozenset()) - stand:
+            self._series.pop(stream, None)
             for metric in (self.watch_open, self.watch_warming, self.events):
                 metric.remove_by_labels({"stream": stream, "watch": watch_id})
         self._watches[stream] = stand
@@ -226,6 +231,21 @@ class Metrics:
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""
         return self.value("mllm_seconds_sum") - self.value("mllm_queue_seconds_sum")
+
+
+class _Series:
+    """The series of a stream, each looked up by its labels once: a hop writes some fifty."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], Counter | Gauge | Histogram] = {}
+
+    def of(self, metric: M, *labels: str) -> M:
+        """The series of a metric with these labels."""
+        key = metric, *labels
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = metric.labels(*labels)
+        return cast(M, found)
 
 
 class _Troubles(Collector):

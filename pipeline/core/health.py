@@ -16,7 +16,9 @@ What = Literal["frozen", "blind", "moved"]
 WHATS: Final[tuple[str, ...]] = get_args(What)
 
 LOOK_S: Final = 2.0
-"""A stream is looked at once in so many seconds of it, at the end of a hop."""
+"""A stream that seems to change is looked at once in so many seconds of it, at the end of a hop."""
+CALM_S: Final = 4.0
+"""And one that is as it was once in so many."""
 STEP_S: Final = 10.0
 """Most seconds that one look bears witness to: what was not seen is not known."""
 PICTURES: Final = 16
@@ -67,7 +69,9 @@ class Checkup:
 
     def is_due(self, state: "HealthState", at_s: float) -> bool:
         """True if it is time to look at a picture."""
-        return self.rules.looks and (state.seen_s is None or at_s - state.seen_s >= LOOK_S - 1e-6)
+        if not self.rules.looks or state.seen_s is None:
+            return self.rules.looks
+        return at_s - state.seen_s >= (CALM_S if state.calm else LOOK_S) - 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,12 @@ class HealthState:
     taken_s: float = 0.0
     candidate: str = ""
     alarms: dict[str, Alarm] = field(default_factory=dict)
+
+    @property
+    def calm(self) -> bool:
+        """True if its view, or an alarm, is known, and nothing speaks against that."""
+        coming = any(self.alarms[what].held_s for what in WHATS if what in self.alarms)
+        return bool(self.reference or self.on) and not self.candidate and not coming
 
     @property
     def on(self) -> tuple[str, ...]:
@@ -203,7 +213,9 @@ def _pictures(
     found: list[AlarmChange] = []
     for what, sign in evidence.items():
         before = state.alarms.get(what, Alarm())
-        after = before.step(sign, at_s, seconds, rules.raise_s(what), rules.clear_s)
+        # What is new may have begun just before this look.
+        lasted_s = seconds if before.held_s else min(seconds, LOOK_S)
+        after = before.step(sign, at_s, lasted_s, rules.raise_s(what), rules.clear_s)
         state = _with(state, what, after)
         if after.on and not before.on:
             data: dict[str, Json] = {"reason": words[what], "advice": _ADVICE[what], "onset_s": round(after.since_s, 3)}

@@ -125,7 +125,8 @@ def judge(
             continue
         before = after.get(query.key, WatchState())
         state, ruling = _decided(before, query, answer, hop)
-        after[query.key] = replace(state, routing=Routing.of(query.rules, state.escalated) if state.is_open else None)
+        routing = Routing.of(query.rules, state.escalated) if state.is_open else None
+        after[query.key] = state if routing == state.routing else replace(state, routing=routing)
         if ruling and is_sent(query, ruling):
             assert ruling.kind is not None
             data = event_data(query, before, state, ruling, answer, hop) | evidence

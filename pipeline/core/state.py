@@ -74,15 +74,15 @@ class StreamState:
 
     def meeting(self, queries: Sequence[WatchQuery]) -> dict[str, WatchState]:
         """The states of the watches, those of `queries` that have none included."""
-        new = WatchState(transitions=self.forgotten)
-        return self.watches | {query.key: new for query in queries if query.key not in self.watches}
+        new = [query.key for query in queries if query.key not in self.watches]
+        return self.watches | dict.fromkeys(new, WatchState(transitions=self.forgotten)) if new else self.watches
 
     def keeping(self, watches: Mapping[str, WatchState], standing: Sequence[WatchQuery] = ()) -> "StreamState":
         """The state with these watches, of which those that are gone, and have nothing but a count left, are bounded:
         the ones that were met first are forgotten."""
         stand = {query.key for query in standing}
-        bare = [key for key, state in watches.items() if state == WatchState(transitions=state.transitions)]
-        gone = [key for key in bare if key not in stand]
+        left = [(key, state) for key, state in watches.items() if key not in stand]
+        gone = [key for key, state in left if state == WatchState(transitions=state.transitions)]
         dropped = gone[: max(len(gone) - GONE_KEPT, 0)]
         forgotten = max([self.forgotten, *(watches[key].transitions for key in dropped)])
         kept = {key: state for key, state in watches.items() if key not in dropped}

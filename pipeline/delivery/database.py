@@ -62,7 +62,6 @@ class Database:
         self._lock = _claim(Path(self.name), exclusive) if self.is_sqlite else None
         idle_s = SHARED_IDLE_S if shared else STATEMENT_TIMEOUT_S
         self.engine = _sqlite_engine(parsed, max_bytes) if self.is_sqlite else _postgresql_engine(parsed, idle_s)
-        self._writer = self.engine.execution_options(writes=True)
         self.claimed: sa.Connection | None = None
         self._token: int | None = None
         self.shared = shared
@@ -78,6 +77,8 @@ class Database:
         """A connection whose statements see one state of the database. Raises StoreDamaged where its file is gone."""
         self._check_file()
         with named(self.name), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
             yield connection
 
     @contextmanager
@@ -115,7 +116,10 @@ class Database:
         """On the connection that holds a server's lock, if there is one: if it breaks, the lock is known to be gone."""
         if self.is_sqlite or self._token is None:
             self._check_file()
-            with self._writer.begin() as connection:
+            with self.engine.begin() as connection:
+                if self.is_sqlite:
+                    # A transaction that reads first and writes later cannot wait for the lock; one that says so can.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
             return
         self.claimed = self.claimed or self._claim_again(self._token)
@@ -253,7 +257,7 @@ def _sqlite_engine(url: sa.URL, max_bytes: int | None) -> sa.Engine:
     engine = sa.create_engine(only_existing, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     def configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN would come too late: see begin
+        connection.isolation_level = None  # the driver's own BEGIN would come too late: see Database
         pragmas = ["page_size = 4096", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"]
         if max_bytes is not None:
             pragmas.append(f"max_page_count = {max(max_bytes // _PAGE_BYTES, 1)}")
@@ -262,12 +266,7 @@ def _sqlite_engine(url: sa.URL, max_bytes: int | None) -> sa.Engine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    def begin(connection: sa.Connection) -> None:
-        # A transaction that reads first and writes later cannot wait for the lock; one that says so at once can.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
-
     sa.event.listen(engine, "connect", configure)
-    sa.event.listen(engine, "begin", begin)
     return engine
 
 

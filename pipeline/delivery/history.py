@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from pydantic_core import from_json
@@ -204,14 +204,14 @@ def _answers_of(row: _AnswersRecord) -> StoredAnswers:
 
 
 def answers_row(stream_id: str, record: HopRecord, now: datetime) -> dict[str, str | float | int]:
-    """A hop's record in the form in which it is written; `written_bytes` are its own until it is."""
+    """A hop's record in the form in which it is written (see `counted`)."""
     data = dump_json(record.as_json())
     return {
         "stream_id": stream_id,
         "end_s": record.end_s,
         "time": now.isoformat(),
         "data": data,
-        "written_bytes": len(data),
+        "own_bytes": len(data),
     }
 
 
@@ -256,6 +256,15 @@ def written_bytes(connection: sa.Connection, table: sa.Table) -> int:
 @cache
 def _newest(table: sa.Table) -> sa.Select[tuple[int]]:
     return sa.select(table.c.written_bytes).order_by(table.c.seq.desc()).limit(1)
+
+
+_Insert = TypeVar("_Insert", bound=sa.Insert)
+
+
+def counted(insert: _Insert, table: sa.Table) -> _Insert:
+    """An insert into OUTBOX or HOP_ANSWERS whose rows say in `own_bytes` how much data they hold themselves."""
+    before = sa.func.coalesce(_newest(table).scalar_subquery(), 0)
+    return insert.values(written_bytes=before + sa.bindparam("own_bytes", type_=sa.BigInteger))
 
 
 def _mapping(text: str) -> dict[str, Json]:

@@ -7,7 +7,6 @@ do it now (full disk, held lock, lost server); then nothing has changed. It neve
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -23,10 +22,10 @@ from pipeline.delivery.history import (
     Keep,
     StoredEvent,
     answers_row,
+    counted,
     event_of,
     prune_answers,
     prune_events,
-    written_bytes,
 )
 from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, META, OUTBOX, STREAM_STATE, portions
 from pipeline.errors import StreamTaken
@@ -50,7 +49,6 @@ _DELIVERED = sa.delete(DELIVERY).where(
 _NOTE = "sink "
 """How the keys begin under which META remembers something of a sink; the sink's name follows."""
 
-_T = TypeVar("_T")
 _StateRow = dict[str, str | float]
 _EventRow = dict[str, str | int | None]
 _AnswersRow = dict[str, str | float | int]
@@ -112,8 +110,9 @@ class Store:
         self.database = Database(url, max_bytes, exclusive, shared=holder is not None)
         self.history = History(self.database)
         self._save_state = _upsert_state(self.database)
-        self._save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
-        self._save_answers = sa.insert(HOP_ANSWERS)
+        save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
+        self._save_event = counted(save_event, OUTBOX)
+        self._save_answers = counted(sa.insert(HOP_ANSWERS), HOP_ANSWERS)
         self._save_note = _upsert_note(self.database)
         self._save_owed = self.database.insert(DELIVERY).on_conflict_do_nothing()
 
@@ -213,7 +212,7 @@ class Store:
             if events:
                 self._write_events(connection, events)
             if answers:
-                connection.execute(self._save_answers, _counted(connection, HOP_ANSWERS, answers))
+                connection.execute(self._save_answers, answers)
             self._prune_now_and_then(connection, len(events) + len(answers))
         return len(events)
 
@@ -272,7 +271,7 @@ class Store:
             raise
 
     def _write_events(self, connection: sa.Connection, events: dict[str, _EventRow]) -> None:
-        connection.execute(self._save_event, _counted(connection, OUTBOX, list(events.values())))
+        connection.execute(self._save_event, list(events.values()))
         seqs = _seqs_of(connection, list(events)).values() if self._sinks else ()
         if owed := [{"sink": sink, "seq": seq} for sink in self._sinks for seq in seqs]:
             connection.execute(self._save_owed, owed)
@@ -319,20 +318,6 @@ def _upsert_note(database: Database) -> sa.Executable:
     return insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded["value"]})
 
 
-_CountedRow = TypeVar("_CountedRow", _EventRow, _AnswersRow)
-
-
-def _counted(connection: sa.Connection, table: sa.Table, rows: Sequence[_CountedRow]) -> list[_CountedRow]:
-    """The rows with how much was written up to and with each: what each holds comes in `written_bytes`."""
-    total, counted = written_bytes(connection, table), []
-    for row in rows:
-        own = row["written_bytes"]
-        assert isinstance(own, int)
-        total += own
-        counted.append({**row, "written_bytes": total})
-    return counted
-
-
 def _row_of(event: Event) -> _EventRow:
     if event.time.tzinfo is None:
         raise ValueError(f"the time of event {event.id} has no zone: {event.time.isoformat()}; expected UTC")
@@ -344,7 +329,7 @@ def _row_of(event: Event) -> _EventRow:
         "type": event.type,
         "time": event.time.isoformat(),
         "data": data,
-        "written_bytes": len(data),
+        "own_bytes": len(data),
     }
 
 

@@ -4,6 +4,8 @@ memory, threads and descriptors stay where they are.
 Run: python -m tests.bench.bench_soak [STREAMS [MINUTES]] [--overloaded]
 Target: every hop, no frame lost, and over the last two thirds less than 1 MiB a minute. Contexts of streams restart at
 different times and hold 10 to 20 MiB a stream more before than behind it, so that short runs show that as a slope.
+Watches open at most every ten minutes, as a site's do: the null MLLM alone would open each three times a minute, and
+evidence of that is work for more cores than this is about. Memory is told every minute on stderr.
 
 Overloaded, frames are sampled at 60 a second and shown at native size, more than the process can take: frames are
 lost, and memory has to stay where it is all the same.
@@ -25,10 +27,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tests.bench.camera_clips import camera_clip
+from tests.bench.camera_clips import camera_clip, repeated
 from tests.bench.report import tell
 
 SAMPLE_S = 5.0
+PART_S = 60
+"""The camera's clip is so many seconds, again and again."""
 EMPTY_S = 30.0
 """How long a service without a stream runs, from which the cost of a stream is counted."""
 WATCHES = ("a car", "a person", "a dog", "an open gate")
@@ -52,7 +56,10 @@ def site_of(clip: Path, streams: int, overloaded: bool) -> dict[str, object]:
     return {
         "defaults": load | {"realtime": True},
         "streams": {f"camera-{number:02}": {"url": str(clip)} for number in range(streams)},
-        "watches": {f"watch-{number}": {"question": f"is {thing} in view?"} for number, thing in enumerate(WATCHES)},
+        "watches": {
+            f"watch-{number}": {"question": f"is {thing} in view?", "cooldown_s": 600}
+            for number, thing in enumerate(WATCHES)
+        },
         "mllm": "null",
         "store": "sqlite:///soak.db",
         "sinks": {"journal": "jsonl:events.jsonl"},
@@ -85,6 +92,8 @@ def sampled(process: psutil.Process, seconds: float) -> list[Sample]:
             used = process.cpu_times()
             resident = process.memory_info().rss / 2**20
             samples.append(Sample(at_s, resident, process.num_threads(), process.num_fds(), used.user + used.system))
+        if at_s // 60 != (at_s - SAMPLE_S) // 60:
+            print(f"{at_s / 60:4.0f} min {resident:7.0f} MiB", file=sys.stderr, flush=True)
         time.sleep(SAMPLE_S)
     return samples
 
@@ -98,7 +107,8 @@ def slope_per_minute(samples: Sequence[Sample]) -> float:
 def main(streams: int, minutes: float, overloaded: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        clip = camera_clip(folder / "camera.mp4", 360, 640, 60 if overloaded else 10, round(60 * minutes) + 30, 400_000)
+        part = camera_clip(folder / "part.mp4", 360, 640, 60 if overloaded else 10, PART_S, 400_000)
+        clip = repeated(part, folder / "camera.mp4", round(minutes * 60 / PART_S) + 1)
         with serving(folder / "empty", site_of(clip, 0, overloaded)) as process:
             empty = sampled(process, EMPTY_S)[-1]
         with serving(folder / "busy", site_of(clip, streams, overloaded)) as process:

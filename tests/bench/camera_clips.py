@@ -32,6 +32,24 @@ def camera_clip(path: Path, height: int, width: int, fps: int, seconds: int, bit
     return path
 
 
+def repeated(clip: Path, path: Path, times: int) -> Path:
+    """Write a clip so many times one behind the other, without coding it anew."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        video = source.streams.video[0]
+        stream = container.add_stream_from_template(video)
+        packets = [packet for packet in source.demux(video) if packet.dts is not None]
+        length = max(packet.dts + (packet.duration or 0) for packet in packets if packet.dts is not None)
+        for number in range(times):
+            for packet in packets:
+                if packet.pts is None or packet.dts is None:
+                    continue
+                copy = av.Packet(bytes(packet))
+                copy.pts, copy.dts = packet.pts + number * length, packet.dts + number * length
+                copy.time_base, copy.is_keyframe, copy.stream = video.time_base, packet.is_keyframe, stream
+                container.mux(copy)
+    return path
+
+
 def decode(path: Path) -> int:
     """The plain way: demux and decode every frame with one thread, and look at none. Returns how many there were."""
     frames = 0

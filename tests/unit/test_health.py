@@ -145,7 +145,7 @@ def test_each_trouble_is_one_alarm_and_its_end_one_event(wrong, seed):
     state, found = run([*pictures, *living(seed, 40, 200)])
     kind = wrong.strip()
     assert kinds(found) == [kind, f"stream.clear {kind}"]
-    assert 40 + 8 <= found[0][0] <= 40 + 30
+    assert 40 + 8 <= found[0][0] <= 40 + 36
     assert 100 + 5 <= found[1][0] <= 100 + 12
     assert state.on == ()
 
