@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.core.questions import clean_question
 from pipeline.errors import ConfigError
-from pipeline.lab.tune import MARGIN, ExpectedFigures, Gain, Tuning, draws_of, expected, find_settings
+from pipeline.lab.tune import MARGIN, ExpectedFigures, Gain, SettingsFound, Tuning, draws_of, expected, find_settings
 from pipeline.lab.tune_search import ReviewedSeries
 from pipeline.types import Json, WatchQuery
 
@@ -17,12 +17,18 @@ MOST_WORDINGS = 8
 @dataclass(frozen=True, slots=True)
 class ComparedWording:
     """A wording, the search for its settings, and the figures that are expected of it with the settings proposed for
-    it, or, where none are, with those that the watch has. `gain` is over the watch's own wording, which has none."""
+    it, or, where none are, with those that the watch has. `gain` is over the watch as it is; None where there are too
+    few labels to say."""
 
     question: str
     tuning: Tuning
     expected: ExpectedFigures
     gain: Gain | None
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """The settings that suit it, where they are others than the watch has."""
+        return self.tuning.proposed.changes(self.tuning.now) if self.tuning.proposed else {}
 
     def as_json(self) -> dict[str, Json]:
         """For programs."""
@@ -53,10 +59,9 @@ class WordingsCompared:
     def changes(self) -> dict[str, Json]:
         """The settings that the proposal changes, as a patch of the watch: the wording and what goes with it, or the
         settings alone that are better for its own."""
-        chosen = self.proposed or self.own
-        knobs = chosen.tuning.proposed
-        settings = knobs.changes(self.own.tuning.now) if knobs else {}
-        return {"question": chosen.question, **settings} if self.proposed else settings
+        if self.proposed:
+            return {"question": self.proposed.question, **self.proposed.settings}
+        return self.own.settings
 
     def as_json(self) -> dict[str, Json]:
         """For programs."""
@@ -80,41 +85,65 @@ def wordings_of(question: str, others: Sequence[str]) -> list[str]:
 
 
 def compare_wordings(query: WatchQuery, material: Mapping[str, Sequence[ReviewedSeries]]) -> WordingsCompared:
-    """Compare the answers to wordings, that of the watch first, which were given over the same time. One is proposed if
-    its F1 is above that of the watch's own wording with the settings that suit it by MARGIN at least, with an interval
-    above 0. The more are compared, the wider the intervals: of so many, one is easily better by chance."""
+    """Compare the answers to wordings, that of the watch first, which were given over the same time.
+
+    One is proposed if its F1 is above that of the watch as it is by MARGIN at least, with an interval above 0. Of
+    several that are, and of other settings for the watch's own wording, the best is taken; of those within MARGIN of
+    the best, that which changes least. The more wordings are compared, the wider the intervals: of so many, one is
+    easily better by chance.
+    """
     found = {text: find_settings(replace(query, question=text), known) for text, known in material.items()}
     (first, own), *others = found.items()
     level = 1 - 0.05 / max(1, len(others))
 
-    def compared(text: str, gain: Gain | None) -> ComparedWording:
-        counts = found[text].expected
-        return ComparedWording(text, found[text].tuning, expected(counts, draws_of(len(counts))), gain)
+    def compared(text: str, one: SettingsFound, level: float) -> ComparedWording:
+        gain = None if own.crossed is None else Gain.of(one.expected, own.current, level)
+        return ComparedWording(text, one.tuning, expected(one.expected, draws_of(len(one.expected))), gain)
 
-    searched = own.crossed is not None
-    rivals = [compared(text, Gain.of(one.expected, own.expected, level) if searched else None) for text, one in others]
+    mine, *rivals = compared(first, own, 0.95), *(compared(text, one, level) for text, one in others)
+    better = [one for one in rivals if not _against(one, level)]
+    chosen = _least([mine, *better] if own.tuning.proposed else better, mine)
+    return WordingsCompared((mine, *rivals), None if chosen is mine else chosen, _reason(chosen, mine, rivals, level))
+
+
+def _least(sure: Sequence[ComparedWording], own: ComparedWording) -> ComparedWording | None:
+    """Of those about as good as the best, that which changes least."""
+    best = max(map(_f1, sure), default=0.0)
+    as_good = [one for one in sure if _f1(one) >= best - MARGIN]
+    return min(as_good, key=lambda one: (len(one.settings) + (one is not own), -_f1(one)), default=None)
+
+
+def _reason(
+    chosen: ComparedWording | None, own: ComparedWording, rivals: Sequence[ComparedWording], level: float
+) -> str:
+    """The reason not to propose another wording, empty where one is proposed."""
+    if chosen is own:
+        return "other settings for the watch's own wording are as good, or better"
+    if chosen is not None:
+        return ""
     best = max(rivals, key=_rank, default=None)
-    reason = _against(best, own.tuning, level)
-    return WordingsCompared((compared(first, None), *rivals), None if reason else best, reason)
+    return "there is no other wording to compare" if best is None else _against(best, level)
 
 
-def _rank(one: ComparedWording) -> tuple[bool, float]:
-    """The order in which wordings are proposed: those that are surely better first."""
-    return (one.gain.interval[0] > 0, one.gain.f1) if one.gain else (False, 0.0)
+def _f1(one: ComparedWording) -> float:
+    return one.expected.f1 or 0.0
 
 
-def _against(best: ComparedWording | None, own: Tuning, level: float) -> str:
-    """The reason not to propose the best of the other wordings, empty where there is none."""
-    if best is None:
-        return "there is no other wording to compare"
-    if best.gain is None:
-        return own.reason
-    if best.gain.f1 < MARGIN:
-        return f"the best other wording gains {best.gain.f1:.3f} of F1; expected at least {MARGIN:g}"
-    if best.gain.interval[0] <= 0:
-        low, high = best.gain.interval
+def _rank(one: ComparedWording) -> float:
+    return one.gain.f1 if one.gain else 0.0
+
+
+def _against(one: ComparedWording, level: float) -> str:
+    """The reason not to propose another wording, empty where there is none."""
+    gain = one.gain
+    if gain is None:
+        return one.tuning.reason
+    if gain.f1 < MARGIN:
+        return f"the best other wording gains {gain.f1:.3f} of F1; expected at least {MARGIN:g}"
+    if gain.interval[0] <= 0:
+        low, high = gain.interval
         return (
-            f"the best other wording gains {best.gain.f1:.3f} of F1, with a {100 * level:.4g} % interval of {low:.3f}"
-            f" to {high:.3f}; expected one above 0: more labels would tell"
+            f"the best other wording gains {gain.f1:.3f} of F1, with a {100 * level:.4g} % interval of {low:.3f} to"
+            f" {high:.3f}; expected one above 0: more labels would tell"
         )
     return ""

@@ -53,7 +53,7 @@ def test_a_wording_that_is_surely_better_is_proposed_with_the_settings_that_suit
     assert found.changes["open_at"] < 0.45, "it is less sure of what it sees"
     shown = found.as_json()
     assert (shown["proposed"], shown["now"]["question"], len(shown["wordings"])) == (OTHER, OWN, 2)
-    assert shown["wordings"][0]["gain"] is None
+    assert shown["wordings"][0]["gain"]["f1"] == pytest.approx(found.own.expected.f1 - shown["now"]["f1"], abs=1e-3)
 
 
 def test_a_wording_that_is_as_good_is_not_proposed_nor_one_that_is_worse():
@@ -72,6 +72,14 @@ def test_settings_that_mend_the_own_wording_come_before_other_words():
     assert found.proposed is None
     assert "question" not in found.changes
     assert found.changes["open_at"] < 0.8
+    assert "own wording" in found.reason
+
+
+def test_of_wordings_that_are_as_good_that_which_changes_least_is_proposed():
+    """The own wording needs thresholds of its own to see what the other sees with those that the watch has."""
+    found = compare_wordings(QUERY, {OWN: answers(1.0, level=0.3), OTHER: answers(1.0), "and so?": answers(0.6)})
+    assert found.own.expected.f1 == pytest.approx(found.wordings[1].expected.f1, abs=MARGIN)
+    assert found.changes == {"question": OTHER}
 
 
 def test_the_more_wordings_are_compared_the_surer_one_has_to_be():
@@ -90,8 +98,8 @@ def test_with_too_few_labels_nothing_is_compared():
 
 def test_a_wording_alone_is_tuned():
     found = compare_wordings(QUERY, {OWN: answers(1.0, level=0.4)})
-    assert found.reason == "there is no other wording to compare"
-    assert found.changes["open_at"] < 0.45
+    assert (found.proposed, found.changes["open_at"] < 0.45) == (None, True)
+    assert compare_wordings(QUERY, {OWN: answers(1.0)}).reason == "there is no other wording to compare"
 
 
 def test_wordings_are_questions_each_once_and_few():
