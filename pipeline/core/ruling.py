@@ -98,6 +98,13 @@ class WatchState:
     sent_s: tuple[float, ...] = ()
     routing: Routing | None = None
 
+    def with_votes(self, votes: tuple[Vote, ...]) -> "WatchState":
+        """The state with other votes: what `replace` does, in a third of the time, for every answer."""
+        return WatchState(
+            self.is_open, votes, self.transitions, self.onset_s, self.shut_until_s, self.pending_s, self.pending_value,
+            self.value, self.open_s, self.told_s, self.escalated, self.sent_s, self.routing,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
@@ -148,7 +155,7 @@ def rule_on(state: WatchState, query: WatchQuery, answer: Answer, at_s: float) -
     vote = vote_of(query, answer, at_s)
     if _gap(state, query, at_s):
         state = replace(state, votes=(), pending_s=None, pending_value=None)
-    state = replace(state, votes=(*state.votes, vote)[-query.confirm[1] :])
+    state = state.with_votes((*state.votes, vote)[-query.confirm[1] :])
     if query.rules.choice:
         return _choose(state, query, answer, vote)
     return _close(state, query, answer, vote) if state.is_open else _open(state, query, answer, vote)

@@ -4,7 +4,7 @@ asked again; the same pure rules judge, and what certainly decides nothing is pa
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -81,8 +81,9 @@ def read_kept(records: Iterable[StoredAnswers], watch_ids: Sequence[str]) -> dic
     return {stream: columns.series() for stream, columns in hops.items()}
 
 
-_BATCH = 100
-"""Records that are held as such until they are put into columns."""
+_BATCH = 20
+"""Records that are held as such until they are put into columns: so few that they are gone before the garbage collector
+takes notice of them."""
 
 _NOTHING: Sequence[Json] = (0.5, 0.0, 0)
 """The answer to a watch that was not asked."""
@@ -283,7 +284,7 @@ class _Judging:
         return [*due, state.told_s + rules.update_every_s] if rules.update_every_s else due
 
     def _visit(self, number: int) -> None:
-        self._state = replace(self._state, votes=self._votes(number))
+        self._state = self._state.with_votes(self._votes(number))
         before = self._state.transitions
         answer = self._series.answer(self._query.id, number)
         self._state, ruling = _decide(self._state, self._query, answer, self._s(number))

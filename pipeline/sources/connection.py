@@ -51,6 +51,12 @@ class Connection:
         return self.container.format.name in ("hls", "dash")
 
     @property
+    def is_guess(self) -> bool:
+        """True if it counts as live only because its server gave no length: it may be a recording that is made, or sent
+        on, while it is read."""
+        return self.live and self.input is not None and self.input.live is None
+
+    @property
     def dates(self) -> SegmentDates | None:
         """When its segments were filmed, for a playlist."""
         return self.input.dates if self.input is not None else None

@@ -45,6 +45,7 @@ class Timeline:
     included. In a live stream it is `start_s` at the first frame ever, follows PTS within a connection, and goes on
     across connections and discontinuities by the time that passed on the arrival clock. A frame whose time stamp stands
     still or lies is placed by arrival in a live stream and by the frame rate in a recording, counted in `restamped`.
+    While a live stream is `by_rate` such frames are placed no closer than its frame rate, however fast they arrive.
     """
 
     def __init__(self, start_s: float = 0.0) -> None:
@@ -52,6 +53,7 @@ class Timeline:
         self.restamped = 0
         self.lie: str | None = None
         self.stamped = True
+        self.by_rate = False
         self._start_s = start_s
         self._live = True
         self._origin_s: float | None = None
@@ -65,6 +67,7 @@ class Timeline:
     def _begin(self) -> None:
         """Reset what holds within one connection only."""
         self.lie = None
+        self.by_rate = False
         self._shift_s = 0.0
         self._media_s: float | None = None
         self._placed = False
@@ -104,6 +107,10 @@ class Timeline:
         self._end_s = end_s
         if not live:
             self._last_s = resume_s
+
+    def found_recorded(self) -> None:
+        """What is read is a recording after all: it goes on where it is, by its time stamps or its frame rate."""
+        self._live = self.by_rate = False
 
     def place(self, media_s: float | None, arrival_s: float, waited_s: float | None = None) -> float:
         """Stream seconds of the next frame; `media_s` is its PTS in seconds (None if it has none), `waited_s` how long
@@ -193,8 +200,10 @@ class Timeline:
         rate."""
         if self._last_s is None:
             return self._start_s if self._live else 0.0
-        passed_s = arrival_s - self._arrival_s if self._live else 0.0
-        return self._last_s + (max(passed_s, 0.0) or self._interval_s)
+        passed_s = max(arrival_s - self._arrival_s, 0.0) if self._live else 0.0
+        if self.by_rate:
+            passed_s = max(passed_s, self._interval_s)
+        return self._last_s + (passed_s or self._interval_s)
 
     def _unwrap(self, media_s: float, before_s: float) -> float:
         """`media_s` in the turn of a wrapping counter that continues `before_s`, if one does."""

@@ -36,6 +36,7 @@ def repeated(clip: Path, path: Path, times: int) -> Path:
     """Write a clip so many times one behind the other, without coding it anew."""
     with av.open(str(clip)) as source, av.open(str(path), "w") as container:
         video = source.streams.video[0]
+        assert video.time_base is not None
         stream = container.add_stream_from_template(video)
         packets = [packet for packet in source.demux(video) if packet.dts is not None]
         length = max(packet.dts + (packet.duration or 0) for packet in packets if packet.dts is not None)
