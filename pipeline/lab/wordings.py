@@ -117,6 +117,8 @@ def _reason(
     chosen: ComparedWording | None, own: ComparedWording, rivals: Sequence[ComparedWording], level: float
 ) -> str:
     """The reason not to propose another wording, empty where one is proposed."""
+    if own.gain is None:
+        return own.tuning.reason
     if chosen is own:
         return "other settings for the watch's own wording are as good, or better"
     if chosen is not None:

@@ -94,6 +94,7 @@ def test_with_too_few_labels_nothing_is_compared():
     found = compare_wordings(QUERY, {OWN: answers(0.2, busy=5), OTHER: answers(1.0, busy=5)})
     assert (found.proposed, found.wordings[1].gain, found.changes) == (None, None, {})
     assert "name 5 times" in found.reason
+    assert "name 5 times" in compare_wordings(QUERY, {OWN: answers(0.2, busy=5)}).reason
 
 
 def test_a_wording_alone_is_tuned():
