@@ -126,17 +126,9 @@ def test_a_site_learns_from_what_people_say_where_they_say_it(run, tmp_path, foo
     labels.write_text("watch,file,start_s,end_s\nopen,gate/monday.mp4,2,5\n")
     code, said = run(*command)
     assert (code, "is of a training that differs from this one" in said) == (3, True)
-    for text, named in (
-        ("watch,file,start_s,end_s\nboat,monday.mp4,1,2\n", "line 2: watch is 'boat'"),
-        (
-            "watch,file,start_s,end_s\nopen,monday.mp4,5,20\n",
-            "label of gate/monday.mp4 goes from 5 to 20 s",
-        ),
-        (KEPT.format("2020-01-01T00:00:00Z", "2020-01-01T00:00:02Z"), "falls on a recording"),
-    ):
-        labels.write_text(text)
-        code, said = run(*command)
-        assert (code, named in said) == (2, True), said
+    labels.write_text(KEPT.format("2020-01-01T00:00:00Z", "2020-01-01T00:00:02Z"))
+    code, said = run(*command)
+    assert (code, "falls on a recording" in said) == (2, True), said
     code, said = run(*small("yard"), "--labels", labels)
     assert (code, "--recipe yard takes no --labels" in said) == (2, True)
 

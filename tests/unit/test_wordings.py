@@ -83,7 +83,7 @@ def test_of_wordings_that_are_as_good_that_which_changes_least_is_proposed():
 
 
 def test_the_more_wordings_are_compared_the_surer_one_has_to_be():
-    own, one, worst = answers(0.7, seed=4), answers(0.9, seed=5), answers(0.0)
+    own, one, worst = answers(0.5, 0.4, 12, seed=4), answers(0.7, 0.4, 12, seed=5), answers(0.0, 0.0, 12)
     alone = compare_wordings(QUERY, {OWN: own, OTHER: one})
     many = compare_wordings(QUERY, {OWN: own, OTHER: one} | {f"is it {n}?": worst for n in range(3)})
     assert many.wordings[1].gain.f1 == alone.wordings[1].gain.f1
