@@ -350,7 +350,7 @@ def _of_moment(
     if watch is None:
         raise Problem(503, "not available now", f"the watch {slug!r} is not applied", headers={"Retry-After": "1"})
     standing = [one.slug for one in look.entries("stream") if selects(frozenset(watch.streams), one.slug, one.tags)]
-    if stream is None and len(standing) != 1:
+    if not stream and len(standing) != 1:
         few = ", ".join(standing[:10]) or "none"
         raise Problem(422, "not accepted", f"stream: the watch {slug} stands on {few}; name one", "stream")
     wanted = stream or standing[0]

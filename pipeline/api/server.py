@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 GOODBYE_S = 3
 """How long open requests may take when the service stops."""
+HEAD_BYTES = 262_144
+"""Longest head of a request: the longest query that the API takes, each of its characters written as twelve."""
 _BACKLOG = 256
 
 
@@ -68,7 +70,7 @@ class ApiServer:
                 limit_concurrency=config.max_connections,
                 timeout_graceful_shutdown=GOODBYE_S,
                 timeout_keep_alive=10,
-                h11_max_incomplete_event_size=32 * 1024,
+                h11_max_incomplete_event_size=HEAD_BYTES,
                 ssl_certfile=config.cert_file,
                 ssl_keyfile=config.key_file,
             )

@@ -106,7 +106,7 @@ class StoreBeside:
         watch = self.watch(slug)
         streams = self._wanted.streams
         standing = [one for one in streams if selects(frozenset(watch.streams), one, streams[one].tags)]
-        if stream is None and len(standing) != 1:
+        if not stream and len(standing) != 1:
             few = ", ".join(sorted(standing)[:10]) or "none"
             raise ConfigError(f"--stream: the watch {slug} stands on {few}; name one")
         query = build_watch(slug, watch)

@@ -159,8 +159,11 @@ async def test_labels_stay_on_record(tmp_path, unused_tcp_port):
 
 
 async def test_a_moment_without_an_event_is_explained(tmp_path, unused_tcp_port):
-    watch = {"bar": {"question": "is a bar in view?", "open_at": 0.9, "confirm": [3, 3]}}
-    async with running(tmp_path, unused_tcp_port, **site(watches=watch)) as service:
+    watches = {
+        "bar": {"question": "is a bar in view?", "open_at": 0.9, "confirm": [3, 3]},
+        "nowhere": {"question": "is a bar in view?", "streams": ["tag:none"]},
+    }
+    async with running(tmp_path, unused_tcp_port, **site(watches=watches)) as service:
         client = service.client
         await opened(service)
 
@@ -180,6 +183,9 @@ async def test_a_moment_without_an_event_is_explained(tmp_path, unused_tcp_port)
         for at in ("yesterday", "", "1e999", "-5"):
             refused = await client.get("/v1/watches/bar/explain", params={"at": at})
             assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "at")
+        for which in ({}, {"stream": ""}, {"stream": "gate"}):
+            refused = await client.get("/v1/watches/nowhere/explain", params={"at": "1"} | which)
+            assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "stream")
 
 
 async def test_the_command_line_says_the_same_by_the_api_and_beside_it(tmp_path, unused_tcp_port):
