@@ -27,6 +27,7 @@ from pipeline.api import (
     tiles,
     tune,
     what_if,
+    wordings,
 )
 from pipeline.api.admission import Admission
 from pipeline.api.auth import Gate
@@ -115,6 +116,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         tune.router,
         what_if.router,
         recording.router,
+        wordings.router,
         search.router,
         system.router,
         system.health,
