@@ -15,7 +15,7 @@ from pipeline.fleet.terms import NodeReport
 from tests.api import tiles
 
 
-async def until(condition, seconds=40.0):
+async def until(condition, seconds=120.0):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.05)
@@ -62,7 +62,7 @@ async def pictures_come_through_the_head(running):
     assert Image.open(io.BytesIO(answer.content)).size == (80, 48)
     assert "x-captured-at" in answer.headers
     found = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while set(found) != {"s0", "s1", "s2"}:
             _, pictures = await tiles(running.client, "s0,s1,s2")
             found |= {name.partition(".")[0]: jpeg for name, jpeg in pictures.items()}
