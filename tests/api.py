@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.parser import BytesParser
 
 import httpx
 import yaml
@@ -44,3 +45,15 @@ async def running(folder, port, **raw) -> AsyncIterator[Running]:
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20)
     async with Serving(reconciler, SystemClock(), install) as serving, client:
         yield Running(reconciler, serving.api, client)
+
+
+async def tiles(client, streams):
+    """The statuses of streams as JSON, and the new pictures by STREAM.NUMBER."""
+    response = await client.get("/v1/tiles", params={"streams": streams})
+    assert response.status_code == 200
+    head = f"Content-Type: {response.headers['content-type']}\r\n\r\n".encode()
+    parts = BytesParser().parsebytes(head + response.content).get_payload()
+    names = [part.get_param("name", header="content-disposition") for part in parts]
+    pictures = {part.get_filename(): part.get_payload(decode=True) for part in parts[1:]}
+    assert names[0] == "status"
+    return parts[0].get_payload(), pictures

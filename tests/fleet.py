@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from pipeline.api.node_pictures import offer_pictures
 from pipeline.clock import SystemClock
 from pipeline.fleet.head import FleetHead, ShardLost, ShardRefused
 from pipeline.fleet.shard import Shard
@@ -108,7 +109,7 @@ async def head(path, folder, names):
 
 
 async def node(terms):
-    shard = Shard(terms, SystemClock())
+    shard = Shard(terms, SystemClock(), offer_pictures)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: asyncio.create_task(shard.end()))
     return await shard.run()
 

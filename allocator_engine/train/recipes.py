@@ -27,8 +27,8 @@ def yard() -> Recipe:
 
 
 def site() -> Recipe:
-    """A site's own recordings, without labels: what holds and changes is what the MLLM itself answers to native
-    pictures, and rewards are agreement with that."""
+    """A site's own recordings: what holds and changes is what people say, or, where they do not, what the MLLM itself
+    answers to native pictures, and rewards are agreement with that."""
     advantage = AdvantageRules(spread=0.02)
     return Recipe(CapoConfig("site", grounding=(200,), steps=500, learning_rate=2e-4, advantage=advantage))
 

@@ -13,6 +13,7 @@ from pipeline.api import (
     discover,
     events,
     evidence,
+    far,
     labels,
     live,
     nodes,
@@ -26,6 +27,7 @@ from pipeline.api import (
     tiles,
     tune,
     what_if,
+    wordings,
 )
 from pipeline.api.admission import Admission
 from pipeline.api.auth import Gate
@@ -87,7 +89,8 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
     state.sessions = browser_sessions
     state.gate = Gate(keys, browser_sessions, is_loopback(config.host), Failures(clock))
     state.pictures = JpegCache()
-    state.gallery = tiles.Gallery(clock, lambda: reconciler.service.attachments)
+    state.far_nodes = far.FarNodes()
+    state.gallery = tiles.gallery_of(reconciler.service, clock, state.far_nodes)
     state.beside = Lock()
     state.max_recording = config.max_recording_mib * 2**20
     state.ready = False
@@ -113,6 +116,7 @@ def make_app(reconciler: Reconciler, config: ApiConfig, clock: Clock) -> FastAPI
         tune.router,
         what_if.router,
         recording.router,
+        wordings.router,
         search.router,
         system.router,
         system.health,

@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -18,7 +18,9 @@ from pipeline.api.problems import RESPONSES
 from pipeline.api.views import Page
 from pipeline.clock import as_utc
 from pipeline.config.values import Slug
+from pipeline.delivery.history import EventFilter, History
 from pipeline.delivery.labels import MAX_NOTE, Label, LabelBook, LabelFilter, LabelKind
+from pipeline.lab.truths import MOST_EVENTS, times_of
 from pipeline.registry.entry import EntryMissing
 
 router = APIRouter(prefix="/v1", tags=["labels"], responses=RESPONSES)
@@ -80,9 +82,11 @@ def list_labels(
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "the labels"}},
 )  # fmt: skip
 def export_labels(caller: Viewer, desk: AtDesk, stream: Name = None, watch: Name = None) -> Response:
-    """Those that stand, oldest first, as CSV: stream, watch, kind, start, end, event, note, by, at."""
+    """Those that stand, oldest first, as CSV: stream, watch, kind, start, end, event, note, by, at, and from when until
+    when what a label is about lasted: from the onset of its event to its clear."""
     wanted = LabelFilter(_streams(stream, caller, desk), watch)
-    return Response(as_csv(reversed(_labels(desk).find(wanted, MOST_EXPORTED))), media_type="text/csv; charset=utf-8")
+    text = export_of(desk.reconciler.history(), _labels(desk).find(wanted, MOST_EXPORTED)[::-1])
+    return Response(text, media_type="text/csv; charset=utf-8")
 
 
 @router.post("/labels", status_code=201, response_model=LabelView, operation_id="label_missed")
@@ -107,20 +111,30 @@ def withdraw_label(number: Annotated[int, Path(ge=1, lt=2**62)], caller: Analyst
     _labels(desk).withdraw(number, caller.name)
 
 
-COLUMNS = ("stream", "watch", "kind", "start", "end", "event", "note", "by", "at")
+COLUMNS = ("stream", "watch", "kind", "start", "end", "event", "note", "by", "at", "from", "until")
 
 
-def as_csv(labels: Iterable[Label]) -> str:
+def export_of(history: History, labels: Sequence[Label]) -> str:
     """Labels as CSV with a header; a text that a spreadsheet would take for a formula gets an apostrophe."""
+    spans: dict[int, tuple[str, str]] = {}
+    for watch in dict.fromkeys(one.watch for one in labels):
+        mine = [one for one in labels if one.watch == watch]
+        events = history.events(EventFilter(frozenset(one.stream for one in mine), watch), MOST_EVENTS)[::-1]
+        for one, (start, end) in zip(mine, times_of(mine, events), strict=True):
+            spans[one.id] = _utc(start), _utc(end)
     made = io.StringIO()
     writer = csv.writer(made, lineterminator="\n")
     writer.writerow(COLUMNS)
     for one in labels:
         writer.writerow(
             (one.stream, one.watch, one.kind, one.start.isoformat(), one.end.isoformat(), one.event_id or "",
-             _harmless(one.note), _harmless(one.by), one.at.isoformat())
+             _harmless(one.note), _harmless(one.by), one.at.isoformat(), *spans[one.id])
         )  # fmt: skip
     return made.getvalue()
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 def label_view(label: Label) -> LabelView:

@@ -14,7 +14,7 @@ _CLIENTS = 4096
 _LIMIT_OF = {400: "host", 413: "body", 429: "rate"}
 _FREE = ("/health/", "/static/")
 """Paths that are answered however busy the rest is."""
-_RECORDING = re.compile(r"/v1/watches/[^/]+/recording")
+_RECORDING = re.compile(r"/v1/watches/[^/]+/(?:recording|wordings)")
 ADMITTED = "resadapt.admitted"
 """Of a scope: it is part of a request that was let in already."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from weakref import ref
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -17,10 +18,12 @@ from allocator_engine.resize import Picture
 from pipeline.api.auth import Caller, allowed
 from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Body, Viewer
+from pipeline.api.far import FarNodes, NodeQuery
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.sse import listening
 from pipeline.config.values import resolve_url
 from pipeline.service.attachment import Attachment
+from pipeline.service.share import PicturePlace
 from pipeline.sources.policy import AddressPolicy
 from pipeline.sources.probe import probe
 from pipeline.types import Frame
@@ -73,9 +76,23 @@ class JpegCache:
 
 
 @router.post("/{slug}/probe", response_model=ProbeView, operation_id="probe_stream")
-def probe_stream(slug: str, caller: Operator, desk: AtDesk) -> dict[str, JsonValue]:
-    """Open it once more, look for some seconds, and say what it is and what to do about it."""
+async def probe_stream(slug: str, request: Request, caller: Operator, desk: AtDesk) -> object:
+    """Open it once more, look for some seconds, and say what it is and what to do about it: in a fleet on the node that
+    runs it."""
+    where = await asyncio.to_thread(_far_place, slug, caller, desk)
+    if where is not None:
+        nodes: FarNodes = request.app.state.far_nodes
+        return await nodes.probe(where, slug)
+    return await run_in_threadpool(_probed_here, slug, desk)
+
+
+def _far_place(slug: str, caller: Caller, desk: Desk) -> PicturePlace | None:
+    """Where pictures of a stream are to be had that another node runs. Blocks."""
     desk.look(caller).entry("stream", slug)
+    return desk.reconciler.service.pictures_of(slug)
+
+
+def _probed_here(slug: str, desk: Desk) -> dict[str, JsonValue]:
     stream = desk.reconciler.service.site.streams.get(slug)
     if stream is None:
         raise Problem(503, "not available now", f"the stream {slug!r} is not applied yet", headers={"Retry-After": "1"})
@@ -95,6 +112,9 @@ async def snapshot(
 ) -> Response:
     """The next frame that is sampled; with `overlay` its scale, tokens and scores are written on it."""
     attachment = await asyncio.to_thread(_attachment, slug, caller, desk)
+    if isinstance(attachment, PicturePlace):
+        nodes: FarNodes = request.app.state.far_nodes
+        return await nodes.get(attachment, f"/v1/streams/{slug}/snapshot.jpg", {"width": width, "overlay": overlay})
     try:
         async with asyncio.timeout(WAIT_S):
             frame = await attachment.tap.next()
@@ -115,15 +135,25 @@ async def live(
     place = listening(request)
     pictures: JpegCache = request.app.state.pictures
 
-    async def parts() -> AsyncIterator[bytes]:
-        with place:
-            async for frame in _frames(slug, desk):
-                jpeg = await pictures.jpeg(slug, frame, width, _overlay(attachment) if overlay else "")
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                yield head.encode() + jpeg + b"\r\n"
+    async def parts(attachment: Attachment) -> AsyncIterator[bytes]:
+        async for frame in _frames(slug, desk):
+            jpeg = await pictures.jpeg(slug, frame, width, _overlay(attachment) if overlay else "")
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            yield head.encode() + jpeg + b"\r\n"
 
+    async def placed(found: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        with place:
+            async for some in found:
+                yield some
+
+    query = {"width": width, "overlay": overlay}
+    found = (
+        _far_parts(slug, desk, request.app.state.far_nodes, query)
+        if isinstance(attachment, PicturePlace)
+        else parts(attachment)
+    )
     kind = "multipart/x-mixed-replace; boundary=frame"
-    return StreamingResponse(parts(), media_type=kind, headers={"Cache-Control": "no-store"})
+    return StreamingResponse(placed(found), media_type=kind, headers={"Cache-Control": "no-store"})
 
 
 async def _frames(slug: str, desk: Desk) -> AsyncIterator[Frame]:
@@ -139,9 +169,22 @@ async def _frames(slug: str, desk: Desk) -> AsyncIterator[Frame]:
         yield frame
 
 
-def _attachment(slug: str, caller: Caller, desk: Desk) -> Attachment:
+async def _far_parts(slug: str, desk: Desk, nodes: FarNodes, query: NodeQuery) -> AsyncIterator[bytes]:
+    """Moving pictures of a stream from the node that runs it, whichever that is; an end after long silence."""
+    service, clock = desk.reconciler.service, desk.clock
+    until_s = clock.monotonic_s() + 2 * WAIT_S
+    while clock.monotonic_s() < until_s and (where := await asyncio.to_thread(service.pictures_of, slug)):
+        async for some in nodes.moving(where, slug, query):
+            yield some
+            until_s = clock.monotonic_s() + 2 * WAIT_S
+        await clock.sleep(0.5)  # it is handed over
+
+
+def _attachment(slug: str, caller: Caller, desk: Desk) -> Attachment | PicturePlace:
+    """What runs the stream here, or where its pictures are to be had. Blocks."""
     desk.look(caller).entry("stream", slug)
-    attachment = desk.reconciler.service.attachments.get(slug)
+    service = desk.reconciler.service
+    attachment = service.attachments.get(slug) or service.pictures_of(slug)
     if attachment is None:
         raise Problem(503, "not available now", f"the stream {slug!r} does not run now", headers={"Retry-After": "2"})
     return attachment

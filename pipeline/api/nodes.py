@@ -1,18 +1,21 @@
 """The nodes of a fleet: listed, drained, cordoned. A service without a fleet has none."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
-from pipeline.api.auth import Caller
+from pipeline.api.auth import Caller, allowed
 from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Viewer
 from pipeline.api.problems import RESPONSES, Problem
-from pipeline.api.system import Operator
 from pipeline.delivery.nodes import NodeBook, Wanted
 from pipeline.fleet.overview import NodeStatus, overview
 from pipeline.registry.entry import EntryMissing
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"], responses=RESPONSES)
+
+Operator = Annotated[Caller, Depends(allowed("operator"))]
 
 
 class Nodes(BaseModel):
@@ -25,7 +28,7 @@ class Nodes(BaseModel):
 def list_nodes(caller: Viewer, desk: AtDesk) -> Nodes:
     """Every node: its state, what it offers, and what runs on it."""
     _require_whole(caller)
-    return Nodes(items=_overview(desk))
+    return Nodes(items=nodes_of(desk))
 
 
 @router.post("/{name}/drain", response_model=NodeStatus, operation_id="drain_node")
@@ -49,14 +52,15 @@ def uncordon(name: str, caller: Operator, desk: AtDesk) -> NodeStatus:
 def _want(name: str, wanted: Wanted, caller: Caller, desk: Desk) -> NodeStatus:
     _require_whole(caller)
     if not _book(desk).want(name, wanted):
-        known = [node.name for node in _overview(desk)]
+        known = [node.name for node in nodes_of(desk)]
         few = f"the nodes are {', '.join(known[:10])}" if known else "this service has none: it runs without --cluster"
         raise EntryMissing(f"there is no node {name[:80]!r}; {few}")
-    return next(node for node in _overview(desk) if node.name == name)
+    return next(node for node in nodes_of(desk) if node.name == name)
 
 
-def _overview(desk: Desk) -> list[NodeStatus]:
-    return overview(_book(desk), desk.reconciler.service.site.fleet.most_skew_s)
+def nodes_of(desk: Desk) -> list[NodeStatus]:
+    """All nodes of the fleet; none where there is no fleet. Blocks."""
+    return overview(_book(desk), desk.reconciler.service.site.fleet)
 
 
 def _book(desk: Desk) -> NodeBook:

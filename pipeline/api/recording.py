@@ -3,15 +3,16 @@
 import asyncio
 import tempfile
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
-from pipeline.api.desk import merged
+from pipeline.api.desk import Desk, merged
 from pipeline.api.entries import AtDesk
 from pipeline.api.evidence import beside_streams
 from pipeline.api.problems import RESPONSES, Problem
@@ -30,7 +31,7 @@ MOST_S = 1800.0
 """How long one trial may take, in wall seconds."""
 _NOWHERE = ("0.0.0.0/0", "::/0")
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
-_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": _BYTES}}}
+BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": _BYTES}}}
 
 
 class TrialEventView(BaseModel):
@@ -61,7 +62,7 @@ class TrialView(BaseModel):
 
 
 @router.post(
-    "/watches/{slug}/recording", response_model=TrialView, operation_id="try_watch_on_recording", openapi_extra=_BODY
+    "/watches/{slug}/recording", response_model=TrialView, operation_id="try_watch_on_recording", openapi_extra=BODY
 )
 async def try_on_recording(
     slug: str,
@@ -77,23 +78,40 @@ async def try_on_recording(
     view = desk.look(caller)
     entry = view.entry("watch", slug)
     watch = _bare(parse_watch(slug, merged(entry.spec, _settings(settings))))
+    like = next(iter(sorted(view.standing(entry))), None)
+    own = {} if like is None else view.entry("stream", like).spec
+    async with sent(request, desk, name, own) as trial:
+        site = replace(trial.site, watches={slug: watch})
+        played = await back_test(site, trial.names, desk.clock, desk.reconciler.service.runtime.mllm)
+    return _view(played)
+
+
+@dataclass(frozen=True, slots=True)
+class SentRecording:
+    """A recording that was sent, as the only stream of a site without watches; its name by slug."""
+
+    site: SiteConfig
+    names: Mapping[str, str]
+
+
+@asynccontextmanager
+async def sent(request: Request, desk: Desk, name: str, own: Mapping[str, Json]) -> AsyncIterator[SentRecording]:
+    """The body as a recording of a stream whose spec is `own`, for as long as it is tried. Raises Problem for what is
+    no recording or too large, and where another is tried, or this one for too long."""
     suffix = Path(name).suffix.lower()
     if suffix not in RECORDING_SUFFIXES:
         raise Problem(
             422, "not taken", f"{name!r} is no recording; expected {', '.join(sorted(RECORDING_SUFFIXES))}", "name"
         )
     service, raw = desk.reconciler.service, desk.reconciler.raw
-    like = next(iter(sorted(view.standing(entry))), None)
-    own = {} if like is None else view.entry("stream", like).spec
     with beside_streams(request), tempfile.TemporaryDirectory(prefix="resadapt-") as scratch:
         file = Path(scratch) / f"recording{suffix}"
         await _receive(request, file, request.app.state.max_recording)
-        stream = _stream(own, file, raw)
-        trial = f"trial-{uuid.uuid4().hex[:12]}"
-        site = _site(service.site, {trial: stream}, {slug: watch}, Path(scratch))
+        slug = f"trial-{uuid.uuid4().hex[:12]}"
+        site = _site(service.site, {slug: _stream(own, file, raw)}, Path(scratch))
         try:
             async with asyncio.timeout(MOST_S):
-                played = await back_test(site, {trial: name}, desk.clock, service.runtime.mllm)
+                yield SentRecording(site, {slug: name})
         except TimeoutError:
             raise Problem(
                 503, "not available now", f"the recording could not be tried within {MOST_S:g} s; send a shorter one"
@@ -102,7 +120,6 @@ async def try_on_recording(
             if str(file) not in str(error):
                 raise
             raise Problem(422, "not taken", str(error).replace(str(file), name)) from None
-    return _view(played)
 
 
 _SETTINGS = TypeAdapter(dict[str, JsonValue])
@@ -146,12 +163,10 @@ def _stream(own: Mapping[str, Json], file: Path, raw: Mapping[str, object]) -> S
     return untrusted(plain, (f"file:{file.parent}",), _NOWHERE)
 
 
-def _site(
-    site: SiteConfig, streams: dict[str, StreamConfig], watches: dict[str, WatchConfig], scratch: Path
-) -> SiteConfig:
+def _site(site: SiteConfig, streams: dict[str, StreamConfig], scratch: Path) -> SiteConfig:
     """A site with only these, of which nothing is kept."""
     return replace(
-        site, streams=streams, watches=watches, sinks={}, gpu_budget=None, store=f"sqlite:///{scratch}/trial.db",
+        site, streams=streams, watches={}, sinks={}, gpu_budget=None, store=f"sqlite:///{scratch}/trial.db",
         evidence=replace(site.evidence, enabled=False),
     )  # fmt: skip
 

@@ -1,19 +1,18 @@
-"""The API's server: uvicorn on the loop that the streams run on."""
+"""The API's server, beside the streams."""
 
 import asyncio
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from pipeline.api.app import make_app
 from pipeline.api.auth import OPEN_NOTICE
 from pipeline.api.limits import is_loopback
+from pipeline.api.loop_http import LoopHttp
 from pipeline.clock import Clock
 from pipeline.config.api import ApiConfig
 from pipeline.config.site import SiteConfig
@@ -24,10 +23,6 @@ log = structlog.get_logger()
 
 GOODBYE_S = 3
 """How long open requests may take when the service stops."""
-HEAD_BYTES = 262_144
-"""Longest head of a request: the longest query that the API takes, each of its characters written as twelve."""
-_BACKLOG = 256
-
 
 Furnish = Callable[[FastAPI], None]
 """Adds to an app."""
@@ -35,14 +30,6 @@ Furnish = Callable[[FastAPI], None]
 
 def bare(_app: FastAPI) -> None:
     """Add nothing."""
-
-
-class _LoopServer(uvicorn.Server):
-    """Leaves signals to the program."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class ApiServer:
@@ -58,39 +45,20 @@ class ApiServer:
     async def start(self) -> None:
         """Begin to listen. Raises ConfigError where the address cannot be had."""
         config = self.config
-        listening = _bound(config)
-        self.port = listening.getsockname()[1]
-        self._server = _LoopServer(
-            uvicorn.Config(
-                self.app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=config.max_connections,
-                timeout_graceful_shutdown=GOODBYE_S,
-                timeout_keep_alive=10,
-                h11_max_incomplete_event_size=HEAD_BYTES,
-                ssl_certfile=config.cert_file,
-                ssl_keyfile=config.key_file,
-            )
-        )
-        self._task = asyncio.create_task(self._server.serve([listening]), name="api")
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.01)
-        if self._task.done():
-            await self._task
+        self._http = LoopHttp(self.app, "the API", config.max_connections, GOODBYE_S, config.cert_file, config.key_file)
+        self.port = await self._http.start(config.host, config.port)
 
     async def close(self) -> None:
         """Send listeners away, finish what is asked, stop listening."""
-        if self._task.done():
+        if not self._http.is_open:
             return
         state = self.app.state
         state.ready = False
         for hub in (state.events, state.answers):
             hub.close()
-        self._server.should_exit = True
-        await self._task
+        await self._http.close()
+        await state.gallery.close()
+        await state.far_nodes.close()
 
     async def ready(self) -> None:
         """The service has started. Raises ConfigError where the API would be open to others."""
@@ -148,17 +116,3 @@ class Serving:
     def hurry(self) -> None:
         """Cut short what drains, now or later."""
         self.reconciler.service.hurry()
-
-
-def _bound(config: ApiConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((config.host, config.port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise ConfigError(f"the API cannot be offered on {config.host}:{config.port}: {error.strerror}") from error
-    listening.setblocking(False)
-    return listening

@@ -1,5 +1,6 @@
 """The service itself: health, metrics, one screen of status, keys, the history of all edits, trying a sink."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
 
@@ -12,13 +13,14 @@ from pipeline.api.auth import OPEN_NOTICE, Caller, Gate, allowed
 from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Limit, Viewer, as_json
 from pipeline.api.events import SeqCursor
+from pipeline.api.nodes import nodes_of
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.views import EditView, EntryView, Page, SinkView, StreamView, WatchView, edit_view
 from pipeline.errors import StoreUnavailable
 from pipeline.redact import redact_mllm, scrub
 from pipeline.registry.entry import Kind
 from pipeline.registry.keys import Key, Keys, Role
-from pipeline.service.health import Health
+from pipeline.service.health import Health, Trouble
 
 router = APIRouter(responses=RESPONSES)
 health = APIRouter(tags=["health"])
@@ -37,9 +39,10 @@ class TroubleView(BaseModel):
 
 class ServiceOverview(BaseModel):
     """One screen: what runs, and how. `alarms` are what is wrong with the service itself for long, `notice` is what an
-    operator should know now; `troubles` are for those who see all streams."""
+    operator should know now; `troubles` are for those who see all streams; `in_fleet` if streams run on nodes."""
 
     version: str
+    in_fleet: bool
     mllm: str
     allocator: str
     site_file: str | None
@@ -147,8 +150,10 @@ def status(request: Request, caller: Viewer, desk: AtDesk) -> Response:
     def views(kind: Kind) -> list[EntryView]:
         return [look.view(entry) for entry in look.entries(kind)]
 
+    streams = views("stream")
     overview = ServiceOverview(
         version=request.app.version,
+        in_fleet=reconciler.service.in_fleet,
         mllm=redact_mllm(site.mllm.use),
         allocator=reconciler.service.allocator,
         site_file=str(reconciler.path) if reconciler.path else None,
@@ -158,12 +163,29 @@ def status(request: Request, caller: Viewer, desk: AtDesk) -> Response:
         alarms=list(reconciler.service.alarms),
         auth=not gate.is_open(),
         notice=OPEN_NOTICE if gate.is_open() else None,
-        troubles=[] if caller.tags else [TroubleView(what=one.what, reason=one.reason) for one in health_now.troubles],
-        streams=views("stream"),
+        troubles=[] if caller.tags else [*map(_trouble, health_now.troubles), *_elsewhere(desk, streams)],
+        streams=streams,
         watches=views("watch"),
         sinks=views("sink"),
     )
     return as_json(overview)
+
+
+def _trouble(found: Trouble) -> TroubleView:
+    return TroubleView(what=found.what, reason=found.reason)
+
+
+def _elsewhere(desk: Desk, streams: Iterable[EntryView]) -> list[TroubleView]:
+    """Troubles of a fleet's nodes, and of the streams on them, which are not those of this process."""
+    if not desk.reconciler.service.in_fleet:
+        return []
+    found = [TroubleView(what=f"node {one.name}", reason=one.reason) for one in nodes_of(desk) if one.troubled]
+    for view in streams:
+        assert isinstance(view, StreamView)
+        status = view.status
+        if status.reason and (status.state in ("lost", "failed") or (status.state == "starting" and not status.node)):
+            found.append(TroubleView(what=f"stream {view.slug}", reason=status.reason))
+    return found
 
 
 @router.get("/v1/audit", response_model=Page[EditView], operation_id="audit", tags=["status"])

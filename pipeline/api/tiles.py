@@ -1,9 +1,7 @@
 """Many streams at a glance: their newest pictures and how they stand, in one answer."""
 
 import asyncio
-import json
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,12 +12,16 @@ from pydantic import TypeAdapter
 
 from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Viewer
+from pipeline.api.far import FarNodes, FarTiles
 from pipeline.api.live import encode
 from pipeline.api.problems import RESPONSES, Problem
+from pipeline.api.tile_form import tile_form
 from pipeline.clock import Clock
 from pipeline.service.attachment import Attachment
+from pipeline.service.service import Service
 from pipeline.service.status import StreamStatus
-from pipeline.types import Frame, Json
+from pipeline.types import Json
+from pipeline.waiting import stop
 
 router = APIRouter(prefix="/v1", tags=["streams"], responses=RESPONSES)
 
@@ -45,11 +47,13 @@ FORM: dict[int | str, dict[str, Any]] = {
 
 @dataclass(slots=True)
 class _TilePlace:
-    """The newest picture of a stream at a width, and who asked for it when."""
+    """The newest picture of a stream at a width, its number here and at the node that has made it, and when it was last
+    asked for."""
 
     asked_s: float
     task: asyncio.Task[None] | None = None
     number: int = 0
+    far_number: int = 0
     jpeg: bytes = b""
     captured_at: datetime | None = None
     filled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,11 +61,20 @@ class _TilePlace:
 
 class Gallery:
     """The newest pictures of the streams that somebody looks at: each made once, in a thread, at most so often, and not
-    at all once nobody has asked for FORGET_S. Of frames that were sampled anyway."""
+    at all once nobody has asked for FORGET_S. Of frames that were sampled anyway; those of streams that run on other
+    nodes come from there. `first_s` is how long an answer waits for first pictures."""
 
-    def __init__(self, clock: Clock, attachments: Callable[[], Mapping[str, Attachment]]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        attachments: Callable[[], Mapping[str, Attachment]],
+        far: FarTiles,
+        first_s: float = FIRST_S,
+    ) -> None:
+        self.first_s = first_s
         self._clock = clock
         self._attachments = attachments
+        self._far = far
         self._shelves: dict[tuple[str, int], _TilePlace] = {}
         self._encoding = asyncio.Semaphore(_ENCODERS)
 
@@ -79,31 +92,54 @@ class Gallery:
             shelf.task = asyncio.create_task(self._fill(key, shelf), name=f"tiles {stream}")
         return shelf
 
+    async def close(self) -> None:
+        """Make no more pictures."""
+        await stop([shelf.task for shelf in self._shelves.values() if shelf.task])
+        await self._far.close()
+
     async def _fill(self, key: tuple[str, int], shelf: _TilePlace) -> None:
         stream, width = key
         try:
             while self._clock.monotonic_s() - shelf.asked_s < FORGET_S:
-                frame = await self._next(stream)
-                if frame is None:
-                    continue
-                async with self._encoding:
-                    shelf.jpeg = await asyncio.to_thread(encode, frame, width, "")
-                shelf.number, shelf.captured_at = shelf.number + 1, frame.captured_at
-                shelf.filled.set()
+                attachment = self._attachments().get(stream)
+                filled = (
+                    await self._fill_from(attachment, width, shelf)
+                    if attachment is not None
+                    else await self._fill_from_afar(stream, width, shelf)
+                )
+                if filled:
+                    shelf.number += 1
+                    shelf.filled.set()
                 await self._clock.sleep(_EVERY_S[width])
         finally:
             self._shelves.pop(key, None)
 
-    async def _next(self, stream: str) -> Frame | None:
-        attachment = self._attachments().get(stream)
-        if attachment is None or attachment.phase == "ended":
-            await self._clock.sleep(SILENT_S / 2)
-            return None
+    async def _fill_from(self, attachment: Attachment, width: int, shelf: _TilePlace) -> bool:
+        """Take the next frame of a stream; False if there is none for long."""
+        if attachment.phase == "ended":
+            return False
         try:
             async with asyncio.timeout(SILENT_S):
-                return await attachment.tap.next()
+                frame = await attachment.tap.next()
         except TimeoutError:
-            return None
+            return False
+        async with self._encoding:
+            shelf.jpeg = await asyncio.to_thread(encode, frame, width, "")
+        shelf.captured_at = frame.captured_at
+        return True
+
+    async def _fill_from_afar(self, stream: str, width: int, shelf: _TilePlace) -> bool:
+        """The same for a stream that runs on another node."""
+        tile = await self._far.next(stream, width, shelf.far_number, SILENT_S)
+        if tile is None:
+            return False
+        shelf.jpeg, shelf.far_number, shelf.captured_at = tile.jpeg, tile.number, tile.captured_at
+        return True
+
+
+def gallery_of(service: Service, clock: Clock, nodes: FarNodes, first_s: float = FIRST_S) -> Gallery:
+    """The gallery of the streams of a service, and of those that other nodes run."""
+    return Gallery(clock, lambda: service.attachments, FarTiles(clock, nodes, service.pictures_of), first_s)
 
 
 @router.get("/tiles", response_class=Response, responses=FORM, operation_id="tiles")
@@ -122,20 +158,21 @@ async def tiles(
     shown = await asyncio.to_thread(_statuses, list(known), caller, desk)
     gallery: Gallery = request.app.state.gallery
     shelves = {slug: gallery.shelf(slug, int(width)) for slug, status in shown.items() if status is not None}
-    await _first(shelves, {slug for slug, status in shown.items() if status is not None and status.state == "up"})
+    up = {slug for slug, status in shown.items() if status is not None and status.state == "up"}
+    await _first(shelves, up, gallery.first_s)
     body: dict[str, Json] = {
         slug: None if status is None else _STATUS.dump_python(status, mode="json") | _captured(shelves[slug])
         for slug, status in shown.items()
     }
     new = {slug: one for slug, one in shelves.items() if one.number and one.number != known[slug]}
-    return _form(json.dumps(body), {f"{slug}.{one.number}": one.jpeg for slug, one in new.items()})
+    return tile_form(body, {f"{slug}.{one.number}": one.jpeg for slug, one in new.items()})
 
 
-async def _first(shelves: Mapping[str, _TilePlace], up: set[str]) -> None:
+async def _first(shelves: Mapping[str, _TilePlace], up: set[str], wait_s: float) -> None:
     waiting = [asyncio.create_task(shelf.filled.wait()) for slug, shelf in shelves.items() if slug in up]
     if not waiting:
         return
-    await asyncio.wait(waiting, timeout=FIRST_S)
+    await asyncio.wait(waiting, timeout=wait_s)
     for one in waiting:
         one.cancel()
 
@@ -160,17 +197,3 @@ def _statuses(slugs: list[str], caller: Viewer, desk: Desk) -> dict[str, StreamS
     look = desk.look(caller)
     entries = {entry.slug: entry for entry in look.entries("stream")}
     return {slug: look.status(entries[slug]) if slug in entries else None for slug in slugs}
-
-
-def _form(status: str, pictures: Mapping[str, bytes]) -> Response:
-    boundary = secrets.token_hex(12)
-    parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="status"\r\n\r\n{status}\r\n'.encode()]
-    for name, jpeg in pictures.items():
-        head = f'Content-Disposition: form-data; name="tile"; filename="{name}"\r\nContent-Type: image/jpeg\r\n\r\n'
-        parts += [f"--{boundary}\r\n{head}".encode(), jpeg, b"\r\n"]
-    parts.append(f"--{boundary}--\r\n".encode())
-    return Response(
-        b"".join(parts),
-        media_type=f"multipart/form-data; boundary={boundary}",
-        headers={"Cache-Control": "no-store"},
-    )

@@ -1,18 +1,21 @@
 """The two doors to events, evidence and labels: a service's API, or its store beside it. What they give is the same."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from pipeline.cli.remote import Remote, path_of, remote
 from pipeline.clock import SystemClock, as_utc
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config.site import StreamConfig, WatchConfig
 
 Beside = Annotated[
     Path | None, typer.Option("--config", "-c", help="Read the store of this site file, without the API.")
@@ -24,6 +27,9 @@ BesideFolder = Annotated[
 
 LOOK_TIMEOUT_S = 180.0
 """How long a service may ask its MLLM about snapshots: it stops by itself before that."""
+
+MOST_STREAMS = 10_000
+"""Most streams whose zones and masks are asked for."""
 
 TUNING_S = 300.0
 """Longest wait for a search, in seconds."""
@@ -50,6 +56,7 @@ class Door(Protocol):
     def export(self, wanted: dict[str, Any]) -> str: ...
     def withdraw(self, number: int) -> None: ...
     def tune(self, slug: str, since_s: float, apply: bool) -> Any: ...  # noqa: ANN401 - JSON
+    def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]": ...
 
 
 @contextmanager
@@ -140,6 +147,18 @@ class ApiDoor:
         wanted = {"since_s": since_s, "apply": apply}
         return self._service.send("POST", path_of("watches", slug, "/tune"), wanted, timeout_s=TUNING_S)
 
+    def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]":
+        from pipeline.config.entries import parse_stream, parse_watch
+
+        watch = parse_watch(slug, self._service.get(path_of("watches", slug))["spec"])
+        streams = {one["slug"]: one["spec"] for one in self._service.all("/v1/streams", MOST_STREAMS)}
+        # Where a camera is may be hidden, and is not wanted.
+        bare = {
+            name: {key: value for key, value in spec.items() if not key.endswith("url")}
+            for name, spec in streams.items()
+        }
+        return watch, {name: parse_stream(name, spec | {"url": "synthetic:"}, {}) for name, spec in bare.items()}
+
 
 class StoreDoor:
     """By the store of a service, which may be running."""
@@ -226,9 +245,10 @@ class StoreDoor:
         return [label_view(one).model_dump(mode="json") for one in found]
 
     def export(self, wanted: dict[str, Any]) -> str:
-        from pipeline.api.labels import MOST_EXPORTED, as_csv
+        from pipeline.api.labels import MOST_EXPORTED, export_of
 
-        return as_csv(reversed(self._beside.labels.find(_filter(wanted), MOST_EXPORTED)))
+        found = self._beside.labels.find(_filter(wanted), MOST_EXPORTED)[::-1]
+        return export_of(self._beside.history, found)
 
     def withdraw(self, number: int) -> None:
         if self._beside.labels.one(number) is None:
@@ -239,6 +259,9 @@ class StoreDoor:
         from pipeline.cli.tune_beside import tune_beside
 
         return tune_beside(self._beside, slug, since_s, apply, SystemClock())
+
+    def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]":
+        return self._beside.watch(slug), self._beside.streams
 
 
 def _terms(wanted: dict[str, Any]) -> Any:  # noqa: ANN401 - SearchTerms, which load late

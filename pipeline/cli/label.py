@@ -69,7 +69,10 @@ def export(
     url: Url = None,
     key: ApiKey = None,
 ) -> None:
-    """Those that stand, oldest first, as CSV: stream, watch, kind, start, end, event, note, by, at."""
+    """Those that stand, oldest first, as CSV: stream, watch, kind, start, end, event, note, by, at, from, until.
+
+    `from` and `until` are what a label is about: an event from its onset to its clear. `resadapt-allocator train` and
+    `resadapt watch tune --on` take the file as labels."""
     with door(config, store, evidence, url, key, False) as opened:
         text = opened.export({"stream": stream, "watch": watch})
     if file is None:

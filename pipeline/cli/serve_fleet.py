@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 
+from pipeline.api.node_pictures import offer_pictures
 from pipeline.api.server import Serving
 from pipeline.build import require_installed
 from pipeline.cli.ending import Signals, started
@@ -32,7 +33,7 @@ async def serve_fleet(path: Path | None, address: str, observe: Observe) -> None
     require_installed("ray", "fleet", f"--cluster {address} is a Ray cluster")
     from pipeline.fleet.cluster import RayCluster
 
-    cluster = RayCluster(address)
+    cluster = RayCluster(address, offer_pictures)
     try:
         await _lead(FleetHead(path, SystemClock(), cluster, observe), end_nodes=cluster.is_own)
     finally:

@@ -23,6 +23,6 @@ def status(url: Url = None, key: ApiKey = None, as_json: AsJson = False) -> None
         console.print(f"[yellow]{found['notice']}[/]", highlight=False)
     if found["alarms"]:
         console.print(f"wrong for long: {', '.join(found['alarms'])}", style="yellow", markup=False, highlight=False)
-    table(stream.COLUMNS, [stream.row(item) for item in found["streams"]])
+    stream.show_streams(found["streams"])
     table(watch.COLUMNS, [watch.row(item) for item in found["watches"]])
     table(sink.COLUMNS, [sink.row(item) for item in found["sinks"]])

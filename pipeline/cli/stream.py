@@ -1,5 +1,6 @@
 """`resadapt stream`: attach cameras to a running service, look at them, change them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,7 @@ def list_(
     """All streams and how they stand."""
     service = remote(url, key, as_json)
     items = service.all("/v1/streams", limit, tag=tag)
-    service.show(items) if as_json else table(COLUMNS, [row(item) for item in items])
+    service.show(items) if as_json else show_streams(items)
 
 
 @app.command(epilog="Example: resadapt stream show gate --json")
@@ -133,6 +134,7 @@ def snapshot(
     service.show({"file": str(out), "bytes": len(picture)}) if as_json else table(("file",), [(out,)])
 
 
+_NODE = ScreenColumn("node", 4, text=True)
 COLUMNS = (
     ScreenColumn("stream", 9, text=True),
     ScreenColumn("state", 8, text=True),
@@ -141,9 +143,16 @@ COLUMNS = (
     ScreenColumn("of grant", 6),
     ScreenColumn("ladder", 2, text=True),
     ScreenColumn("tags", 1, text=True),
-    ScreenColumn("node", 4, text=True),
+    _NODE,
     ScreenColumn("reason", 7, text=True),
 )
+
+
+def show_streams(items: Sequence[dict[str, Any]]) -> None:
+    """Print streams as a table, in a fleet with their nodes."""
+    rows = [row(item) for item in items]
+    kept = [place for place, column in enumerate(COLUMNS) if column is not _NODE or any(row[place] for row in rows)]
+    table([COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
 def row(item: dict[str, Any]) -> tuple[object, ...]:
@@ -161,5 +170,5 @@ def _show_one(service: Remote, item: dict[str, Any]) -> None:
     if service.as_json:
         service.show(item)
         return
-    table(COLUMNS, [row(item)])
+    show_streams([item])
     table(("setting", "value"), sorted(item["spec"].items()))

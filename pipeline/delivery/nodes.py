@@ -37,14 +37,16 @@ class NodeOffer:
 
 @dataclass(frozen=True, slots=True)
 class StoredNode:
-    """A node as the store has it: `live` while its lease runs, `wanted` what people said, `skew_s` by how much its
-    clock is ahead of the database's."""
+    """A node as the store has it: `live` while its lease runs, which ends at `until_s` (seconds since 1970 by the
+    database's clock; None: it has none), `wanted` what people said, `skew_s` by how much its clock is ahead of the
+    database's."""
 
     offer: NodeOffer
     live: bool
     wanted: Wanted
     joined_at: datetime
     skew_s: float
+    until_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,12 @@ def _nodes_of(dialect: str) -> sa.Select[tuple[object, ...]]:
     live = OWNER_LEASE.c.until_s > ownership.now_s(dialect)
     columns = [column for column in FLEET_NODE.c if column.name != "report"]
     return (
-        sa.select(*columns, sa.func.coalesce(live, sa.false()).label("live"), _LEAD.scalar_subquery().label("lead"))
+        sa.select(
+            *columns,
+            sa.func.coalesce(live, sa.false()).label("live"),
+            OWNER_LEASE.c.until_s,
+            _LEAD.scalar_subquery().label("lead"),
+        )
         .select_from(FLEET_NODE.outerjoin(OWNER_LEASE, OWNER_LEASE.c.holder == FLEET_NODE.c.holder))
         .order_by(FLEET_NODE.c.name)
     )
@@ -189,4 +196,4 @@ def _node(row: sa.RowMapping) -> StoredNode:
     tags = frozenset(map(str, json.loads(row["tags"])))
     offer = NodeOffer(row["name"], row["holder"], row["version"], row["capacity"], row["most_streams"], tags)
     joined_at = datetime.fromisoformat(row["joined_at"])
-    return StoredNode(offer, bool(row["live"]), row["wanted"], joined_at, row["skew_s"])
+    return StoredNode(offer, bool(row["live"]), row["wanted"], joined_at, row["skew_s"], row["until_s"])

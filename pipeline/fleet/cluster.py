@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigError, ResadaptError
 from pipeline.fleet.head import ShardLost, ShardRefused
-from pipeline.fleet.shard import Shard
+from pipeline.fleet.shard import OfferPictures, Shard
 from pipeline.fleet.terms import Machine, ShardTerms, version
 from pipeline.logs import set_up_logs
 from pipeline.redact import scrub
@@ -46,10 +46,11 @@ class _Actor(Protocol):
 
 class ShardActor:
     """The process of a node. Its methods take and return plain values: the program on the other machine may be another
-    version."""
+    version. `offer` is the Shard's."""
 
-    def __init__(self) -> None:
+    def __init__(self, offer: OfferPictures) -> None:
         set_up_logs("info", people=False)
+        self._offer = offer
         self._shard: Shard | None = None
 
     async def run(self, terms: Mapping[str, object]) -> tuple[str, str, str]:
@@ -58,7 +59,7 @@ class ShardActor:
         try:
             read = _TERMS.validate_python(terms)
             if self._shard is None:
-                self._shard = Shard(read, SystemClock())
+                self._shard = Shard(read, SystemClock(), self._offer)
                 why = await self._shard.run()
             else:
                 await self._shard.reload(read)
@@ -86,9 +87,10 @@ class ShardActor:
 
 class RayCluster:
     """The Ray cluster at an address, `auto` for that of this machine; where there is none, one is started that ends
-    with this process (`is_own`). Raises ConfigError where it cannot be reached."""
+    with this process (`is_own`). `offer` is by what its nodes offer pictures; they import it. Raises ConfigError where
+    it cannot be reached."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, offer: OfferPictures) -> None:
         if address.startswith("ray://"):
             raise ConfigError(
                 f"--cluster is {address!r}, Ray's client; expected auto, or HOST:PORT of a cluster that this machine is"
@@ -106,6 +108,7 @@ class RayCluster:
         except (RayError, RuntimeError, ValueError, OSError) as error:
             raise _unreachable(address, error) from error
         self._ids: dict[str, str] = {}
+        self._offer = offer
 
     def machines(self) -> Sequence[Machine]:
         try:
@@ -152,7 +155,7 @@ class RayCluster:
             scheduling_strategy=there,
         )
         try:
-            actor: _Actor = options.remote()
+            actor: _Actor = options.remote(self._offer)
         except (RayError, ValueError) as error:
             raise ShardLost(f"the node {name} cannot be started: {error}") from error
         return actor
@@ -179,7 +182,8 @@ def _machine(node: Mapping[str, Any]) -> tuple[Machine, str]:
     most = resources.get(STREAMS)
     tags = frozenset(key for key, value in labels.items() if value == TAG and "/" not in key)
     name = str(node["NodeName"] or node["NodeManagerAddress"])
-    machine = Machine(name, float(resources.get("CPU", 0.0)), None if most is None else int(most), tags)
+    capacity, address = float(resources.get("CPU", 0.0)), str(node["NodeManagerAddress"])
+    machine = Machine(name, capacity, None if most is None else int(most), tags, address)
     return machine, str(node["NodeID"])
 
 

@@ -29,7 +29,7 @@ from pipeline.fleet.terms import UNMEASURED, Machine, NodeReport, ShardTerms, is
 from pipeline.loop import Observe, unobserved
 from pipeline.redact import redact_url, scrub
 from pipeline.service.reconciler import Reconciler
-from pipeline.service.share import WorkShare
+from pipeline.service.share import PicturePlace, WorkShare
 from pipeline.service.status import StreamStatus
 from pipeline.waiting import back_off_s, stop, supervise
 
@@ -105,7 +105,7 @@ class FleetHead:
         self._clock = clock
         self._cluster = cluster
         self._path = path.resolve()
-        share = WorkShare("house", self.holder, report=self._status)
+        share = WorkShare("house", self.holder, report=self._status, pictures=self._pictures)
         self.reconciler = Reconciler(path, clock, observe, share=share, opening=self._lead)
         require_server(self.reconciler.service.site)
         self._token = 0
@@ -294,6 +294,11 @@ class FleetHead:
             return None
         report = self._fresh_reports().get(node, NodeReport())
         return report.streams.get(slug) or StreamStatus("starting", reason=f"it is placed on {node}", node=node)
+
+    def _pictures(self, slug: str) -> PicturePlace | None:
+        """Where the node that runs a stream offers its pictures. Blocks."""
+        node = self._places.get(slug)
+        return self._fresh_reports().get(node, NodeReport()).pictures if node else None
 
     async def _keep_tending(self) -> None:
         while True:

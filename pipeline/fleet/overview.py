@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
-from pipeline.delivery.nodes import NodeBook, StoredNode
+from pipeline.config.fleet import FleetConfig
+from pipeline.delivery.nodes import NodeBook, StoredNode, Wanted
 from pipeline.fleet.terms import NodeReport, unfit, version
 
 NodeState = Literal["active", "cordoned", "draining", "drained", "unfit", "dead"]
@@ -15,11 +16,12 @@ NodeState = Literal["active", "cordoned", "draining", "drained", "unfit", "dead"
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node: its state and why, what it offers (cores, most streams, tags), the streams that are placed on it and up
-    there, what they cost in cores, and when it joined (UTC)."""
+    """A node: its state and why, what people want of it, what it offers (cores, most streams, tags), the streams that
+    are placed on it and up there, what they cost in cores, when it joined and when it was last seen alive (UTC)."""
 
     name: str
     state: NodeState
+    wanted: Wanted
     reason: str
     version: str
     capacity: float
@@ -30,21 +32,28 @@ class NodeStatus:
     cost: float
     clock_off_s: float
     joined_at: datetime
+    seen_at: datetime | None
+
+    @property
+    def troubled(self) -> bool:
+        """True if somebody has to look after it. One that was drained may be gone."""
+        return bool(self.reason) and not (self.state == "dead" and self.wanted == "drained")
 
 
-def overview(book: NodeBook, most_skew_s: float) -> list[NodeStatus]:
+def overview(book: NodeBook, terms: FleetConfig) -> list[NodeStatus]:
     """All nodes of a fleet, by name; none where there is no fleet. Blocks."""
     placed = Counter(book.places().values())
     reports = {name: NodeReport.from_json(text) for name, text in book.reports().items()}
-    return [_status(node, placed, reports.get(node.offer.name, NodeReport()), most_skew_s) for node in book.nodes()]
+    return [_status(node, placed, reports.get(node.offer.name, NodeReport()), terms) for node in book.nodes()]
 
 
-def _status(node: StoredNode, placed: Mapping[str, int], report: NodeReport, most_skew_s: float) -> NodeStatus:
+def _status(node: StoredNode, placed: Mapping[str, int], report: NodeReport, terms: FleetConfig) -> NodeStatus:
     offer, streams = node.offer, placed.get(node.offer.name, 0)
-    reason = report.trouble or unfit(node, version(), most_skew_s)
+    reason = report.trouble or unfit(node, version(), terms.most_skew_s)
     return NodeStatus(
         offer.name,
         _state(node, streams, reason),
+        node.wanted,
         reason or "",
         offer.version,
         offer.capacity,
@@ -55,6 +64,7 @@ def _status(node: StoredNode, placed: Mapping[str, int], report: NodeReport, mos
         round(sum(report.costs.values()), 3) if node.live else 0.0,
         node.skew_s,
         node.joined_at,
+        None if node.until_s is None else datetime.fromtimestamp(node.until_s - terms.lease_s, UTC),
     )
 
 

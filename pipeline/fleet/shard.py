@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from pipeline.registry.desired import Composer
 from pipeline.service.logged import log_watch_events
 from pipeline.service.reconciler import Reconciler
 from pipeline.service.service import Service
-from pipeline.service.share import WorkShare
+from pipeline.service.share import PicturePlace, WorkShare
 from pipeline.types import Event
 from pipeline.waiting import first, stop, supervise
 
@@ -44,19 +45,24 @@ REPORT_S = 1.0
 
 _T = TypeVar("_T")
 
+OfferPictures = Callable[[Reconciler, Clock, str, str, int], AbstractAsyncContextManager[PicturePlace]]
+"""Offers pictures of what a reconciler runs while it is entered, on an address and port (0: any free one), as a node of
+a name."""
+
 
 class Shard:
     """A node: it joins the fleet, runs the streams that are placed on it, and hands over those that no longer are.
 
     `run` returns when `end` was asked for, or when another process has become this node, and then has handed over all
-    of them. Raises ConfigError for a site that cannot run here or another version than the head's, NotOwner or
-    StoreDamaged where nothing can be decided any more.
+    of them. By `offer` it offers pictures of its streams to the head. Raises ConfigError for a site that cannot run
+    here or another version than the head's, NotOwner or StoreDamaged where nothing can be decided any more.
     """
 
     def __init__(
         self,
         terms: ShardTerms,
         clock: Clock,
+        offer: OfferPictures | None = None,
         own_version: str | None = None,
         cpu_s: Callable[[], float] = SystemClock().cpu_s,
     ) -> None:
@@ -64,6 +70,8 @@ class Shard:
         self.holder = f"{self.name} ({socket.gethostname()} {os.getpid()}-{uuid.uuid4().hex[:6]})"
         self._terms = terms
         self._clock = clock
+        self._offer = offer
+        self._pictures: PicturePlace | None = None
         self._version = own_version or version()
         self._mine: frozenset[str] = frozenset()
         self._assigned: frozenset[str] | None = None
@@ -91,7 +99,8 @@ class Shard:
             None, self._clock, observe=_log, said=_composer(terms), share=share, opening=self._join
         )
         try:
-            async with reconciler:
+            async with reconciler, AsyncExitStack() as offering:
+                await self._offer_pictures(reconciler, offering)
                 broken = asyncio.create_task(reconciler.service.broken())
                 await first(self._ending.wait(), asyncio.wait({broken}))
             if broken.done():
@@ -132,6 +141,17 @@ class Shard:
         log.info("node_joined", node=self.name, holder=self.holder, streams=sorted(self._mine))
         work = partial(self._keep_signing, book)
         self._signing = asyncio.create_task(supervise("signs of life", work, self._clock), name="signs of life")
+
+    async def _offer_pictures(self, reconciler: Reconciler, offering: AsyncExitStack) -> None:
+        """Offer pictures to the head, if the address can be had: streams run all the same."""
+        port = reconciler.service.site.fleet.pictures_port
+        if self._offer is None or port == 0:
+            return
+        offer = self._offer(reconciler, self._clock, self.name, self._terms.machine.address, port or 0)
+        try:
+            self._pictures = await offering.enter_async_context(offer)
+        except ConfigError as error:
+            log.warning("pictures_not_offered", node=self.name, reason=scrub(str(error)))
 
     @property
     def _lease_s(self) -> float:
@@ -183,7 +203,9 @@ class Shard:
         streams = {slug: service.stream_status(slug, faults.get(("stream", slug))) for slug in slugs}
         decoded = {slug: one.source.counts.decoded for slug, one in service.attachments.items()}
         return NodeReport(
-            {slug: replace(status, node=self.name) for slug, status in streams.items()}, self._costs.of(decoded)
+            {slug: replace(status, node=self.name) for slug, status in streams.items()},
+            self._costs.of(decoded),
+            pictures=self._pictures,
         )
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from pipeline.delivery.nodes import StoredNode
 from pipeline.delivery.tables import SCHEMA_VERSION
+from pipeline.service.share import PicturePlace
 from pipeline.service.status import StreamStatus
 
 UNMEASURED = 0.1
@@ -24,12 +25,13 @@ def version() -> str:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A machine of the cluster that can run a node: its name, its capacity in cores, the most streams it may run (None:
-    no bound), and its tags."""
+    no bound), its tags, and the address by which the cluster's other machines know it."""
 
     name: str
     capacity: float
     most_streams: int | None = None
     tags: frozenset[str] = frozenset()
+    address: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,13 @@ class ShardTerms:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """A node's report of its streams, by slug: their state, and what they cost in cores. `trouble` is why it cannot
-    run at all."""
+    """A node's report of its streams, by slug: their state, and what they cost in cores. `pictures` is where it offers
+    theirs, `trouble` why it cannot run at all."""
 
     streams: Mapping[str, StreamStatus] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
     trouble: str = ""
+    pictures: PicturePlace | None = None
 
     def to_json(self) -> str:
         """As text for the store."""

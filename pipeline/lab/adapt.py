@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -24,8 +24,8 @@ from pipeline.lab.crew import ExaminerPool
 from pipeline.lab.examiner import Setup
 from pipeline.lab.footage import Clip, RecordingReader, survey
 from pipeline.lab.held_out import HeldOutClip, HeldOutTasks, Known, known_by_labels
-from pipeline.lab.labels import OpenSpan, check_inside, read_labels_by_watch
 from pipeline.lab.patience import PATIENCE_S
+from pipeline.lab.recorded import WatchTruths, read_truths
 from pipeline.lab.site_engine import MadeEngine, ShortTraining, make_engine
 from pipeline.lab.site_footage import SiteFootage, arrange, read_site, seconds_of
 from pipeline.lab.strips import Strip, strips_of
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from allocator_engine.train.progress import Record
 
 T = TypeVar("T")
-WatchLabels: TypeAlias = Mapping[str, Mapping[str, Sequence[OpenSpan]]]
-"""Labels by watch and recording."""
 
 BUDGETS = (0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Shares of the native tokens at which allocators are compared."""
@@ -101,7 +99,7 @@ def adapt(plan: AdaptPlan, on_progress: OnProgress, on_remark: Callable[[str], N
     with answering(site, plan.work, "dense") as asked:
         footage = survey(plan.recordings, asked.reader, asked.rules, site.defaults.context_max_tokens)
         arranged = arrange(footage, plan.recordings, site, site.defaults.hop_s)
-        labels = _labels(plan, arranged, asked.reader)
+        truths = _truths(plan, arranged, asked.reader)
         for remark in (*asked.remarks, *arranged.remarks):
             on_remark(remark)
         answers = ask_natively(arranged, asked, clock, on_progress, on_remark)
@@ -119,7 +117,7 @@ def adapt(plan: AdaptPlan, on_progress: OnProgress, on_remark: Callable[[str], N
             clock,
             on_remark,
         )
-    known = {clip: _known(clip, arranged, answers, labels, site.defaults.hop_s) for clip in arranged.held_out}
+    known = {clip: _known(clip, arranged, answers, truths, site.defaults.hop_s) for clip in arranged.held_out}
     held = [HeldOutClip(clip, arranged.watches_of(clip), known[clip]) for clip in arranged.held_out]
     found, strips = compare(held, site, plan, on_progress)
     verdict = decide(found, plan.budget, facts, made.sound)
@@ -192,27 +190,19 @@ def _require_own(out: Path, mllm: str) -> None:
         raise ConfigError(f"--out {out} holds something else than an engine; name another")
 
 
-def _labels(plan: AdaptPlan, arranged: SiteFootage, reader: RecordingReader) -> WatchLabels | None:
-    """Labels by watch and recording; None without any. Raises ConfigError for those outside of their recording."""
+def _truths(plan: AdaptPlan, arranged: SiteFootage, reader: RecordingReader) -> WatchTruths | None:
+    """The truth by watch and recording, as people say it; None without labels. Raises ConfigError."""
     if plan.labels is None:
         return None
-    names = {file.name: file for file in arranged.cameras}
     slugs = sorted({watch.slug for watches in arranged.watches.values() for watch in watches})
-    labels = read_labels_by_watch(plan.labels, list(names), slugs)
-    lengths_s = {name: reader.length_s(file) for name, file in names.items()}
-    for of_watch in labels.values():
-        check_inside(of_watch, lengths_s)
-    return labels
+    return read_truths(plan.labels, plan.recordings, list(arranged.cameras), slugs, reader)
 
 
-def _known(clip: Clip, arranged: SiteFootage, answers: NativeSurvey, labels: WatchLabels | None, hop_s: float) -> Known:
-    """The truth of each watch of a clip: by labels, if there are any, else by the MLLM's own native answers."""
+def _known(clip: Clip, arranged: SiteFootage, answers: NativeSurvey, truths: WatchTruths | None, hop_s: float) -> Known:
+    """The truth of each watch of a clip: by labels, where there are any, else by the MLLM's own native answers."""
     watches = arranged.watches_of(clip)
-    native = answers.known[clip]
-    if labels is not None:
-        mine = {watch.slug: labels[watch.slug][clip.file.name] for watch in watches}
-        return known_by_labels(clip, native.shape[1], hop_s, watches, mine)
-    return native[[clip.questions.index(watch.text) for watch in watches]]
+    native = answers.known[clip][[clip.questions.index(watch.text) for watch in watches]]
+    return native if truths is None else known_by_labels(clip, native, hop_s, watches, truths)
 
 
 def _facts(arranged: SiteFootage, answers: NativeSurvey) -> FootageFacts:

@@ -12,6 +12,7 @@ from pipeline.core.outcome import Outcome
 from pipeline.errors import ConfigError, ResadaptError, SourceUnavailable
 from pipeline.evidence.pictures import jpeg
 from pipeline.lab.labels import Agreement, OpenSpan
+from pipeline.loop import Observe, unobserved
 from pipeline.mllm.base import MLLM
 from pipeline.service.service import Service
 from pipeline.sources.address import RECORDING_SUFFIXES
@@ -119,15 +120,22 @@ def stream_slugs(names: Sequence[str]) -> dict[str, str]:
     return slugs
 
 
-async def back_test(site: SiteConfig, names: Mapping[str, str], clock: Clock, mllm: MLLM | None = None) -> BackTest:
+async def back_test(
+    site: SiteConfig, names: Mapping[str, str], clock: Clock, mllm: MLLM | None = None, beside: Observe = unobserved
+) -> BackTest:
     """Play the streams of a site, which are recordings (`names` by slug), and try its watches on them, by the site's
-    MLLM or one that is running already. A recording that breaks off is tried as far as it goes. Raises
-    SourceUnavailable or ConfigError if none could be played at all."""
+    MLLM or one that is running already; `beside` is called after every hop. A recording that breaks off is tried as far
+    as it goes. Raises SourceUnavailable or ConfigError if none could be played at all."""
     tried = {slug: Tried(slug, watch.question) for slug, watch in site.watches.items()}
     collector = Collector(tried, names)
     seconds, faults, tokens = dict[str, float](), dict[str, str](), 0
     groups = _groups(site.streams)
-    service = Service(replace(site, streams=groups[0]), clock, insist=False, observe=collector.observe, mllm=mllm)
+
+    def observe(outcome: Outcome, events: Sequence[Event]) -> None:
+        collector.observe(outcome, events)
+        beside(outcome, events)
+
+    service = Service(replace(site, streams=groups[0]), clock, insist=False, observe=observe, mllm=mllm)
     async with service:
         began_s = clock.monotonic_s()
         for number, group in enumerate(groups):

@@ -1,12 +1,15 @@
 """A site's own recordings as what training learns from: cut into clips, and labelled by the MLLM's own answers.
 
 Everything is decoded by the sources of production. The label of a question at a moment is what the frozen MLLM answers
-when it sees all of the clip up to then at native size: nobody has to say what is true.
+when it sees all of the clip up to then at native size: nobody has to say what is true. Where people have said it, that
+is the label.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
@@ -24,6 +27,7 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.core.hops import HopRules, hops
 from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.background import Background
+from pipeline.lab.truths import Reviewed, by_people, looked_at
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.sources.av import AvSource
 from pipeline.sources.probe import probe
@@ -43,8 +47,20 @@ MOMENTS = 8
 LONG_FRAMES = 64
 """Frames of a whole video, at most: a longer one is sampled more thinly."""
 
+_DELIMITED = r"(?![A-Za-z0-9])"
 _LOOK_S = 1.0  # of a recording, to see whether it can be decoded
 _SEED = 13
+_JUST_S = 1e-6  # before a hop's end: what begins there is not yet so
+
+
+def camera_of(file: Path, recordings: Path, streams: Sequence[str]) -> str | None:
+    """The stream that a recording is of; without streams, its folder or name. None for one that is of none of them."""
+    below = file.relative_to(recordings)
+    name = below.parts[0] if len(below.parts) > 1 else below.stem
+    if not streams:
+        return name
+    fitting = [slug for slug in streams if re.match(re.escape(slug) + _DELIMITED, name)]
+    return max(fitting, key=len, default=None)
 
 
 class Reference(Protocol):
@@ -104,6 +120,22 @@ class RecordingReader:
         if found.duration_s is not None:
             return found.duration_s
         return self.background.run(self._count_s(file))
+
+    def began(self, file: Path) -> datetime:
+        """UTC of a recording's first moment, by what it says of itself, else by the file's date and its length. Raises
+        ConfigError for one without a picture, and as `read` does."""
+        return self.background.run(self._began(file))
+
+    async def _began(self, file: Path) -> datetime:
+        source = AvSource(str(file), self._settings, name=file.stem, clock=self._clock, live=False)
+        try:
+            async with aclosing(hops(source, file.stem, self.rules)) as stream:
+                async for hop in stream:
+                    for frame in hop.frames:
+                        return frame.captured_at - timedelta(seconds=frame.pts_s)
+        finally:
+            await source.close()
+        raise ConfigError(f"{file} holds no picture that can be decoded")
 
     async def _read(self, file: Path, start_s: float, end_s: float, rules: HopRules) -> tuple[ClipHop, ...]:
         found: list[ClipHop] = []
@@ -194,7 +226,8 @@ class SiteClips:
     """Clips of recordings as episodes: each once per epoch, in an order of its own, with some of the watches.
 
     A watch is asked at moments when the MLLM, shown everything, says yes, and at as many when it says no; never when it
-    does not know.
+    does not know. Where `people` looked, by question and recording in its seconds, what they say takes the place of
+    what the MLLM says.
     """
 
     clips: Sequence[Clip]
@@ -202,6 +235,7 @@ class SiteClips:
     reader: ClipReader
     reference: Reference
     prompts_per_step: int
+    people: Mapping[str, Mapping[Path, Reviewed]] = field(default_factory=dict)
 
     def episode(self, step: int, index: int) -> Episode:
         """See Clips. A clip that cannot be decoded is logged, and the next one takes its place."""
@@ -222,11 +256,22 @@ class SiteClips:
         questions = clip.questions or self.questions
         count = int(rng.integers(1, min(MOST_QUESTIONS, len(questions)) + 1))
         chosen = tuple(questions[i] for i in sorted(rng.permutation(len(questions))[:count]))
-        scores = self.reference.native(shown, chosen)
-        known = np.where(np.isnan(scores), -1, scores >= 0.5).astype(np.int8)
+        known = self._known(clip, shown, chosen)
         probes = tuple(
             GradedQuestion(text, "yes" if known[row, hop] else "no", "yes_no", hop, hop)
             for row, text in enumerate(chosen)
             for hop in moments(known[row], MOMENTS, rng)
         )
         return Episode(f"{clip.file.name} {clip.start_s:g} s", shown, chosen, probes, known)
+
+    def _known(self, clip: Clip, shown: Sequence[ClipHop], questions: Sequence[str]) -> NDArray[np.int8]:
+        """What is known of each question as each hop ends. The MLLM is asked about those of which people do not say
+        all."""
+        ends_s = np.array([hop.end_s for hop in shown]) - _JUST_S
+        truths = [self.people.get(text, {}).get(clip.file) for text in questions]
+        known = np.full((len(questions), len(shown)), -1, np.int8)
+        asked = [row for row, truth in enumerate(truths) if truth is None or not looked_at(truth, ends_s).all()]
+        if asked:
+            scores = self.reference.native(shown, [questions[row] for row in asked])
+            known[asked] = np.where(np.isnan(scores), -1, scores >= 0.5)
+        return np.stack([by_people(truth, ends_s, row) for truth, row in zip(truths, known, strict=True)])

@@ -1,7 +1,7 @@
 """Recordings that were kept out of training as tasks: what holds in a second is what the MLLM answers to native
 pictures, or what people labelled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,10 @@ from allocator_engine.evaluate.tasks import Evidence, Task, TaskQuestion, TaskWa
 from allocator_engine.train.rollout import ClipHop
 from pipeline.core.hops import HopRules
 from pipeline.lab.footage import Clip, decoded
-from pipeline.lab.labels import OpenSpan
 from pipeline.lab.real_truth import UNKNOWN, changes_s, spans_of
+from pipeline.lab.recorded import WatchTruths
 from pipeline.lab.site_footage import AskedWatch
+from pipeline.lab.truths import by_people
 
 TOGETHER = 8
 """Watches that stand together, at most."""
@@ -71,14 +72,12 @@ class HeldOutTasks:
 
 
 def known_by_labels(
-    clip: Clip, hops: int, hop_s: float, watches: Sequence[AskedWatch], labels: Mapping[str, Sequence[OpenSpan]]
+    clip: Clip, native: Known, hop_s: float, watches: Sequence[AskedWatch], truths: WatchTruths
 ) -> Known:
-    """The truth, by people, of each watch as each hop of a clip ends; `labels` are those of its recording, by watch."""
-    ends_s = clip.start_s + hop_s * (1 + np.arange(hops)) - 1e-6
-    rows = [
-        [any(span.start_s <= end_s < span.end_s for span in labels[one.slug]) for end_s in ends_s] for one in watches
-    ]
-    return np.array(rows, np.int8).reshape(len(watches), hops)
+    """The truth of each watch as each hop of a clip ends: by people where they looked, else the MLLM's `native` one."""
+    ends_s = np.array([clip.start_s + hop_s * number for number in range(1, native.shape[1] + 1)]) - 1e-6
+    rows = [by_people(truths[one.slug].get(clip.file), ends_s, row) for one, row in zip(watches, native, strict=True)]
+    return np.array(rows, np.int8).reshape(native.shape)
 
 
 def _watching(name: str, first: int, group: Sequence[AskedWatch], known: Known, hop_s: float) -> Task:

@@ -1,6 +1,7 @@
 """When something was so on recordings, as people label it, and how well the events of a watch agree with that."""
 
 import csv
+import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -58,42 +59,34 @@ def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[OpenSpan]]:
     """Labels by recording, from CSV with the columns file, start_s and end_s; `file` may be left out where there is one
     recording. Raises ConfigError naming the line."""
     found: dict[str, list[OpenSpan]] = {name: [] for name in names}
-    for number, row in _rows(path):
-        name, span = _label(row, names, f"{path}, line {number}")
+    for number, row in rows_of(path):
+        name, span = label_of(row, names, f"{path}, line {number}")
         found[name].append(span)
     return found
 
 
-def read_labels_by_watch(
-    path: Path, names: Sequence[str], watches: Sequence[str]
-) -> dict[str, dict[str, list[OpenSpan]]]:
-    """Labels by watch and recording, from CSV with the columns watch, file, start_s and end_s; `watch` may be left out
-    where there is one. Raises ConfigError naming the line."""
-    found: dict[str, dict[str, list[OpenSpan]]] = {watch: {name: [] for name in names} for watch in watches}
-    for number, row in _rows(path):
-        where = f"{path}, line {number}"
-        watch = row.get("watch") or (watches[0] if len(watches) == 1 else "")
-        if watch not in found:
-            raise ConfigError(f"{where}: watch is {watch[:80]!r}; the watches are {', '.join(watches[:10])}")
-        name, span = _label(row, names, where)
-        found[watch][name].append(span)
-    return found
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a file of labels with their line numbers."""
+def rows_of(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a file of labels with their line numbers. Raises ConfigError."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the labels {path} cannot be read: {error}") from error
+    return rows_in(text, str(path))
+
+
+def rows_in(text: str, where: str) -> list[tuple[int, dict[str, str]]]:
+    """The rows of labels as text, `where` names it. Raises ConfigError."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
+    except csv.Error as error:
+        raise ConfigError(f"the labels {where} cannot be read: {error}") from error
     if len(rows) > MOST_LABELS:
-        raise ConfigError(f"{path} holds {len(rows)} labels; expected at most {MOST_LABELS}")
+        raise ConfigError(f"{where} holds {len(rows)} labels; expected at most {MOST_LABELS}")
     return list(enumerate(rows, 2))
 
 
-def _label(row: Mapping[str, str], names: Sequence[str], where: str) -> tuple[str, OpenSpan]:
-    """The recording of a row, and its span."""
+def label_of(row: Mapping[str, str], names: Sequence[str], where: str) -> tuple[str, OpenSpan]:
+    """The recording of a row, one of some names, and its span. Raises ConfigError, which says `where` it stands."""
     name = row.get("file") or (names[0] if len(names) == 1 else "")
     if name not in names:
         raise ConfigError(f"{where}: file is {name[:80]!r}; the recordings are {', '.join(names[:10])}")

@@ -1,6 +1,5 @@
 """A site's recordings by camera and time: which watches each camera is asked, what trains and what is held out."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from pipeline.config.site import SiteConfig, WatchConfig, parse_site, read_yaml
 from pipeline.core.selectors import selects
 from pipeline.errors import ConfigError
-from pipeline.lab.footage import Clip, Footage
+from pipeline.lab.footage import Clip, Footage, camera_of
 from pipeline.lab.training import site_of
 from pipeline.types import Zone
 
@@ -17,8 +16,6 @@ HELD_OUT = 0.25
 
 LEAST_S = 30.0
 """Least seconds of recordings from which anything is made."""
-
-_DELIMITED = r"(?![A-Za-z0-9])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +121,6 @@ def split(clips: Sequence[Clip], hop_s: float) -> tuple[list[Clip], list[Clip]]:
         if cut_s < clip.end_s:
             later.append(replace(clip, start_s=max(clip.start_s, cut_s)))
     return earlier, later
-
-
-def camera_of(file: Path, recordings: Path, streams: Sequence[str]) -> str | None:
-    """The stream that a recording is of; without streams, its folder or name. None for one that is of none of them."""
-    below = file.relative_to(recordings)
-    name = below.parts[0] if len(below.parts) > 1 else below.stem
-    if not streams:
-        return name
-    fitting = [slug for slug in streams if re.match(re.escape(slug) + _DELIMITED, name)]
-    return max(fitting, key=len, default=None)
 
 
 def _yes_or_no(watch: WatchConfig) -> bool:

@@ -20,9 +20,11 @@ from pipeline.errors import ConfigError, SourceUnavailable
 from pipeline.lab.answerer import MLLMAnswerer
 from pipeline.lab.background import Background
 from pipeline.lab.digests import of_file
-from pipeline.lab.footage import LONG_FRAMES, RecordingReader, SiteClips, survey
+from pipeline.lab.footage import LONG_FRAMES, Clip, RecordingReader, SiteClips, survey
 from pipeline.lab.natives import NativeAnswers
 from pipeline.lab.patience import PATIENCE_S
+from pipeline.lab.recorded import of_questions, read_truths
+from pipeline.lab.truths import Reviewed
 from pipeline.redact import redact_mllm
 from pipeline.sources.settings import SourceConfig
 
@@ -47,23 +49,45 @@ def bucket(rate: float, burst: int) -> Bucket:
 
 
 @contextmanager
-def site(recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int) -> Iterator[Material]:
-    """A site's recordings and watches, and the MLLM that its configuration names: no labels. Its answers to native
-    pictures are kept in `work`.
+def site(
+    recordings: Path, config: SiteConfig, work: Path, prompts_per_step: int, labels: Path | None = None
+) -> Iterator[Material]:
+    """A site's recordings and watches, and the MLLM that its configuration names, whose answers to native pictures are
+    kept in `work`. They are the truth where no `labels` of people say what is.
 
     Raises ConfigError for what is wrong with any of them, MLLMUnavailable where the MLLM does not answer.
     """
-    questions = tuple(dict.fromkeys(watch.question for watch in config.watches.values()))
+    asked_by = {slug: watch.question for slug, watch in config.watches.items()}
+    questions = tuple(dict.fromkeys(asked_by.values()))
     if not questions:
         raise ConfigError("there is nothing to watch for; expected watches: {SLUG: {question: ...}} in --watches")
     with answering(config, work, "dense") as asked:
         footage = survey(recordings, asked.reader, asked.rules, config.defaults.context_max_tokens)
-        clips = SiteClips(footage.clips, questions, asked.reader, asked.answerer, prompts_per_step)
+        people = {}
+        if labels is not None:
+            files = list(dict.fromkeys(clip.file for clip in footage.clips))
+            people = of_questions(read_truths(labels, recordings, files, list(asked_by), asked.reader), asked_by)
+        clips = SiteClips(footage.clips, questions, asked.reader, asked.answerer, prompts_per_step, people)
         remarks = [f"skipped {reason}" for reason in footage.skipped]
         if remarks:
             remarks.append(f"{len(remarks)} recordings skipped; {len(footage.clips)} clips of the others")
         cut = [f"{clip.file.relative_to(recordings)} {clip.start_s:g} {clip.end_s:g}" for clip in footage.clips]
-        yield asked.material(clips, {"watches": of_texts(questions), "clips": of_texts(cut)}, remarks)
+        of = {"watches": of_texts(questions), "clips": of_texts(cut)}
+        if labels is not None:
+            of["labels"] = of_file(labels)
+            remarks.append(_labelled(people, footage.clips))
+        yield asked.material(clips, of, remarks)
+
+
+def _labelled(people: Mapping[str, Mapping[Path, Reviewed]], clips: Sequence[Clip]) -> str:
+    """How much of the truth comes from people, for people."""
+    ends_s = dict[Path, float]()
+    for clip in clips:
+        ends_s[clip.file] = max(clip.end_s, ends_s.get(clip.file, 0.0))
+    truths = [(file, truth) for known in people.values() for file, truth in known.items()]
+    looked_s = sum(min(truth.until, ends_s[file]) - truth.since for file, truth in truths)
+    holds = sum(len(truth.holds) for _, truth in truths)
+    return f"labels: {looked_s / 60:.1f} minutes looked at, watch by watch; {holds} times at which one should be open"
 
 
 @contextmanager

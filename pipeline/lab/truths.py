@@ -1,5 +1,6 @@
 """Labels of a watch as the truth of it: when it should be open, what is to be ignored, and which time was looked at."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,8 @@ from pipeline.types import Event
 
 MERGE_S = 10.0
 """Intervals in which a watch should be open that lie at most so far apart, in seconds, are one."""
+MOST_EVENTS = 100_000
+"""Most events of a watch among which those of its labels are found, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,20 @@ class Reviewed:
 def marks_of(labels: Sequence[Label], events: Sequence[StoredEvent]) -> dict[str, list[Mark]]:
     """The intervals of labels by stream. The label of an event is about all of the time from its onset to its clear,
     found among `events` of the watch in the order of commits; where that event is kept no longer, about its hop."""
-    spans = _open_spans(events)
     found: dict[str, list[Mark]] = {}
+    for label, (start, end) in zip(labels, times_of(labels, events), strict=True):
+        found.setdefault(label.stream, []).append(Mark(label.kind, start, end))
+    return found
+
+
+def times_of(labels: Sequence[Label], events: Sequence[StoredEvent]) -> list[tuple[float, float]]:
+    """The interval that each label is about, UTC as POSIX seconds; see `marks_of`."""
+    spans = _open_spans(events)
+    found = []
     for label in labels:
         start, end = spans.get(label.event_id or "", (label.start.timestamp(), label.end.timestamp()))
         # Of an event that still stands a person knows as much as had happened by then.
-        end = max(start, label.at.timestamp()) if end is None else end
-        found.setdefault(label.stream, []).append(Mark(label.kind, start, end))
+        found.append((start, max(start, label.at.timestamp()) if end is None else end))
     return found
 
 
@@ -119,3 +129,66 @@ def with_answers(truth: Reviewed, known_at: NDArray[np.float64], slack_s: float)
 
     kept = (tuple(filter(answered, spans)) for spans in (truth.holds, truth.wrong, truth.ignored))
     return Reviewed(truth.since, truth.until, *kept)
+
+
+def placed(truth: Reviewed, began: float, length_s: float) -> Reviewed | None:
+    """The truth of a stream on a recording of it that began at a time (UTC as POSIX seconds), in seconds of the
+    recording, without an end where it was looked at to its end; None where nobody looked at any of it."""
+    since, until = max(0.0, truth.since - began), truth.until - began
+    if since >= min(until, length_s):
+        return None
+
+    def inside(spans: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+        moved = [(start - began, end - began) for start, end in spans]
+        return tuple((max(0.0, start), end) for start, end in moved if end >= 0 and start <= length_s)
+
+    whole = until >= length_s
+    return Reviewed(
+        since, math.inf if whole else until, inside(truth.holds), inside(truth.wrong), inside(truth.ignored)
+    )
+
+
+def shifted(truth: Reviewed, by_s: float) -> Reviewed:
+    """The same truth, so many seconds later."""
+    holds, wrong, ignored = (
+        tuple((start + by_s, end + by_s) for start, end in spans) for spans in (truth.holds, truth.wrong, truth.ignored)
+    )
+    return Reviewed(truth.since + by_s, truth.until + by_s, holds, wrong, ignored)
+
+
+def together(one: Reviewed, other: Reviewed) -> Reviewed:
+    """The truth of two watches that ask the same of one stream."""
+
+    def both(
+        first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]]
+    ) -> Sequence[tuple[float, float]]:
+        return sorted((*first, *second))
+
+    return Reviewed(
+        min(one.since, other.since),
+        max(one.until, other.until),
+        merge(both(one.holds, other.holds), 0.0),
+        merge(both(one.wrong, other.wrong), 0.0),
+        merge(both(one.ignored, other.ignored), 0.0),
+    )
+
+
+def known_at(truth: Reviewed, at: NDArray[np.float64]) -> NDArray[np.int8]:
+    """The state of a watch at moments, int8: 1 where it should be open, 0 where not, -1 where nobody looked or what
+    happens is to be ignored."""
+    known = np.zeros(len(at), np.int8)
+    for spans, value in ((truth.ignored, -1), (truth.holds, 1)):
+        for start, end in spans:
+            known[(at >= start) & (at < end)] = value
+    known[~looked_at(truth, at)] = -1
+    return known
+
+
+def looked_at(truth: Reviewed, at: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """For each moment, True if people looked at it."""
+    return np.asarray((at >= truth.since) & (at < truth.until))
+
+
+def by_people(truth: Reviewed | None, at: NDArray[np.float64], otherwise: NDArray[np.int8]) -> NDArray[np.int8]:
+    """The state of a watch at moments as people say it, and as `otherwise` says where they did not look."""
+    return otherwise if truth is None else np.where(looked_at(truth, at), known_at(truth, at), otherwise)

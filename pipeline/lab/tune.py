@@ -78,9 +78,52 @@ class Tuning:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Difference in F1 between counts of the same pieces of time, its bootstrap interval, and the share of draws in
+    which it is above 0."""
+
+    f1: float
+    interval: tuple[float, float]
+    better_in: float
+
+    @classmethod
+    def of(cls, after: NDArray[np.int64], before: NDArray[np.int64], level: float = 0.95) -> "Gain":
+        """The gain of `after` over `before`, both `[pieces, 4]`, with an interval of a level."""
+        draws = draws_of(len(before))
+        gains = f1_of(draws @ after) - f1_of(draws @ before)
+        low, high = np.percentile(gains, [50 - 50 * level, 50 + 50 * level]).tolist()
+        difference = float(f1_of(after.sum(0)) - f1_of(before.sum(0)))
+        return cls(round(difference, 4), (round(low, 4), round(high, 4)), round(float((gains > 0).mean()), 4))
+
+    def as_json(self) -> dict[str, Json]:
+        """For programs."""
+        return {"f1": self.f1, "interval": list(self.interval), "better_in": self.better_in}
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFound:
+    """A search, and its counts by piece of time (int64 `[pieces, 4]`, see Trials): with the settings that the watch
+    has, and with those chosen on other pieces, None without a search."""
+
+    tuning: Tuning
+    current: NDArray[np.int64]
+    crossed: NDArray[np.int64] | None
+
+    @property
+    def expected(self) -> NDArray[np.int64]:
+        """The counts of what is proposed, or of what the watch has where nothing is."""
+        return self.crossed if self.tuning.proposed and self.crossed is not None else self.current
+
+
 def tune(query: WatchQuery, material: Sequence[ReviewedSeries], slack_s: float = SLACK_S) -> Tuning:
     """Search for settings with a better F1 than a watch has. Each fold is a run of time; settings chosen on the others
     are judged on it, and that is what is expected."""
+    return find_settings(query, material, slack_s).tuning
+
+
+def find_settings(query: WatchQuery, material: Sequence[ReviewedSeries], slack_s: float = SLACK_S) -> SettingsFound:
+    """The same, with its counts."""
     trials = Trials(query, material, slack_s)
     now = Knobs.of(query)
     current = trials.counts(now)
@@ -92,7 +135,7 @@ def tune(query: WatchQuery, material: Sequence[ReviewedSeries], slack_s: float =
             f"the labels name {truths} times at which it should have been open, of which answers are kept; expected at"
             f" least {LEAST_TRUTHS}: mark events true, and name what was missed"
         )
-        return Tuning(now, shown, None, None, None, None, None, trials.tried, 0, few)
+        return SettingsFound(Tuning(now, shown, None, None, None, None, None, trials.tried, 0, few), current, None)
     folds = trials.folds(min(FOLDS, truths // 2))
     crossed = np.zeros_like(current)
     for fold in range(int(folds.max()) + 1):
@@ -100,27 +143,25 @@ def tune(query: WatchQuery, material: Sequence[ReviewedSeries], slack_s: float =
         chosen = SettingsSearch(trials, now, ~held_out).best()
         crossed[held_out] = trials.counts(chosen)[held_out]
     best = SettingsSearch(trials, now, np.ones(len(folds), bool)).best()
-    gains = f1_of(draws @ crossed) - f1_of(draws @ current)
-    gain = float(f1_of(crossed.sum(0)) - f1_of(current.sum(0)))
-    low, high = np.percentile(gains, [2.5, 97.5]).tolist()
-    better_in = float((gains > 0).mean())
-    reason = _against(best, now, gain, better_in)
-    return Tuning(
-        now, shown, None if reason else best, expected(crossed, draws), round(gain, 4),
-        (round(low, 4), round(high, 4)), round(better_in, 4), trials.tried, int(folds.max()) + 1, reason,
+    gain = Gain.of(crossed, current)
+    reason = _against(best, now, gain)
+    tuning = Tuning(
+        now, shown, None if reason else best, expected(crossed, draws), gain.f1, gain.interval, gain.better_in,
+        trials.tried, int(folds.max()) + 1, reason,
     )  # fmt: skip
+    return SettingsFound(tuning, current, crossed)
 
 
-def _against(best: Knobs, now: Knobs, gain: float, better_in: float) -> str:
+def _against(best: Knobs, now: Knobs, gain: Gain) -> str:
     """The reason not to propose settings, empty where there is none."""
     if best == now:
         return "no settings tried are better on all of the labels"
-    if gain < MARGIN:
-        return f"on time they were not chosen on, other settings gain {gain:.3f} of F1; expected at least {MARGIN:g}"
-    if better_in < SURE:
+    if gain.f1 < MARGIN:
+        return f"on time they were not chosen on, other settings gain {gain.f1:.3f} of F1; expected at least {MARGIN:g}"
+    if gain.better_in < SURE:
         return (
-            f"other settings gain {gain:.3f} of F1, but only in {better_in:.0%} of the bootstrap draws; expected"
-            f" {SURE:.0%}: more labels would tell"
+            f"other settings gain {gain.f1:.3f} of F1, but only in {gain.better_in:.0%} of the bootstrap draws;"
+            f" expected {SURE:.0%}: more labels would tell"
         )
     return ""
 

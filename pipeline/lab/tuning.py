@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.build import build_watch
 from pipeline.config.site import WatchConfig
@@ -12,7 +13,7 @@ from pipeline.delivery.history import EventFilter, History
 from pipeline.delivery.labels import KINDS, Label, LabelBook, LabelFilter, LabelKind
 from pipeline.errors import ConfigError
 from pipeline.lab.kept import KeptSeries, read_kept
-from pipeline.lab.truths import Reviewed, marks_of, reviewed, with_answers
+from pipeline.lab.truths import MOST_EVENTS, Reviewed, marks_of, reviewed, with_answers
 from pipeline.lab.tune import SLACK_S, Tuning, tune
 from pipeline.lab.tune_search import ReviewedSeries
 from pipeline.registry.entry import Edit
@@ -20,8 +21,6 @@ from pipeline.types import Json, WatchQuery
 
 MOST_LABELS = 5000
 """Most labels that are used, the newest."""
-MOST_EVENTS = 100_000
-"""Most events of the watch among which those of labels are found, the newest."""
 LEAD_S = 600.0
 """Seconds before the first label from which answers are judged, so that the watch stands as it would."""
 MEANING = ("question", "zone", "count", "choice")
@@ -125,24 +124,33 @@ def _material(
 
 def _part(series: KeptSeries, truth: Reviewed) -> ReviewedSeries | None:
     """The answers of the time that was looked at, and its truth; None where there are none."""
+    part = cut(series, truth)
+    there = truth_there(truth, part.at[part.mass >= 0.5])
+    return None if there is None else ReviewedSeries(part, there)
+
+
+def cut(series: KeptSeries, truth: Reviewed) -> KeptSeries:
+    """The answers of the time that was looked at, with some before it."""
     inside = np.flatnonzero((series.at >= truth.since - LEAD_S) & (series.at <= truth.until + SLACK_S))
-    if not len(inside):
-        return None
-    first, last = int(inside[0]), int(inside[-1]) + 1
-    part = KeptSeries(
-        series.start_s[first:last],
-        series.at[first:last],
-        series.score[first:last],
-        series.mass[first:last],
-        series.values[first:last],
+    chosen = slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 0)
+    return KeptSeries(
+        series.start_s[chosen],
+        series.at[chosen],
+        series.score[chosen],
+        series.mass[chosen],
+        series.values[chosen],
     )
-    known = np.sort(part.at[part.mass >= 0.5])
+
+
+def truth_there(truth: Reviewed, at: NDArray[np.float64]) -> Reviewed | None:
+    """The truth of the time of some answers; None where it has none of them."""
+    known = np.sort(at)
     kept = with_answers(truth, known, SLACK_S)
     looked = known[(known >= truth.since - SLACK_S) & (known <= truth.until + SLACK_S)]
     if not len(looked):
         return None
     since, until = max(kept.since, float(looked[0])), min(kept.until, float(looked[-1]))
-    return ReviewedSeries(part, replace(kept, since=min(since, until), until=max(since, until)))
+    return replace(kept, since=min(since, until), until=max(since, until))
 
 
 def asked_since(edits: Sequence[Edit]) -> datetime | None:

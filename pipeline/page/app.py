@@ -3,30 +3,19 @@
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
+from fastapi.responses import Response
 
 from pipeline.page.calls import PageRefused, call
-from pipeline.page.render import HEADERS, STATIC, fingerprint, go, html
+from pipeline.page.files import keep_files
+from pipeline.page.render import fingerprint, go, html, sent_page
 from pipeline.page.screens import api_calls, events, login, sinks, streams, system, watches
-
-
-class KeptFiles(StaticFiles):
-    """Static files that browsers keep for ever: their path changes when they do."""
-
-    async def get_response(self, path: str, scope: "dict[str, object]") -> Response:  # type: ignore[override]
-        """A file with how long it may be kept."""
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
 
 
 def install(app: FastAPI) -> None:
     """Add the page to an API."""
     for screen in (streams, watches, events, system, sinks, login, api_calls):
         app.include_router(screen.router, include_in_schema=False)
-    app.mount(f"/static/{fingerprint()}", KeptFiles(directory=STATIC), name="static")
+    app.mount(f"/static/{fingerprint()}", keep_files, name="static")
     app.add_exception_handler(PageRefused, _refused)
 
 
@@ -40,4 +29,4 @@ async def _refused(request: Request, error: Exception) -> Response:
         return go(request, f"/login?next={asked}")
     session = await call(request, "GET", "/v1/session")
     who = session.body if session.ok else None
-    return HTMLResponse(html(request, "refused.html", who, problem=reply.body), reply.status, HEADERS)
+    return sent_page(request, html(request, "refused.html", who, problem=reply.body), reply.status)

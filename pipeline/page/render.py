@@ -1,8 +1,10 @@
 """Templates to responses: texts, links that work below any path, and headers that let nothing else in."""
 
+import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 
 import jinja2
 from fastapi import Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from pipeline.page.calls import ask
+from pipeline.page.calls import PageRefused, ask
+from pipeline.registry.keys import ROLES
 
 STATIC = Path(__file__).with_name("static")
 POLICY = (
@@ -26,7 +29,13 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_KINDS = ("html", "js", "css", "json", "svg")
+THEMES = ("light", "dark")
+"""Looks that a browser may have been told to keep to, by a cookie; without one it is as the system has it."""
+_REST = "\0"
+_GZIP = 31
+"""Tells zlib to pack as gzip does."""
+_SMALL = 4096
+"""Bytes up to which a screen is sent as it is."""
 
 
 @cache
@@ -110,15 +119,55 @@ async def page(request: Request, template: str, status: int = 200, **values: obj
     who = given if isinstance(given, dict) else None
     if who is None and status != 401:  # else the session has ended, and what was typed is shown again
         who = await ask(request, "/v1/session")
-    return HTMLResponse(html(request, template, who, **values), status, HEADERS)
+    return sent_page(request, html(request, template, who, **values), status)
+
+
+def packs(headers: Mapping[str, str]) -> bool:
+    """True if a browser takes packed answers."""
+    return "gzip" in headers.get("accept-encoding", "")
+
+
+def sent_page(request: Request, said: str, status: int) -> Response:
+    """A screen as it is sent: a large one packed, for phones on bad lines."""
+    content = said.encode()
+    if len(content) > _SMALL and packs(request.headers):
+        packed = gzip.compress(content, 1, mtime=0)
+        return HTMLResponse(packed, status, {**HEADERS, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
+    return HTMLResponse(content, status, HEADERS)
+
+
+async def page_as_it_comes(
+    request: Request, frame: str, inner: str, values: Callable[[], Awaitable[Mapping[str, Any]]]
+) -> Response:
+    """A screen for whoever asks, sent in two parts: its frame at once, so that styles and modules come meanwhile, and
+    what takes longer to know when that is known. Raises PageRefused for who may not see it."""
+    who = await ask(request, "/v1/session")
+    before, after = html(request, frame, who, rest=_REST).split(_REST)
+    packing = zlib.compressobj(1, wbits=_GZIP) if packs(request.headers) else None
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield _packed(packing, before, zlib.Z_SYNC_FLUSH)
+        try:
+            text = html(request, inner, who, **await values())
+        except PageRefused as refused:
+            text = html(request, "trouble.html", who, problem=refused.reply.body)
+        yield _packed(packing, text + after, zlib.Z_FINISH)
+
+    packed = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"} if packing else {}
+    return StreamingResponse(parts(), 200, {**HEADERS, **packed}, "text/html; charset=utf-8")
+
+
+def _packed(packing: "zlib._Compress | None", text: str, mode: int) -> bytes:
+    """A part of a screen as it is sent."""
+    return packing.compress(text.encode()) + packing.flush(mode) if packing else text.encode()
 
 
 def html(request: Request, template: str, who: Mapping[str, Any] | None, **values: object) -> str:
     """A screen as text."""
-    base = base_of(request.url.path)
+    base, theme = base_of(request.url.path), request.cookies.get("theme")
     return environment().get_template(template).render(
         base=base, static=f"{base}static/{fingerprint()}/", who=who, here=request.url.path, query=request.query_params,
-        **values,
+        theme=theme if theme in THEMES else "", rank=ROLES.index(who["role"]) if who else -1, **values,
     )  # fmt: skip
 
 

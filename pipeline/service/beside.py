@@ -1,6 +1,7 @@
 """A store beside a service, or without one: its events, evidence and labels, without the API."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from pipeline.build import build_watch
 from pipeline.clock import Clock
 from pipeline.config.mllm import MLLMConfig
-from pipeline.config.site import SiteConfig, WatchConfig, load_site, parse_site, read_yaml
+from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig, load_site, parse_site, read_yaml
 from pipeline.config.values import resolve_url
 from pipeline.core.selectors import selects
 from pipeline.delivery.database import parse_store
@@ -94,6 +95,11 @@ class StoreBeside:
             known = ", ".join(sorted(self._wanted.watches)[:10]) or "none"
             raise ConfigError(f"there is no watch {slug[:80]!r}; there are {known}")
         return watch
+
+    @property
+    def streams(self) -> Mapping[str, StreamConfig]:
+        """The streams of the site file and the registry."""
+        return self._wanted.streams
 
     def moment(self, slug: str, stream: str | None, at: str) -> tuple[Explanation, KeptEvidence | None]:
         """Why a watch fired, or did not, at a moment."""

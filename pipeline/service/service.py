@@ -44,7 +44,7 @@ from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSe
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
 from pipeline.service.removed import clear_removed, clear_stopped
-from pipeline.service.share import WHOLE, WorkShare
+from pipeline.service.share import WHOLE, PicturePlace, WorkShare
 from pipeline.service.status import StreamStatus, stream_status
 from pipeline.service.streams import RunningStreams
 from pipeline.service.supervisor import StreamSupervisor
@@ -155,6 +155,11 @@ class Service:
         """The alarms of the service itself that are on."""
         return self._vitals.on if self._vitals else ()
 
+    @property
+    def in_fleet(self) -> bool:
+        """True if this is the head or a node of a fleet."""
+        return self._share.in_fleet
+
     def sink(self, name: str) -> Sink | None:
         """A sink that is served, by its name."""
         return self._relay.sinks.get(name) if self._relay else None
@@ -163,6 +168,10 @@ class Service:
         """The status of a stream, here or in the process that runs it; `fault` is why it cannot run."""
         found = stream_status(self.site.streams.get(slug), self.supervisors.get(slug), fault, self._clock.now())
         return (self._share.report(slug) or found) if found.state == "starting" else found
+
+    def pictures_of(self, slug: str) -> PicturePlace | None:
+        """Where pictures of a stream are to be had that another process runs. Blocks."""
+        return self._share.pictures(slug)
 
     async def try_sink(self, name: str, send: bool, actor: str) -> str:
         """Try a sink that is served, with `send` by an event of its own; what was found. Raises SinkUnavailable, and

@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
@@ -101,6 +102,18 @@ class Run:
         columns = STREAM_OWNER.c.stream_id, STREAM_OWNER.c.token, STREAM_OWNER.c.holder, STREAM_STATE.c.resume_s
         rows = self.query(sa.select(*columns).select_from(both))
         return {row[0]: (row[1], row[2].partition(" ")[0], row[3]) for row in rows if row[0] in self.streams}
+
+    def pictures(self):
+        """Streams of which the head gives a picture, which it has from their nodes."""
+        return sum(self._picture(slug) for slug in self.streams)
+
+    def _picture(self, slug):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{API}/v1/streams/{slug}/snapshot.jpg", timeout=20) as answer:
+                return answer.read(2) == b"\xff\xd8"
+        except urllib.error.HTTPError as error:
+            print(f"{slug}: {error.read().decode()}", file=sys.stderr)
+            return False
 
     def all_decide(self, nodes):
         """True once every stream is decided on by one of so many nodes."""
@@ -231,6 +244,7 @@ def main(options: argparse.Namespace) -> None:
     try:
         wait_for(lambda: run.all_decide(options.nodes), 180, "the fleet")
         print("all streams decide", file=sys.stderr)
+        wait_for(lambda: run.pictures() == options.streams, 60, "pictures from all nodes")
         percent = run.head_percent(options.head_s)
         more = options.freezes or options.heads or options.restarts or options.drain
         kills = [run.kill(rng, False, not more and n == options.kills - 1) for n in range(options.kills)]
@@ -253,6 +267,7 @@ def main(options: argparse.Namespace) -> None:
     both = of_kills + of_freezes
     tell("failover", ("what", "streams or times", "median s", "p95 s", "most s"), rows, {
         "kills": options.kills, "nodes": options.nodes, "streams": options.streams, **found,
+        "pictures": options.streams,
         "head_percent": percent,
         "p95_s": round(p95(both), 3) if both else None,
         "p95_frozen_s": round(p95(of_freezes), 3) if of_freezes else None,

@@ -1,6 +1,10 @@
 """The page before many streams: first paint and tiles in a Chromium, and what browsers that look at the wall cost.
 
 python -m tests.bench.bench_page [--streams 200] [--browsers 20] [--visible 40] [--seconds 20]
+python -m tests.bench.bench_page --hour 60 --browsers 10
+
+With --hour MINUTES so many browsers at a time come, look at a screen, and go, while the memory of the service is
+measured: a table, and JSON in the last line (`grew_mib`: from the third quarter to the last).
 """
 
 import argparse
@@ -9,10 +13,15 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from email.parser import BytesParser
 from pathlib import Path
+from random import Random
+from statistics import mean
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.browser import browser
@@ -27,6 +36,11 @@ STREAM = {
     "hop_s": 4,
     "health": {"frozen_s": 0, "blind_s": 0, "moved_s": 0},
 }
+SCREENS = ("", "streams/cam-000", "", "events", "watches/car", "", "system", "?state=up", "streams/cam-001")
+STAY_S = (3.0, 30.0)
+"""How long a browser looks at a screen, at least and at most."""
+SAMPLES = 60
+"""Of the memory, in all; but not more often than every five seconds."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 FILLED = """() => [...document.querySelectorAll('.tile')].filter((tile) => {
@@ -41,8 +55,18 @@ def main() -> None:
     parser.add_argument("--browsers", type=int, default=20)
     parser.add_argument("--visible", type=int, default=40, help="tiles that a browser sees")
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--hour", type=float, metavar="MINUTES", help="let browsers come and go for so long")
     asked = parser.parse_args()
     streams = {f"cam-{n:03}": STREAM for n in range(asked.streams)}
+    if asked.hour:
+        watches = {"car": {"question": "is there a car?"}}
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            page_service(Path(folder), streams=streams, watches=watches) as service,
+        ):
+            _wait_for_pictures(service, list(streams))
+            print(json.dumps(_visited(service, asked.hour, asked.browsers) | {"streams": asked.streams}))
+        return
     with tempfile.TemporaryDirectory() as folder, page_service(Path(folder), streams=streams) as service:
         _wait_for_pictures(service, list(streams))
         with browser() as chromium:
@@ -67,6 +91,78 @@ def main() -> None:
         "cores": os.cpu_count(),
     }
     print(json.dumps(result))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The service at a time: minutes since the beginning, MiB resident, open files, listeners, visits so far."""
+
+    minute: float
+    mib: float
+    files: int
+    listeners: int
+    visits: int
+
+
+def _visited(service: PageService, minutes: float, browsers: int) -> dict[str, object]:
+    """Browsers come and go; the memory of the service meanwhile."""
+    process, random, visits = psutil.Process(service.pid), Random(7), 0
+    began = time.monotonic()
+    until, samples = began + 60 * minutes, list[Sample]()
+    every = max(60 * minutes / SAMPLES, 5.0)
+    print(f"{'min':>5} {'MiB':>7} {'files':>6} {'listeners':>9} {'visits':>6}")
+
+    def sample() -> None:
+        found = Sample(
+            (time.monotonic() - began) / 60, process.memory_info().rss / 2**20, process.num_fds(),
+            _listeners(service), visits,
+        )  # fmt: skip
+        samples.append(found)
+        print(f"{found.minute:5.1f} {found.mib:7.1f} {found.files:6} {found.listeners:9} {found.visits:6}", flush=True)
+
+    with browser() as chromium:
+        present: list[tuple[float, object]] = []
+        while time.monotonic() < until:
+            if time.monotonic() - began >= every * len(samples):
+                sample()
+            for leaving in [one for one in present if one[0] <= time.monotonic()]:
+                present.remove(leaving)
+                leaving[1].context.close()
+            if len(present) == browsers:
+                present[0][1].wait_for_timeout(200)
+                continue
+            page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            page.goto(service.url + SCREENS[visits % len(SCREENS)], wait_until="commit", timeout=120_000)
+            present.append((time.monotonic() + random.uniform(*STAY_S), page))
+            visits += 1
+    deadline = time.monotonic() + 30
+    while _listeners(service) and time.monotonic() < deadline:
+        time.sleep(1)
+    sample()
+    return {
+        "minutes": minutes, "browsers": browsers, "visits": visits,
+        "mib": [round(samples[0].mib, 1), round(samples[-1].mib, 1)],
+        "grew_mib": round(_grown(samples), 1),
+        "files": [samples[0].files, samples[-1].files],
+        "listeners_left": samples[-1].listeners,
+        "lost": _lost(httpx.get(f"{service.url}metrics", timeout=30).text),
+        "load": round(os.getloadavg()[0], 1), "cores": os.cpu_count(),
+    }  # fmt: skip
+
+
+def _grown(samples: Sequence[Sample]) -> float:
+    """Growth of the mean memory from the third quarter to the last, in MiB."""
+    quarter = max(len(samples) // 4, 1)
+    return mean(one.mib for one in samples[-quarter:]) - mean(one.mib for one in samples[-2 * quarter : -quarter])
+
+
+def _listeners(service: PageService) -> int:
+    """Who listens to events, answers or pictures."""
+    for family in text_string_to_metric_families(httpx.get(f"{service.url}metrics", timeout=30).text):
+        for one in family.samples:
+            if one.name == "resadapt_api_listeners":
+                return int(one.value)
+    raise SystemExit("the metrics do not say how many listen")
 
 
 def _wait_for_pictures(service: PageService, streams: list[str]) -> None:

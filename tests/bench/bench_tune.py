@@ -1,8 +1,8 @@
-"""What tuning gains on time that it never saw: `python -m tests.bench.bench_tune FOLDER [--episodes 80] [--scale 0.5]`.
+"""What tuning gains on time that it never saw: `python -m tests.bench.bench_tune FOLDER [--episodes 300]`.
 
 The yard's MLLM has answered 20 watches over held-out episodes of 32 s (`yard_answers`, kept in FOLDER), which are
-chained as time. Each watch begins with bad settings. A person labels what it opens in the first half of the time, true
-or false by the yard's truth, and names what it missed; the other half is judged by the truth alone, an event
+chained as time. Each watch begins with bad settings. A person labels what it opens in the first two hours (`--labelled`
+episodes), true or false by the yard's truth, and names what it missed; the rest is judged by the truth alone, an event
 counting if it opens within 1 s of a time at which its condition is visible. The last line is JSON.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.lab.kept import KeptSeries, rejudge
 from pipeline.lab.truths import Mark, Reviewed, merge, reviewed
-from pipeline.lab.tune import Tuning, tune
+from pipeline.lab.tune import Gain, Tuning, tune
 from pipeline.lab.tune_search import Knobs, ReviewedSeries, Trials, f1_of
 from pipeline.types import WatchQuery
 from samples.yard.episodes.clips import SECONDS
@@ -41,12 +41,14 @@ BEGAN = 1_800_000_000.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """One watch: its search, and counts `[4]` on the held-out time: as it was, tuned, and with the yard's settings."""
+    """One watch: its search, and counts `[4]` on the held-out time: as it was, tuned, and with the yard's settings;
+    the gain in F1 there, with an interval over pieces of time."""
 
     tuning: Tuning
     before: NDArray[np.int64]
     after: NDArray[np.int64]
     own: NDArray[np.int64]
+    gain: Gain
 
 
 def chained(episodes: Sequence[KeptEpisode], number: int) -> ReviewedSeries:
@@ -93,8 +95,8 @@ def outcome(number: int, labelled: Sequence[KeptEpisode], held_out: Sequence[Kep
     truth = reviewed(labels_of(query, seen))
     tuning = tune(query, [ReviewedSeries(seen.series, truth)] if truth else [])
     trials = Trials(query, [chained(held_out, number)], SLACK_S)
-    before, after, own = (trials.counts(knobs).sum(0) for knobs in (bad, tuning.proposed or bad, OWN))
-    return Outcome(tuning, before, after, own)
+    before, after, own = (trials.counts(knobs) for knobs in (bad, tuning.proposed or bad, OWN))
+    return Outcome(tuning, before.sum(0), after.sum(0), own.sum(0), Gain.of(after, before))
 
 
 def pooled(outcomes: Sequence[Outcome], drawn: NDArray[np.intp]) -> tuple[list[float], list[float]]:
@@ -107,21 +109,24 @@ def pooled(outcomes: Sequence[Outcome], drawn: NDArray[np.intp]) -> tuple[list[f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--episodes", type=int, default=80)
+    parser.add_argument("--episodes", type=int, default=300)
+    parser.add_argument("--labelled", type=int, default=7200 // SECONDS)
     parser.add_argument("--scale", type=float, default=0.5)
     given = parser.parse_args()
     episodes = kept_episodes(given.folder, given.episodes, given.scale)
-    half = len(episodes) // 2
+    labelled, held_out = episodes[: given.labelled], episodes[given.labelled :]
+    if not labelled or not held_out:
+        parser.error(f"--labelled {given.labelled} of {len(episodes)} episodes; expected some, and some others")
     began_s = time.process_time()
-    found = [outcome(number, episodes[:half], episodes[half:]) for number in range(len(WATCHES))]
+    found = [outcome(number, labelled, held_out) for number in range(len(WATCHES))]
     spent_s = time.process_time() - began_s
     rng, count = np.random.default_rng(7), len(found)
     draws = [pooled(found, rng.integers(0, count, count)) for _ in range(2000)]
     all_, mean = pooled(found, np.arange(count))
     summary: dict[str, object] = {
         "watches": count,
-        "labelled_s": half * SECONDS,
-        "held_out_s": (len(episodes) - half) * SECONDS,
+        "labelled_s": len(labelled) * SECONDS,
+        "held_out_s": len(held_out) * SECONDS,
     }
     for name, values, place in (("f1", all_, 0), ("mean_f1", mean, 1)):
         for which, value in zip(("before", "after"), values, strict=True):
@@ -144,7 +149,7 @@ def main() -> None:
     tell("Tuning by labels", COLUMNS, [_row(*pair) for pair in zip(WATCHES, found, strict=True)], summary)
 
 
-COLUMNS = ("watch", "truths", "bad", "proposed", "held out", "expected", "tuned")
+COLUMNS = ("watch", "truths", "bad", "proposed", "held out", "expected", "tuned", "gain")
 
 
 def _row(watch, one: Outcome) -> tuple[object, ...]:
@@ -160,6 +165,7 @@ def _row(watch, one: Outcome) -> tuple[object, ...]:
         f"{f1_of(one.before):.2f}",
         expected,
         f"{f1_of(one.after):.2f}",
+        "{:+.2f} ({:+.2f} to {:+.2f})".format(one.gain.f1, *one.gain.interval),
     )
 
 

@@ -158,7 +158,7 @@ def test_recordings_that_are_too_short_or_none(run, tmp_path):
 def test_labels_outside_of_the_recording(run, tmp_path, recordings):
     labels = tmp_path / "labels.csv"
     labels.write_text("watch,file,start_s,end_s\nperson,monday.mp4,60,75\n")
-    refused(run(recordings, "--labels", labels), "goes from 60 to 75 s, but the recording has 64")
+    refused(run(recordings, "--labels", labels), "yard/monday.mp4 goes from 60 to 75 s, but the recording has 64")
     labels.write_text("watch,file,start_s,end_s\nboat,monday.mp4,1,2\n")
     refused(run(recordings, "--labels", labels), "line 2", "'boat'")
     nothing_is_there(tmp_path)

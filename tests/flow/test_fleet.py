@@ -15,7 +15,7 @@ import yaml
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from pipeline.api.server import Serving
+from pipeline.api.server import Serving, bare
 from pipeline.cli.main import app
 from pipeline.clock import SystemClock
 from pipeline.delivery.nodes import NodeBook, NodeOffer
@@ -24,10 +24,13 @@ from pipeline.delivery.tables import FLEET_NODE, HOP_ANSWERS, STREAM_OWNER
 from pipeline.errors import ConfigError, NotOwner
 from pipeline.fleet.head import FleetHead
 from pipeline.fleet.terms import version
+from pipeline.page.app import install
 from pipeline.service.service import Service
 from pipeline.service.share import WorkShare
+from tests import fleet_page
 from tests.api import running as single
 from tests.fleet import CutOffCluster, ProcessCluster
+from tests.fleet_page import until
 from tests.flow.test_cli_remote import asked, resadapt
 from tests.flow.test_service import site_of
 from tests.unit.test_store import server as server
@@ -89,20 +92,14 @@ class Fleet:
         return {one["name"]: one for one in (await self.client.get("/v1/nodes")).json()["items"]}
 
 
-async def until(condition, seconds=40.0):
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
-
-
 @asynccontextmanager
-async def fleet(path, port, cluster, end_nodes=True):
+async def fleet(path, port, cluster, end_nodes=True, furnish=bare):
     raw = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(raw | {"api": raw["api"] | {"port": port}}))
     head = FleetHead(path, SystemClock(), cluster)
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20)
     try:
-        async with Serving(head.reconciler, SystemClock()), client:
+        async with Serving(head.reconciler, SystemClock(), furnish), client:
             head.begin()
             yield Fleet(head, cluster, client)
             await head.close(end_nodes)
@@ -119,7 +116,7 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
     streams = {f"s{n}": LIVE for n in range(4)} | {"dock": LIVE | {"node": "dock"}}
     path = site_file(tmp_path, server, streams)
     cluster = ProcessCluster(tmp_path, "a", "b", tags={"b": {"dock"}})
-    async with fleet(path, unused_tcp_port, cluster) as running:
+    async with fleet(path, unused_tcp_port, cluster, furnish=install) as running:
         await until(lambda: set(running.owners().values()) == {"a", "b"} and len(running.owners()) == 5)
         await running.decides(*streams)
         assert running.owners()["dock"] == "b"
@@ -128,6 +125,9 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
         shown = (await running.client.get("/v1/status")).json()
         assert {one["slug"]: one["status"]["node"] for one in shown["streams"]} == running.owners()
         assert {one["state"] for one in (await running.nodes()).values()} == {"active"}
+        await fleet_page.the_screens_show_nodes(running)
+        await fleet_page.pictures_come_through_the_head(running)
+        await fleet_page.pictures_of_a_node_are_for_its_head_alone(running, tmp_path)
 
         # A node that is killed: its streams go on elsewhere, but for one that only it may run.
         lost = [slug for slug, node in running.owners().items() if node == "b" and slug != "dock"]
@@ -137,6 +137,7 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
         await running.decides(*lost)
         assert (await running.nodes())["b"]["state"] == "dead"
         await until_status(running, "dock", "no node has the tag 'dock'")
+        await fleet_page.a_node_that_is_gone_says_what_to_do(running)
 
         # It comes back, and takes its share.
         cluster.gone.clear()
@@ -153,9 +154,11 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
         await running.decides(*streams)
 
         # Drained, it hands over; uncordoned, it gets streams again.
-        assert (await asked(running, "node", "drain", "a"))["state"] == "drained"
-        await until(lambda: set(running.owners().values()) == {"b"})
-        await running.decides(*streams)
+        async with fleet_page.watched(running, next(slug for slug, node in running.owners().items() if node == "a")):
+            assert (await asked(running, "node", "drain", "a"))["state"] == "drained"
+            await until(lambda: set(running.owners().values()) == {"b"})
+            await running.decides(*streams)
+        assert "It has no stream left" in await fleet_page.page(running, "/system")
         assert re.search(r"^a +drained +0 ", await resadapt(running, "node", "list"), re.MULTILINE)
         assert (await asked(running, "node", "cordon", "a"))["state"] == "cordoned"
         assert (await asked(running, "node", "uncordon", "a"))["state"] == "active"
@@ -173,6 +176,7 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
         await until(lambda: running.owners()["new"] == "")
         ends = [one.event.data for one in running.head.reconciler.history().events() if one.event.stream_id == "new"]
         assert ends[0]["reason"] == "detached"
+        await fleet_page.what_may_not_be_done_is_not_offered(running)
         hops = running.hops()
     assert each_hop_once(hops)
     assert set(running_owners_after(server).values()) == {""}

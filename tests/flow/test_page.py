@@ -3,12 +3,12 @@
 import asyncio
 import io
 import re
-from email.parser import BytesParser
 from html.parser import HTMLParser
 
 from PIL import Image
 
-from tests.api import LIVE, running
+from pipeline.page.calls import ApiReply, PageRefused
+from tests.api import LIVE, running, tiles
 
 SCREENS = ("/", "/attach", "/streams/gate", "/streams/gate/edit", "/streams/gate/areas", "/watches", "/watches/car",
            "/add-watch", "/events", "/system", "/add-sink", "/sinks/hook", "/docs", "/streams/not-there")  # fmt: skip
@@ -77,15 +77,58 @@ async def test_static_files_are_kept_for_ever_and_modules_find_each_other(tmp_pa
         assert any(path.endswith("state.js") for path in seen)
 
 
-async def tiles(client, streams):
-    response = await client.get("/v1/tiles", params={"streams": streams})
-    assert response.status_code == 200
-    head = f"Content-Type: {response.headers['content-type']}\r\n\r\n".encode()
-    parts = BytesParser().parsebytes(head + response.content).get_payload()
-    names = [part.get_param("name", header="content-disposition") for part in parts]
-    pictures = {part.get_filename(): part.get_payload(decode=True) for part in parts[1:]}
-    assert names[0] == "status"
-    return parts[0].get_payload(), pictures
+async def test_screens_and_files_are_packed_for_browsers_that_take_it(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        found = {}
+        for taken in ("gzip, br", "identity"):
+            headers = {"Accept-Encoding": taken}
+            home = await service.client.get("/system", headers=headers)
+            path = re.search(r'static/[^"]+/look.css', home.text)[0]
+            found[taken] = home, await service.client.get(f"/{path}", headers=headers)
+        for packed, plain in zip(found["gzip, br"], found["identity"], strict=True):
+            assert packed.headers["content-encoding"] == "gzip"
+            assert "content-encoding" not in plain.headers
+            assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+            assert "Accept-Encoding" in packed.headers["vary"]
+        assert found["gzip, br"][1].text == found["identity"][1].text
+        folder = path.rpartition("/")[0]
+        for missing in ("nothing.css", "../look.css", "texts.json/", ""):
+            assert (await service.client.get(f"/{folder}/{missing}")).status_code == 404
+
+
+async def test_a_browser_keeps_to_the_look_it_was_told(tmp_path, unused_tcp_port):
+    async with running(tmp_path, unused_tcp_port) as service:
+        for cookie, shown in (
+            ("dark", 'data-theme="dark"'),
+            ("light", 'data-theme="light"'),
+            ('"><b>', 'data-base="./">'),
+        ):
+            text = (await service.client.get("/", headers={"Cookie": f"theme={cookie}"})).text
+            assert re.search(r"<html[^>]*>", text)[0].endswith(shown if shown.endswith(">") else f"{shown}>")
+
+
+async def test_a_large_wall_comes_with_the_tiles_that_are_seen_first_and_names_the_others(tmp_path, unused_tcp_port):
+    streams = {f"cam-{n:02}": {**LIVE, "paused": True} for n in range(30)}
+    async with running(tmp_path, unused_tcp_port, streams=streams) as service:
+        wall = (await service.client.get("/")).text
+        tiles = wall.partition('id="wall"')[2].partition("</ul>")[0].split('<li class="tile"')[1:]
+        assert [f'href="./streams/{slug}"' in tile for slug, tile in zip(streams, tiles, strict=True)] == [True] * 30
+        assert all(">paused<" in tile for tile in tiles)
+        assert ["<dl" in tile for tile in tiles] == [True] * 24 + [False] * 6
+        assert wall.count("<template") == 1
+        assert "<template" not in (await service.client.get("/?state=up")).text
+
+
+async def test_a_wall_whose_streams_cannot_be_read_says_why_within_its_frame(tmp_path, unused_tcp_port, monkeypatch):
+    async def refuse(*_args, **_query):
+        raise PageRefused(ApiReply(503, {"detail": "the store is away"}))
+
+    async with running(tmp_path, unused_tcp_port) as service:
+        monkeypatch.setattr("pipeline.page.screens.streams.ask", refuse)
+        for taken in ("gzip", "identity"):
+            text = (await service.client.get("/", headers={"Accept-Encoding": taken})).text
+            assert "<p>the store is away</p>" in text.partition("<main")[2]
+            assert text.rstrip().endswith("</html>")
 
 
 async def test_tiles_are_made_once_and_only_while_somebody_looks(tmp_path, unused_tcp_port):

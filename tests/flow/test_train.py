@@ -1,9 +1,11 @@
 """`resadapt-allocator train` from end to end, on small settings: real videos, real MLLMs, a real server."""
 
 import json
+import os
 import re
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import torch
 
 from allocator_engine.model.checkpoint import load
 from pipeline.lab.cli.main import main
+from pipeline.lab.training import site as labelled
+from pipeline.lab.training import site_of
 from tests.checkpoints import tiny, untrained_yard
 from tests.clips import flip_bits, sound_only, steady, truncate, write
 from tests.mllm_server import MODEL, MLLMServer, Turn, serving
@@ -104,6 +108,57 @@ def test_a_site_learns_without_labels_and_asks_about_native_pictures_once(run, t
     (tmp_path / "work" / "capo.state").unlink()
     assert run(*site(footage, f"transformers:{tiny()}", steps=3))[0] == 0
     assert (tmp_path / "work" / "native.jsonl").read_text() == native
+
+
+def test_a_site_learns_from_what_people_say_where_they_say_it(run, tmp_path, footage):
+    """Labels are the truth: where they say all, the MLLM is not asked about native pictures, and the training, whose
+    state names them, is another one with other labels."""
+    labels = tmp_path / "labels.csv"
+    labels.write_text("watch,file,start_s,end_s\nopen,gate/monday.mp4,2,4\nbar,monday.mp4,0,3\n")
+    command = (*site(footage, f"transformers:{tiny()}"), "--labels", labels)
+    code, said = run(*command)
+    assert code == 0, said
+    assert "labels: 0.2 minutes looked at, watch by watch; 2 times at which one should be open" in said
+    assert not (tmp_path / "work" / "native.jsonl").exists()
+    records = logged(tmp_path / "work")
+    assert records[0]["transitions"] > 0, "what the labels say changes is learned to be foreseen"
+    assert "labels" in load(tmp_path / "out" / "allocator.safetensors").notes
+    labels.write_text("watch,file,start_s,end_s\nopen,gate/monday.mp4,2,5\n")
+    code, said = run(*command)
+    assert (code, "is of a training that differs from this one" in said) == (3, True)
+    labels.write_text(KEPT.format("2020-01-01T00:00:00Z", "2020-01-01T00:00:02Z"))
+    code, said = run(*command)
+    assert (code, "falls on a recording" in said) == (2, True), said
+    code, said = run(*small("yard"), "--labels", labels)
+    assert (code, "--recipe yard takes no --labels" in said) == (2, True)
+
+
+def test_labels_that_a_service_kept_are_the_truth_of_recordings_of_their_time(tmp_path, footage):
+    began = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    ended = (began + timedelta(seconds=5.9)).timestamp()
+    for file in footage.rglob("*.mp4"):
+        os.utime(file, (ended, ended))
+    (tmp_path / "watches.yaml").write_text(WATCHES)
+    labels = tmp_path / "labels.csv"
+    config = site_of(tmp_path / "watches.yaml", "null", None)
+    at = [(began + timedelta(seconds=second)).isoformat() for second in range(7)]
+
+    def truth(*rows: tuple[str, int, int]) -> list[int]:
+        lines = [KEPT.splitlines()[0], *(f"gate,open,{kind},{at[start]},{at[end]}" for kind, start, end in rows)]
+        labels.write_text("\n".join(lines))
+        with labelled(footage, config, tmp_path / "work", 1, labels) as material:
+            episodes = [material.outside.clips.episode(step, 0) for step in range(8)]
+        rows_of = [one.holds[one.standing.index(GATE_OPEN)].tolist() for one in episodes if GATE_OPEN in one.standing]
+        assert len(set(map(tuple, rows_of))) == 1
+        return rows_of[0]
+
+    assert truth(("false", 1, 5), ("missed", 2, 4)) == [1, 0, 1, 1, 0, 1], "where nobody looked, as the MLLM says"
+    assert truth(("false", 0, 6), ("missed", 2, 3)) == [0, 0, 1, 0, 0, 0]
+    assert truth(("fixture", 1, 5)) == [1, -1, -1, -1, -1, 1]
+
+
+GATE_OPEN = "is the gate open?"
+KEPT = "stream,watch,kind,start,end\ngate,open,missed,{},{}\n"
 
 
 def dies_after(requests: int, server: MLLMServer) -> None:

@@ -1,15 +1,19 @@
 """A watch tuned by its labels: on a store, by the API and by the command line, with and without the service."""
 
 import asyncio
+import csv
+import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from pipeline.api.labels import export_of
 from pipeline.cli.main import app
 from pipeline.config.entries import parse_watch
 from pipeline.core.outcome import Decision, HopRecord
@@ -17,6 +21,8 @@ from pipeline.delivery.labels import LabelBook, LabelFilter
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError
 from pipeline.lab.kept import KeptSeries, rejudge
+from pipeline.lab.labels import rows_in
+from pipeline.lab.recorded import truths_of
 from pipeline.lab.tuning import tune_watch
 from pipeline.registry.entry import Change, EntryOwned
 from pipeline.registry.registry import Registry
@@ -114,6 +120,54 @@ def test_a_label_that_was_withdrawn_counts_no_more(tmp_path):
     assert found.tuning.proposed is None
     assert "name 1 times" in found.tuning.reason
     store.close()
+
+
+def test_labels_are_exported_with_the_time_that_they_are_about(tmp_path):
+    """A label of an event is about all of it, from its onset to its clear, which training has to know."""
+    store, clock = fill(tmp_path / "s.db")
+    found = LabelBook(store.database, clock).find(LabelFilter(), 100)[::-1]
+    rows = list(csv.DictReader(io.StringIO(export_of(store.history, found))))
+    store.close()
+    began = datetime.fromisoformat(rows[0]["from"]) - timedelta(seconds=140)
+    spans = [
+        (row["kind"], *((datetime.fromisoformat(row[one]) - began).total_seconds() for one in ("from", "until")))
+        for row in rows
+    ]
+    assert spans[0][:2] == ("true", 140.0)
+    assert 144 <= spans[0][2] <= 155, "until its clear, not only its hop"
+    assert datetime.fromisoformat(rows[0]["end"]) < datetime.fromisoformat(rows[0]["until"])
+    assert spans[2] == ("missed", 20.0, 30.0)
+    truth = truths_of(
+        rows_in(export_of_rows(rows), ""),
+        "",
+        {"gate/a.mp4": Path("/r/gate/a.mp4")},
+        Path("/r"),
+        ["car"],
+        Recorded(began),
+    )["car"][Path("/r/gate/a.mp4")]
+    assert truth.holds[0] == (20.0, 30.0)
+    assert any(start <= 142 < end for start, end in truth.holds)
+
+
+def export_of_rows(rows):
+    made = io.StringIO()
+    writer = csv.DictWriter(made, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return made.getvalue()
+
+
+class Recorded:
+    """A recording of the time that the store is about."""
+
+    def __init__(self, began):
+        self._began = began
+
+    def length_s(self, file):
+        return float(SECONDS)
+
+    def began(self, file):
+        return self._began
 
 
 async def test_a_proposal_is_shown_applied_once_and_stands_in_the_history(tmp_path, unused_tcp_port):

@@ -32,3 +32,4 @@ def test_a_killed_machine_costs_no_event_and_no_hop_is_decided_twice():
         "lost": 0, "two_contents": 0, "two_owners": 0, "missed": 0, "owed": 0,
     }  # fmt: skip
     assert found["events"] > 4
+    assert found["pictures"] == 4  # through the head, from the nodes

@@ -75,6 +75,31 @@ def test_a_wall_shows_pictures_and_states_and_is_filtered(context, service):
     service.api("DELETE", "v1/streams/dock")
 
 
+def test_a_tile_below_the_screen_is_complete_once_it_is_seen(context, service):
+    for n in range(26):
+        service.api("PUT", f"v1/streams/z-{n:02}", {**LIVE, "paused": True})
+    page = context.new_page()
+    page.goto(service.url)
+    last = page.locator('[data-stream="z-25"]')
+    assert last.locator(".name").text_content() == "z-25"
+    assert last.locator("dl").count() == 0
+    last.scroll_into_view_if_needed()
+    until(page, 'document.querySelector(\'[data-stream="z-25"] [data-part="granted"]\')?.textContent')
+    assert "tokens" in last.locator("dl").inner_text()
+    for n in range(26):
+        service.api("DELETE", f"v1/streams/z-{n:02}")
+
+
+def test_the_look_that_was_chosen_stays(context, service):
+    page = context.new_page()
+    page.emulate_media(color_scheme="light")
+    page.goto(service.url)
+    page.get_by_role("button", name="Switch between light and dark").click()
+    for path in ("watches/car", ""):
+        page.goto(service.url + path)
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
 def test_a_stream_shows_what_is_allocated_and_answered_as_it_goes_on(context, service):
     page = context.new_page()
     page.goto(service.url + "streams/gate")

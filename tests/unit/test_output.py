@@ -26,6 +26,10 @@ class Terminal(io.StringIO):
 
 
 def printed(monkeypatch, columns, rows, width: int | None) -> list[str]:
+    return shown(monkeypatch, lambda: table(columns, rows), width)
+
+
+def shown(monkeypatch, show, width: int | None) -> list[str]:
     out = Terminal() if width else io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -33,7 +37,7 @@ def printed(monkeypatch, columns, rows, width: int | None) -> list[str]:
         monkeypatch.setenv("COLUMNS", str(width))
     else:
         monkeypatch.delenv("COLUMNS", raising=False)
-    table(columns, rows)
+    show()
     return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -64,6 +68,13 @@ def test_nothing_is_folded_or_left_out_in_a_pipe(monkeypatch):
     assert STREAM["slug"] in lines[1]
     assert lines[1].endswith(STATUS["reason"])
     assert "12 %" in lines[1]
+
+
+def test_the_nodes_of_streams_are_shown_in_a_fleet_only(monkeypatch):
+    for items, there in (([STREAM], False), ([STREAM, {**STREAM, "status": {**STATUS, "node": "edge-3"}}], True)):
+        lines = shown(monkeypatch, lambda items=items: stream.show_streams(items), None)
+        assert ("node" in lines[0].split(), "edge-3" in lines[-1].split()) == (there, there)
+        assert len(lines) == 1 + len(items)
 
 
 def test_texts_of_others_are_shown_as_text(monkeypatch):

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError
-from pipeline.lab.footage import Clip, Footage
-from pipeline.lab.labels import check_inside, read_labels_by_watch
-from pipeline.lab.site_footage import HELD_OUT, arrange, camera_of, seconds_of, split
+from pipeline.lab.footage import Clip, Footage, camera_of
+from pipeline.lab.held_out import known_by_labels
+from pipeline.lab.site_footage import HELD_OUT, AskedWatch, arrange, seconds_of, split
+from pipeline.lab.truths import Reviewed
 
 ROOT = Path("/recordings")
 
@@ -82,17 +84,9 @@ def test_what_nothing_can_be_made_of_is_refused_by_name():
         arrange(clips_of("gate/a.mp4"), ROOT, counted, 1.0)
 
 
-def test_labels_by_watch_name_the_line_that_is_wrong(tmp_path):
-    file = tmp_path / "labels.csv"
-    file.write_text("watch,file,start_s,end_s\nvan,a.mp4,1,2\nvan,a.mp4,3,9\nperson,b.mp4,0,1\n")
-    labels = read_labels_by_watch(file, ["a.mp4", "b.mp4"], ["person", "van"])
-    assert [len(labels[watch][name]) for watch in ("van", "person") for name in ("a.mp4", "b.mp4")] == [2, 0, 0, 1]
-    with pytest.raises(ConfigError, match="from 3 to 9 s, but the recording has 4"):
-        check_inside(labels["van"], {"a.mp4": 4.0, "b.mp4": 4.0})
-    for row, named in (
-        ("boat,a.mp4,1,2", "the watches are person, van"),
-        ("van,c.mp4,1,2", "the recordings are a.mp4"),
-    ):
-        file.write_text(f"watch,file,start_s,end_s\n{row}\n")
-        with pytest.raises(ConfigError, match=f"line 2.*{named}"):
-            read_labels_by_watch(file, ["a.mp4", "b.mp4"], ["person", "van"])
+def test_what_is_held_out_is_known_by_people_where_they_looked_else_by_the_mllm():
+    clip, config = Clip(ROOT / "gate" / "a.mp4", 4.0, 8.0), parse_site(SITE).watches["person"]
+    watches = [AskedWatch(slug, slug, config) for slug in ("person", "van")]
+    native = np.array([[1, 1, 1, 1], [0, -1, 0, 1]], np.int8)
+    truths = {"person": {clip.file: Reviewed(0.0, 7.5, ((5.0, 6.5),))}, "van": {}}
+    assert known_by_labels(clip, native, 1.0, watches, truths).tolist() == [[0, 1, 0, 1], [0, -1, 0, 1]]

@@ -1,5 +1,6 @@
 """What training is composed of: curves, sentence encoders, footage, answers and what is kept of them."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipeline.lab.background import Background
 from pipeline.lab.footage import LONG_FRAMES, Clip, RecordingReader, SiteClips, survey
 from pipeline.lab.natives import NativeAnswers
 from pipeline.lab.patience import TRIES
+from pipeline.lab.truths import Reviewed
 from pipeline.mllm.base import MLLMInfo
 from pipeline.sources.settings import SourceConfig
 from pipeline.sources.synthetic import ArrayPicture
@@ -194,6 +196,13 @@ def test_recordings_are_cut_so_that_native_pictures_fit_a_context(folder, reader
         survey(folder / "empty", reader, RULES, 100)
 
 
+def test_a_recording_began_its_length_before_its_date_unless_it_says_when(folder, reader):
+    os.utime(folder / "a.mp4", (1_800_000_000, 1_700_000_009))
+    assert reader.began(folder / "a.mp4").timestamp() == pytest.approx(1_700_000_000, abs=0.5)
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        reader.began(folder / "notes.txt")
+
+
 def test_a_long_video_is_sampled_more_thinly(tmp_path, reader):
     video = write(tmp_path / "long.mp4", steady(60.0, fps=4), size=(64, 96))
     hops = reader.read_whole(video)
@@ -233,6 +242,32 @@ def test_clips_become_episodes_labelled_by_the_mllm_and_broken_ones_are_passed_o
         assert all(probe.text == "q0" and probe.truth == ("yes", "no")[probe.asked_hop % 2] for probe in one.probes)
     with pytest.raises(ConfigError, match="none of the clips can be decoded"):
         SiteClips(clips[:1], ("q0",), reader, Scripted(), 1).episode(0, 0)
+
+
+def test_what_people_say_is_the_truth_of_a_clip_and_the_mllm_is_asked_about_the_rest(folder, reader):
+    file, asked = folder / "a.mp4", []
+
+    class Noted(Scripted):
+        def native(self, hops, questions):
+            asked.append(tuple(questions))
+            return super().native(hops, questions)
+
+    def episode(people):
+        asked.clear()
+        clips = SiteClips([Clip(file, 0.0, 4.0)], ("q0",), reader, Noted(), 1, people)
+        found = clips.episode(0, 0)
+        return found.holds[0].tolist(), {(probe.asked_hop, probe.truth) for probe in found.probes}
+
+    without, _ = episode({})
+    assert (without, asked) == ([1, 0, 1, 0], [("q0",)])
+    labelled, probes = episode({"q0": {file: Reviewed(0.0, 9.0, ((0.5, 2.0),))}})
+    assert (labelled, asked) == ([1, 1, 0, 0], [])
+    assert probes <= {(0, "yes"), (1, "yes"), (2, "no"), (3, "no")}
+    assert len(probes) == 4
+    in_part, _ = episode({"q0": {file: Reviewed(1.0, 3.0, ((1.0, 2.5),), (), ((2.5, 3.0),))}})
+    assert (in_part, asked) == ([1, 1, -1, 0], [("q0",)]), "what is to be ignored is unknown, whatever the MLLM says"
+    elsewhere, _ = episode({"q0": {folder / "b.mp4": Reviewed(0.0, 9.0, ())}, "q1": {file: Reviewed(0.0, 9.0, ())}})
+    assert elsewhere == without
 
 
 # Answers

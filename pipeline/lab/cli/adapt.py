@@ -24,7 +24,8 @@ def adapt(
     out: Annotated[Path, typer.Option(help="Folder of the engine that is made.")],
     mllm: Annotated[str | None, typer.Option(help="The MLLM that answers; the site file's by default.")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV (watch,file,start_s,end_s) as truth of what is held out.")
+        Path | None,
+        typer.Option(help="CSV as truth of what is held out: watch,file,start_s,end_s, or of `label export`."),
     ] = None,
     budget: Annotated[float, typer.Option(help="Share of native's tokens that the verdict is about.")] = 0.1,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the training behind its grounding.")] = None,

@@ -36,6 +36,7 @@ class Options:
     work: Path
     recordings: Path | None
     watches: Path | None
+    labels: Path | None
     data: Path | None
     mllm: str | None
     config: str
@@ -47,7 +48,9 @@ class Options:
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="yard, site (recordings, no labels) or qa (a video-QA file).")],
+    recipe: Annotated[
+        str, typer.Option(help="yard, site (recordings; labels if there are any) or qa (a video-QA file).")
+    ],
     work: Annotated[Path, typer.Option(help="Folder for state, log and native answers; resumed if it has some.")],
     out: Annotated[Path, typer.Option(help="Folder for allocator.safetensors and curves.png.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all; the recipe's own by default.")] = None,
@@ -57,6 +60,9 @@ def train(
     ablation: Annotated[str | None, typer.Option(help="Leave one thing out, by name.")] = None,
     recordings: Annotated[Path | None, typer.Option(help="site: folder of recordings.")] = None,
     watches: Annotated[Path | None, typer.Option(help="site: a site file, or its `watches:` alone.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="site: CSV as truth: watch,file,start_s,end_s, or of `resadapt label export`.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="qa: .jsonl or .parquet; videos by path.")] = None,
     mllm: Annotated[str | None, typer.Option(help="site, qa: the MLLM that answers; see `resadapt run`.")] = None,
     config: Annotated[str, typer.Option(help="stream, or paper: SmolVLM2's features, for its curves.")] = "stream",
@@ -69,7 +75,9 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Train an allocator from a frozen MLLM's answers (CAPO). The same command goes on where it was stopped."""
-    options = Options(recipe, work, recordings, watches, data, mllm, config, features, encoder, device, threads, seed)
+    options = Options(
+        recipe, work, recordings, watches, labels, data, mllm, config, features, encoder, device, threads, seed
+    )
     chosen = _chosen(options, ablation, steps, prompts, group)
     _train(options, chosen, stop_at, out, Console(stderr=True))
 
@@ -111,10 +119,11 @@ def _chosen(
 
     recipe = RECIPES[_known("--recipe", options.recipe, tuple(RECIPES))]()
     needed = {"yard": (), "site": ("recordings", "watches"), "qa": ("data", "mllm")}[options.recipe]
-    taken = {"yard": (), "site": ("recordings", "watches", "mllm"), "qa": ("data", "mllm", "watches")}[options.recipe]
+    of_site = ("recordings", "watches", "labels", "mllm")
+    taken = {"yard": (), "site": of_site, "qa": ("data", "mllm", "watches")}[options.recipe]
     if lacking := [name for name in needed if getattr(options, name) is None]:
         raise ConfigError(f"--recipe {options.recipe} needs --{lacking[0]}")
-    given = [name for name in ("recordings", "watches", "data", "mllm") if getattr(options, name) is not None]
+    given = [name for name in (*of_site, "data") if getattr(options, name) is not None]
     if strange := [name for name in given if name not in taken]:
         raise ConfigError(f"--recipe {options.recipe} takes no --{strange[0]}")
     _known("--config", options.config, _CONFIGS)
@@ -149,7 +158,7 @@ def _material(options: Options, recipe: "Recipe") -> "AbstractContextManager[Mat
     site = training.site_of(options.watches, options.mllm, options.device)
     if options.recipe == "site":
         assert options.recordings is not None
-        return training.site(options.recordings, site, options.work, prompts)
+        return training.site(options.recordings, site, options.work, prompts, options.labels)
     assert options.data is not None
     return training.qa(options.data, site, options.work, prompts)
 

@@ -1,7 +1,7 @@
 """Streams: the wall, one stream, attaching, editing, zones."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pipeline.api.views import spec_schema
 from pipeline.page.calls import ask, call
 from pipeline.page.forms import form_groups, sent, spec_of
-from pipeline.page.render import go, page
+from pipeline.page.render import go, page, page_as_it_comes
 from pipeline.page.screens.entries import (
     added_or_shown,
     done,
@@ -32,25 +32,40 @@ GROUPS = (
 )
 AREAS = ("zones", "masks")
 """Fields of a stream that are drawn on its picture."""
+SEEN_FIRST = 24
+"""Tiles that a large screen shows at first: they come whole, the others with name and state, and whole once they are
+seen."""
 STATES = ("up", "connecting", "starting", "lost", "failed", "refused", "paused", "ended")
 
 
 @router.get("/")
 async def wall(request: Request) -> Response:
     """All streams at a glance."""
-    tag, state = request.query_params.get("tag", ""), request.query_params.get("state", "")
-    found = (await ask(request, "/v1/streams", limit=1000))["items"]
+
+    async def values() -> Mapping[str, Any]:
+        return _wall((await ask(request, "/v1/streams", limit=1000))["items"], request.query_params)
+
+    return await page_as_it_comes(request, "wall.html", "tiles.html", values)
+
+
+def _wall(found: Sequence[Mapping[str, Any]], query: Mapping[str, str]) -> Mapping[str, Any]:
+    """What the wall shows of the streams that were found, as the filter of a query wants it."""
+    tag, state, node = (query.get(name, "") for name in ("tag", "state", "node"))
     tags = Counter(one for stream in found for one in stream["spec"].get("tags") or ())
     states = Counter(stream["status"]["state"] for stream in found)
+    nodes = Counter(stream["status"]["node"] for stream in found if stream["status"]["node"])
     shown = [
         stream
         for stream in found
-        if (not tag or tag in (stream["spec"].get("tags") or ())) and (not state or stream["status"]["state"] == state)
+        if (not tag or tag in (stream["spec"].get("tags") or ()))
+        and (not state or stream["status"]["state"] == state)
+        and (not node or stream["status"]["node"] == node)
     ]
-    return await page(
-        request, "wall.html", streams=shown, count=len(found), tag=tag, state=state, tags=sorted(tags.items()),
-        states=[(one, states[one]) for one in STATES if states[one]],
-    )  # fmt: skip
+    return {
+        "streams": shown, "count": len(found), "tag": tag, "state": state, "node": node,
+        "tags": sorted(tags.items()), "nodes": sorted(nodes.items()), "seen_first": SEEN_FIRST,
+        "states": [(one, states[one]) for one in STATES if states[one]],
+    }  # fmt: skip
 
 
 @router.get("/attach")

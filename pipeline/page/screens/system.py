@@ -55,6 +55,12 @@ async def set_armed(request: Request, slug: str, action: str) -> Response:
     return await _done(request, "POST", f"/v1/profiles/{slug}/{verb}", f"{verb}ed")
 
 
+@router.post("/system/nodes/{name}/{verb}")
+async def set_node(request: Request, name: str, verb: str) -> Response:
+    """Drain, cordon or uncordon a node of a fleet."""
+    return await done(request, "POST", f"/v1/nodes/{name}/{verb}", f"/system?said={verb}#nodes")
+
+
 @router.post("/system/reload")
 async def reload(request: Request) -> Response:
     """Read the site file again."""
@@ -87,6 +93,7 @@ async def _shown(
     keys = await call(request, "GET", "/v1/keys")
     edits = await call(request, "GET", "/v1/audit", {"limit": 30})
     profiles = await ask(request, "/v1/profiles")
+    nodes = await call(request, "GET", "/v1/nodes") if overview["in_fleet"] else None
     return await page(
         request,
         "system.html",
@@ -95,6 +102,7 @@ async def _shown(
         keys=keys.body["items"] if keys.ok else None,
         edits=edits.body["items"] if edits.ok else None,
         profiles=profiles["items"],
+        nodes=nodes.body["items"] if nodes and nodes.ok else None,
         roles=ROLES,
         problem=problem,
         made=made,

@@ -1,6 +1,6 @@
 // On every screen: the viewer's times, the theme switch, questions before what cannot be undone.
 
-import { localTimes, make, text } from "./base.js";
+import { link, localTimes, make, text } from "./base.js";
 
 localTimes();
 
@@ -10,7 +10,7 @@ const button = make("button", { class: "quiet", type: "button", "aria-label": te
 
 function change() {
   root.dataset.theme = dark() ? "light" : "dark";
-  localStorage.setItem("theme", root.dataset.theme);
+  document.cookie = `theme=${root.dataset.theme}; path=${new URL(link("")).pathname}; max-age=31536000; samesite=lax`;
   name();
   dispatchEvent(new Event("themechange"));
 }

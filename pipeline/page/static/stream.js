@@ -48,6 +48,8 @@ function show(status) {
   id("lag").textContent = span(status.lag_s);
   id("decided").textContent = span(status.stream_s);
   id("step").textContent = `${status.step} ${text(`ladder.${status.step_name}`)}`;
+  id("node").textContent = status.node;
+  id("node-row").hidden = !status.node;
   id("captured").textContent = status.captured_at ? `${text("wall.updated")} ${clockTime(new Date(status.captured_at))}.` : "";
   for (const { place, watch } of charts) {
     const standing = status.watches[watch];

@@ -1,6 +1,6 @@
 // The wall: pictures and states of the tiles that are to be seen, all of them by one request.
 
-import { localTimes, number, span, text } from "./base.js";
+import { localTimes, make, number, span, text } from "./base.js";
 import { draw, tiles } from "./api.js";
 import { alarmsOf, showState } from "./state.js";
 
@@ -13,11 +13,19 @@ let timer = 0;
 
 const observer = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) seen.set(target.dataset.stream, target);
+    if (isIntersecting) seen.set(target.dataset.stream, complete(target));
     else seen.delete(target.dataset.stream);
   }
   soon(60);
 }, { rootMargin: "80px" });
+
+/** A tile with all its parts: those that were below the screen at first come without. @param {HTMLElement} tile */
+function complete(tile) {
+  if (tile.querySelector("canvas")) return tile;
+  tile.querySelector(".picture").prepend(make("canvas", { width: 320, height: 180, "aria-hidden": "true" }));
+  tile.append(document.getElementById("tile-facts").content.cloneNode(true));
+  return tile;
+}
 
 /** @param {number} ms */
 function soon(ms) {
@@ -55,6 +63,7 @@ function show(tile, status) {
   part("granted").textContent = number(status.granted);
   part("lag").textContent = span(status.lag_s);
   part("step").textContent = `${status.step} ${text(`ladder.${status.step_name}`)}`;
+  if (part("node")) part("node").textContent = status.node || "–";
 }
 
 if (wall) {

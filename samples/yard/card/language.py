@@ -1,17 +1,21 @@
 """Events of durations, absences, counts and choices with the yard's MLLM: `python -m samples.yard.card.language`.
 
 Both what the MLLM answers and what a perfect model would are judged by the same rules; an event is found if one of the
-same watch (and value) began within a second of it. A hop whose truth is undecided is unknown to both.
+same watch (and value) began within a second of it. A hop whose truth is undecided is unknown to both. With `--cache`, a
+stopped run goes on where it was.
 """
 
 import argparse
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from allocator_engine.evaluate.tasks import f1, parse_seeds
 from allocator_engine.fit import FitRules
@@ -26,6 +30,7 @@ from pipeline.mllm.base import MLLM
 from pipeline.mllm.transformers.backend import TransformersMLLM
 from pipeline.rules import Count, Rules
 from pipeline.types import Answer, Answers, WatchQuery
+from samples.yard.card.evaluate import hashes
 from samples.yard.card.replay import SETTINGS, Scaled, pocket_of
 from samples.yard.card.score import interval
 from samples.yard.episodes.clips import film
@@ -40,6 +45,7 @@ WITHIN_S = 1.0
 """Seconds between the onsets of two events that are taken for one."""
 
 About = Condition | Sequence[Kind] | None
+_SCORES = TypeAdapter(list[WatchScore])
 
 
 def watches() -> list[tuple[WatchQuery, About]]:
@@ -124,14 +130,32 @@ def _value(scores: Sequence[WatchScore]) -> float:
     return float(f1(scores).value)
 
 
-async def measure(seeds: Sequence[int], threads: int = 1) -> dict[str, dict[str, float]]:
-    """By watch, and of all: F1 in per cent with its interval over episodes, and the number of true events."""
+async def replayed(seeds: Sequence[int], threads: int = 1, cache: Path | None = None) -> list[list[WatchScore]]:
+    """The scores of each episode, from the cache where it holds those of the same hashes."""
     mllm = TransformersMLLM(YARD, YardConfig(threads=threads, max_cache_tokens=1_000_000))
     await mllm.start()
     try:
-        episodes = [await replay(seed, mllm) for seed in seeds]
+        return [await _kept(seed, mllm, cache) for seed in seeds]
     finally:
         await mllm.close()
+
+
+async def _kept(seed: int, mllm: MLLM, cache: Path | None) -> list[WatchScore]:
+    if cache is None:
+        return await replay(seed, mllm)
+    file = cache / f"language-{'-'.join(hashes(YARD).values())}-{seed}.json"
+    if not file.exists():
+        scores = await replay(seed, mllm)
+        cache.mkdir(parents=True, exist_ok=True)
+        made = file.with_suffix(".part")
+        made.write_bytes(_SCORES.dump_json(scores))
+        made.replace(file)
+        print(f"{seed}: {len(scores)} watches", file=sys.stderr, flush=True)
+    return _SCORES.validate_json(file.read_bytes())
+
+
+def measure(episodes: Sequence[Sequence[WatchScore]]) -> dict[str, dict[str, float]]:
+    """By watch, and of all: F1 in per cent with its interval over episodes, and the number of true events."""
     figures = {}
     for name in [*(query.id for query, _ in watches()), "all of them"]:
         each = [[one for one in scores if name in (one.watch, "all of them")] for scores in episodes]
@@ -151,13 +175,15 @@ def main() -> None:
     """The command line: a table, and as the last line JSON."""
     parser = argparse.ArgumentParser(prog="python -m samples.yard.card.language", description=__doc__)
     parser.add_argument("--seeds", default="800000:800012", help="A:B, from A up to B without B")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the scores of episodes")
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     logging.getLogger().setLevel(logging.WARNING)
-    figures = asyncio.run(measure(parse_seeds(given.seeds)))
+    figures = measure(asyncio.run(replayed(parse_seeds(given.seeds), given.threads, given.cache)))
     print("| watch | F1 | events | false |\n|---|---|---|---|")
     for name, one in figures.items():
         print(f"| {name} | {one['f1']} [{one['lo']}, {one['hi']}] | {one['events']} | {one['false']} |")
-    print(json.dumps({"seeds": given.seeds, "watches": figures}))
+    print(json.dumps({"seeds": given.seeds, "hashes": hashes(YARD), "watches": figures}))
 
 
 if __name__ == "__main__":
