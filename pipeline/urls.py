@@ -19,7 +19,7 @@ _AUTHORITY = re.compile(rf"{_HOST}(?:,{_HOST}){{0,64}}(?=[/?#]|$)")
 _ENDS = re.compile(r"[/?#]")
 _DOTTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+\.?")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-REFERENCE = re.compile(r"\$\{([^}]+)\}")
+REFERENCE = re.compile(r"\$\{(file:[^}]+|[^}@/]+)\}")
 _MASKED = re.compile("\ue000(\\d+)\ue001")
 _FILE_NAMES = frozenset(
     {".m3u8", ".m3u", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".flv", ".sdp", ".jpg", ".jpeg", ".mjpeg"}

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config.site import load_site, parse_site
@@ -189,6 +189,7 @@ SECRETS = st.text(st.characters(codec="ascii", exclude_characters="/", min_codep
 
 
 @given(SECRETS, SECRETS)
+@example("000000", "000}${")  # its end and what follows the host look like a reference
 def test_no_credential_of_a_url_survives_redaction(user, password):
     url = f"rtsp://{user}:{password}@cam.example:554/stream?token={password}"
     assert redact_url(url) == "rtsp://***@cam.example:554/stream?***"
