@@ -24,7 +24,7 @@ log = structlog.get_logger()
 GOODBYE_S = 3
 """How long open requests may take when the service stops."""
 
-Furnish = Callable[[FastAPI], None]
+ExtendApp = Callable[[FastAPI], None]
 """Adds to an app."""
 
 
@@ -35,10 +35,10 @@ def bare(_app: FastAPI) -> None:
 class ApiServer:
     """Serves the API of a reconciler: from `start` on what needs no store, everything once it is `ready`."""
 
-    def __init__(self, reconciler: Reconciler, clock: Clock, furnish: Furnish) -> None:
+    def __init__(self, reconciler: Reconciler, clock: Clock, extend: ExtendApp) -> None:
         self.config: ApiConfig = reconciler.service.site.api
         self.app = make_app(reconciler, self.config, clock)
-        furnish(self.app)
+        extend(self.app)
         self.port = 0
         self._reconciler = reconciler
 
@@ -84,11 +84,11 @@ class ApiServer:
 
 class Serving:
     """A service with its API, if its site wants one. Use as `async with`: the API listens while the service starts, and
-    stops before it drains. `furnish` adds to the app what is no part of the API: the page."""
+    stops before it drains. `extend` adds to the app what is no part of the API: the page."""
 
-    def __init__(self, reconciler: Reconciler, clock: Clock, furnish: Furnish = bare) -> None:
+    def __init__(self, reconciler: Reconciler, clock: Clock, extend: ExtendApp = bare) -> None:
         self.reconciler = reconciler
-        self.api = ApiServer(reconciler, clock, furnish) if reconciler.service.site.api.port else None
+        self.api = ApiServer(reconciler, clock, extend) if reconciler.service.site.api.port else None
 
     @property
     def site(self) -> SiteConfig:

@@ -336,7 +336,7 @@ class Service:
             self._evidence = keeper = await open_keeper(site, self._store.database, mllm.info, self._clock, shared)
             opened.push_async_callback(keeper.close)
             count(keeper, self.metrics)
-        self._runtime = self._furnish(site.mllm, mllm, outbox, make_allocator)
+        self._runtime = self._make_runtime(site.mllm, mllm, outbox, make_allocator)
         opened.push_async_callback(self._allocator.close)
         self._count(outbox, mllm)
         opened.push_async_callback(self._detach_all)
@@ -440,7 +440,7 @@ class Service:
         if isinstance(error, FATAL) and not isinstance(error, StreamTaken):
             self.lose(error)
 
-    def _furnish(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> Runtime:
+    def _make_runtime(self, config: MLLMConfig, mllm: MLLM, outbox: Outbox, make_allocator: MakeAllocator) -> Runtime:
         rules = build_fit_rules(config, mllm.info)
         gpu = self.site.gpu_budget
         self._allocator = AllocatorSwitch(make_allocator(rules, self.metrics.engine_call))

@@ -93,13 +93,13 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(path, port, cluster, end_nodes=True, furnish=bare):
+async def fleet(path, port, cluster, end_nodes=True, extend=bare):
     raw = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(raw | {"api": raw["api"] | {"port": port}}))
     head = FleetHead(path, SystemClock(), cluster)
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20)
     try:
-        async with Serving(head.reconciler, SystemClock(), furnish), client:
+        async with Serving(head.reconciler, SystemClock(), extend), client:
             head.begin()
             yield Fleet(head, cluster, client)
             await head.close(end_nodes)
@@ -116,7 +116,7 @@ async def test_streams_move_with_their_nodes_and_each_hop_is_decided_once(tmp_pa
     streams = {f"s{n}": LIVE for n in range(4)} | {"dock": LIVE | {"node": "dock"}}
     path = site_file(tmp_path, server, streams)
     cluster = ProcessCluster(tmp_path, "a", "b", tags={"b": {"dock"}})
-    async with fleet(path, unused_tcp_port, cluster, furnish=install) as running:
+    async with fleet(path, unused_tcp_port, cluster, extend=install) as running:
         await until(lambda: set(running.owners().values()) == {"a", "b"} and len(running.owners()) == 5)
         await running.decides(*streams)
         assert running.owners()["dock"] == "b"
