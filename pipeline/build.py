@@ -333,8 +333,8 @@ def require_installed(package: str, extra: str, what: str) -> None:
 
 
 def build_tracing(config: TracingConfig, clock: Clock, instance: str | None = None) -> "OtelSpans | None":
-    """What takes the spans of a site's traces; None where it names no receiver. `instance` names this process among
-    several of a fleet. Raises ConfigError.
+    """The receiver of the spans of a site's traces; None where it names no receiver. `instance` names this process
+    among several of a fleet. Raises ConfigError.
 
     A receiver that only the environment names, as platforms set it for everything that runs on them, is left out with a
     warning where the packages are not installed.

@@ -46,7 +46,7 @@ class FarNodes:
         self._client: httpx.AsyncClient | None = None
 
     async def get(self, where: PicturePlace, path: str, query: NodeQuery) -> Response:
-        """What a node answers. Raises Problem: the node's own, or 503 where it does not answer."""
+        """The answer of a node. Raises Problem: the node's own, or 503 where it does not answer."""
         return await self._ask("GET", where, path, query, READ_S)
 
     async def probe(self, where: PicturePlace, slug: str) -> Response:

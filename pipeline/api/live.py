@@ -87,7 +87,7 @@ async def probe_stream(slug: str, request: Request, caller: Operator, desk: AtDe
 
 
 def _far_place(slug: str, caller: Caller, desk: Desk) -> PicturePlace | None:
-    """Where pictures of a stream are to be had that another node runs. Blocks."""
+    """The place of the pictures of a stream that another node runs. Blocks."""
     desk.look(caller).entry("stream", slug)
     return desk.reconciler.service.pictures_of(slug)
 
@@ -181,7 +181,7 @@ async def _far_parts(slug: str, desk: Desk, nodes: FarNodes, query: NodeQuery) -
 
 
 def _attachment(slug: str, caller: Caller, desk: Desk) -> Attachment | PicturePlace:
-    """What runs the stream here, or where its pictures are to be had. Blocks."""
+    """The attachment of a stream that runs here, or the place of its pictures. Blocks."""
     desk.look(caller).entry("stream", slug)
     service = desk.reconciler.service
     attachment = service.attachments.get(slug) or service.pictures_of(slug)

@@ -20,7 +20,7 @@ HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class TracingConfig:
-    """Where a `sample` of all hops (share, 0 to 1) is traced to: `endpoint` is the base URL of a receiver of OTLP over
+    """The traces of a `sample` of all hops (share, 0 to 1): `endpoint` is the base URL of a receiver of OTLP over
     HTTP, None for that of OTEL_EXPORTER_OTLP_ENDPOINT; with neither there are no traces. Values of `headers` should be
     references where they are secrets."""
 

@@ -296,7 +296,7 @@ class FleetHead:
         return report.streams.get(slug) or StreamStatus("starting", reason=f"it is placed on {node}", node=node)
 
     def _pictures(self, slug: str) -> PicturePlace | None:
-        """Where the node that runs a stream offers its pictures. Blocks."""
+        """The place where the node that runs a stream offers its pictures. Blocks."""
         node = self._places.get(slug)
         return self._fresh_reports().get(node, NodeReport()).pictures if node else None
 

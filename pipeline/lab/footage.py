@@ -265,8 +265,8 @@ class SiteClips:
         return Episode(f"{clip.file.name} {clip.start_s:g} s", shown, chosen, probes, known)
 
     def _known(self, clip: Clip, shown: Sequence[ClipHop], questions: Sequence[str]) -> NDArray[np.int8]:
-        """What is known of each question as each hop ends. The MLLM is asked about those of which people do not say
-        all."""
+        """The truth of each question as each hop ends, as far as it is known. The MLLM is asked about those of which
+        people do not say all."""
         ends_s = np.array([hop.end_s for hop in shown]) - _JUST_S
         truths = [self.people.get(text, {}).get(clip.file) for text in questions]
         known = np.full((len(questions), len(shown)), -1, np.int8)

@@ -80,7 +80,7 @@ def site(
 
 
 def _labelled(people: Mapping[str, Mapping[Path, Reviewed]], clips: Sequence[Clip]) -> str:
-    """How much of the truth comes from people, for people."""
+    """The share of the truth that comes from people, in words."""
     ends_s = dict[Path, float]()
     for clip in clips:
         ends_s[clip.file] = max(clip.end_s, ends_s.get(clip.file, 0.0))

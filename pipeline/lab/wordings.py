@@ -107,7 +107,7 @@ def compare_wordings(query: WatchQuery, material: Mapping[str, Sequence[Reviewed
 
 
 def _least(sure: Sequence[ComparedWording], own: ComparedWording) -> ComparedWording | None:
-    """Of those about as good as the best, that which changes least."""
+    """The choice that changes least among those about as good as the best."""
     best = max(map(_f1, sure), default=0.0)
     as_good = [one for one in sure if _f1(one) >= best - MARGIN]
     return min(as_good, key=lambda one: (len(one.settings) + (one is not own), -_f1(one)), default=None)

@@ -170,7 +170,7 @@ class Service:
         return (self._share.report(slug) or found) if found.state == "starting" else found
 
     def pictures_of(self, slug: str) -> PicturePlace | None:
-        """Where pictures of a stream are to be had that another process runs. Blocks."""
+        """The place of the pictures of a stream that another process runs. Blocks."""
         return self._share.pictures(slug)
 
     async def try_sink(self, name: str, send: bool, actor: str) -> str:

@@ -11,8 +11,8 @@ Kind = Literal["all", "house", "streams"]
 
 @dataclass(frozen=True, slots=True)
 class PicturePlace:
-    """Where another process offers pictures of the streams that it runs: the node it is, the URL, and the token that it
-    wants."""
+    """The place where another process offers pictures of the streams that it runs: the node it is, the URL, and the
+    token that it wants."""
 
     node: str
     url: str

@@ -21,7 +21,7 @@ from pipeline.types import Event
 
 @dataclass(frozen=True, slots=True)
 class ServiceTraces:
-    """What makes the parts of a service traced; `use` is the MLLM as the site names it, `sample` the share of hops,
+    """Makes the parts of a service traced; `use` is the MLLM as the site names it, `sample` the share of hops,
     which `draw` decides for each."""
 
     spans: Spans

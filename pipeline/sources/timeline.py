@@ -109,7 +109,7 @@ class Timeline:
             self._last_s = resume_s
 
     def found_recorded(self) -> None:
-        """What is read is a recording after all: it goes on where it is, by its time stamps or its frame rate."""
+        """Go on as in a recording, which it is after all: by its time stamps or its frame rate."""
         self._live = self.by_rate = False
 
     def place(self, media_s: float | None, arrival_s: float, waited_s: float | None = None) -> float:

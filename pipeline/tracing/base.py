@@ -17,7 +17,7 @@ class TraceSpan(Protocol):
 
     @property
     def context(self) -> TraceContext:
-        """What names it, for spans that belong below it."""
+        """Its name, for spans that belong below it."""
         ...
 
     def end(self, at_ns: int, attributes: Attributes, error: str | None = None) -> None:

@@ -36,7 +36,7 @@ class TracedSink:
 
     @property
     def places(self) -> Mapping[str, TopicPlace]:
-        """Where the traced events of the newest batch lie, as far as the sink knows."""
+        """The places of the traced events of the newest batch, as far as the sink knows them."""
         return self._sink.places if isinstance(self._sink, Placing) else {}
 
     async def check(self) -> str:

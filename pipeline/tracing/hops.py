@@ -77,7 +77,7 @@ class HopTrace:
         self._stages.append(_Stage(name, began_ns, self._last_ns, attributes, kind, kind_of_error))
 
     def judged(self) -> None:
-        """What came since the last stage was the judging of its answers. Only the first call of a hop counts."""
+        """End the stage in which its answers were judged. Only the first call of a hop counts."""
         if not self._judged:
             self._judged = True
             self.stage("judge", self._last_ns, {})

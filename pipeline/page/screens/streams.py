@@ -49,7 +49,7 @@ async def wall(request: Request) -> Response:
 
 
 def _wall(found: Sequence[Mapping[str, Any]], query: Mapping[str, str]) -> Mapping[str, Any]:
-    """What the wall shows of the streams that were found, as the filter of a query wants it."""
+    """The streams that were found as the wall shows them, by the filter of a query."""
     tag, state, node = (query.get(name, "") for name in ("tag", "state", "node"))
     tags = Counter(one for stream in found for one in stream["spec"].get("tags") or ())
     states = Counter(stream["status"]["state"] for stream in found)
