@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--episodes", type=int, default=300)
-    parser.add_argument("--labelled", type=int, default=7200 // SECONDS)
+    parser.add_argument("--labelled", type=int, default=int(7200 // SECONDS))
     parser.add_argument("--scale", type=float, default=0.5)
     given = parser.parse_args()
     episodes = kept_episodes(given.folder, given.episodes, given.scale)
