@@ -58,7 +58,7 @@ def take_stream(connection: sa.Connection, stream_id: str, holder: str, force: b
     """Become the owner of a stream, within a transaction that writes: the new token. Waits for commits of the owner
     before. Raises StreamTaken where that one holds it by a lease that has not run out, unless by `force`."""
     row = {"stream_id": stream_id, "token": 0, "holder": ""}
-    connection.execute(_insert(connection, STREAM_OWNER).values(row).on_conflict_do_nothing())
+    connection.execute(_insert(connection.dialect.name, STREAM_OWNER).values(row).on_conflict_do_nothing())
     here = STREAM_OWNER.c.stream_id == stream_id
     found = connection.execute(sa.select(STREAM_OWNER).where(here).with_for_update()).one()
     if not force and found.holder not in ("", holder):
@@ -101,9 +101,8 @@ def renew(connection: sa.Connection, holder: str, lease_s: float) -> float:
 @cache
 def _renewal(dialect: str) -> sa.Executable:
     """Made once for each kind of database: each process of a fleet asks it several times in a lease."""
-    insert = sqlite.insert(OWNER_LEASE) if dialect == "sqlite" else postgresql.insert(OWNER_LEASE)
     until_s = now_s(dialect) + sa.bindparam("lease_s", type_=sa.Double)
-    values = insert.values(holder=sa.bindparam("of", type_=sa.Text), until_s=until_s)
+    values = _insert(dialect, OWNER_LEASE).values(holder=sa.bindparam("of", type_=sa.Text), until_s=until_s)
     held = {"until_s": values.excluded.until_s}
     return values.on_conflict_do_update(index_elements=["holder"], set_=held).returning(OWNER_LEASE.c.until_s)
 
@@ -128,10 +127,10 @@ def _is_live(connection: sa.Connection) -> sa.ColumnElement[bool]:
     return OWNER_LEASE.c.until_s > now_s(connection.dialect.name)
 
 
-def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+def _insert(dialect: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def _made(connection: sa.Connection) -> sa.Select[tuple[str]]:
-    connection.execute(_insert(connection, META).values(key=_KEY, value="0").on_conflict_do_nothing())
+    connection.execute(_insert(connection.dialect.name, META).values(key=_KEY, value="0").on_conflict_do_nothing())
     return _HELD

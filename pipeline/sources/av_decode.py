@@ -93,7 +93,6 @@ class DecodeThread:
         self.keys = 0
         self._waited_s = 0.0
         self._guessed_from: tuple[float, float] | None = None
-        self._guess = False
         self._to = state
         self._address = state.address
         self._clock = state.clock
@@ -179,7 +178,7 @@ class DecodeThread:
         if to.packets is not None:
             to.packets.connect(connection.video, has_clock=connection.has_clock)
         self.live = to.was_live = live
-        self._guess = to.timeline.by_rate = connection.is_guess
+        to.timeline.by_rate = connection.is_guess
         self.opened_s = self._clock.monotonic_s()
 
     def _decoder_of(self, connection: Connection) -> Decoder:
@@ -260,7 +259,7 @@ class DecodeThread:
             return
         if not self.live and self._is_past(pts_s):
             return
-        if self._guess:
+        if timeline.by_rate:
             self._check_guess(connection, pts_s, arrival_s)
         if self._pacer is not None:
             self._wait(self._pacer.wait_s(pts_s, arrival_s))
@@ -270,23 +269,21 @@ class DecodeThread:
             picture = AvPicture(self._decoder.fetch(frame), connection.pixel_aspect, self._masks)
             self._tell(self._to.findings.shown(picture.height, picture.width))
             taken = Frame(pts_s, captured_at, quality, seq, picture)
-            counts.lost += self.ring.put(taken, drop_oldest=self._drop_oldest and not self._guess)
+            counts.lost += self.ring.put(taken, drop_oldest=self._drop_oldest and not timeline.by_rate)
 
     def _check_guess(self, connection: Connection, pts_s: float, arrival_s: float) -> None:
         """Find out whether what was taken for live is a recording: it comes faster than a camera films, and its server
         begins with it again when it is asked anew."""
         began_pts_s, began_s = self._guessed_from = self._guessed_from or (pts_s, arrival_s)
         passed_s = arrival_s - began_s
-        if pts_s - began_pts_s - passed_s > AHEAD_S:
-            self._guess = False
-            if connection.is_over():
+        ahead = pts_s - began_pts_s - passed_s > AHEAD_S
+        if ahead or passed_s > GUESS_S:
+            self._to.timeline.by_rate = False
+            if ahead and connection.is_over():
                 realtime = self._to.settings.realtime
                 self._to.timeline.found_recorded()
                 self.live = self._to.was_live = False
                 self._pacer, self._drop_oldest = _pacer(replace(connection, live=False), realtime=realtime), realtime
-        elif passed_s > GUESS_S:
-            self._guess = False
-        self._to.timeline.by_rate = self._guess
 
     def _tell(self, found: Iterator[Notice]) -> None:
         for notice in found:

@@ -1,6 +1,6 @@
 """The rules of a watch, each as a property of all answers it may get."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.gate import GateRules, GateState, SinkFilter, let_through
 from pipeline.core.judge import judge, retire
-from pipeline.core.ruling import GAP_S, HOUR_S, WatchState, disarm, rule_on, tick
+from pipeline.core.ruling import GAP_S, HOUR_S, Routing, Vote, WatchState, disarm, rule_on, tick
 from pipeline.core.state import StreamState
 from pipeline.rules import Escalation, Rules, Schedule, Window
 from pipeline.types import Answer, Frame, Hop, WatchQuery
@@ -329,6 +329,17 @@ def test_a_state_of_before_is_read_and_goes_on():
     assert StreamState.from_json(state.to_json()) == state
     _, (cleared,) = judge("l", state.meeting([QUERY]), [QUERY], [Answer("car", 0.1, 1.0)], hop(4), AT, {})
     assert (cleared.type, cleared.data["n"]) == ("watch.cleared", 6)
+
+
+def test_other_votes_change_nothing_else():
+    full = WatchState(
+        is_open=True, votes=(Vote(1.0, True, False),), transitions=3, onset_s=0.5, shut_until_s=9.0, pending_s=2.0,
+        pending_value="red", value="blue", open_s=1.5, told_s=1.7, escalated=True, sent_s=(0.1,),
+        routing=Routing("high"),
+    )  # fmt: skip
+    assert all(getattr(full, item.name) != getattr(WatchState(), item.name) for item in fields(WatchState))
+    votes = (Vote(2.0, False, True),)
+    assert full.with_votes(votes) == replace(full, votes=votes)
 
 
 def test_every_event_says_by_which_rule_it_came():
