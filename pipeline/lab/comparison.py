@@ -39,7 +39,7 @@ class Comparison:
     """A comparison: tasks (of YARDS, REAL of the labelled recordings in `footage`, or a video-QA file), the yard's
     seeds, seconds of an episode and watches that stand together, the allocators and their shares of the native tokens,
     what is equal for all, and the MLLM. The allocators `learned...` are those of `engine`; each engine of `against` is
-    one more, by its name."""
+    one more, by its name, and so is each of `by_clip`, which has another engine for every clip."""
 
     tasks: str
     seeds: range
@@ -53,6 +53,7 @@ class Comparison:
     equal: Equal = "tokens"
     against: Mapping[str, Path] = field(default_factory=dict)
     footage: Path | None = None
+    by_clip: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
     def source(self) -> Callable[[], TaskSource]:
         """A function that opens the tasks, in any process."""
@@ -78,6 +79,10 @@ class Comparison:
             "answers": ANSWERS_VERSION,
             "spending": self._spending(named),
             **{name: mark_of(engine) for name, engine in engines.items()},
+            **{
+                name: of_parts(f"{clip} {mark_of(one)}" for clip, one in sorted(files.items()))
+                for name, files in self.by_clip.items()
+            },
         }
 
     def _of_tasks(self) -> Iterator[str | Path]:
@@ -109,9 +114,10 @@ def compare(
     spendings = Records(Spending, kept / spent if kept else None)
     outcomes = Records(TaskOutcome, kept / asked if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
-    marks |= {name: hashes[name] for name in comparison.against}
+    added = (*comparison.against, *comparison.by_clip)
+    marks |= {name: hashes[name] for name in added}
     own = {"learned": comparison.engine} if comparison.engine else {}
-    with ExaminerPool(Setup(source, comparison.mllm, {**own, **comparison.against}), jobs) as crew:
+    with ExaminerPool(Setup(source, comparison.mllm, {**own, **comparison.against}, comparison.by_clip), jobs) as crew:
         episodes = []
         for tasks in crew.tasks(range(count)):
             episodes.append(tasks)
@@ -121,7 +127,8 @@ def compare(
                 f"{comparison.tasks} has no tasks of {', '.join(comparison.families)} in these episodes; take more"
             )
         evaluation = Evaluation(episodes, crew, spendings, outcomes, on_progress, marks, comparison.equal)
-        cells = evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets)
+        named = tuple(dict.fromkeys((*comparison.allocators, *added)))
+        cells = evaluation.cells(named, comparison.budgets)
     return frontier(cells), hashes
 
 
