@@ -90,8 +90,8 @@ class RealTasks:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The names of the cameras, which are those of their clips."""
-        return tuple(camera.labelled.name for camera in self._cameras)
+        """The names of the cameras of which anything is asked; they are those of their clips."""
+        return tuple(camera.labelled.name for camera in self._cameras if self._questions(camera))
 
     def training(self, minutes: float = math.inf, without: str = "") -> tuple[Clip, ...]:
         """The first part of each camera's time, cut into clips that ask its questions: the first `minutes` of all of it
@@ -99,7 +99,8 @@ class RealTasks:
 
         Raises ConfigError for more minutes than there are.
         """
-        cameras = [camera for camera in self._cameras if camera.labelled.name != without]
+        asked = [camera for camera in self._cameras if self._questions(camera)]
+        cameras = [camera for camera in asked if camera.labelled.name != without]
         whole_s = sum(camera.from_s for camera in cameras)
         if not math.isinf(minutes) and 60 * minutes >= whole_s:
             raise ConfigError(
@@ -108,9 +109,9 @@ class RealTasks:
             )
         clips = []
         for camera in cameras:
-            questions = tuple(truth.text for truth in camera.labelled.truths if self._asks(truth))
+            questions = self._questions(camera)
             hops = max(1, round(min(1.0, 60 * minutes / whole_s) * camera.from_s / HOPS.hop_s))
-            for first in range(0, hops if questions else 0, MOST_HOPS):
+            for first in range(0, hops, MOST_HOPS):
                 end_s = min(first + MOST_HOPS, hops) * HOPS.hop_s
                 clips.append(Clip(camera.labelled.file, first * HOPS.hop_s, end_s, questions))
         return tuple(clips)
@@ -143,6 +144,9 @@ class RealTasks:
 
     def _named(self, clip: str) -> TimedCamera:
         return next(camera for camera in self._cameras if camera.labelled.name == clip)
+
+    def _questions(self, camera: TimedCamera) -> tuple[str, ...]:
+        return tuple(truth.text for truth in camera.labelled.truths if self._asks(truth))
 
     def _asks(self, truth: StatedTruth) -> bool:
         return not self._closed or understand(truth.text) is not None

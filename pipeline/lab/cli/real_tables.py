@@ -7,10 +7,11 @@ from rich.table import Table
 
 from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, FrontierPoint
 from allocator_engine.evaluate.run import Equal
+from allocator_engine.evaluate.tasks import Family
 from pipeline.lab.cli.tables import TITLES
 from pipeline.lab.trained_engines import minutes_name
 
-FAMILIES_SHOWN = ("watch_f1", "qa")
+FAMILIES_SHOWN: tuple[Family, ...] = ("watch_f1", "qa")
 _NAMES = {"watch_f1": "events, F1", "qa": "questions, accuracy"}
 _FEW_EVENTS = 30
 """With fewer true events an interval says more about them than about allocators."""
