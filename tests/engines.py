@@ -17,12 +17,13 @@ from allocator_engine.spec import QUERY_FEATURES, STREAM
 _session = tempfile.TemporaryDirectory(prefix="resadapt-engine-")
 
 
-def untrained(seed: int = 0) -> Checkpoint:
-    """A checkpoint whose every weight is random, so that every input matters to every output. It has one layer of each
+def untrained(seed: int = 0, listens: bool = True) -> Checkpoint:
+    """A checkpoint whose every weight is random, so that every input (unless it does not listen to the queries) matters
+    to every output. It has one layer of each
     kind, because exporting takes a second for each."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network, encoder = StreamNetwork(Shape(mixers=1, readers=1)), QueryEncoder()
+        network, encoder = StreamNetwork(Shape(mixers=1, readers=1, listens=listens)), QueryEncoder()
         for parameter in network.head.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         torch.nn.init.constant_(network.foresee.bias, -2.0)  # were much to turn, all would be shown alike

@@ -60,10 +60,14 @@ def examiner():
         # The network itself: exporting it takes longer than all that is tested here.
         opened = {
             f"{name}.json": (torch_engine(checkpoint.network, STREAM), checkpoint.encoder.embed)
-            for name, checkpoint in (("learned", untrained()), ("learned:other", untrained(seed=1)))
+            for name, checkpoint in (
+                ("learned", untrained()),
+                ("learned:other", untrained(seed=1)),
+                ("gaze", untrained(seed=1, listens=False)),
+            )
         }
         patch.setattr("pipeline.lab.examiner.open_engine", lambda path: opened[path.name])
-        engines = {name: Path(f"{name}.json") for name in ("learned", "learned:other")}
+        engines = {name: Path(f"{name}.json") for name in ("learned", "learned:other", "gaze")}
         made = Examiner(Setup(partial(YardTasks, range(SEED, SEED + 1), SECONDS), config, engines))
     yield made
     made.close()
@@ -180,7 +184,8 @@ def test_allocators_by_name_stay_inside_the_bucket_and_only_some_hear_the_questi
             assert all(one.native == NATIVE and one.tokens <= budget * NATIVE + 1 for one in found), name
             if len({one.digest for one in found}) > 1:
                 hearing.add(name)
-    assert hearing == {"learned", "learned:other", "learned-reworded", "oracle"}
+    # The network of `gaze` hears nothing, but any engine's allocator looks anew when a question comes.
+    assert hearing == {"learned", "learned:other", "gaze", "learned-reworded", "oracle"}
     one, other = (examiner.spend(Pass(0, watches, name, 0.25, 0)) for name in ("learned", "learned:other"))
     assert one.digest != other.digest, "each has its own engine"
 
