@@ -39,7 +39,7 @@ class Comparison:
     """A comparison: tasks (of YARDS, REAL of the labelled recordings in `footage`, or a video-QA file), the yard's
     seeds, seconds of an episode and watches that stand together, the allocators and their shares of the native tokens,
     what is equal for all, and the MLLM. The allocators `learned...` are those of `engine`; each engine of `against` is
-    one more, by its name."""
+    one more, by its name. `quiet_s` seconds in which nothing happens pass before each episode of the yard."""
 
     tasks: str
     seeds: range
@@ -53,11 +53,12 @@ class Comparison:
     equal: Equal = "tokens"
     against: Mapping[str, Path] = field(default_factory=dict)
     footage: Path | None = None
+    quiet_s: float = 0.0
 
     def source(self) -> Callable[[], TaskSource]:
         """A function that opens the tasks, in any process."""
         if self.tasks in YARDS:
-            return yard_tasks(self.tasks, self.seeds, self.seconds, self.families, self.watches)
+            return yard_tasks(self.tasks, self.seeds, self.seconds, self.families, self.watches, self.quiet_s)
         if self.footage is not None:
             return partial(RealTasks, self.footage, self.families, isinstance(self.mllm, DetectorConfig))
         return partial(VideoTasks, Path(self.tasks), self.families)

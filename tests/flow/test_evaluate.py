@@ -162,6 +162,33 @@ async def test_an_mllm_that_has_too_much_to_do_is_asked_again_and_nothing_comes_
         await show(hops, allocations, [task], pocket, Busy(TRIES), table)
 
 
+async def test_quiet_time_is_paid_for_and_not_shown():
+    class Seeing(NullMLLM):
+        """Remembers the times of what it was shown."""
+
+        def __init__(self):
+            super().__init__(grid=grid())
+            self.seen = set()
+
+        async def ask(self, context, *more):
+            self.seen |= {time for segment in context.segments for time in segment.pts_s}
+            return await super().ask(context, *more)
+
+    quiet = YardTasks(range(SEED, SEED + 1), SECONDS, quiet_s=4.0)
+    task, mllm = quiet.tasks(0)[0], Seeing()
+    hops, table = as_hops(quiet.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
+    pocket = purse(112 * len(hops), 112, 10.0, 0.2, 0)
+    standing = always("is it so?", hops)
+    saved, _ = await spend(hops, standing, FixedAllocator(RULES), pocket, table)
+    assert all(allocation.tokens for allocation in saved[1:4])
+    saving = (
+        [Allocation()] * 4 + [(await FixedAllocator(RULES).allocate(hops[4], standing[4], 80))] + [Allocation()] * 5
+    )
+    (outcome,) = await show(hops, saving, [task], pocket, mllm, table)
+    assert mllm.seen == set(hops[4].frames[k].pts_s for k in (0, 1))
+    assert len(outcome.events) == len(task.watches)
+
+
 async def test_nothing_is_kept_back_in_a_context_that_never_restarts(source):
     task = source.tasks(0)[0]
     hops, table = as_hops(source.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.site import load_site, parse_site
 from pipeline.config.values import resolve
+from pipeline.core.budget import BURST_HOPS, Rate
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_mllm, redact_url, scrub
 
@@ -44,6 +45,17 @@ def test_streams_take_the_defaults_and_override_them_deeply():
     gate, dock = site.streams["gate"], site.streams["dock"]
     assert (gate.sample_fps, gate.budget.rate_tokens_per_s, gate.budget.burst_tokens) == (4, 100, 700)
     assert (dock.sample_fps, dock.budget.rate_tokens_per_s, dock.budget.burst_tokens) == (1, 100, 9)
+
+
+def test_what_may_be_saved_up_is_said_in_tokens_or_in_hops():
+    said = {"tokens": {"burst_tokens": 700}, "hops": {"burst_hops": 2, "rate_tokens_per_s": 30}, "neither": {}}
+    site = parse_site({"streams": {slug: {"url": "a", "budget": budget} for slug, budget in said.items()}})
+    found = {slug: (one.budget.rate, one.budget.hops) for slug, one in site.streams.items()}
+    assert found == {
+        "tokens": (Rate(400, 700), 0),
+        "hops": (Rate(30, 300), 2),
+        "neither": (Rate(400, 4000), BURST_HOPS),
+    }
 
 
 def test_an_unknown_key_is_refused_with_the_known_ones_and_the_nearest():
