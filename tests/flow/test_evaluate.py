@@ -181,11 +181,10 @@ async def test_quiet_time_is_paid_for_and_not_shown():
     standing = always("is it so?", hops)
     saved, _ = await spend(hops, standing, FixedAllocator(RULES), pocket, table)
     assert all(allocation.tokens for allocation in saved[1:4])
-    saving = (
-        [Allocation()] * 4 + [(await FixedAllocator(RULES).allocate(hops[4], standing[4], 80))] + [Allocation()] * 5
-    )
+    shown = await FixedAllocator(RULES).allocate(hops[4], standing[4], 80)
+    saving = [*[Allocation()] * 4, shown, *[Allocation()] * 5]
     (outcome,) = await show(hops, saving, [task], pocket, mllm, table)
-    assert mllm.seen == set(hops[4].frames[k].pts_s for k in (0, 1))
+    assert mllm.seen == {frame.pts_s for frame in hops[4].frames}
     assert len(outcome.events) == len(task.watches)
 
 
@@ -321,6 +320,10 @@ def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
         (("--plot", "nowhere/frontier.png"), "in a folder that is there"),
         (("--device", "tpu", "--allocators", "fixed", "--jobs", "2"), "the device 'tpu' cannot be used here"),
         (("--seconds", "1"), "expected 2 to 600"),
+        (("--quiet-s", "601"), "expected whole seconds from 1 to 600"),
+        (("--quiet-s", "2.5"), "expected whole seconds from 1 to 600"),
+        (("--quiet-s", "60", "--families", "qa"), "expected watch_f1 alone"),
+        (("--quiet-s", "60", "--tasks", "clips.jsonl"), "has its own times"),
         (("--tasks", "nowhere.jsonl", "--allocators", "fixed"), "nowhere.jsonl"),
         (("--mllm", "nobody", "--allocators", "fixed"), "expected yard"),
         (("--against", "old/engine.json"), "expected NAME=ENGINE"),
