@@ -15,9 +15,10 @@ MICRO = 1_000_000
 BURST_S = 10.0
 """Seconds of its rate that a bucket holds at the least, where nothing is configured."""
 
-BURST_HOPS = 4.0
-"""Hops that a bucket can pay for at native size at the least, where nothing is configured: a beginning and the hop that
-confirms it want two at once, and tokens that a full bucket refuses are lost."""
+BURST_HOPS = 3.0
+"""Hops that a bucket can pay for at native size at the least, where nothing is configured. A beginning and the hop that
+confirms it want two at once, and tokens that a full bucket refuses are lost. Not so many that the learned allocator
+would take a full bucket for ample (AMPLE) and show whatever comes."""
 
 
 @dataclass(frozen=True, slots=True)
