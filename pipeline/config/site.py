@@ -58,7 +58,7 @@ class BudgetConfig:
 
     rate_tokens_per_s: Positive = 400.0
     burst_tokens: Count | None = None
-    burst_hops: Positive = BURST_HOPS
+    burst_hops: Annotated[float, Field(ge=1, allow_inf_nan=False)] = BURST_HOPS
 
     @property
     def rate(self) -> Rate:

@@ -88,6 +88,8 @@ def test_an_unknown_key_is_refused_with_the_known_ones_and_the_nearest():
         ({"metrics": {"port": 70000}}, ["metrics.port", "70000"]),
         ({"mllm": {"use": "tiny", "frames_per_segment": 3}}, ["mllm.frames_per_segment", "3"]),
         ({"streams": {"gate": {"url": "a", "budget": {"burst_tokens": 3}}}}, ["streams.gate.budget", "3", "least 4"]),
+        ({"streams": {"gate": {"url": "a", "budget": {"burst_hops": 0.5}}}}, ["streams.gate.budget.burst_hops", "0.5"]),
+        ({"gpu_budget": {"burst_hops": 2}}, ["gpu_budget.burst_hops", "burst_tokens"]),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_with_what_was_expected(raw, parts):
