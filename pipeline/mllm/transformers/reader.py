@@ -102,7 +102,7 @@ class PromptReader:
 
     def empty(self) -> Prefix:
         """The prefix of nothing."""
-        return Prefix(DynamicCache(config=self._model.config))
+        return Prefix(cache.empty_cache(self._model.config))
 
     def encode(self, segments: Sequence[Segment]) -> list[Encoded]:
         """The segments' vision tokens, in one call of the vision encoder."""
