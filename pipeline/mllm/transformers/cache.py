@@ -29,13 +29,16 @@ class _Memory:
         self.readers: WeakSet[SharingLayer] = WeakSet()
 
 
-class SharingLayer(DynamicLayer):
+class SharingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # the library registers it, untyped
     """A layer of a cache that grows within memory which copies of it share: reading on copies no keys and values.
 
     It writes behind what it holds where no copy that is alive holds more, and else moves to memory of its own.
     """
 
     _memory: _Memory | None = None
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
@@ -60,9 +63,11 @@ class SharingLayer(DynamicLayer):
         return branch
 
     def _may_write(self, held: int, tokens: int) -> bool:
-        memory = self._memory
-        if memory is None or memory.keys.shape[-2] < tokens or self.keys.data_ptr() != memory.keys.data_ptr():
-            return False  # the last: the rows were chosen anew, into tensors of their own
+        memory, keys = self._memory, self.keys
+        if memory is None or keys is None or memory.keys.shape[-2] < tokens:
+            return False
+        if keys.data_ptr() != memory.keys.data_ptr():
+            return False  # its rows were chosen anew, into tensors of their own
         return all(reader is self or reader.get_seq_length() <= held for reader in memory.readers)
 
     def _moved(self, keys: torch.Tensor, values: torch.Tensor, held: int, tokens: int) -> _Memory:
@@ -70,7 +75,7 @@ class SharingLayer(DynamicLayer):
             self._memory.readers.discard(self)
         memory = self._memory = _Memory(keys, values, tokens)
         memory.readers.add(self)
-        if held:
+        if held and self.keys is not None and self.values is not None:
             memory.keys[..., :held, :], memory.values[..., :held, :] = self.keys, self.values
         return memory
 
