@@ -1,9 +1,9 @@
 """`resadapt-allocator evaluate`: allocators compared at equal realised tokens or rates, as table, plot and JSON."""
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -14,12 +14,14 @@ from rich.progress import Progress, TaskID
 
 from allocator_engine.errors import EngineFailed, EngineMissing
 from allocator_engine.evaluate.frontier import Frontier
-from allocator_engine.evaluate.run import ALLOCATORS, Equal
+from allocator_engine.evaluate.run import ALLOCATORS, WITHOUT_TEXT, Equal
 from allocator_engine.evaluate.tasks import FAMILIES, parse_seeds
-from allocator_engine.manifest import FILE_NAME, SHIPPED
+from allocator_engine.manifest import FILE_NAME, SHIPPED, read, verified
 from pipeline.errors import ConfigError
+from pipeline.lab.cli.real_options import RealOptions, minutes_of, real_folder, trained
 from pipeline.lab.cli.real_tables import print_real_tables
 from pipeline.lab.cli.tables import TITLES, print_tables
+from pipeline.lab.trained_engines import TrainedEngines
 
 if TYPE_CHECKING:
     from pipeline.config.mllm import MLLMConfig
@@ -57,6 +59,9 @@ def evaluate(
     allocators: Annotated[str | None, typer.Option(help=f"Some of {', '.join(ALLOCATORS)}; all by default.")] = None,
     families: Annotated[str | None, typer.Option(help=f"Some of {', '.join(FAMILIES)}; all by default.")] = None,
     engine: Annotated[Path | None, typer.Option(help="engine.json of `learned`, or its folder.")] = None,
+    gaze: Annotated[
+        Path | None, typer.Option(help="The engine of `gaze`, which was trained without text (`train --ablation`).")
+    ] = None,
     against: Annotated[
         list[str] | None, typer.Option(help="NAME=ENGINE: another engine, compared as `learned:NAME`. Repeatable.")
     ] = None,
@@ -73,39 +78,56 @@ def evaluate(
     watches: Annotated[int, typer.Option(help="Watches of the yard that stand together, 1 to 8.")] = MOST_WATCHES,
     equal: Annotated[str, typer.Option(help="tokens: all spend the same; rates: all are granted the same.")] = "tokens",
     jobs: Annotated[int, typer.Option(help="Processes at work; each loads the MLLM.")] = 1,
+    minutes: Annotated[
+        str | None,
+        typer.Option(help="real: train on so many minutes too (1,2,3), from the shipped engine and nothing."),
+    ] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="real: `learned:general`, trained on the other cameras, for each.")
+    ] = False,
+    grounding: Annotated[
+        int | None, typer.Option(min=1, help="real: steps of a training that learn what changes.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="real: steps of a training behind its grounding.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
 ) -> None:
     """Compare allocators at equal tokens (or rates): accuracy by budget, with paired 95 % intervals over episodes.
 
-    Of real footage the first 60 % of each camera's time trains `learned`, unless --engine names one; the rest tests.
+    Of real footage the first 60 % of each camera's time trains `learned`, unless --engine names one, and `gaze` where
+    it is among --allocators; the rest tests.
     """
     from pipeline.lab.comparison import REAL, Comparison
 
     _check(jobs, seconds, watches, plot)
     families = _quiet(quiet_s, tasks, families)
-    real = _real(tasks, footage)
+    options = RealOptions(minutes, leave_out, grounding, steps)
+    real = real_folder(tasks, footage, options)
+    asked = _mllm(mllm or (f"detector:{real / 'real' / 'models'}" if real else "yard"), device)
+    chosen = _some("--allocators", allocators or (REAL_ALLOCATORS if real else None), ALLOCATORS)
+    engines = _named(engine, gaze, against or ())
+    console = Console(stderr=True)
     if real is not None:
-        mllm = mllm or f"detector:{real / 'real' / 'models'}"
-        if engine is None and (allocators is None or "learned" in allocators):
-            engine = _trained(real, _mllm(mllm, device), resume, Console(stderr=True))
+        with Progress(console=console, transient=True) as progress:
+            engines = trained(real, asked, resume, chosen, options, engines, _ProgressBar(progress))
     elif engine is None and (SHIPPED / FILE_NAME).exists():
-        engine = SHIPPED
+        engines = replace(engines, learned=SHIPPED)
     comparison = Comparison(
         tasks=tasks,
         seeds=parse_seeds(seeds),
         seconds=seconds,
         budgets=_budgets(budgets or (REAL_BUDGETS if real else BUDGETS)),
-        allocators=_allocators(allocators or (REAL_ALLOCATORS if real else None), engine, Console(stderr=True)),
+        allocators=_able(chosen, engines, console, named=allocators is not None),
         families=_some("--families", families, FAMILIES),
-        engine=engine,
-        mllm=_mllm(mllm or "yard", device),
+        engine=engines.learned,
+        mllm=asked,
         watches=watches,
         equal=_equal(equal),
-        against=_against(against or ()),
+        against=engines.others,
         footage=real,
         quiet_s=quiet_s,
+        by_clip=engines.by_clip,
     )
-    tables = print_real_tables if tasks == REAL else print_tables
+    tables = partial(print_real_tables, minutes=minutes_of(minutes)) if tasks == REAL else print_tables
     _compare(comparison, seeds, resume, jobs, plot, None if as_json else tables)
 
 
@@ -136,31 +158,6 @@ def _compare(
     typer.echo(json.dumps(about | {"hashes": hashes} | found.as_json(), allow_nan=False))
 
 
-def _real(tasks: str, footage: Path | None) -> Path | None:
-    """The folder of real footage, if that is what is asked about. Raises ConfigError for one without the other."""
-    if (tasks == "real") != (footage is not None):
-        raise ConfigError(
-            "--tasks real and --footage FOLDER go together: labelled recordings are needed, and nothing else"
-        )
-    if footage is not None and not (footage / "real" / "labels").is_dir():
-        raise ConfigError(
-            f"--footage {footage} has no real/labels; expected a folder with clips/, real/clips/, real/labels/"
-        )
-    return footage
-
-
-def _trained(footage: Path, mllm: "MLLMConfig", resume: Path | None, console: Console) -> Path:
-    """The engine that is trained on the first part of each camera's time; kept in `resume`."""
-    from pipeline.lab.real_engine import trained_on
-
-    work = resume / "learned" if resume else Path(tempfile.mkdtemp(prefix="resadapt-real-"))
-    try:
-        with Progress(console=console, transient=True) as progress:
-            return trained_on(footage, mllm, work, _ProgressBar(progress))
-    except ConnectionError as error:
-        raise EngineFailed(f"{error}; the same command with --resume goes on from {work}") from error
-
-
 def _check(jobs: int, seconds: float, watches: int, plot: Path | None) -> None:
     """Raise ConfigError for a number out of its range, or a picture that cannot be written."""
     if jobs < 1:
@@ -188,29 +185,42 @@ def _quiet(quiet_s: float, tasks: str, families: str | None) -> str | None:
     return "watch_f1"
 
 
-def _allocators(text: str | None, engine: Path | None, console: Console) -> tuple[str, ...]:
-    """Those that are named; by default all that can be had, with a word about the others."""
-    chosen = _some("--allocators", text, ALLOCATORS)
-    unable = [name for name in chosen if name.startswith("learned") and engine is None]
-    if unable and text is not None:
-        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none is shipped; name one with --engine")
+def _able(names: tuple[str, ...], engines: TrainedEngines, console: Console, *, named: bool) -> tuple[str, ...]:
+    """Those that have an engine if they need one, with a word about the others, unless these were `named`."""
+    unable = [name for name in names if name.startswith("learned") and engines.learned is None]
+    unable += [name for name in names if name == WITHOUT_TEXT and name not in engines.others]
+    if unable and named:
+        option = "--gaze" if unable[0] == WITHOUT_TEXT else "--engine"
+        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none is shipped; name one with {option}")
     if unable:
-        console.print(f"without {' and '.join(unable)}: no engine is shipped; name one with --engine", highlight=False)
-    return tuple(name for name in chosen if name not in unable)
+        console.print(
+            f"without {' and '.join(unable)}: no engine is shipped; name one with --engine or --gaze", highlight=False
+        )
+    return tuple(name for name in names if name not in unable)
 
 
-def _against(texts: Sequence[str]) -> dict[str, Path]:
-    """Engines by the names of their allocators."""
-    engines: dict[str, Path] = {}
-    for text in texts:
+def _named(engine: Path | None, gaze: Path | None, against: Sequence[str]) -> TrainedEngines:
+    """The engines that the command line names, by their allocators. Raises ConfigError, also for an engine of `gaze`
+    that listens to queries."""
+    from allocator_engine.runtime import load_checkpoint
+
+    others: dict[str, Path] = {}
+    if gaze is not None:
+        if load_checkpoint(verified(gaze, read(gaze).checkpoint)).network.shape.listens:
+            raise ConfigError(
+                f"--gaze is {gaze}, which listens to queries; expected an engine that was trained without them"
+                " (`resadapt-allocator train --ablation without_text`), or learned-no-text among --allocators"
+            )
+        others[WITHOUT_TEXT] = gaze
+    for text in against:
         name, _, path = text.partition("=")
         allocator = f"learned:{name}"
         if not name or not path:
             raise ConfigError(f"--against is {text!r}; expected NAME=ENGINE, such as before=old/engine.json")
-        if allocator in engines:
+        if allocator in others:
             raise ConfigError(f"--against names {name!r} twice; give each engine a name of its own")
-        engines[allocator] = Path(path)
-    return engines
+        others[allocator] = Path(path)
+    return TrainedEngines(engine, others)
 
 
 def _some(option: str, text: str | None, known: Sequence[T]) -> tuple[T, ...]:
