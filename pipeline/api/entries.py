@@ -108,7 +108,8 @@ def _reading(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
 
 
 def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
-    editor, edited = Annotated[Caller, Depends(allowed(_EDITOR[kind]))], EDITED[kind]
+    editor = Annotated[Caller, Depends(allowed(_EDITOR[kind]))]
+    edited = EDITED[kind]
 
     @router.post(
         "",

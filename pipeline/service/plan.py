@@ -90,8 +90,8 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: Running
             continue
         standing = [query for watch, query in watches if selects(frozenset(watch.streams), slug, stream.tags)]
         load = _stream_load(stream, standing, shape, native / frames, frames, family)
-        known = {"measured_cores": costs.cores.get(slug), "measured_tokens_per_s": costs.tokens_per_s.get(slug)}
-        streams.append(replace(load, **known))
+        cores, tokens = costs.cores.get(slug), costs.tokens_per_s.get(slug)
+        streams.append(replace(load, measured_cores=cores, measured_tokens_per_s=tokens))
     cached = isinstance(site.mllm, CachedConfig)
     return SiteLoad(
         tuple(streams),
