@@ -59,7 +59,8 @@ class WordingFigures:
     @property
     def better(self) -> bool:
         """True if it is surely better than the watch was, by as much as a proposal has to be."""
-        return self.gain is not None and self.gain >= MARGIN and bool(self.gain_interval) and self.gain_interval[0] > 0
+        gain, interval = self.gain, self.gain_interval
+        return gain is not None and interval is not None and gain >= MARGIN and interval[0] > 0
 
 
 @dataclass(frozen=True, slots=True)

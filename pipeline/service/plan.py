@@ -244,8 +244,8 @@ def warnings_of(needs: Sequence[Need]) -> tuple[str, ...]:
     """The parts of which more is needed than there is, what gives first at the top: how much, and what to change. What
     a site runs all the same without is left out."""
     return tuple(
-        f"{need.part}: {need.needs:.3g} {need.unit} are needed, and there are {need.has:.3g} ({need.share:.0%},"
-        f" {_HOW[need.source]}); {need.change}"
+        f"{need.part}: needs {need.needs:.3g} of {need.has:.3g}{'' if need.unit == need.part else ' ' + need.unit}"
+        f" ({need.share:.0%}, {_HOW[need.source]}); {need.change}"
         for need in needs
         if need.hard and need.has is not None and need.share > 1
     )

@@ -48,7 +48,7 @@ async def test_attaching_warns_of_what_does_not_fit_any_more(tmp_path, unused_tc
         (said,) = last.json()["warnings"]
         assert last.status_code == 201
         assert said.startswith("cores: ")
-        assert "there are 1 " in said
+        assert " of 1 (" in said
         found = (await client.get("/v1/load")).json()
         assert found["warnings"] == [said]
         assert found["parts"][0]["part"] == "cores"

@@ -29,8 +29,8 @@ def test_nothing_is_said_where_all_is_well() -> None:
 
 def test_it_says_how_much_is_needed_what_there_is_and_what_to_change() -> None:
     (said,) = warnings_of(running_needs(site(20), RunningCosts(4)))
-    assert said.startswith("cores: 5.9")
-    assert "there are 4 (148%, what is not measured is taken for cameras of 1920x1080 at 25 fps)" in said
+    assert said.startswith("cores: needs 5.9")
+    assert " of 4 (148%, what is not measured is taken for cameras of 1920x1080 at 25 fps)" in said
     assert "sub-streams" in said
 
 
@@ -62,7 +62,7 @@ def test_the_same_streams_fit_where_they_were_measured_to_cost_little() -> None:
 
 def test_what_is_measured_of_all_is_said_to_be() -> None:
     (said,) = warnings_of(running_needs(site(2), RunningCosts(1, 0.1, {"s0": 0.6, "s1": 0.6})))
-    assert "1.3 cores are needed, and there are 1 (130%, measured)" in said
+    assert "cores: needs 1.3 of 1 (130%, measured)" in said
 
 
 def test_a_model_in_the_process_that_works_all_the_time_has_no_room_for_another_stream() -> None:
