@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from allocator_engine.grid import MAX_ASPECT, Grid, round_half_even
 
@@ -72,12 +73,7 @@ class _Candidate:
 
     def cells(self, factor: int) -> tuple[int, int]:
         """Rows and columns at `factor`/UNIT of the proposed scale: aspect within one cell, one cell at the least."""
-        divisor, scale = self.rules.grid.cell_px * UNIT * UNIT, self.scale * factor
-        (most_rows, most_columns), rows = self.native, round_half_even(self.height * scale, divisor)
-        columns = round_half_even(self.width * scale, divisor)
-        # Plain comparisons: a hop is fitted by hundreds of these.
-        rows = most_rows if rows > most_rows else rows or 1
-        return rows, most_columns if columns > most_columns else columns or 1
+        return _cells(self.height, self.width, self.native, self.scale * factor, self.rules.grid.cell_px)
 
     def tokens(self, factor: int) -> int:
         rows, columns = self.cells(factor)
@@ -93,6 +89,13 @@ class _Candidate:
         if self.tokens(UNIT) < self.least:
             return None
         return _first(lambda factor: self.tokens(factor) >= self.least)
+
+
+@lru_cache(8192)  # a hop is fitted by hundreds of these, and hops of a stream are alike
+def _cells(height: int, width: int, native: tuple[int, int], scale: int, cell_px: int) -> tuple[int, int]:
+    divisor = cell_px * UNIT * UNIT
+    rows, columns = (round_half_even(side * scale, divisor) for side in (height, width))
+    return min(max(rows, 1), native[0]), min(max(columns, 1), native[1])
 
 
 def fit(sizes: Sequence[tuple[int, int]], scales: Sequence[float], grant: int, rules: FitRules) -> Allocation:

@@ -4,7 +4,7 @@ What has no label `stream` is of the process, which is one MLLM's and hence one 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
@@ -136,7 +136,7 @@ class Metrics:
             (self.fallbacks, outcome.fell_back),
             (self.relooks, reply.relooked),
         ):
-            series.of(count, stream).inc(more)
+            series.count(count, more, stream)
         for level, value in (
             (self.context_tokens, run.context.tokens),
             (self.context_epoch, run.context.epoch),
@@ -149,11 +149,11 @@ class Metrics:
             (self.discontinuities, decoded.discontinuities),
             (self.hwaccel_fallbacks, decoded.hwaccel_fallbacks),
         ):
-            series.of(level, stream).set(value)
+            series.set(level, value, stream)
         if run.checkup is not None:
             on = run.state.health.on
             for what in WHATS:
-                series.of(self.alarms, stream, what).set(what in on)
+                series.set(self.alarms, what in on, stream, what)
         if outcome.reanchored:
             self.context_reanchors.labels(stream, outcome.reanchored).inc()
         series.of(self.hop_seconds, stream).observe(seconds)
@@ -190,10 +190,10 @@ class Metrics:
             ("prefilled", self.tokens_prefilled, usage.prefilled_tokens),
             ("cached", self.tokens_cached, usage.cached_tokens),
         ):
-            series.of(count, stream).inc(tokens)
-            series.of(self.mllm_tokens, what).inc(tokens)
+            series.count(count, tokens, stream)
+            series.count(self.mllm_tokens, tokens, what)
         if prompt := usage.prefilled_tokens + usage.cached_tokens:
-            series.of(self.prefix_hit_ratio, stream).set(usage.cached_tokens / prompt)
+            series.set(self.prefix_hit_ratio, usage.cached_tokens / prompt, stream)
 
     def engine_call(self, hops: int, seconds: float) -> None:
         """Write down one call of the allocator engine."""
@@ -203,17 +203,17 @@ class Metrics:
     def _answers(self, stream: str, series: "_Series", reply: HopReply, run: StreamRun) -> None:
         usage = reply.answers.usage
         if reply.skipped:
-            series.of(self.skipped, stream, reply.skipped).inc()
+            series.count(self.skipped, 1, stream, reply.skipped)
         else:
             self.mllm_seconds.observe(usage.seconds)
             self.mllm_queue_seconds.observe(usage.queued_s)
             self.mllm_first_seconds.observe(usage.first_answer_s)
         for answer in reply.answers.answers:
-            series.of(self.answers, stream, answer.verdict).inc()
-            series.of(self.watch_warming, stream, answer.watch_id).set(answer.warming)
+            series.count(self.answers, 1, stream, answer.verdict)
+            series.set(self.watch_warming, answer.warming, stream, answer.watch_id)
         stand, is_open = run.warming.watch_ids, standing(run.state.watches)
         for watch_id in stand:
-            series.of(self.watch_open, stream, watch_id).set(is_open.get(watch_id, False))
+            series.set(self.watch_open, is_open.get(watch_id, False), stream, watch_id)
         for watch_id in self._watches.get(stream, frozenset()) - stand:
             self._series.pop(stream, None)
             for metric in (self.watch_open, self.watch_warming, self.events):
@@ -242,10 +242,12 @@ def _sum_of(histogram: Histogram) -> float:
 
 
 class _Series:
-    """The series of a stream, each looked up by its labels once: a hop writes some fifty."""
+    """The series of a stream, each looked up by its labels once: a hop writes some fifty, most of which stay as they
+    are."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], Counter | Gauge | Histogram] = {}
+        self._levels: dict[tuple[object, ...], float] = {}
 
     def of(self, metric: M, *labels: str) -> M:
         """The series of a metric with these labels."""
@@ -253,7 +255,20 @@ class _Series:
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = metric.labels(*labels)
-        return cast(M, found)
+        return found  # type: ignore[return-value]  # it is of the metric's own type
+
+    def count(self, metric: Counter, more: float, *labels: str) -> None:
+        """Add to a counter, which is there from its first hop on."""
+        series = self.of(metric, *labels)
+        if more:
+            series.inc(more)
+
+    def set(self, metric: Gauge, level: float, *labels: str) -> None:
+        """Set a gauge, of which nobody else writes this series, where it stands at another level."""
+        key = metric, *labels
+        if self._levels.get(key) != level:
+            self._levels[key] = level
+            self.of(metric, *labels).set(level)
 
 
 class _Troubles(Collector):

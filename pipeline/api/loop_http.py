@@ -47,6 +47,7 @@ class LoopHttp:
                 limit_concurrency=connections,
                 timeout_graceful_shutdown=goodbye_s,
                 timeout_keep_alive=10,
+                http="h11",  # the other implementation has a bound of its own, which is too low
                 h11_max_incomplete_event_size=HEAD_BYTES,
                 ssl_certfile=cert_file,
                 ssl_keyfile=key_file,

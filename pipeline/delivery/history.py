@@ -205,6 +205,10 @@ def _answers_of(row: _AnswersRecord) -> StoredAnswers:
     return StoredAnswers(row.seq, row.stream_id, datetime.fromisoformat(row.time), from_json(row.data))
 
 
+ANSWERS_COLUMNS = ("stream_id", "end_s", "time", "data")
+"""Those of HOP_ANSWERS that a row of `answers_row` fills by itself."""
+
+
 def answers_row(stream_id: str, record: HopRecord, now: datetime) -> dict[str, str | float | int]:
     """A hop's record in the form in which it is written (see `counted`)."""
     data = dump_json(record.as_json())

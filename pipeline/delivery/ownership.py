@@ -11,14 +11,15 @@ from functools import cache
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pipeline.delivery.prepared import Prepared
 from pipeline.delivery.tables import META, OWNER_LEASE, STREAM_OWNER, portions
 from pipeline.errors import NotOwner, StreamTaken
 
 _KEY = "owner"
 _HELD = sa.select(META.c.value).where(META.c.key == _KEY)
-_HELD_STILL = _HELD.with_for_update(read=True)
+_HELD_STILL = Prepared(_HELD.with_for_update(read=True))
 _TOKEN = sa.select(STREAM_OWNER.c.stream_id, STREAM_OWNER.c.token, STREAM_OWNER.c.holder).with_for_update(read=True)
-_ONE = _TOKEN.where(STREAM_OWNER.c.stream_id == sa.bindparam("id"))
+_ONE = Prepared(_TOKEN.where(STREAM_OWNER.c.stream_id == sa.bindparam("id")))
 _TOKENS = _TOKEN.where(STREAM_OWNER.c.stream_id.in_(sa.bindparam("ids", expanding=True)))
 """Made once: every commit asks them; a commit of one stream, which is the usual one, in the cheapest way."""
 
@@ -46,7 +47,7 @@ def join(connection: sa.Connection) -> int:
 def check(connection: sa.Connection, token: int, name: str) -> None:
     """Raise NotOwner if the token of store `name` is another one now. Whoever wants to take the store waits for the end
     of this transaction."""
-    held = connection.execute(_HELD_STILL).scalar_one_or_none()
+    held = _HELD_STILL.run(connection).scalar_one_or_none()
     if str(held) != str(token):
         raise NotOwner(
             f"the store {name} belongs to another process now (owner {held or 'unknown'}, this one is {token}); nothing"
@@ -82,9 +83,9 @@ def check_streams(connection: sa.Connection, wanted: Iterable[tuple[str, int]]) 
     slugs = sorted({slug for slug, _ in pairs})
     found: dict[str, tuple[int, str]] = {}
     for part in portions(slugs):
-        query, of = (_ONE, {"id": part[0]}) if len(part) == 1 else (_TOKENS, {"ids": part})
-        rows = connection.execute(query, of)
-        found.update((row.stream_id, (row.token, row.holder)) for row in rows)
+        alone = len(part) == 1
+        rows = _ONE.run(connection, {"id": part[0]}) if alone else connection.execute(_TOKENS, {"ids": part})
+        found.update((slug, (token, holder)) for slug, token, holder in rows)
     lost = sorted({slug for slug, token in pairs if found.get(slug, (0, ""))[0] != token})
     if lost:
         whose = ", ".join(f"{slug} ({found.get(slug, (0, ''))[1] or 'let go'})" for slug in lost[:10])

@@ -17,6 +17,7 @@ from pipeline.delivery import ownership
 from pipeline.delivery.database import Database
 from pipeline.delivery.database_faults import StoreFull
 from pipeline.delivery.history import (
+    ANSWERS_COLUMNS,
     EVENTS,
     History,
     Keep,
@@ -27,6 +28,7 @@ from pipeline.delivery.history import (
     prune_answers,
     prune_events,
 )
+from pipeline.delivery.prepared import Prepared
 from pipeline.delivery.tables import DELIVERY, HOP_ANSWERS, META, OUTBOX, STREAM_STATE, portions
 from pipeline.errors import StreamTaken
 from pipeline.sinks.cloudevents import dump_json
@@ -117,7 +119,7 @@ class Store:
         self._save_state = _upsert_state(self.database)
         save_event = self.database.insert(OUTBOX).on_conflict_do_nothing(index_elements=["event_id"])
         self._save_event = counted(save_event, OUTBOX)
-        self._save_answers = counted(sa.insert(HOP_ANSWERS), HOP_ANSWERS)
+        self._save_answers = Prepared(counted(sa.insert(HOP_ANSWERS), HOP_ANSWERS), ANSWERS_COLUMNS)
         self._save_note = _upsert_note(self.database)
         self._save_owed = self.database.insert(DELIVERY).on_conflict_do_nothing()
 
@@ -211,13 +213,13 @@ class Store:
             if tokens:
                 self._check(connection, tokens)
             if states:
-                connection.execute(self._save_state, list(states.values()))
+                self._save_state.run(connection, *states.values())
             for known in _known(connection, list(events)):
                 self._shout_if_changed(known, events.pop(str(known["event_id"])))
             if events:
                 self._write_events(connection, events)
             if answers:
-                connection.execute(self._save_answers, answers)
+                self._save_answers.run(connection, *answers)
             self._prune_now_and_then(connection, len(events) + len(answers))
         return len(events)
 
@@ -312,10 +314,11 @@ class Store:
             return bool(prune_answers(connection, now, nothing) or prune_events(connection, now, nothing))
 
 
-def _upsert_state(database: Database) -> sa.Executable:
+def _upsert_state(database: Database) -> Prepared:
     insert = database.insert(STREAM_STATE)
     changed = {name: insert.excluded[name] for name in ("state", "resume_s", "updated_at")}
-    return insert.on_conflict_do_update(index_elements=["stream_id"], set_=changed)
+    upsert = insert.on_conflict_do_update(index_elements=["stream_id"], set_=changed)
+    return Prepared(upsert, ("stream_id", *changed))
 
 
 def _upsert_note(database: Database) -> sa.Executable:

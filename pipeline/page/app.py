@@ -7,12 +7,13 @@ from fastapi.responses import Response
 
 from pipeline.page.calls import PageRefused, call
 from pipeline.page.files import keep_files
-from pipeline.page.render import fingerprint, go, html, sent_page
+from pipeline.page.render import compile_templates, fingerprint, go, html, sent_page
 from pipeline.page.screens import api_calls, events, login, sinks, streams, system, watches
 
 
 def install(app: FastAPI) -> None:
     """Add the page to an API."""
+    compile_templates()
     for screen in (streams, watches, events, system, sinks, login, api_calls):
         app.include_router(screen.router, include_in_schema=False)
     app.mount(f"/static/{fingerprint()}", keep_files, name="static")

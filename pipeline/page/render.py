@@ -113,6 +113,12 @@ def environment() -> jinja2.Environment:
     return made
 
 
+def compile_templates() -> None:
+    """Compile all templates, so that no first visitor waits for that, nor the streams beside them."""
+    for name in environment().list_templates():
+        environment().get_template(name)
+
+
 async def page(request: Request, template: str, status: int = 200, **values: object) -> Response:
     """A screen for whoever asks. Raises PageRefused for who may not see it."""
     given = values.pop("who", None)

@@ -273,6 +273,18 @@ async def test_health_metrics_and_the_documentation_are_there(service):
     assert "no key is needed" in overview["notice"]
 
 
+@pytest.mark.parametrize(("characters", "reason"), [(20_000, b"is no SLUG"), (20_001, b"20000 characters")])
+async def test_the_longest_query_that_is_documented_is_read(service, characters, reason):
+    query = "%F0%9F%93%B7" * characters  # the longest way to write a character
+    head = f"GET /v1/tiles?streams={query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.client.base_url.port)
+    writer.write(head.encode())
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 422")
+    assert reason in answer
+    writer.close()
+
+
 async def test_edits_of_another_process_are_seen(service):
     from pipeline.clock import SystemClock
     from pipeline.delivery.store import Store
