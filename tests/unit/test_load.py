@@ -5,9 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.site import SiteConfig, parse_site
+from pipeline.delivery.nodes import NodeOffer, StoredNode
+from pipeline.fleet.overview import costs_of
+from pipeline.fleet.terms import NodeReport
 from pipeline.service.costs import MEASURE_S
 from pipeline.service.load import LoadMeter
 from pipeline.service.plan import RunningCosts, running_needs, warnings_of
+from pipeline.testing import START
 
 SERVER = "openai:http://mllm:8000/v1#Qwen/Qwen3-VL-8B-Instruct"
 
@@ -92,3 +96,31 @@ def test_a_meter_measures_the_models_work_from_one_moment_to_another() -> None:
     meter.note({"a": 100})
     assert meter.mllm_busy == pytest.approx(0.5)
     assert meter.cores["a"] == pytest.approx(0.4 - meter.base, abs=1e-3)
+
+
+class Book:
+    """The nodes of a fleet and their reports."""
+
+    def __init__(self, *nodes: tuple[StoredNode, NodeReport]) -> None:
+        self._nodes = nodes
+
+    def nodes(self) -> list[StoredNode]:
+        return [node for node, _ in self._nodes]
+
+    def reports(self) -> dict[str, str]:
+        return {node.offer.name: report.to_json() for node, report in self._nodes}
+
+
+def node(name: str, capacity: float, costs: dict[str, float], wanted: str = "active", until_s: float | None = 10.0):
+    offer = NodeOffer(name, "holder", "1", capacity, None, frozenset({name}))
+    return StoredNode(offer, until_s is not None, wanted, START, 0.0, until_s), NodeReport(costs=costs, base=0.02)
+
+
+def test_a_fleet_has_the_cores_of_its_nodes_and_the_costs_that_they_measure() -> None:
+    book = Book(
+        node("a", 2.0, {"s0": 0.5}),
+        node("b", 4.0, {"s1": 0.7}, "cordoned"),
+        node("c", 8.0, {"s2": 0.9}, "drained"),
+        node("d", 8.0, {"s3": 0.9}, until_s=None),
+    )
+    assert costs_of(book) == RunningCosts(6.0, 0.04, {"s0": 0.5, "s1": 0.7})
