@@ -201,7 +201,7 @@ def _edited(kind: Kind, slug: str, caller: Caller, desk: Desk) -> EntryView:
     if not isinstance(found, StreamView):
         return found
     known = {name: getattr(found, name) for name in StreamView.model_fields}
-    return EditedStreamView(**known, warnings=load_warnings(desk, caller))
+    return EditedStreamView(**known, warnings=load_warnings(desk, caller, slug))
 
 
 def as_json(model: BaseModel) -> Response:

@@ -251,6 +251,17 @@ def warnings_of(needs: Sequence[Need]) -> tuple[str, ...]:
     )
 
 
+def warnings_of_steps(steps: Sequence[int], share: float) -> tuple[str, ...]:
+    """Says so if at least a share of the streams that run, whose steps of the overload ladder are given, are late."""
+    late = sum(step > 0 for step in steps)
+    if not late or late < share * len(steps):
+        return ()
+    return (
+        f"{late} of {len(steps)} streams are late already, and ask less than they should (`resadapt status` has their"
+        " steps of the ladder); lower their budgets, raise every_s of watches, or add a machine",
+    )
+
+
 _HOW: Mapping[Source, str] = {
     "measured": "measured",
     "configured": "as configured",

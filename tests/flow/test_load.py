@@ -54,6 +54,8 @@ async def test_attaching_warns_of_what_does_not_fit_any_more(tmp_path, unused_tc
         assert found["parts"][0]["part"] == "cores"
         assert found["parts"][0]["needs"] > found["parts"][0]["has"]
         assert "warnings" not in (await client.get("/v1/streams/last")).json()
+        paused = await client.put("/v1/streams/last", json={**LIVE, "paused": True})
+        assert paused.json()["warnings"] != [said], "it needs less now"
 
         many = await attach("many")
         assert [line for line in many.stderr.splitlines() if line.startswith("warning: cores: ")]

@@ -10,7 +10,7 @@ from pipeline.fleet.overview import costs_of
 from pipeline.fleet.terms import NodeReport
 from pipeline.service.costs import MEASURE_S
 from pipeline.service.load import LoadMeter
-from pipeline.service.plan import RunningCosts, running_needs, warnings_of
+from pipeline.service.plan import RunningCosts, running_needs, warnings_of, warnings_of_steps
 from pipeline.testing import START
 
 SERVER = "openai:http://mllm:8000/v1#Qwen/Qwen3-VL-8B-Instruct"
@@ -85,6 +85,15 @@ def test_prefixes_that_the_configuration_does_not_keep_are_named() -> None:
 def test_paused_streams_are_no_load() -> None:
     many = {f"s{n}": {"url": "rtsp://10.0.0.1/1", "paused": True} for n in range(100)}
     assert warnings_of(running_needs(parse_site({"mllm": SERVER, "streams": many}), RunningCosts(1))) == ()
+
+
+@given(st.lists(st.integers(0, 4), max_size=20), st.floats(0.01, 1))
+def test_streams_that_are_late_already_are_named_from_a_share_on(steps: list[int], share: float) -> None:
+    said = warnings_of_steps(steps, share)
+    late = sum(step > 0 for step in steps)
+    assert bool(said) == (late > 0 and late >= share * len(steps))
+    assert not said or said[0].startswith(f"{late} of {len(steps)} streams are late already")
+    assert not said or warnings_of_steps([*steps, 1], share)
 
 
 def test_a_meter_measures_the_models_work_from_one_moment_to_another() -> None:
