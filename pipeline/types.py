@@ -91,7 +91,7 @@ def segment_of(stream_id: str, pts_s: tuple[float, ...], pixels: Pixels, tokens:
     """The segment of pixels that have their allocated size."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{stream_id}\0{pts_s}\0{pixels.shape}\0".encode())
-    digest.update(np.ascontiguousarray(pixels))  # as they lie in memory: they are megabytes
+    digest.update(np.ascontiguousarray(pixels).data)  # as they lie in memory: they are megabytes
     return Segment(pts_s, pixels, tokens, digest.hexdigest())
 
 

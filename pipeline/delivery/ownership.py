@@ -47,7 +47,8 @@ def join(connection: sa.Connection) -> int:
 def check(connection: sa.Connection, token: int, name: str) -> None:
     """Raise NotOwner if the token of store `name` is another one now. Whoever wants to take the store waits for the end
     of this transaction."""
-    held = _HELD_STILL.run(connection).scalar_one_or_none()
+    row = _HELD_STILL.run(connection).one_or_none()
+    held = row and row.value
     if str(held) != str(token):
         raise NotOwner(
             f"the store {name} belongs to another process now (owner {held or 'unknown'}, this one is {token}); nothing"
@@ -85,7 +86,7 @@ def check_streams(connection: sa.Connection, wanted: Iterable[tuple[str, int]]) 
     for part in portions(slugs):
         alone = len(part) == 1
         rows = _ONE.run(connection, {"id": part[0]}) if alone else connection.execute(_TOKENS, {"ids": part})
-        found.update((slug, (token, holder)) for slug, token, holder in rows)
+        found.update((row.stream_id, (row.token, row.holder)) for row in rows)
     lost = sorted({slug for slug, token in pairs if found.get(slug, (0, ""))[0] != token})
     if lost:
         whose = ", ".join(f"{slug} ({found.get(slug, (0, ''))[1] or 'let go'})" for slug in lost[:10])

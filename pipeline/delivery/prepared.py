@@ -31,7 +31,7 @@ class Prepared:
         self._columns = columns
         self._made: dict[str, _Sql] = {}
 
-    def run(self, connection: sa.Connection, *rows: Mapping[str, Value]) -> sa.CursorResult[tuple[Value, ...]]:
+    def run(self, connection: sa.Connection, *rows: Mapping[str, Value]) -> sa.CursorResult[*tuple[Value, ...]]:
         """Send it once for each row of values, by their names; once where it has none."""
         sql = self._made.get(connection.dialect.name) or self._compile(connection.dialect)
         return connection.exec_driver_sql(sql.text, [sql.parameters(row) for row in rows or ({},)])

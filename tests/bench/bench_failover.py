@@ -44,6 +44,8 @@ API = 28080
 LEASE_S = 2.0
 LIVE = {"url": "synthetic:?seconds=inf&width=160&height=96&fps=4", "realtime": True}
 AGAIN_S = 60.0
+RETURN_S = 300.0
+"""How long a node may take to come back, which is not what is measured: Ray starts slowly on busy cores."""
 
 
 class Run:
@@ -156,7 +158,7 @@ class Run:
             if last:
                 return seconds
             self.cluster.start(int(name[1:]))
-        wait_for(lambda: self.all_decide(self.options.nodes), 120, "all nodes")
+        wait_for(lambda: self.all_decide(self.options.nodes), RETURN_S, "all nodes")
         return seconds
 
     def kill_head(self, rng):
@@ -242,7 +244,7 @@ def main(options: argparse.Namespace) -> None:
     print(f"logs in {folder}", file=sys.stderr)
     run = Run(folder, options)
     try:
-        wait_for(lambda: run.all_decide(options.nodes), 180, "the fleet")
+        wait_for(lambda: run.all_decide(options.nodes), RETURN_S, "the fleet")
         print("all streams decide", file=sys.stderr)
         wait_for(lambda: run.pictures() == options.streams, 60, "pictures from all nodes")
         percent = run.head_percent(options.head_s)

@@ -1,7 +1,7 @@
 """The model's cache of a prompt so far, and branching from it.
 
-A branch is a copy of the cache that shares its keys and values, because a cache never writes into them; only a running
-state (linear attention) is really copied. So whatever becomes of a branch, what it began from stays as it was.
+A branch is a copy of the cache that shares its keys and values; only a running state (linear attention) is really
+copied. Nobody writes where another one may read, so whatever becomes of a branch, what it began from stays as it was.
 """
 
 import copy
@@ -9,9 +9,82 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import signature
+from weakref import WeakSet
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, DynamicLayer, PreTrainedConfig
+
+SPARE = 4
+"""Memory for keys and values is larger than what it is made for by one part of so many."""
+SPARE_TOKENS = 64
+"""And by so many tokens at least."""
+
+
+class _Memory:
+    """Keys and values `[rows, heads, tokens, width]`, with room for more tokens, and the layers that read in them."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
+        room = tokens + max(tokens // SPARE, SPARE_TOKENS)
+        self.keys, self.values = (part.new_empty(*part.shape[:-2], room, part.shape[-1]) for part in (keys, values))
+        self.readers: WeakSet[SharingLayer] = WeakSet()
+
+
+class SharingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # the library registers it, untyped
+    """A layer of a cache that grows within memory which copies of it share: reading on copies no keys and values.
+
+    It writes behind what it holds where no copy that is alive holds more, and else moves to memory of its own.
+    """
+
+    _memory: _Memory | None = None
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the keys and values of more tokens. Returns all that it holds."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        held = self.get_seq_length()
+        tokens = held + key_states.shape[-2]
+        memory = self._memory if self._may_write(held, tokens) else self._moved(key_states, value_states, held, tokens)
+        assert memory is not None
+        memory.keys[..., held:tokens, :] = key_states
+        memory.values[..., held:tokens, :] = value_states
+        self.keys, self.values = memory.keys[..., :tokens, :], memory.values[..., :tokens, :]
+        return self.keys, self.values
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "SharingLayer":
+        """A layer that holds the same and shares the memory of it."""
+        branch = copy.copy(self)
+        if branch._memory:
+            branch._memory.readers.add(branch)
+        return branch
+
+    def _may_write(self, held: int, tokens: int) -> bool:
+        memory, keys = self._memory, self.keys
+        if memory is None or keys is None or memory.keys.shape[-2] < tokens:
+            return False
+        if keys.data_ptr() != memory.keys.data_ptr():
+            return False  # its rows were chosen anew, into tensors of their own
+        return all(reader is self or reader.get_seq_length() <= held for reader in memory.readers)
+
+    def _moved(self, keys: torch.Tensor, values: torch.Tensor, held: int, tokens: int) -> _Memory:
+        if self._memory:
+            self._memory.readers.discard(self)
+        memory = self._memory = _Memory(keys, values, tokens)
+        memory.readers.add(self)
+        if held and self.keys is not None and self.values is not None:
+            memory.keys[..., :held, :], memory.values[..., :held, :] = self.keys, self.values
+        return memory
+
+
+def empty_cache(config: PreTrainedConfig) -> DynamicCache:
+    """A cache of nothing. Its layers of full attention are SharingLayers; those of other kinds are the library's."""
+    cache = DynamicCache(config=config)
+    cache.layers = [SharingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
 
 
 def continuing(model: torch.nn.Module, cache: DynamicCache) -> dict[str, object]:
@@ -66,7 +139,7 @@ def branched(cache: DynamicCache, copies: int = 1) -> DynamicCache:
         for layer in cache.layers
         for name in ("keys", "values")
         if isinstance(tensor := getattr(layer, name, None), torch.Tensor)
-    ]
+    ]  # a sliding window's too: it never writes into them
     branch: DynamicCache = copy.deepcopy(cache, {id(tensor): tensor for tensor in shared})
     if copies > 1:
         branch.reorder_cache(torch.LongTensor([0] * copies))

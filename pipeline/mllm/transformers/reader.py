@@ -102,7 +102,7 @@ class PromptReader:
 
     def empty(self) -> Prefix:
         """The prefix of nothing."""
-        return Prefix(DynamicCache(config=self._model.config))
+        return Prefix(cache.empty_cache(self._model.config))
 
     def encode(self, segments: Sequence[Segment]) -> list[Encoded]:
         """The segments' vision tokens, in one call of the vision encoder."""
@@ -144,6 +144,7 @@ class PromptReader:
             prefix.cache,
             input_ids=self._tensor([prompt.ids]),
             position_ids=torch.from_numpy(where).to(self._device).unsqueeze(1),
+            attention_mask=self._causal(prefix.tokens, len(prompt.ids)),
             logits_to_keep=1,
             mm_encoder_outputs=encoder_outputs(prompt.segments, seen),
         )
@@ -197,7 +198,7 @@ class PromptReader:
             row.branch.cache,
             input_ids=self._tensor([[token for tokens in more.values() for token in tokens]]),
             position_ids=self._tensor(where).expand(3, 1, -1),
-            attention_mask=mask.to(self._device)[None, None],
+            attention_mask=self._additive(mask.to(self._device)),
             logits_to_keep=ends,
         )
         return logits[0]
@@ -228,6 +229,17 @@ class PromptReader:
             logits_to_keep=kept,
         )
         return logits[torch.arange(len(rows), device=self._device), place]
+
+    def _causal(self, held: int, more: int) -> torch.Tensor | None:
+        """The mask of tokens that continue a prompt; None where the model has to make its own."""
+        if not self.packs or not held:
+            return None
+        return self._additive(torch.ones(more, held + more, dtype=torch.bool, device=self._device).tril(held))
+
+    def _additive(self, mask: torch.Tensor) -> torch.Tensor:
+        """A bool mask `[added, prompt]` as what is added to attention scores: each layer would make that of its own."""
+        added = torch.zeros(mask.shape, dtype=self._model.dtype, device=mask.device)
+        return added.masked_fill_(~mask, float("-inf"))[None, None]
 
     def _pass(self, continued: DynamicCache, **given: object) -> torch.Tensor:
         """The logits of one pass, which adds what it reads to the cache that it continues."""
