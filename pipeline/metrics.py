@@ -232,7 +232,13 @@ class Metrics:
 
     def mllm_worked_s(self) -> float:
         """Seconds the MLLM has spent on questions so far, of all streams together, their waiting left out."""
-        return self.value("mllm_seconds_sum") - self.value("mllm_queue_seconds_sum")
+        return _sum_of(self.mllm_seconds) - _sum_of(self.mllm_queue_seconds)
+
+
+def _sum_of(histogram: Histogram) -> float:
+    """The sum of what a histogram without labels has observed."""
+    samples = (sample for metric in histogram.collect() for sample in metric.samples)
+    return sum(sample.value for sample in samples if sample.name.endswith("_sum"))
 
 
 class _Series:

@@ -8,8 +8,19 @@ from pydantic import BaseModel
 
 from pipeline.api.auth import Caller, allowed
 from pipeline.api.desk import Desk, expected_revision, json_object
+from pipeline.api.needs import load_warnings
 from pipeline.api.problems import RESPONSES, Problem
-from pipeline.api.views import VIEWS, EditView, EntryView, Page, edit_view, spec_schema
+from pipeline.api.views import (
+    EDITED,
+    VIEWS,
+    EditedStreamView,
+    EditView,
+    EntryView,
+    Page,
+    StreamView,
+    edit_view,
+    spec_schema,
+)
 from pipeline.config.slugs import slug_of, stream_slug
 from pipeline.registry.desired import SECTIONS
 from pipeline.registry.entry import Expected, Kind, RegistryEntry
@@ -98,11 +109,12 @@ def _reading(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
 
 def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
     editor = Annotated[Caller, Depends(allowed(_EDITOR[kind]))]
+    edited = EDITED[kind]
 
     @router.post(
         "",
         status_code=201,
-        response_model=view,
+        response_model=edited,
         operation_id=f"add_{kind}",
         openapi_extra=_body(spec_schema(kind, slug=True)),
     )
@@ -115,16 +127,15 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         if not isinstance(slug, str):
             raise Problem(422, "not accepted", "slug: expected text", "slug")
         desk.put(caller, kind, slug, spec, "absent")
-        look = desk.look(caller)
         response.headers["Location"] = f"/v1/{SECTIONS[kind]}/{slug}"
-        return _tagged(look.view(look.entry(kind, slug)), response)
+        return _tagged(_edited(kind, slug, caller, desk), response)
 
     @router.put(
         "/{slug}",
-        response_model=view,
+        response_model=edited,
         operation_id=f"put_{kind}",
         openapi_extra=_body(spec_schema(kind)),
-        responses={201: {"model": view, "description": "added"}},
+        responses={201: {"model": edited, "description": "added"}},
     )
     def put(
         slug: str,
@@ -136,9 +147,8 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
     ) -> EntryView:
         """Make it what the body says, whatever it was; the same again changes nothing."""
         _, is_new = desk.put(caller, kind, slug, body, expected)
-        look = desk.look(caller)
         response.status_code = 201 if is_new else 200
-        return _tagged(look.view(look.entry(kind, slug)), response)
+        return _tagged(_edited(kind, slug, caller, desk), response)
 
     @router.patch(
         "/{slug}",
@@ -182,6 +192,16 @@ def _pausing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         desk.patch(caller, kind, slug, {"paused": True if paused else None}, "any")
         look = desk.look(caller)
         return _tagged(look.view(look.entry(kind, slug)), response)
+
+
+def _edited(kind: Kind, slug: str, caller: Caller, desk: Desk) -> EntryView:
+    """An entry that was just added or changed; a stream with what does not fit with it."""
+    look = desk.look(caller)
+    found = look.view(look.entry(kind, slug))
+    if not isinstance(found, StreamView):
+        return found
+    known = {name: getattr(found, name) for name in StreamView.model_fields}
+    return EditedStreamView(**known, warnings=load_warnings(desk, caller, slug))
 
 
 def as_json(model: BaseModel) -> Response:

@@ -1,6 +1,7 @@
 """A watch tried on a recording that is sent: by the MLLM that runs, on nothing that is kept."""
 
 import asyncio
+import hashlib
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -12,6 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
+from allocator_engine.digests import SHORT
 from pipeline.api.desk import Desk, merged
 from pipeline.api.entries import AtDesk
 from pipeline.api.evidence import beside_streams
@@ -88,10 +90,12 @@ async def try_on_recording(
 
 @dataclass(frozen=True, slots=True)
 class SentRecording:
-    """A recording that was sent, as the only stream of a site without watches; its name by slug."""
+    """A recording that was sent, as the only stream of a site without watches; its name by slug, and a digest of what
+    is in it."""
 
     site: SiteConfig
     names: Mapping[str, str]
+    digest: str
 
 
 @asynccontextmanager
@@ -106,12 +110,12 @@ async def sent(request: Request, desk: Desk, name: str, own: Mapping[str, Json])
     service, raw = desk.reconciler.service, desk.reconciler.raw
     with beside_streams(request), tempfile.TemporaryDirectory(prefix="resadapt-") as scratch:
         file = Path(scratch) / f"recording{suffix}"
-        await _receive(request, file, request.app.state.max_recording)
+        digest = await _receive(request, file, request.app.state.max_recording)
         slug = f"trial-{uuid.uuid4().hex[:12]}"
         site = _site(service.site, {slug: _stream(own, file, raw)}, Path(scratch))
         try:
             async with asyncio.timeout(MOST_S):
-                yield SentRecording(site, {slug: name})
+                yield SentRecording(site, {slug: name}, digest)
         except TimeoutError:
             raise Problem(
                 503, "not available now", f"the recording could not be tried within {MOST_S:g} s; send a shorter one"
@@ -138,9 +142,10 @@ def _bare(watch: WatchConfig) -> WatchConfig:
     return replace(watch, streams=(), paused=False, schedule=None, profiles=(), escalate=None)
 
 
-async def _receive(request: Request, file: Path, most: int) -> None:
-    """The body into a file. Raises Problem 413 above `most` bytes, 422 for nothing, 507 where the disk is full."""
-    size = 0
+async def _receive(request: Request, file: Path, most: int) -> str:
+    """The body into a file. Returns a digest of it. Raises Problem 413 above `most` bytes, 422 for nothing, 507 where
+    the disk is full."""
+    size, digest = 0, hashlib.sha256()
     try:
         with file.open("wb") as out:
             async for part in request.stream():
@@ -149,11 +154,13 @@ async def _receive(request: Request, file: Path, most: int) -> None:
                     raise Problem(
                         413, "too large", f"the recording is larger than {most} bytes, the most that is taken"
                     )
+                digest.update(part)
                 await asyncio.to_thread(out.write, part)
     except OSError as error:
         raise Problem(507, "no room", f"the recording cannot be kept while it is tried: {error.strerror}") from error
     if not size:
         raise Problem(422, "not taken", "expected a recording as the body; it is empty")
+    return digest.hexdigest()[:SHORT]
 
 
 def _stream(own: Mapping[str, Json], file: Path, raw: Mapping[str, object]) -> StreamConfig:

@@ -1,5 +1,6 @@
 """Settings of a watch searched for by people's labels, on the answers that it has given already."""
 
+from collections.abc import Sequence
 from threading import Lock
 from typing import Annotated, Any
 
@@ -11,8 +12,10 @@ from pipeline.api.entries import AtDesk
 from pipeline.api.problems import RESPONSES, one_at_a_time
 from pipeline.api.views import plain
 from pipeline.api.what_if import Analyst
+from pipeline.api.wordings import tests_of
 from pipeline.config.entries import parse_watch
 from pipeline.delivery.labels import LabelBook
+from pipeline.lab.tested import BetterWording, better_wordings, results_of
 from pipeline.lab.tuning import WatchTuning, asked_since, tune_watch
 from pipeline.registry.entry import EntryOwned
 
@@ -32,7 +35,8 @@ class TuneBody(BaseModel):
 class TuneView(BaseModel):
     """The watch's settings `now` and those `proposed` (null where none are better by a margin, for a `reason`), each
     with its figures: those `expected` of a proposal are of time that it was not chosen on. `without_answers` are times
-    at which it should have been open of which no answers are kept."""
+    at which it should have been open of which no answers are kept. `tested` are other wordings that did surely better
+    in tests, the best first."""
 
     watch: str
     labels: dict[str, int]
@@ -48,6 +52,7 @@ class TuneView(BaseModel):
     tried: int
     folds: int
     reason: str
+    tested: list[BetterWording] = []
     applied: bool = False
     revision: int | None = None
 
@@ -71,13 +76,14 @@ def tune(slug: str, body: TuneBody, caller: Analyst, desk: AtDesk) -> TuneView:
     revision = None
     if body.apply and found.tuning.proposed:
         revision = desk.patch(caller, "watch", slug, found.changes, entry.revision).revision
-    return tune_view(found, revision)
+    return tune_view(found, revision, better_wordings(results_of(tests_of(desk), slug, watch), watch))
 
 
-def tune_view(found: WatchTuning, revision: int | None) -> TuneView:
-    """A search as the API shows it; `revision` is the watch's, where the proposal was applied."""
+def tune_view(found: WatchTuning, revision: int | None, tested: Sequence[BetterWording]) -> TuneView:
+    """A search as the API shows it; `revision` is the watch's, where the proposal was applied, and `tested` are
+    wordings that did better in tests."""
     shown: dict[str, Any] = plain(found.as_json())
-    return TuneView(**shown, applied=revision is not None, revision=revision)
+    return TuneView(**shown, tested=list(tested), applied=revision is not None, revision=revision)
 
 
 def owned(slug: str, file: str) -> str:

@@ -43,6 +43,13 @@ class StreamView(EntryView):
     status: StreamStatus
 
 
+class EditedStreamView(StreamView):
+    """A stream that was added or changed; `warnings` name what does not fit any more with all streams, and what to
+    change. It is taken all the same."""
+
+    warnings: list[str] = []
+
+
 class WatchView(EntryView):
     """A watch as it is wanted, and how it stands on each of its streams; `fault` says why it is not asked."""
 
@@ -98,6 +105,8 @@ class EditView(BaseModel):
 
 
 VIEWS: dict[Kind, type[EntryView]] = {"stream": StreamView, "watch": WatchView, "sink": SinkView}
+EDITED: dict[Kind, type[EntryView]] = {**VIEWS, "stream": EditedStreamView}
+"""Of entries that were added or changed."""
 _CONFIGS: dict[Kind, TypeAdapter[Any]] = {
     "stream": TypeAdapter(StreamConfig),
     "watch": TypeAdapter(WatchConfig),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, JsonValue
 from pipeline.api.admission import zones_of
 from pipeline.api.auth import Caller
 from pipeline.api.desk import Desk
-from pipeline.api.entries import AtDesk
+from pipeline.api.entries import AtDesk, Viewer
 from pipeline.api.problems import RESPONSES, Problem
 from pipeline.api.recording import BODY, sent
 from pipeline.api.views import plain
@@ -20,7 +20,17 @@ from pipeline.config.entries import parse_watch
 from pipeline.config.values import Slug
 from pipeline.delivery.history import EventFilter
 from pipeline.delivery.labels import LabelBook, LabelFilter
+from pipeline.delivery.wording_tests import WordingTestBook
 from pipeline.errors import ConfigError
+from pipeline.lab.tested import (
+    BetterWording,
+    KeptWordingResult,
+    WordingResult,
+    better_wordings,
+    keep_result,
+    result_of,
+    results_of,
+)
 from pipeline.lab.truths import MOST_EVENTS, Reviewed, marks_of, reviewed
 from pipeline.lab.tuning import MOST_LABELS
 from pipeline.lab.wording_trial import ask_wordings, tune_wordings
@@ -50,6 +60,40 @@ class WordingsView(BaseModel):
     reason: str
 
 
+class KeptWordings(BaseModel):
+    """The results of tests of a watch's wordings, newest first, and those wordings that did surely `better` than what
+    it asks now. At most 20 are kept of a watch, for 90 days."""
+
+    items: list[KeptWordingResult]
+    better: list[BetterWording]
+
+
+@router.get("/watches/{slug}/wordings", response_model=KeptWordings, operation_id="list_wordings")
+def list_wordings(slug: str, caller: Viewer, desk: AtDesk) -> KeptWordings:
+    """What tests of its wordings found, on which recordings, and which of them did better."""
+    watch = parse_watch(slug, desk.look(caller).entry("watch", slug).spec)
+    kept = results_of(tests_of(desk), slug, watch)
+    return KeptWordings(items=list(kept), better=list(better_wordings(kept, watch)))
+
+
+@router.post(
+    "/watches/{slug}/wordings/results",
+    status_code=201,
+    response_model=KeptWordings,
+    operation_id="keep_wordings",
+)
+def keep_wordings(slug: str, body: WordingResult, caller: Analyst, desk: AtDesk) -> KeptWordings:
+    """Keep the result of a test that was made elsewhere, as `resadapt watch test --watch` does."""
+    desk.look(caller).entry("watch", slug)
+    keep_result(tests_of(desk), slug, body, caller.name)
+    return list_wordings(slug, caller, desk)
+
+
+def tests_of(desk: Desk) -> WordingTestBook:
+    """The results that are kept."""
+    return WordingTestBook(desk.registry.database, desk.clock)
+
+
 @router.post(
     "/watches/{slug}/wordings", response_model=WordingsView, operation_id="compare_wordings", openapi_extra=BODY
 )
@@ -66,7 +110,7 @@ async def compare(
     ] = None,
 ) -> WordingsView:
     """Ask a watch and its question in other words over a recording of one of its streams, the body, and compare them by
-    the labels of that time. One recording is tried at a time, and nothing of it is kept."""
+    the labels of that time. One recording is tried at a time; of it nothing is kept, and of the result the figures."""
     view = desk.look(caller)
     watch = parse_watch(slug, view.entry("watch", slug).spec)
     wordings_of(watch.question, wording)
@@ -81,6 +125,8 @@ async def compare(
         if began is not None:
             asked = asked.dated({name: as_utc(began).timestamp()})
         found = await asyncio.to_thread(tune_wordings, slug, watch, asked, {name: truths[of]})
+        result = result_of(watch, found, {name: trial.digest})
+    await asyncio.to_thread(keep_result, tests_of(desk), slug, result, caller.name)
     shown: dict[str, Any] = plain(found.as_json())
     return WordingsView(**shown)
 

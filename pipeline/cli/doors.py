@@ -57,6 +57,8 @@ class Door(Protocol):
     def withdraw(self, number: int) -> None: ...
     def tune(self, slug: str, since_s: float, apply: bool) -> Any: ...  # noqa: ANN401 - JSON
     def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]": ...
+    def tested(self, slug: str) -> Any: ...  # noqa: ANN401 - JSON
+    def keep_test(self, slug: str, result: dict[str, Any]) -> None: ...
 
 
 @contextmanager
@@ -146,6 +148,12 @@ class ApiDoor:
     def tune(self, slug: str, since_s: float, apply: bool) -> Any:  # noqa: ANN401 - JSON
         wanted = {"since_s": since_s, "apply": apply}
         return self._service.send("POST", path_of("watches", slug, "/tune"), wanted, timeout_s=TUNING_S)
+
+    def tested(self, slug: str) -> Any:  # noqa: ANN401 - JSON
+        return self._service.get(path_of("watches", slug, "/wordings"))
+
+    def keep_test(self, slug: str, result: dict[str, Any]) -> None:
+        self._service.send("POST", path_of("watches", slug, "/wordings/results"), result)
 
     def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]":
         from pipeline.config.entries import parse_stream, parse_watch
@@ -259,6 +267,16 @@ class StoreDoor:
         from pipeline.cli.tune_beside import tune_beside
 
         return tune_beside(self._beside, slug, since_s, apply, SystemClock())
+
+    def tested(self, slug: str) -> Any:  # noqa: ANN401 - JSON
+        from pipeline.cli.tune_beside import wordings_beside
+
+        return wordings_beside(self._beside, slug)
+
+    def keep_test(self, slug: str, result: dict[str, Any]) -> None:
+        from pipeline.cli.tune_beside import keep_beside
+
+        keep_beside(self._beside, slug, result)
 
     def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]":
         return self._beside.watch(slug), self._beside.streams

@@ -101,6 +101,13 @@ def notices() -> Console:
     return Console(stderr=True)
 
 
+def warn(warnings: Sequence[str]) -> None:
+    """One line on stderr with what people should know, if there is anything."""
+    if warnings:
+        said = shown("; ".join(warnings))
+        notices().print(f"[yellow]warning:[/] {said}", highlight=False, soft_wrap=True)
+
+
 def set_up(log_level: str, people: bool | None = None) -> None:
     """Logs on stderr, as in `pipeline.logs`; in colours where a terminal has them and NO_COLOR is not set."""
     console = notices()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.output import ScreenColumn, share, table
+from pipeline.cli.output import ScreenColumn, share, table, warn
 from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote
 from pipeline.config.settings import settings
 from pipeline.errors import ConfigError
@@ -37,7 +37,9 @@ def attach(
     service = remote(url, key, as_json)
     body = {"slug": name, "url": source, "tags": tag, "display_name": display_name, "site": site} | settings(set_)
     body |= {"paused": True} if paused else {}
-    _show_one(service, service.send("POST", "/v1/streams", {k: v for k, v in body.items() if v is not None}))
+    item = service.send("POST", "/v1/streams", {k: v for k, v in body.items() if v is not None})
+    _show_one(service, item)
+    warn(item.get("warnings", []))
 
 
 @app.command("list", epilog="Example: resadapt stream list --tag dock")

@@ -1,12 +1,15 @@
 """Tuning a watch beside its service, or without one: on the store alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.api.desk import merged
 from pipeline.api.tune import owned, tune_view
+from pipeline.api.wordings import KeptWordings
 from pipeline.clock import Clock
 from pipeline.config.entries import parse_watch
 from pipeline.errors import ConfigError
+from pipeline.lab.tested import RESULT, better_wordings, keep_result, results_of
 from pipeline.lab.tuning import asked_since, tune_watch
 from pipeline.registry.entry import Change, EntryOwned
 from pipeline.service.beside import BY, StoreBeside
@@ -29,4 +32,18 @@ def tune_beside(beside: StoreBeside, slug: str, since_s: float, apply: bool, clo
         if after is None:
             raise ConfigError(f"there is no watch {slug!r} any more")
         revision = after.revision
-    return tune_view(found, revision).model_dump(mode="json")
+    tested = better_wordings(results_of(beside.wording_tests, slug, watch), watch)
+    return tune_view(found, revision, tested).model_dump(mode="json")
+
+
+def wordings_beside(beside: StoreBeside, slug: str) -> dict[str, Any]:
+    """The results kept of tests of a watch's wordings, as the API's route gives them."""
+    watch = beside.watch(slug)
+    kept = results_of(beside.wording_tests, slug, watch)
+    return KeptWordings(items=list(kept), better=list(better_wordings(kept, watch))).model_dump(mode="json")
+
+
+def keep_beside(beside: StoreBeside, slug: str, result: Mapping[str, Any]) -> None:
+    """Keep the result of such a test."""
+    beside.watch(slug)
+    keep_result(beside.wording_tests, slug, RESULT.validate_python(result), BY)

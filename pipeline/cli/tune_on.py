@@ -12,9 +12,11 @@ from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig, load_sit
 from pipeline.errors import ConfigError
 from pipeline.lab.background import Background
 from pipeline.lab.backtest import recordings_of, stream_slugs
+from pipeline.lab.digests import of_file
 from pipeline.lab.footage import RecordingReader, camera_of
 from pipeline.lab.labels import rows_in, rows_of
 from pipeline.lab.recorded import LabelRows, by_file, truths_of
+from pipeline.lab.tested import WordingResult, result_of
 from pipeline.lab.truths import Reviewed, shifted
 from pipeline.lab.wording_trial import WordingsTuned, ask_wordings, tune_wordings
 from pipeline.lab.wordings import wordings_of
@@ -38,10 +40,16 @@ class TuneOn:
     config: Path | None
 
 
-def tune_on(
-    plan: TuneOn, slug: str, watch: WatchConfig, streams: Mapping[str, StreamConfig], kept: str
-) -> dict[str, Json]:
-    """The comparison as JSON. `streams` are those of the site, whose zones and masks hold for their recordings; `kept`
+@dataclass(frozen=True, slots=True)
+class TunedOn:
+    """A comparison as people and programs are shown it, and what is kept of it."""
+
+    shown: Mapping[str, Json]
+    result: WordingResult
+
+
+def tune_on(plan: TuneOn, slug: str, watch: WatchConfig, streams: Mapping[str, StreamConfig], kept: str) -> TunedOn:
+    """Compare. `streams` are those of the site, whose zones and masks hold for their recordings; `kept`
     are the labels that are kept, as CSV. Raises ConfigError before anything is asked where something is wrong."""
     wordings_of(watch.question, plan.wordings)
     recordings = recordings_of(plan.recordings)
@@ -80,7 +88,8 @@ def tune_on(
         found.append(tune_wordings(slug, judged, asked, there))
 
     run_to_end(main())
-    return found[0].as_json()
+    tuned = found[0]
+    return TunedOn(tuned.as_json(), result_of(watch, tuned, {name: of_file(file) for name, file in recordings.items()}))
 
 
 def wanted_of(config: Path, slug: str) -> tuple[WatchConfig, Mapping[str, StreamConfig]] | None:

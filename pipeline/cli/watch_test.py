@@ -10,9 +10,11 @@ import typer
 
 from pipeline.cli.ending import run_to_end
 from pipeline.cli.options import LogLevel
-from pipeline.cli.output import ScreenColumn, set_up, table
+from pipeline.cli.output import ScreenColumn, print_line, set_up, table
 from pipeline.cli.remote import ApiKey, AsJson, Remote, Url, path_of, remote
 from pipeline.cli.rules import Absent, Choices, CountRule, Hold, rule_settings
+from pipeline.cli.tune_on import TuneOn
+from pipeline.cli.wordings_on import compare_on
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site, read_yaml
 from pipeline.config.slugs import unique_slug
@@ -34,6 +36,9 @@ def try_watches(
     subjects: Annotated[list[str], typer.Argument(help="Questions, side by side; with --kept the slug of a watch.")],
     on: Annotated[Path | None, typer.Option("--on", help="A recording, or a folder of them.")] = None,
     kept: Annotated[str | None, typer.Option("--kept", help="The answers kept of this time: 90m, 24h, 7d.")] = None,
+    watch: Annotated[
+        str | None, typer.Option("--watch", help="With --on: compare with what this watch asks, and keep the result.")
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV of when it was so: file,start_s,end_s.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
     mllm: Annotated[str | None, typer.Option(help="As of `resadapt run`.")] = None,
@@ -51,16 +56,25 @@ def try_watches(
     log_level: LogLevel = "error",
 ) -> None:
     """Try questions on recordings as fast as this machine can, or a watch's other settings on the answers that it was
-    given, without asking the MLLM. The last line is JSON with --json."""
+    given, without asking the MLLM. The last line is JSON with --json. With --watch the questions are compared with the
+    watch's own by its labels, or those of --labels, each with the settings that suit it; `resadapt watch tune` names
+    those that did better."""
     rules = rule_settings(hold, absent, count, choice, None, set_)
     if (on is None) == (kept is None):
         raise ConfigError("expected --on FILE_OR_FOLDER for recordings, or --kept SPAN for the kept answers of a watch")
+    if watch is not None and (on is None or report or rules):
+        raise ConfigError("--watch takes --on FILE_OR_FOLDER, no --report, and no settings: the watch has its own")
     if kept is not None:
         if len(subjects) != 1 or labels or report:
             raise ConfigError("--kept takes the slug of one watch, and neither --labels nor --report")
         _try_kept(remote(url, key, as_json), subjects[0], kept, rules)
         return
     assert on is not None
+    if watch is not None:
+        beside = None if url or key else config
+        found = compare_on(TuneOn(on, subjects, labels, mllm, beside), watch, None, url, key)
+        print_line(json.dumps(found, ensure_ascii=False))
+        return
     set_up(log_level, people=False)
     recordings = recordings_of(on)
     truths = read_labels(labels, list(recordings)) if labels else None

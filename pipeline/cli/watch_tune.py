@@ -1,17 +1,17 @@
 """`resadapt watch tune`: better settings and words of a watch, by what people said of its events."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.cli.doors import Beside, BesideStore, door
-from pipeline.cli.output import ScreenColumn, print_line, set_up, table
+from pipeline.cli.output import print_line, table
 from pipeline.cli.remote import ApiKey, AsJson, Url
-from pipeline.cli.tune_on import TuneOn, tune_on, wanted_of
+from pipeline.cli.tune_on import TuneOn
 from pipeline.cli.watch_test import span_s
+from pipeline.cli.wordings_on import SETTINGS, compare_on, figure_of, show_better, value_of
 from pipeline.errors import ConfigError
 
 EXAMPLE = (
@@ -51,22 +51,19 @@ def tune(
         )
     if on is None:
         with door(config, store, None, url, key, as_json) as opened:
-            found = opened.tune(slug, span_s(kept), apply)
+            try:
+                found = opened.tune(slug, span_s(kept), apply)
+            except ConfigError:
+                show_better(slug, opened.tested(slug)["better"])  # they need no labels of what is kept
+                raise
         _show(found)
+        show_better(slug, found["tested"])
     else:
-        set_up("error", people=False)
-        wanted = wanted_of(config, slug) if config and labels and not (store or url or key) else None
-        kept_labels = ""
-        if wanted is None:
-            with door(config, store, None, url, key, as_json) as opened:
-                wanted, kept_labels = opened.wanted(slug), "" if labels else opened.export({"watch": slug})
-        found = tune_on(TuneOn(on, wording or (), labels, mllm, config), slug, *wanted, kept_labels)
-        _show_wordings(found)
+        found = compare_on(TuneOn(on, wording or (), labels, mllm, config), slug, store, url, key)
     if as_json:
         print_line(json.dumps(found, ensure_ascii=False))
 
 
-SETTINGS = ("open_at", "clear_at", "confirm", "hold_s", "cooldown_s")
 FIGURES = ("precision", "recall", "f1", "right", "false", "missed", "repeated")
 
 
@@ -78,71 +75,17 @@ def _show(found: dict[str, Any]) -> None:
         " all of it taken for looked at"
     )
     now, proposed, expected = found["now"], found["proposed"] or {}, found["expected"] or {}
-    rows = [(name, _plain(now[name]), _plain(proposed.get(name))) for name in SETTINGS]
+    rows = [(name, value_of(now[name]), value_of(proposed.get(name))) for name in SETTINGS]
     table(("setting", "now", "proposed"), rows)
     if expected:
         header = ("figure", "now", "proposed, expected" if proposed else "best found, expected")
-        table(header, [(name, _figure(now, name), _figure(expected, name)) for name in FIGURES])
+        table(header, [(name, figure_of(now, name), figure_of(expected, name)) for name in FIGURES])
     else:
-        table(("figure", "now"), [(name, _figure(now, name)) for name in FIGURES])
+        table(("figure", "now"), [(name, figure_of(now, name)) for name in FIGURES])
     if found["reason"]:
         print_line(f"nothing is proposed: {found['reason']}")
     elif found["applied"]:
         print_line(f"applied: {found['watch']} is at revision {found['revision']} now")
     else:
-        changes = " ".join(f"--set {name}={_plain(value)}" for name, value in found["changes"].items())
+        changes = " ".join(f"--set {name}={value_of(value)}" for name, value in found["changes"].items())
         print_line(f"--apply does it; so does: resadapt watch edit {found['watch']} {changes}")
-
-
-def _show_wordings(found: Mapping[str, Any]) -> None:
-    print_line(
-        f"time: {found['reviewed_s'] / 60:.0f} min looked at of {found['seconds'] / 60:.0f} min in"
-        f" {found['recordings']} recordings; it should have been open {found['truths']} times"
-    )
-    now = found["now"]
-    rows = [("as it is: " + now["question"], _settings(now), *(_figure(now, name) for name in QUALITY), "")]
-    for one in found["wordings"]:
-        figures = (_figure(one["expected"], name) for name in QUALITY)
-        rows.append((one["question"], _settings(one["settings"]), *figures, _gain(one["gain"])))
-    table(WORDINGS, rows)
-    for name, reason in found["ended_early"].items():
-        table(("ended early", "why"), [(name, reason)])
-    if found["proposed"]:
-        print_line(f"proposed: {found['proposed']}")
-    else:
-        print_line(f"no other wording is proposed: {found['reason']}")
-    if changes := dict(found["changes"]):
-        question = changes.pop("question", None)
-        words = [f"--question {json.dumps(question, ensure_ascii=False)}"] if question else []
-        words += [f"--set {name}={_plain(value)}" for name, value in changes.items()]
-        print_line(f"to have it: resadapt watch edit {found['watch']} {' '.join(words)}")
-
-
-QUALITY = ("precision", "recall", "f1")
-WORDINGS = (
-    ScreenColumn("question", 9, text=True),
-    ScreenColumn("settings", 3, text=True),
-    ScreenColumn("precision", 5),
-    ScreenColumn("recall", 6),
-    ScreenColumn("F1", 8),
-    ScreenColumn("gain", 7),
-)
-
-
-def _settings(of: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={_plain(of[name])}" for name in SETTINGS)
-
-
-def _gain(gain: Mapping[str, Any] | None) -> str:
-    return f"{gain['f1']:+.2f} ({gain['interval'][0]:+.2f} to {gain['interval'][1]:+.2f})" if gain else ""
-
-
-def _plain(value: object) -> str:
-    return json.dumps(value).replace(" ", "") if value is not None else ""
-
-
-def _figure(figures: Mapping[str, Any], name: str) -> str:
-    value, bounds = figures[name], figures["intervals"].get(name)
-    if not isinstance(value, float) or not bounds:
-        return _plain(value)
-    return f"{value:.2f} ({bounds[0]:.2f} to {bounds[1]:.2f})"

@@ -38,7 +38,8 @@ CONTEXT_PIXEL_BYTES = 3
 @dataclass(frozen=True, slots=True)
 class StreamLoad:
     """One stream: its native size in px and pictures a second, how it is sampled, the vision tokens a second that its
-    budget allows and those of its sampled frames at native size, and its askings a second of all its watches."""
+    budget allows and those of its sampled frames at native size, and its askings a second of all its watches; where it
+    runs, the cores and vision tokens a second that it was measured to cost (None: not measured)."""
 
     width: int
     height: int
@@ -52,6 +53,8 @@ class StreamLoad:
     watches: int
     context_s: float
     context_tokens: int
+    measured_cores: float | None = None
+    measured_tokens_per_s: float | None = None
 
     @property
     def pixels_per_s(self) -> float:
@@ -60,7 +63,9 @@ class StreamLoad:
 
     @property
     def tokens_per_s(self) -> float:
-        """Vision tokens a second that may be sent, at most."""
+        """Vision tokens a second that are sent, or may be at most."""
+        if self.measured_tokens_per_s is not None:
+            return self.measured_tokens_per_s
         return min(self.budget_tokens_per_s, self.native_tokens_per_s)
 
     @property
@@ -73,7 +78,7 @@ class StreamLoad:
 class SiteLoad:
     """All streams of a site, and its own bounds: vision tokens a second of all together, streams and prompt tokens that
     an MLLM server keeps (None: not bounded so), pixels a token, whether pictures go over a network to the MLLM, on how
-    many servers, and the days and bytes of answers that the store is to keep."""
+    many servers, the days and bytes of answers that the store is to keep, and cores that it takes without streams."""
 
     streams: tuple[StreamLoad, ...]
     shared_tokens_per_s: float | None = None
@@ -85,6 +90,13 @@ class SiteLoad:
     answers_days: float = 2.0
     answers_bytes: int = 512 * 2**20
     asks: bool = True
+    base_cores: float = 0.0
+
+    @property
+    def text_tokens_per_s(self) -> float:
+        """Prompt tokens of text a second: times of segments, and questions."""
+        text = sum(one.segments_per_s for one in self.streams) * TIME_TEXT_TOKENS
+        return text + sum(one.askings_per_s for one in self.streams) * QUESTION_TOKENS
 
     @property
     def tokens_per_s(self) -> float:
@@ -99,7 +111,7 @@ class MachineCosts:
     `sources` says of each figure where it comes from, "estimated" where it says nothing."""
 
     name: str
-    cores: int
+    cores: float
     core_pixels_per_s: float = 180e6
     decoder_pixels_per_s: float = 0.0
     allocate_s: float = 0.0011
@@ -154,19 +166,21 @@ def needs_of(site: SiteLoad, machine: MachineCosts) -> tuple[Need, ...]:
 
 def _cores(site: SiteLoad, machine: MachineCosts) -> Need:
     by_core = 0.0 if machine.decoder_pixels_per_s else 1 / machine.core_pixels_per_s
-    busy = sum(
+    estimated = [
         one.pixels_per_s * by_core
         + one.sample_fps * machine.allocate_s
         + (LOOP_S + machine.commit_s) / one.hop_s
         + one.tokens_per_s * site.pixels_per_token * PIXEL_S
         for one in site.streams
-    )
+        if one.measured_cores is None
+    ]
+    busy = site.base_cores + sum(estimated) + sum(one.measured_cores or 0.0 for one in site.streams)
     decodes = (
         "" if machine.decoder_pixels_per_s else "sub-streams of fewer pixels or pictures (most of it is decoding), "
     )
     return Need(
         *("cores", busy, float(machine.cores), "cores"),
-        machine.source("core_pixels_per_s", "allocate_s", "commit_s"),
+        machine.source("core_pixels_per_s", "allocate_s", "commit_s") if estimated else "measured",
         f"{decodes}a GPU that decodes, or more machines",
     )
 
@@ -182,7 +196,7 @@ def _decoder(site: SiteLoad, machine: MachineCosts) -> Need:
 
 def _mllm(site: SiteLoad, machine: MachineCosts) -> Need:
     vision, asked = site.tokens_per_s, sum(one.askings_per_s for one in site.streams)
-    text = sum(one.segments_per_s for one in site.streams) * TIME_TEXT_TOKENS + asked * QUESTION_TOKENS
+    text = site.text_tokens_per_s
     change = (
         "lower budget.rate_tokens_per_s or gpu_budget, raise every_s of watches, or add a server to mllm.servers"
         if vision > text

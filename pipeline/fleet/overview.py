@@ -9,6 +9,7 @@ from typing import Literal
 from pipeline.config.fleet import FleetConfig
 from pipeline.delivery.nodes import NodeBook, StoredNode, Wanted
 from pipeline.fleet.terms import NodeReport, unfit, version
+from pipeline.service.plan import RunningCosts
 
 NodeState = Literal["active", "cordoned", "draining", "drained", "unfit", "dead"]
 """`draining` still has streams to hand over; `unfit` gets none for a reason; `dead` gives no sign of life."""
@@ -45,6 +46,19 @@ def overview(book: NodeBook, terms: FleetConfig) -> list[NodeStatus]:
     placed = Counter(book.places().values())
     reports = {name: NodeReport.from_json(text) for name, text in book.reports().items()}
     return [_status(node, placed, reports.get(node.offer.name, NodeReport()), terms) for node in book.nodes()]
+
+
+def costs_of(book: NodeBook) -> RunningCosts:
+    """The costs of all streams of a fleet, as its nodes measure them, and the cores of the nodes that live and run
+    some. Blocks."""
+    reports = {name: NodeReport.from_json(text) for name, text in book.reports().items()}
+    nodes = [node for node in book.nodes() if node.live and node.wanted != "drained"]
+    found = [reports.get(node.offer.name, NodeReport()) for node in nodes]
+    return RunningCosts(
+        sum(node.offer.capacity for node in nodes),
+        sum(report.base for report in found),
+        {slug: cost for report in found for slug, cost in report.costs.items()},
+    )
 
 
 def _status(node: StoredNode, placed: Mapping[str, int], report: NodeReport, terms: FleetConfig) -> NodeStatus:

@@ -25,10 +25,10 @@ from pipeline.core.outcome import Outcome
 from pipeline.delivery.nodes import NodeBook, NodeOffer
 from pipeline.delivery.store import Store
 from pipeline.errors import ConfigError, NotOwner, StoreUnavailable
-from pipeline.fleet.costs import CostMeter
 from pipeline.fleet.terms import NodeReport, ShardTerms, version
 from pipeline.redact import scrub
 from pipeline.registry.desired import Composer
+from pipeline.service.costs import CostMeter
 from pipeline.service.logged import log_watch_events
 from pipeline.service.reconciler import Reconciler
 from pipeline.service.service import Service
@@ -206,6 +206,7 @@ class Shard:
             {slug: replace(status, node=self.name) for slug, status in streams.items()},
             self._costs.of(decoded),
             pictures=self._pictures,
+            base=self._costs.base,
         )
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:

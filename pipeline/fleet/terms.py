@@ -47,13 +47,14 @@ class ShardTerms:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """A node's report of its streams, by slug: their state, and what they cost in cores. `pictures` is where it offers
-    theirs, `trouble` why it cannot run at all."""
+    """A node's report of its streams, by slug: their state, and what they cost in cores; `base` are those of its own
+    process. `pictures` is where it offers theirs, `trouble` why it cannot run at all."""
 
     streams: Mapping[str, StreamStatus] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
     trouble: str = ""
     pictures: PicturePlace | None = None
+    base: float = 0.0
 
     def to_json(self) -> str:
         """As text for the store."""

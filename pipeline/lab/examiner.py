@@ -29,6 +29,7 @@ from pipeline.allocators.motion import MotionAllocator
 from pipeline.build import build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLMConfig
+from pipeline.core.budget import BURST_HOPS, BURST_S
 from pipeline.core.hops import HopRules
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.lab.exam import TrialRuntime, as_hops
@@ -162,10 +163,9 @@ class Examiner:
         return spending, allocations
 
     def _purse(self, hops: Sequence[Hop], dry: Pass) -> ClipBudget:
-        """At least one native segment can be saved up for."""
-        rules = self._table.rules
-        first = max(native(_sizes(hop), rules).segments[0].tokens for hop in hops)
-        return purse(self._native(hops), first, hops[-1].end_s - hops[0].start_s, dry.budget, dry.step)
+        """As many native hops can be saved up for as in service."""
+        least = round(BURST_HOPS * max(native(_sizes(hop), self._table.rules).tokens for hop in hops))
+        return purse(self._native(hops), least, hops[-1].end_s - hops[0].start_s, dry.budget, dry.step, BURST_S)
 
     def _native(self, hops: Sequence[Hop]) -> int:
         return sum(native(_sizes(hop), self._table.rules).tokens for hop in hops)

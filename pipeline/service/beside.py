@@ -16,6 +16,7 @@ from pipeline.delivery.database import parse_store
 from pipeline.delivery.history import StoredEvent
 from pipeline.delivery.labels import LabelBook
 from pipeline.delivery.store import Store
+from pipeline.delivery.wording_tests import WordingTestBook
 from pipeline.errors import ConfigError
 from pipeline.evidence.explain import Explanation, explain_event
 from pipeline.evidence.hashes import model_of
@@ -69,6 +70,7 @@ class StoreBeside:
         self.registry = Registry(self._store.database, clock)
         self.shelf = Shelf(self._store.database, files_of(site))
         self.labels = LabelBook(self._store.database, clock)
+        self.wording_tests = WordingTestBook(self._store.database, clock)
 
     def close(self) -> None:
         """Close the store."""

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from allocator_engine.grid import GRIDS
@@ -57,8 +57,26 @@ _BYTES_PER_PARAMETER = 2
 _TOGETHER = 8  # questions of different streams that a server answers by one reading of the weights
 
 
-def load_of(site: SiteConfig, shape: CameraShape = CameraShape()) -> SiteLoad:
-    """The load of a site whose cameras have this shape. What is paused is no load."""
+@dataclass(frozen=True, slots=True)
+class RunningCosts:
+    """The costs of a service that runs, as far as they were measured: the cores that it may use (None: those of this
+    machine), those that it takes without streams, the cores and the vision tokens a second of streams by slug, and
+    seconds that an MLLM in its process works a second (None: not known)."""
+
+    capacity: float | None = None
+    base_cores: float = 0.0
+    cores: Mapping[str, float] = field(default_factory=dict)
+    tokens_per_s: Mapping[str, float] = field(default_factory=dict)
+    mllm_busy: float | None = None
+
+
+UNMEASURED = RunningCosts()
+"""Of a site that does not run."""
+
+
+def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: RunningCosts = UNMEASURED) -> SiteLoad:
+    """The load of a site, where nothing was measured of a stream with a camera of this shape. What is paused is no
+    load."""
     family = _family(site)
     grid = GRIDS[family]
     remote = isinstance(site.mllm, OpenAIConfig)
@@ -71,7 +89,9 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape()) -> SiteLoad:
         if stream.paused:
             continue
         standing = [query for watch, query in watches if selects(frozenset(watch.streams), slug, stream.tags)]
-        streams.append(_stream_load(stream, standing, shape, native / frames, frames, family))
+        load = _stream_load(stream, standing, shape, native / frames, frames, family)
+        cores, tokens = costs.cores.get(slug), costs.tokens_per_s.get(slug)
+        streams.append(replace(load, measured_cores=cores, measured_tokens_per_s=tokens))
     cached = isinstance(site.mllm, CachedConfig)
     return SiteLoad(
         tuple(streams),
@@ -84,6 +104,7 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape()) -> SiteLoad:
         answers_days=site.keep.answers_days,
         answers_bytes=site.keep.answers_mib * 2**20,
         asks=not isinstance(site.mllm, NullConfig),
+        base_cores=costs.base_cores,
     )
 
 
@@ -107,7 +128,9 @@ def _stream_load(
     )
 
 
-def machine_of(name: str, site: SiteConfig, cores: int | None = None, memory_bytes: int | None = None) -> MachineCosts:
+def machine_of(
+    name: str, site: SiteConfig, cores: float | None = None, memory_bytes: int | None = None
+) -> MachineCosts:
     """A machine with a kind of GPU, as its data sheet has it. Raises ConfigError for an unknown kind."""
     if name not in ACCELERATORS:
         raise ConfigError(f"--gpu is {name!r}; expected one of {', '.join(ACCELERATORS)}")
@@ -203,18 +226,47 @@ def plan(site: SiteConfig, machine: MachineCosts, shape: CameraShape = CameraSha
     return needs_of(load, machine)
 
 
-def local_warning(site: SiteConfig) -> str | None:
-    """The parts of a site that are too much for this machine or for its own bounds, by what its cores do; None if
-    nothing is. The MLLM is left out: its speed is only known where it was measured."""
-    load = load_of(site)
-    machine = replace(machine_of("cpu", site), encode_s=None, prefill_s=None, ask_s=None)
-    over = [need for need in needs_of(load, machine) if need.share > 1 and need.hard]
-    if not over:
-        return None
-    return (
-        "; ".join(f"{need.part} at {need.share:.0%}: {need.change}" for need in over)
-        + "; see `resadapt plan` (of cameras of 1920x1080 at 25 fps)"
+def running_needs(site: SiteConfig, costs: RunningCosts = UNMEASURED) -> tuple[Need, ...]:
+    """The needs of a site where it runs, or would: by what was measured of its streams, else by what cores usually do.
+    The speed of the MLLM is only known where it was measured."""
+    load = load_of(site, costs=costs)
+    machine = replace(machine_of("cpu", site, costs.capacity), encode_s=None, prefill_s=None, ask_s=None)
+    if costs.mllm_busy is not None:
+        measured = tuple(one for one in load.streams if one.measured_tokens_per_s is not None)
+        running = replace(load, streams=measured)
+        if tokens := running.tokens_per_s + running.text_tokens_per_s:
+            sources: dict[str, Source] = {"encode_s": "measured", "prefill_s": "measured", "ask_s": "measured"}
+            machine = replace(machine, encode_s=0.0, prefill_s=costs.mllm_busy / tokens, ask_s=0.0, sources=sources)
+    return needs_of(load, machine)
+
+
+def warnings_of(needs: Sequence[Need]) -> tuple[str, ...]:
+    """The parts of which more is needed than there is, what gives first at the top: how much, and what to change. What
+    a site runs all the same without is left out."""
+    return tuple(
+        f"{need.part}: needs {need.needs:.3g} of {need.has:.3g}{'' if need.unit == need.part else ' ' + need.unit}"
+        f" ({need.share:.0%}, {_HOW[need.source]}); {need.change}"
+        for need in needs
+        if need.hard and need.has is not None and need.share > 1
     )
+
+
+def warnings_of_steps(steps: Sequence[int], share: float) -> tuple[str, ...]:
+    """Says so if at least a share of the streams that run, whose steps of the overload ladder are given, are late."""
+    late = sum(step > 0 for step in steps)
+    if not late or late < share * len(steps):
+        return ()
+    return (
+        f"{late} of {len(steps)} streams are late already, and ask less than they should (`resadapt status` has their"
+        " steps of the ladder); lower their budgets, raise every_s of watches, or add a machine",
+    )
+
+
+_HOW: Mapping[Source, str] = {
+    "measured": "measured",
+    "configured": "as configured",
+    "estimated": "what is not measured is taken for cameras of 1920x1080 at 25 fps",
+}
 
 
 def _family(site: SiteConfig) -> str:

@@ -19,11 +19,11 @@ from pipeline.build import (
     build_keep,
     check_names,
 )
-from pipeline.clock import Clock
-from pipeline.config.mllm import MLLMConfig
-from pipeline.config.site import BudgetConfig, SiteConfig, StreamConfig
+from pipeline.clock import Clock, SystemClock
+from pipeline.config.mllm import DetectorConfig, EmbeddedConfig, MLLMConfig
+from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
-from pipeline.core.budget import Ledger, Rate
+from pipeline.core.budget import Ledger
 from pipeline.core.outcome import Outcome
 from pipeline.core.vitals import SERVICE, ServiceRules, Vitals
 from pipeline.delivery.outbox import FATAL, Outbox
@@ -42,7 +42,9 @@ from pipeline.service.canary import checked, trial_event
 from pipeline.service.evidence import clip_refusal, count, files_of, open_keeper, wants_evidence
 from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
 from pipeline.service.health import Health, Phase, Trouble
+from pipeline.service.load import LoadMeter
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
+from pipeline.service.plan import RunningCosts
 from pipeline.service.removed import clear_removed, clear_stopped
 from pipeline.service.share import WHOLE, PicturePlace, WorkShare
 from pipeline.service.status import StreamStatus, stream_status
@@ -66,6 +68,8 @@ SHARED_POLL_S = 0.5
 """How often events that other processes have committed are looked for."""
 BEAT_S = 1.0
 """How often the event loop shows that it runs."""
+LEAST_HOPS = 30
+"""Hops of a stream after which its vision tokens are taken for measured."""
 STUCK_S = 60.0
 """Without a beat for so long it counts as stuck, and the service as dead."""
 
@@ -114,6 +118,7 @@ class Service:
         self._lost: ResadaptError | None = None
         self._broken = asyncio.Event()
         self._beat_at_s = clock.monotonic_s()
+        self._load = LoadMeter(clock.monotonic_s, SystemClock().cpu_s, self.metrics.mllm_worked_s)
         self._outbox: Outbox | None = None
         self._relay: Relay | None = None
         self._vitals: VitalSigns | None = None
@@ -154,6 +159,19 @@ class Service:
     def alarms(self) -> tuple[str, ...]:
         """The alarms of the service itself that are on."""
         return self._vitals.on if self._vitals else ()
+
+    @property
+    def costs(self) -> RunningCosts:
+        """The costs of what runs in this process, as far as they are measured."""
+        load = self._load
+        hops = {slug: (one.run.counts, self.site.streams.get(slug)) for slug, one in self.attachments.items()}
+        tokens = {
+            slug: counts.spent / (counts.hops * stream.hop_s)
+            for slug, (counts, stream) in hops.items()
+            if stream and counts.hops >= LEAST_HOPS
+        }
+        busy = load.mllm_busy if isinstance(self.site.mllm, EmbeddedConfig | DetectorConfig) else None
+        return RunningCosts(None, load.base, load.cores, tokens, busy)
 
     @property
     def in_fleet(self) -> bool:
@@ -403,7 +421,7 @@ class Service:
             for name in before - set(self._relay.counts):
                 self.metrics.forget_sink(name)
             self._count_sinks()
-        self._runtime.budget.share(_rate(site.gpu_budget) if site.gpu_budget else None)
+        self._runtime.budget.share(site.gpu_budget.rate if site.gpu_budget else None)
         self._store.keep = build_keep(site.keep)
 
     async def _announce(self, site: SiteConfig) -> None:
@@ -428,6 +446,8 @@ class Service:
     async def _beat(self) -> None:
         while True:
             self._beat_at_s = self._clock.monotonic_s()
+            if not self.in_fleet:  # there a node measures its own
+                self._load.note({slug: one.source.counts.decoded for slug, one in self.attachments.items()})
             await self._clock.sleep(BEAT_S)
 
     def lose(self, error: ResadaptError) -> None:
@@ -447,7 +467,7 @@ class Service:
         runtime = Runtime(
             clock=self._clock,
             watches=self._board,
-            budget=Ledger(self._clock, _rate(gpu) if gpu else None),
+            budget=Ledger(self._clock, gpu.rate if gpu else None),
             allocator=self._allocator,
             fit_rules=rules,
             mllm=mllm,
@@ -531,7 +551,3 @@ class Service:
             self.metrics.sink_filtered.labels(name).set_function(partial(getattr, counts, "filtered"))
             self.metrics.sink_held_back.labels(name).set_function(partial(getattr, counts, "held_back"))
             self.metrics.task_crashes.labels(f"relay {name}").set_function(partial(getattr, counts, "crashes"))
-
-
-def _rate(budget: BudgetConfig) -> Rate:
-    return Rate(budget.rate_tokens_per_s, budget.burst_tokens)

@@ -76,14 +76,3 @@ def test_what_a_machine_does_is_measured_and_planned_with(tmp_path: Path) -> Non
 def test_a_clip_that_cannot_be_made_is_refused(wrong: list[str]) -> None:
     with pytest.raises(ConfigError):
         resadapt("bench", "machine", *wrong)
-
-
-def test_the_doctor_notes_what_is_too_much(tmp_path: Path) -> None:
-    file = tmp_path / "site.yaml"
-    streams = ", ".join(f"s{n}: {{url: 'synthetic:?width=64&height=64', paused: false}}" for n in range(300))
-    file.write_text(
-        f"mllm: 'null'\nstreams: {{{streams}}}\nmetrics: {{port: 0}}\nstore: sqlite:///{tmp_path}/s.db\nsinks: {{}}\n"
-    )
-    _, said = resadapt("check", "-c", file)
-    assert "note plan" in said
-    assert "cores at" in said

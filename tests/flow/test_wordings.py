@@ -10,10 +10,13 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
+from pipeline.config.entries import parse_watch
 from pipeline.delivery.labels import LabelBook
 from pipeline.delivery.store import Store
+from pipeline.delivery.wording_tests import WordingTestBook
 from pipeline.errors import ConfigError
 from pipeline.lab import tune_search
+from pipeline.lab.tested import better_wordings, results_of
 from pipeline.registry.entry import Change
 from pipeline.registry.registry import Registry
 from pipeline.testing import ManualClock, ScriptedMLLM
@@ -111,6 +114,52 @@ def test_the_wording_that_agrees_with_the_labels_is_proposed(recordings, tmp_pat
         assert f"resadapt watch edit car --question {json.dumps(GOOD)}" in shown
 
 
+def said_by(*arguments):
+    """What a command prints, and what it prints on stderr."""
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout, result.stderr
+
+
+def test_a_wording_that_did_better_in_a_test_is_named_when_the_watch_is_tuned(recordings, tmp_path, store, by_file):
+    """Where the test was of the watch, until it is asked that, or something else."""
+    test = ("watch", "test", GOOD, WORSE, "--on", recordings, "--labels", by_file, "--mllm", "null", "--watch", "car")
+    site = tmp_path / "beside.yaml"
+    site.write_text(yaml.safe_dump({"store": store, "streams": {"gate": GATE}, "watches": {}}))
+    for _ in range(2):  # the same test again takes the place of the first
+        shown, errors = said_by(*test, "-c", site)
+        assert json.loads(shown.splitlines()[-1])["proposed"] == GOOD
+        assert "not kept" not in errors
+    opened = Store(store, ManualClock(datetime.now(UTC)))
+    book = WordingTestBook(opened.database, ManualClock(datetime.now(UTC)))
+    (kept,) = results_of(book, "car", parse_watch("car", WATCH))
+    assert (kept.result.now.question, kept.result.names, kept.stale) == (OWN, ("gate/noon.mp4",), False)
+    (better,) = better_wordings([kept], parse_watch("car", WATCH))
+    assert (better.figures.question, better.truths, better.by) == (GOOD, len(CARS), "local")
+    result = CliRunner().invoke(app, ["watch", "tune", "car", "--store", store])
+    assert isinstance(result.exception, ConfigError), "there are labels, and no answers"
+    tested = result.stdout
+    assert f'tested: "{GOOD}" did better: F1 ' in tested
+    assert "on gate/noon.mp4" in tested
+    assert f'resadapt watch edit car --question "{GOOD}"' in tested
+    Registry(opened.database, ManualClock(datetime.now(UTC))).edit(
+        [Change("watch", "car", WATCH | {"question": GOOD}, "key:me", "any")], "key:me"
+    )
+    opened.close()
+    assert "tested:" not in CliRunner().invoke(app, ["watch", "tune", "car", "--store", store]).stdout
+
+
+def test_a_test_of_a_watch_takes_its_settings_from_it_and_what_cannot_be_kept_is_said(recordings, tmp_path, by_file):
+    test = ("watch", "test", GOOD, "--watch", "car", "--mllm", "null", "--on", recordings, "--labels", by_file)
+    for more in (("--set", "open_at=0.6"), ("--report", tmp_path / "r.html")):
+        with pytest.raises(ConfigError, match="--watch takes --on"):
+            said_by(*test, *more)
+    shown, errors = said_by(*test, "-c", zoned(tmp_path, "gate"))
+    assert json.loads(shown.splitlines()[-1])["proposed"] == GOOD
+    assert "not kept for `resadapt watch tune`: there is no store" in errors
+
+
 def test_what_cannot_be_compared_is_refused_by_name_before_anything_is_asked(recordings, store, by_file, tmp_path):
     beside = ("--store", store)
     for arguments, wordings, named in (
@@ -161,6 +210,18 @@ async def test_the_api_compares_on_a_recording_that_is_sent(recordings, tmp_path
         assert response.status_code == 200, response.text
         found = response.json()
         assert (found["proposed"], found["truths"]) == (GOOD, len(CARS))
+        kept = (await service.client.get("/v1/watches/car/wordings")).json()
+        (item,), (better,) = kept["items"], kept["better"]
+        assert (item["result"]["proposed"], item["stale"], item["result"]["names"]) == (GOOD, False, ["noon.mp4"])
+        assert better["figures"]["question"] == GOOD
+        assert better["figures"]["f1"] == found["wordings"][1]["expected"]["f1"]
+        other = item["result"] | {"digest": "0123456789ab", "zone": "dock"}
+        answer = await service.client.post("/v1/watches/car/wordings/results", json=other)
+        assert (answer.status_code, len(answer.json()["items"]), len(answer.json()["better"])) == (201, 2, 1)
+        for wrong in ({"digest": "no"}, {"wordings": []}, {"truths": -1}, {"names": ["x"] * 100}):
+            answer = await service.client.post("/v1/watches/car/wordings/results", json=other | wrong)
+            assert answer.status_code == 422, answer.text
+        assert (await service.client.post("/v1/watches/bus/wordings/results", json=other)).status_code == 404
         await missed("hall")
         assert "gate, hall have labels of car" in (await compare()).text
         for params, status, said in (

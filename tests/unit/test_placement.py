@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.fleet.costs import LEAST, MEASURE_S, CostMeter
 from pipeline.fleet.placement import OVERLOAD, NodeRoom, StreamNeed, place
 
 TAGS = ("dock", "gate")
@@ -113,14 +112,3 @@ def test_an_overloaded_node_gives_up_its_heaviest_and_a_little_more_than_its_cap
     assert place([heavy, light], nodes, now).nodes == {"heavy": "b", "light": "a"}
     light = StreamNeed("light", 0.1)
     assert place([heavy, light], [nodes[0]], now).nodes == now
-
-
-def test_a_stream_costs_its_share_of_the_cpu_by_the_frames_decoded_for_it():
-    now = [0.0, 0.0]
-    meter = CostMeter(lambda: now[0], lambda: now[1])
-    assert meter.of({"a": 5, "b": 0}) == {}
-    now[:] = MEASURE_S, MEASURE_S / 2
-    assert meter.of({"a": 35, "b": 10, "new": 9}) == {"a": 0.375, "b": 0.125}
-    now[:] = 2 * MEASURE_S, MEASURE_S / 2
-    found = meter.of({"a": 65, "new": 19})
-    assert found == {"a": pytest.approx(0.375 + 0.3 * (LEAST - 0.375), abs=1e-3), "new": LEAST}

@@ -16,7 +16,6 @@ from pipeline.service.plan import (
     CameraShape,
     fits,
     load_of,
-    local_warning,
     machine_of,
     measured,
     plan,
@@ -155,14 +154,6 @@ def test_history_that_is_kept_for_a_shorter_time_does_not_keep_a_site_from_runni
 
 def test_a_null_mllm_asks_for_none() -> None:
     assert "MLLM" not in {need.part for need in plan(site(1, mllm="null"), MACHINE)}
-
-
-def test_the_doctor_is_told_what_the_machine_cannot_do() -> None:
-    assert local_warning(site(1)) is None
-    many = local_warning(site(500))
-    assert many is not None
-    assert "cores" in many
-    assert "MLLM at" not in many
 
 
 # What was measured

@@ -32,6 +32,9 @@ T = TypeVar("T", bound=str)
 SECONDS = (2.0, 600.0)
 """Shortest and longest episode of the yard."""
 
+QUIET_S = (1.0, 600.0)
+"""Shortest and longest quiet time before an episode of the yard."""
+
 MOST_WATCHES = 8
 """Watches of an episode of the yard."""
 
@@ -69,6 +72,9 @@ def evaluate(
     resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of an episode of the yard.")] = 32.0,
+    quiet_s: Annotated[
+        float, typer.Option(help="Seconds of the yard in which nothing happens before each episode. Watches only.")
+    ] = 0.0,
     watches: Annotated[int, typer.Option(help="Watches of the yard that stand together, 1 to 8.")] = MOST_WATCHES,
     equal: Annotated[str, typer.Option(help="tokens: all spend the same; rates: all are granted the same.")] = "tokens",
     jobs: Annotated[int, typer.Option(help="Processes at work; each loads the MLLM.")] = 1,
@@ -93,6 +99,7 @@ def evaluate(
     from pipeline.lab.comparison import REAL, Comparison
 
     _check(jobs, seconds, watches, plot)
+    families = _quiet(quiet_s, tasks, families)
     options = RealOptions(minutes, leave_out, grounding, steps)
     real = real_folder(tasks, footage, options)
     asked = _mllm(mllm or (f"detector:{real / 'real' / 'models'}" if real else "yard"), device)
@@ -117,6 +124,7 @@ def evaluate(
         equal=_equal(equal),
         against=engines.others,
         footage=real,
+        quiet_s=quiet_s,
         by_clip=engines.by_clip,
     )
     tables = partial(print_real_tables, minutes=minutes_of(minutes)) if tasks == REAL else print_tables
@@ -145,6 +153,8 @@ def _compare(
         tables(found, comparison.equal)
     _draw(found, plot or (resume / _DRAWN[comparison.equal] if resume else None), console)
     about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "equal": comparison.equal}
+    if comparison.quiet_s:
+        about["quiet_s"] = comparison.quiet_s
     typer.echo(json.dumps(about | {"hashes": hashes} | found.as_json(), allow_nan=False))
 
 
@@ -158,6 +168,21 @@ def _check(jobs: int, seconds: float, watches: int, plot: Path | None) -> None:
         raise ConfigError(f"--watches is {watches}; expected 1 to {MOST_WATCHES}")
     if plot and (plot.suffix.lower() != ".png" or plot.is_dir() or not plot.absolute().parent.is_dir()):
         raise ConfigError(f"--plot is {plot}; expected a file .png in a folder that is there")
+
+
+def _quiet(quiet_s: float, tasks: str, families: str | None) -> str | None:
+    """The families that are asked with so much quiet time. Raises ConfigError where there can be none."""
+    from pipeline.lab.yard import YARDS
+
+    if not quiet_s:
+        return families
+    if not QUIET_S[0] <= quiet_s <= QUIET_S[1] or quiet_s % 1:
+        raise ConfigError(f"--quiet-s is {quiet_s:g}; expected whole seconds from {QUIET_S[0]:g} to {QUIET_S[1]:g}")
+    if tasks not in YARDS:
+        raise ConfigError(f"--quiet-s is for --tasks {' and '.join(YARDS)}: {tasks} has its own times")
+    if families not in (None, "watch_f1"):
+        raise ConfigError(f"--families is {families}; expected watch_f1 alone with --quiet-s")
+    return "watch_f1"
 
 
 def _able(names: tuple[str, ...], engines: TrainedEngines, console: Console, *, named: bool) -> tuple[str, ...]:

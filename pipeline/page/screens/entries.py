@@ -20,6 +20,13 @@ def errors_of(problem: Mapping[str, Any] | None) -> dict[str, str]:
     return {one["field"]: one["detail"] for one in problem.get("errors", ())} if problem else {}
 
 
+async def load_warnings(request: Request) -> list[str]:
+    """What does not fit of all streams, for those who may attach some."""
+    reply = await call(request, "GET", "/v1/load")
+    found: list[str] = reply.body["warnings"] if reply.ok else []
+    return found
+
+
 async def done(request: Request, method: str, path: str, then: str, body: Mapping[str, Any] | None = None) -> Response:
     """Change something by the API, and go on to a screen. Raises PageRefused where it is refused."""
     reply = await call(request, method, path, body=body)

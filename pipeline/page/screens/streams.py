@@ -14,6 +14,7 @@ from pipeline.page.screens.entries import (
     added_or_shown,
     done,
     errors_of,
+    load_warnings,
     merging,
     polygons_of,
     saved_or_shown,
@@ -24,7 +25,10 @@ router = APIRouter()
 
 GROUPS = (
     ("basics", ("url", "display_name", "site", "tags", "live_url")),
-    ("budget", ("budget.rate_tokens_per_s", "budget.burst_tokens", "priority", "sample_fps", "hop_s")),
+    (
+        "budget",
+        ("budget.rate_tokens_per_s", "budget.burst_hops", "budget.burst_tokens", "priority", "sample_fps", "hop_s"),
+    ),
     (
         "connection",
         ("rtsp_transport", "realtime", "stall_s", "first_picture_s", "open_timeout_s", "on_corrupt", "hwaccel"),
@@ -95,6 +99,7 @@ async def show_stream(request: Request, slug: str) -> Response:
     watches = (await ask(request, "/v1/watches", limit=1000))["items"]
     events = await ask(request, "/v1/events", stream=slug, limit=12)
     edits = await ask(request, f"/v1/streams/{slug}/history", limit=8)
+    just_edited = request.query_params.get("said") in ("attached", "saved")
     return await page(
         request,
         "stream.html",
@@ -102,6 +107,7 @@ async def show_stream(request: Request, slug: str) -> Response:
         watches=[watch for watch in watches if slug in watch["streams"]],
         events=events["items"],
         edits=edits["items"],
+        warnings=await load_warnings(request) if just_edited else [],
     )
 
 

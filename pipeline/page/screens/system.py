@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pipeline.page.calls import ask, call
 from pipeline.page.forms import sent
 from pipeline.page.render import page
-from pipeline.page.screens.entries import done
+from pipeline.page.screens.entries import done, load_warnings
 from pipeline.registry.keys import ROLES
 
 router = APIRouter()
@@ -107,4 +107,5 @@ async def _shown(
         problem=problem,
         made=made,
         tried=tried,
+        warnings=await load_warnings(request),
     )

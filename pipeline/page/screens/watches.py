@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from pipeline.api.entries import desk_of
 from pipeline.api.views import spec_schema
-from pipeline.page.calls import ask
+from pipeline.page.calls import PageRefused, ask, call
 from pipeline.page.forms import form_groups, sent, spec_of
-from pipeline.page.render import page
+from pipeline.page.render import go, page
 from pipeline.page.screens.entries import added_or_shown, done, errors_of, saved_or_shown, set_paused
 
 router = APIRouter()
@@ -23,6 +23,8 @@ GROUPS = (
     ("events", ("severity", "escalate", "emit", "max_per_hour", "update_every_s", "describe", "profiles")),
 )
 _DAY = timedelta(days=1)
+SHOWN_TESTS = 6
+"""Results of tests of wordings that are shown, the newest."""
 
 
 @router.get("/watches")
@@ -94,6 +96,21 @@ async def withdraw_missed(request: Request, slug: str, number: int) -> Response:
     return await done(request, "DELETE", f"/v1/labels/{number}", f"/watches/{slug}?said=unmarked")
 
 
+@router.post("/watches/{slug}/wording")
+async def use_wording(request: Request, slug: str) -> Response:
+    """Give it a wording that did better in a test, with the settings that suit it."""
+    form = await sent(request)
+    better = (await ask(request, f"/v1/watches/{slug}/wordings"))["better"]
+    wanted = next((one for one in better if one["figures"]["question"] == form.get("question")), None)
+    if wanted is None:
+        return go(request, f"/watches/{slug}?said=wording_gone#wordings")
+    headers = {"If-Match": f'"{form.get("revision", "")}"'}
+    reply = await call(request, "PATCH", f"/v1/watches/{slug}", body=wanted["changes"], headers=headers)
+    if not reply.ok:
+        raise PageRefused(reply)
+    return go(request, f"/watches/{slug}?said=saved")
+
+
 @router.post("/watches/{slug}/{action}")
 async def act(request: Request, slug: str, action: str) -> Response:
     """Pause, resume, remove."""
@@ -115,8 +132,11 @@ async def _form(
     tags = {tag for stream in streams for tag in stream["spec"].get("tags") or ()}
     events = (await ask(request, "/v1/events", watch=slug, limit=10))["items"] if present else []
     missed = (await ask(request, "/v1/labels", watch=slug, kind="missed", limit=10))["items"] if present else []
+    tests = await ask(request, f"/v1/watches/{slug}/wordings") if present and signed_in else {"items": [], "better": []}
     values = {
         "slug": slug,
+        "tests": tests["items"][:SHOWN_TESTS],
+        "better": {(one["at"], one["figures"]["question"]) for one in tests["better"]},
         "groups": form_groups("watch", spec_schema("watch"), spec, errors_of(problem), GROUPS),
         "present": present,
         "problem": problem,
