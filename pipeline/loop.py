@@ -149,9 +149,11 @@ def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtim
     room = runtime.mllm.room(run.context)
     owed, resent = run.context.owed(hop.end_s, room)
     owed += runtime.mllm.pending(run.context)
+    native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
+    runtime.budget.widen(hop.stream_id, round(run.burst_hops * native / run.stretch))
     granted = runtime.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
     if run.ladder.saves:
-        granted = run.ladder.grant(granted, native_tokens([frame.size for frame in hop.frames], runtime.fit_rules))
+        granted = run.ladder.grant(granted, native)
     return min(granted, room.tokens)
 
 

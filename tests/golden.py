@@ -28,6 +28,7 @@ from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.learned import open_learned
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
+from pipeline.core.budget import BURST_HOPS, BURST_S
 from pipeline.core.context import Context, ContextRules
 from pipeline.lab.comparison import ANSWERS_VERSION, SPENDING_VERSION
 from pipeline.lab.exam import TrialRuntime, as_hops
@@ -120,9 +121,13 @@ def truth() -> Golden:
 def tasks_() -> Golden:
     source = YardTasks(range(SEEDS[0], SEEDS[0] + 1), SECONDS)
     distracted = YardTasks(range(SEEDS[0], SEEDS[0] + 1), SECONDS, distracted=True)
+    quiet = YardTasks(range(SEEDS[0], SEEDS[0] + 1), SECONDS, quiet_s=4.0)
+    before = quiet.hops(quiet.tasks(0)[0].clip)[1].pictures[0]
     return {
         "yard": [dataclasses.asdict(task) for task in source.tasks(0)],
         "yard-distracted": [dataclasses.asdict(task) for task in distracted.tasks(0)],
+        "quiet": [dataclasses.asdict(task) for task in quiet.tasks(0)],
+        "quiet coded blocks": blocks(before.render(before.height, before.width)),
     }
 
 
@@ -200,7 +205,7 @@ def spending() -> Golden:
     hops = as_hops(film(SEEDS[0], SECONDS).hops)
     texts = [watch.text for watch in watches_for(facts(SEEDS[0]), np.random.default_rng(1), 3)]
     standing = [[WatchQuery(str(place), text) for place, text in enumerate(texts)]] * len(hops)
-    pocket = purse(112 * len(hops), 112, SECONDS, 0.1, 0)
+    pocket = purse(112 * len(hops), round(BURST_HOPS * 112), SECONDS, 0.1, 0, BURST_S)
     clock = SystemClock()
     runtime = TrialRuntime(clock, rules, Metrics())
     makers: Mapping[str, Callable[[], Any]] = {

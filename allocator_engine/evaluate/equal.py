@@ -31,15 +31,15 @@ class ClipBudget:
     burst_tokens: int
 
 
-def purse(native: int, first: int, seconds: float, budget: float, step: int, burst_s: float = 10.0) -> ClipBudget:
+def purse(native: int, least: int, seconds: float, budget: float, step: int, burst_s: float = 10.0) -> ClipBudget:
     """The bucket of a clip of `native` vision tokens and of `seconds`, at a share `budget` of them, times STEP**step.
 
-    It holds `burst_s` seconds of its rate, but at least `first` tokens: one native segment.
+    It holds `burst_s` seconds of its rate, but at least `least` tokens.
     """
     rate = budget * STEP**step * native / seconds
     # Buckets count whole micro-tokens: rounded down, a whole budget would miss its last native segment by one of them.
     rate = (math.ceil(rate * _MICRO) + 0.5) / _MICRO
-    return ClipBudget(rate, max(round(burst_s * rate), first))
+    return ClipBudget(rate, max(round(burst_s * rate), least))
 
 
 def bracket(target: float, spend: Callable[[int], float]) -> tuple[int, int]:

@@ -14,7 +14,10 @@ T = TypeVar("T")
 LEARNED = ("learned", "learned-no-text", "learned-reworded")
 """The learned allocator as it is, without queries, and with watches in words that training never used."""
 
-ALLOCATORS = (*LEARNED, "fixed", "fewer", "recent", "random", "motion", "codec", "video", "oracle")
+WITHOUT_TEXT = "gaze"
+"""The learned allocator that was trained without queries, and so has an engine of its own."""
+
+ALLOCATORS = (*LEARNED, WITHOUT_TEXT, "fixed", "fewer", "recent", "random", "motion", "codec", "video", "oracle")
 
 Equal: TypeAlias = Literal["tokens", "rates"]
 """The terms of a comparison: all spend the same, or all are granted the same."""

@@ -127,7 +127,7 @@ class Task:
 
     `episode` is what is drawn again for intervals: tasks of one episode are not independent. The Allocator gets
     the watches, or else the questions; `reworded` are the watches in words that no training used, where there are
-    any.
+    any. The hops before `shown_hop` are allocated and paid for, and the MLLM is not shown them: its context began anew.
     """
 
     name: str
@@ -138,6 +138,7 @@ class Task:
     watches: tuple[TaskWatch, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     reworded: tuple[str, ...] = ()
+    shown_hop: int = 0
 
     @property
     def standing(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The beginning of a training: weights from nothing, or those of an engine that was trained before."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from allocator_engine.train.learner import StreamLearner
 
 def begin(shape: Shape, seed: int, start: Path | None = None) -> tuple[StreamLearner, str]:
     """A learner of `shape`, and a remark on where it begins: at the checkpoint `start` where that fits, else at
-    weights drawn from `seed`. Computes on one thread from then on."""
+    weights drawn from `seed`. One that does not listen to queries begins at the weights of one that does. Computes on
+    one thread from then on."""
     torch.set_num_threads(1)  # each thread that asks has one of its own
     torch.manual_seed(seed)
     if start is not None:
@@ -21,8 +23,10 @@ def begin(shape: Shape, seed: int, start: Path | None = None) -> tuple[StreamLea
             known = load(start)
         except EngineError as error:
             return _anew(shape), f"begins from nothing: {error}"
-        if known.network.shape == shape:
-            return StreamLearner(known.network.train(), known.encoder), f"begins from {start.parent.name}/{start.name}"
+        if replace(known.network.shape, listens=shape.listens) == shape:
+            network = StreamNetwork(shape)
+            network.load_state_dict(known.network.state_dict())
+            return StreamLearner(network.train(), known.encoder), f"begins from {start.parent.name}/{start.name}"
         return _anew(shape), f"begins from nothing: {start} has another shape"
     return _anew(shape), "begins from nothing"
 

@@ -26,7 +26,6 @@ from pipeline.config.one_stream import given, named_sinks, site_of_one
 from pipeline.config.sinks import SINK_CHOICES
 from pipeline.config.site import SiteConfig, parse_site, read_yaml
 from pipeline.config.values import resolve_url
-from pipeline.core.budget import Rate
 from pipeline.core.outcome import Outcome
 from pipeline.core.tally import Tallies
 from pipeline.errors import ConfigError, SinkUnavailable
@@ -169,9 +168,8 @@ async def _run(site: SiteConfig, json_lines: bool, scratch: Path | None, paged: 
 def _summarise(site: SiteConfig, played: Played, tallies: Tallies, console: Output) -> None:
     watches = [build_watch(slug, watch) for slug, watch in site.watches.items()]
     for slug, run in played.runs.items():
-        budget = site.streams[slug].budget
         found = {watch.id: tallies.of(slug, watch.id) for watch in watches}
-        rate = Rate(budget.rate_tokens_per_s, budget.burst_tokens)
+        rate = site.streams[slug].budget.rate
         report(StreamSummary(run, watches, found, rate, allocator_name(site)), console)
 
 

@@ -54,9 +54,6 @@ SECONDS = (4.0, 600.0)
 SAMPLE_FPS = 2.0
 FRAMES_PER_SEGMENT = 2
 WATCHES = 6
-BURST_S = 10.0
-"""Seconds of its rate that a camera's budget may save up."""
-
 AMPLE = 100.0
 """The budget, as a multiple of the native tokens, of a demo that has none: more than can be spent."""
 
@@ -206,7 +203,7 @@ def _described(
             "sample_fps": SAMPLE_FPS,
             "hop_s": 1.0,
             "allocator": demo.allocator or ("learned" if by_itself == "learned" else "fixed"),
-            "budget": {"rate_tokens_per_s": rate, "burst_tokens": max(round(BURST_S * rate), native)},
+            "budget": {"rate_tokens_per_s": rate},
         },
         "streams": {camera.slug: {"url": str(camera.film), "realtime": True} for camera in cameras},
         "watches": {

@@ -23,6 +23,7 @@ from pipeline.config.sinks import JsonlConfig, SinkConfig, sink_kind
 from pipeline.config.tracing import TracingConfig
 from pipeline.config.values import STRICT, Count, NotNegative, Positive, Selector, Share, Slug
 from pipeline.config.watch_rules import RulesConfig, check_sink
+from pipeline.core.budget import BURST_HOPS, BURST_S, Rate
 from pipeline.core.context import ContextRules, horizon_s
 from pipeline.core.health import HealthRules
 from pipeline.core.hops import HopRules
@@ -52,10 +53,35 @@ Link = Annotated[str, StringConstraints(max_length=500), AfterValidator(_link)]
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class BudgetConfig:
-    """Vision tokens per second of stream time, and how many may be saved up."""
+    """Vision tokens per second of stream time, and how many may be saved up: `burst_tokens`, or, without them, what
+    `burst_hops` hops of the stream cost at native size, and at least 10 seconds of the rate."""
+
+    rate_tokens_per_s: Positive = 400.0
+    burst_tokens: Count | None = None
+    burst_hops: Annotated[float, Field(ge=1, allow_inf_nan=False)] = BURST_HOPS
+
+    @property
+    def rate(self) -> Rate:
+        """As a stream begins with it, before the size of its hops is known."""
+        saved = max(1, round(BURST_S * self.rate_tokens_per_s))
+        return Rate(self.rate_tokens_per_s, saved if self.burst_tokens is None else self.burst_tokens)
+
+    @property
+    def hops(self) -> float:
+        """Native hops that may be saved up at least; 0 where that is given in tokens."""
+        return self.burst_hops if self.burst_tokens is None else 0.0
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class SharedBudgetConfig:
+    """Vision tokens per second of all streams together, and how many may be saved up."""
 
     rate_tokens_per_s: Positive = 400.0
     burst_tokens: Count = 4000
+
+    @property
+    def rate(self) -> Rate:
+        return Rate(self.rate_tokens_per_s, self.burst_tokens)
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -215,7 +241,7 @@ class SiteConfig:
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)
-    gpu_budget: BudgetConfig | None = None
+    gpu_budget: SharedBudgetConfig | None = None
     drain_s: Positive = 20.0
     armed: tuple[Slug, ...] = ()
 
@@ -323,7 +349,7 @@ def _check(site: SiteConfig) -> None:
                 raise ConfigError(f"sinks.{slug}.{error}") from error
     for slug, stream in site.streams.items():
         burst, least = stream.budget.burst_tokens, 2 * site.mllm.min_tokens_per_segment
-        if burst < least:
+        if burst is not None and burst < least:
             raise ConfigError(
                 f"streams.{slug}.budget.burst_tokens is {burst}, of which no frame could be shown; expected at least"
                 f" {least}, twice mllm.min_tokens_per_segment"

@@ -12,6 +12,14 @@ from pipeline.clock import Clock
 
 MICRO = 1_000_000
 
+BURST_S = 10.0
+"""Seconds of its rate that a bucket holds at the least, where nothing is configured."""
+
+BURST_HOPS = 3.0
+"""Hops that a bucket can pay for at native size at the least, where nothing is configured. A beginning and the hop that
+confirms it want two at once, and tokens that a full bucket refuses are lost. Not so many that the learned allocator
+would take a full bucket for ample (AMPLE) and show whatever comes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -35,6 +43,10 @@ class Bucket:
         self._full = rate.burst_tokens * MICRO
         self._level = self._full if full else 0
         self._at_us = round(at_s * MICRO)
+
+    def widen(self, burst_tokens: int) -> None:
+        """Let it hold so many, if it holds fewer; what there is now more room for has to be saved up."""
+        self._full = max(self._full, burst_tokens * MICRO)
 
     def tokens(self, at_s: float) -> int:
         """Whole tokens that can be taken at `at_s`."""
@@ -101,6 +113,12 @@ class Ledger:
     def close(self, stream_id: str) -> None:
         """Close an account; unknown ids are fine."""
         self._accounts.pop(stream_id, None)
+
+    def widen(self, stream_id: str, burst_tokens: int) -> None:
+        """From now on the stream may save up so many tokens, if it may fewer."""
+        account = self._accounts[stream_id]
+        account.burst = max(account.burst, burst_tokens)
+        account.bucket.widen(burst_tokens)
 
     def grant(self, stream_id: str, at_s: float, owed: int = 0, resent: bool = False, reserve: int = 0) -> int:
         """Take and return the vision tokens that the hop ending at `at_s` (stream seconds) may spend.

@@ -131,7 +131,7 @@ _STATE = TypeAdapter(StreamState)
 class StreamRun:
     """One stream under way, from `began_s` stream seconds on; the loop is the only writer. `ring` keeps the pictures
     for a second look, `answers` are the newest of the watches that stand; without a `checkup` nobody judges its
-    health."""
+    health. Tokens may be saved up for `burst_hops` of its hops at native size; if that is 0, as its account says."""
 
     stream_id: str
     hop_rules: HopRules
@@ -146,6 +146,7 @@ class StreamRun:
     ladder: Ladder = Ladder()
     answers: tuple[Answer, ...] = ()
     checkup: Checkup | None = None
+    burst_hops: float = 0.0
 
     def remember(self, answers: Sequence[Answer]) -> None:
         """Keep these as the newest answers of their watches; those of watches that stand no more go."""

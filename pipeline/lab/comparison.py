@@ -29,7 +29,7 @@ ANSWERS_VERSION = "d4913b349dd5"
 """Version of asking and grading (prompts, contexts, the loop, rewards, matching): raised when the same allocated
 pictures would get other grades. Golden outcomes are kept with the tests."""
 
-SPENDING_VERSION = "d696ef9ae4e4"
+SPENDING_VERSION = "71b0e4c8d25f"
 """Version of spending (what allocators are given, and what `fit` makes of it): raised when the same episode would get
 another allocation. Golden allocations are kept with the tests."""
 
@@ -39,7 +39,8 @@ class Comparison:
     """A comparison: tasks (of YARDS, REAL of the labelled recordings in `footage`, or a video-QA file), the yard's
     seeds, seconds of an episode and watches that stand together, the allocators and their shares of the native tokens,
     what is equal for all, and the MLLM. The allocators `learned...` are those of `engine`; each engine of `against` is
-    one more, by its name."""
+    one more, by its name, and so is each of `by_clip`, which has another engine for every clip. `quiet_s` seconds in
+    which nothing happens pass before each episode of the yard."""
 
     tasks: str
     seeds: range
@@ -53,11 +54,13 @@ class Comparison:
     equal: Equal = "tokens"
     against: Mapping[str, Path] = field(default_factory=dict)
     footage: Path | None = None
+    quiet_s: float = 0.0
+    by_clip: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
     def source(self) -> Callable[[], TaskSource]:
         """A function that opens the tasks, in any process."""
         if self.tasks in YARDS:
-            return yard_tasks(self.tasks, self.seeds, self.seconds, self.families, self.watches)
+            return yard_tasks(self.tasks, self.seeds, self.seconds, self.families, self.watches, self.quiet_s)
         if self.footage is not None:
             return partial(RealTasks, self.footage, self.families, isinstance(self.mllm, DetectorConfig))
         return partial(VideoTasks, Path(self.tasks), self.families)
@@ -78,6 +81,10 @@ class Comparison:
             "answers": ANSWERS_VERSION,
             "spending": self._spending(named),
             **{name: mark_of(engine) for name, engine in engines.items()},
+            **{
+                name: of_parts(f"{clip} {mark_of(one)}" for clip, one in sorted(files.items()))
+                for name, files in self.by_clip.items()
+            },
         }
 
     def _of_tasks(self) -> Iterator[str | Path]:
@@ -109,9 +116,10 @@ def compare(
     spendings = Records(Spending, kept / spent if kept else None)
     outcomes = Records(TaskOutcome, kept / asked if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
-    marks |= {name: hashes[name] for name in comparison.against}
+    added = (*comparison.against, *comparison.by_clip)
+    marks |= {name: hashes[name] for name in added}
     own = {"learned": comparison.engine} if comparison.engine else {}
-    with ExaminerPool(Setup(source, comparison.mllm, {**own, **comparison.against}), jobs) as crew:
+    with ExaminerPool(Setup(source, comparison.mllm, {**own, **comparison.against}, comparison.by_clip), jobs) as crew:
         episodes = []
         for tasks in crew.tasks(range(count)):
             episodes.append(tasks)
@@ -121,7 +129,8 @@ def compare(
                 f"{comparison.tasks} has no tasks of {', '.join(comparison.families)} in these episodes; take more"
             )
         evaluation = Evaluation(episodes, crew, spendings, outcomes, on_progress, marks, comparison.equal)
-        cells = evaluation.cells((*comparison.allocators, *comparison.against), comparison.budgets)
+        named = tuple(dict.fromkeys((*comparison.allocators, *added)))
+        cells = evaluation.cells(named, comparison.budgets)
     return frontier(cells), hashes
 
 

@@ -75,15 +75,17 @@ async def play(
     pocket: ClipBudget,
     mllm: MLLM,
     runtime: TrialRuntime,
+    saved: bool = False,
 ) -> ShownClip:
-    """Show a clip, which was cut by `cut`, from end to end with the tokens of `pocket`.
+    """Show a clip, which was cut by `cut`, from end to end with the tokens of `pocket`, which is full as it begins if
+    they were `saved`, else empty.
 
     Raises MLLMUnavailable where the MLLM did not answer a hop or the exam.
     """
     examined, journal = _ExaminedMLLM(mllm, exam, runtime.clock), Journal()
     product = Runtime(
-        runtime.clock, examined.standing, ledger(hops, pocket, runtime.clock), allocator, runtime.rules, examined,
-        journal, runtime.metrics,
+        runtime.clock, examined.standing, ledger(hops, pocket, runtime.clock, saved), allocator, runtime.rules,
+        examined, journal, runtime.metrics,
     )  # fmt: skip
     run = StreamRun(STREAM, cut, whole(STREAM, seconds_of(hops)))
     await watch_stream(run, Recording([frame for hop in hops for frame in hop.frames]), product)
@@ -221,10 +223,10 @@ def as_hops(clip: Sequence[ClipHop], stream_id: str = STREAM) -> list[Hop]:
     return hops
 
 
-def ledger(hops: Sequence[Hop], pocket: ClipBudget, clock: Clock) -> Ledger:
-    """The ledger of a clip's tokens, empty as it begins."""
+def ledger(hops: Sequence[Hop], pocket: ClipBudget, clock: Clock, full: bool = False) -> Ledger:
+    """The ledger of a clip's tokens, full or empty as it begins."""
     opened = Ledger(clock)
-    opened.open(STREAM, Rate(pocket.tokens_per_s, pocket.burst_tokens), hops[0].start_s, full=False)
+    opened.open(STREAM, Rate(pocket.tokens_per_s, pocket.burst_tokens), hops[0].start_s, full=full)
     return opened
 
 

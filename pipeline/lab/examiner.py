@@ -15,7 +15,7 @@ from allocator_engine.errors import EngineFailed
 from allocator_engine.evaluate.baselines import Baseline, Codec, Fewer, Random, Recent, Scheduled, Video, native
 from allocator_engine.evaluate.equal import ClipBudget, purse
 from allocator_engine.evaluate.oracle import HopCost, plan
-from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, Pass, Show, Spending
+from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, WITHOUT_TEXT, Pass, Show, Spending
 from allocator_engine.evaluate.tasks import CodedTasks, Task, TaskOutcome, TaskSource
 from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture
@@ -29,6 +29,7 @@ from pipeline.allocators.motion import MotionAllocator
 from pipeline.build import build_fit_rules, build_mllm
 from pipeline.clock import SystemClock
 from pipeline.config.mllm import MLLMConfig
+from pipeline.core.budget import BURST_HOPS, BURST_S
 from pipeline.core.hops import HopRules
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.lab.exam import TrialRuntime, as_hops
@@ -50,11 +51,12 @@ _OF_QUERIES = (
 @dataclass(frozen=True, slots=True)
 class Setup:
     """The inputs of an examiner, for several processes that each have one: tasks, the MLLM, and the engine of each
-    allocator that is one, by its name."""
+    allocator that is one, by its name; of one that has another for each clip, by its name and the clip's."""
 
     open_source: Callable[[], TaskSource]
     mllm: MLLMConfig
     engines: Mapping[str, Path] = field(default_factory=dict)
+    by_clip: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
 
 class Examiner:
@@ -67,16 +69,19 @@ class Examiner:
         self._runner.run(self._mllm.start())
         rules = build_fit_rules(setup.mllm, self._mllm.info)
         self._table = TrialRuntime(self._clock, rules, Metrics())
-        self.engines: dict[str, LearnedAllocator] = {}
-        for name, file in setup.engines.items():
-            engine, embed = open_engine(file)
-            self.engines[name] = LearnedAllocator(
-                engine, rules, embed, self._clock, Batching(wait_s=0.0, most=1), ample=math.inf
-            )
+        self.engines = {name: self._opened(file) for name, file in setup.engines.items()}
+        self._by_clip = {
+            name: {clip: self._opened(file) for clip, file in files.items()} for name, files in setup.by_clip.items()
+        }
         self._tasks: dict[int, Mapping[str, Task]] = {}
         self._clips: OrderedDict[str, tuple[Hop, ...]] = OrderedDict()
         self._pictures = 0
         self._passes: OrderedDict[tuple[object, ...], tuple[Spending, tuple[Allocation, ...]]] = OrderedDict()
+
+    def _opened(self, file: Path) -> LearnedAllocator:
+        engine, embed = open_engine(file)
+        batching = Batching(wait_s=0.0, most=1)
+        return LearnedAllocator(engine, self._table.rules, embed, self._clock, batching, ample=math.inf)
 
     def close(self) -> None:
         """Free the MLLM."""
@@ -129,7 +134,7 @@ class Examiner:
         they ask; an engine's share it too where they ask the same."""
         task = self._known(dry.index)[dry.task]
         given: object = task.name if dry.allocator in _OF_QUERIES else ""
-        if dry.allocator in self.engines:
+        if dry.allocator in self.engines or dry.allocator in self._by_clip:
             given = task.standing, tuple(sorted({(one.text, one.known_hop) for one in task.questions}))
         key = (task.clip, given, dry.allocator, dry.budget, dry.step)
         if key not in self._passes:
@@ -158,10 +163,9 @@ class Examiner:
         return spending, allocations
 
     def _purse(self, hops: Sequence[Hop], dry: Pass) -> ClipBudget:
-        """At least one native segment can be saved up for."""
-        rules = self._table.rules
-        first = max(native(_sizes(hop), rules).segments[0].tokens for hop in hops)
-        return purse(self._native(hops), first, hops[-1].end_s - hops[0].start_s, dry.budget, dry.step)
+        """As many native hops can be saved up for as in service."""
+        least = round(BURST_HOPS * max(native(_sizes(hop), self._table.rules).tokens for hop in hops))
+        return purse(self._native(hops), least, hops[-1].end_s - hops[0].start_s, dry.budget, dry.step, BURST_S)
 
     def _native(self, hops: Sequence[Hop]) -> int:
         return sum(native(_sizes(hop), self._table.rules).tokens for hop in hops)
@@ -171,11 +175,12 @@ class Examiner:
         as_they_are = {text: text for text in task.standing}
         said = dict(zip((watch.text for watch in task.watches), task.reworded, strict=True)) if task.reworded else {}
         others = {"learned-no-text": {}, "learned-reworded": as_they_are | said}
-        if name in self.engines or name in LEARNED:
-            engine = self.engines.get("learned" if name in others else name)
-            if engine is None:
-                raise ConfigError(f"the allocator {name} needs an engine; name one with --engine")
+        engine = self._engine("learned" if name in others else name, task.clip)
+        if engine is not None:
             return _Reworded(engine, name, others[name]) if name in others else engine
+        if name in (*LEARNED, WITHOUT_TEXT):
+            option = "--gaze" if name == WITHOUT_TEXT else "--engine"
+            raise ConfigError(f"the allocator {name} needs an engine; name one with {option}")
         makers: dict[str, Callable[[], Allocator]] = {
             "fixed": lambda: FixedAllocator(rules),
             "motion": lambda: MotionAllocator(rules),
@@ -189,6 +194,11 @@ class Examiner:
         if name not in makers:
             raise ConfigError(f"there is no allocator {name!r}; expected some of {', '.join(ALLOCATORS)}")
         return makers[name]()
+
+    def _engine(self, name: str, clip: str) -> LearnedAllocator | None:
+        if name in self._by_clip:
+            return self._by_clip[name][clip]
+        return self.engines.get(name)
 
     def _codec(self, clip: str) -> Codec:
         if not isinstance(self._source, CodedTasks):

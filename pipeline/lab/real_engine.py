@@ -1,39 +1,101 @@
-"""The engine of real footage: trained on the first part of each camera's time by what the MLLM itself answers there."""
+"""Engines of real footage: trained on the first part of each camera's time by what the MLLM itself answers there."""
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from allocator_engine.digests import of_texts
-from allocator_engine.evaluate.run import OnProgress
+from allocator_engine.evaluate.run import WITHOUT_TEXT, OnProgress
 from allocator_engine.manifest import FILE_NAME
 from pipeline.config.mllm import DetectorConfig, MLLMConfig
 from pipeline.config.site import parse_site
+from pipeline.lab.footage import Clip
 from pipeline.lab.real_tasks import RealTasks
 from pipeline.lab.site_engine import ShortTraining, make_engine
-from pipeline.lab.training import answering, identity_of
+from pipeline.lab.trained_engines import GENERAL, TrainedEngines, minutes_name
+from pipeline.lab.training import OpenMLLM, answering, identity_of
 
 
-def trained_on(
-    footage: Path, mllm: MLLMConfig, work: Path, on_progress: OnProgress, training: ShortTraining = ShortTraining()
-) -> Path:
-    """The folder of the engine; one that was made before of the same clips, MLLM and training is taken as it is.
+@dataclass(frozen=True, slots=True)
+class WantedEngines:
+    """The engines that a comparison on real footage wants trained: `learned` on all of the training's time, `gaze` on
+    the same without queries, one for each of so many `minutes` of it from the shipped engine and one from nothing, and
+    with `leave_out` one for each camera from the others."""
+
+    learned: bool = True
+    gaze: bool = False
+    minutes: tuple[float, ...] = ()
+    leave_out: bool = False
+    training: ShortTraining = ShortTraining()
+
+
+def train_engines(
+    footage: Path, mllm: MLLMConfig, work: Path, wanted: WantedEngines, on_progress: OnProgress
+) -> TrainedEngines:
+    """The engines of a folder of labelled recordings; those that were made before of the same clips, MLLM and training
+    are taken as they are.
 
     Raises ConnectionError where the MLLM does not answer: the same call goes on where it was.
     """
-    clips = RealTasks(footage, closed=isinstance(mllm, DetectorConfig)).training()
-    named = of_texts([repr((clip.file.name, clip.start_s, clip.end_s, clip.questions)) for clip in clips])
-    mark = of_texts([named, identity_of(mllm), repr(training)])
-    out = work / f"engine-{mark}"
-    if (out / FILE_NAME).exists():
-        return out
-    site = replace(parse_site({}), mllm=mllm)
-    with answering(site, work, "dense") as asked:
+    tasks = RealTasks(footage, closed=isinstance(mllm, DetectorConfig))
+    trainer = _Trainer(mllm, work, on_progress)
+    usual, whole = wanted.training, tasks.training()
+    with trainer.at_work():
+        learned = trainer.made("learned", whole, usual) if wanted.learned else None
+        others = {}
+        if wanted.gaze:
+            others[WITHOUT_TEXT] = trainer.made(WITHOUT_TEXT, whole, replace(usual, listens=False))
+        for minutes, general in _amounts(wanted.minutes):
+            name = minutes_name(minutes, general=general)
+            clips = whole if minutes is None else tasks.training(minutes)
+            others[name] = trainer.made(name, clips, replace(usual, general=general))
+        by_camera = {}
+        for camera in tasks.cameras if wanted.leave_out else ():
+            name = f"{GENERAL}, without {camera}"
+            by_camera[camera] = trainer.made(name, tasks.training(without=camera), usual)
+    return TrainedEngines(learned, others, {GENERAL: by_camera} if by_camera else {})
+
+
+def _amounts(minutes: Sequence[float]) -> list[tuple[float | None, bool]]:
+    """The minutes and the start of each training; all minutes from the shipped engine are `learned`."""
+    if not minutes:
+        return []
+    return [(amount, general) for amount in minutes for general in (True, False)] + [(None, False)]
+
+
+class _Trainer:
+    """Makes engines one by one, with one MLLM, which is started for the first that is not there yet."""
+
+    def __init__(self, mllm: MLLMConfig, work: Path, on_progress: OnProgress) -> None:
+        self._mllm, self._work, self._on_progress = mllm, work, on_progress
+        self._stack = ExitStack()
+        self._asked: OpenMLLM | None = None
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Frees the MLLM in the end."""
+        with self._stack:
+            yield
+
+    def made(self, name: str, clips: Sequence[Clip], training: ShortTraining) -> Path:
+        """The folder of an engine of these clips."""
+        named = of_texts([repr((clip.file.name, clip.start_s, clip.end_s, clip.questions)) for clip in clips])
+        mark = of_texts([named, identity_of(self._mllm), repr(training)])
+        out = self._work / f"engine-{mark}"
+        if (out / FILE_NAME).exists():
+            return out
+        if self._asked is None:
+            site = replace(parse_site({}), mllm=self._mllm)
+            self._asked = self._stack.enter_context(answering(site, self._work, "dense"))
+        steps = self._work / f"steps-{mark}"
+        progress = self._on_progress
         make_engine(
             clips,
-            asked,
+            self._asked,
             training,
-            work / f"steps-{mark}",
+            steps,
             out,
-            lambda records, steps: on_progress("training", len(records), steps),
+            lambda records, count: progress(f"training {name}", len(records), count),
         )
-    return out
+        return out

@@ -1,9 +1,9 @@
 """Real footage as tasks: the last part of each camera's time, whose truth people made, asked as a site would ask."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import floor
 from pathlib import Path
 
 import numpy as np
@@ -88,13 +88,30 @@ class RealTasks:
             if not self._asks(truth)
         )
 
-    def training(self) -> tuple[Clip, ...]:
-        """The first part of each camera's time, cut into clips that ask its questions."""
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The names of the cameras of which anything is asked; they are those of their clips."""
+        return tuple(camera.labelled.name for camera in self._cameras if self._questions(camera))
+
+    def training(self, minutes: float = math.inf, without: str = "") -> tuple[Clip, ...]:
+        """The first part of each camera's time, cut into clips that ask its questions: the first `minutes` of all of it
+        together, to which each camera gives the same share of its own, or all but the camera `without`.
+
+        Raises ConfigError for more minutes than there are.
+        """
+        asked = [camera for camera in self._cameras if self._questions(camera)]
+        cameras = [camera for camera in asked if camera.labelled.name != without]
+        whole_s = sum(camera.from_s for camera in cameras)
+        if not math.isinf(minutes) and 60 * minutes >= whole_s:
+            raise ConfigError(
+                f"{minutes:g} minutes of recordings are wanted, and {whole_s / 60:.1f} are there to train on; the table"
+                " has a row for all of them"
+            )
         clips = []
-        for camera in self._cameras:
-            questions = tuple(truth.text for truth in camera.labelled.truths if self._asks(truth))
-            hops = round(camera.from_s / HOPS.hop_s)
-            for first in range(0, hops if questions else 0, MOST_HOPS):
+        for camera in cameras:
+            questions = self._questions(camera)
+            hops = max(1, round(min(1.0, 60 * minutes / whole_s) * camera.from_s / HOPS.hop_s))
+            for first in range(0, hops, MOST_HOPS):
                 end_s = min(first + MOST_HOPS, hops) * HOPS.hop_s
                 clips.append(Clip(camera.labelled.file, first * HOPS.hop_s, end_s, questions))
         return tuple(clips)
@@ -128,6 +145,9 @@ class RealTasks:
     def _named(self, clip: str) -> TimedCamera:
         return next(camera for camera in self._cameras if camera.labelled.name == clip)
 
+    def _questions(self, camera: TimedCamera) -> tuple[str, ...]:
+        return tuple(truth.text for truth in camera.labelled.truths if self._asks(truth))
+
     def _asks(self, truth: StatedTruth) -> bool:
         return not self._closed or understand(truth.text) is not None
 
@@ -143,8 +163,8 @@ def _tested(labelled: LabelledRecording) -> TimedCamera:
             f"the labels of {labelled.file.name} count {labelled.frames} frames, but it has about"
             f" {round(found.fps * seconds)}: they lie outside of the recording, or are of another"
         )
-    hops = floor(seconds / HOPS.hop_s)
-    first = floor(TRAINED_PART * hops)
+    hops = math.floor(seconds / HOPS.hop_s)
+    first = math.floor(TRAINED_PART * hops)
     if first < 1 or hops - first < 1:
         raise ConfigError(f"{labelled.file} lasts {seconds:.1f} s; expected at least {3 * HOPS.hop_s:g} s")
     return TimedCamera(labelled, fps, first * HOPS.hop_s, hops * HOPS.hop_s)

@@ -28,7 +28,7 @@ GENERAL = SHIPPED / CHECKPOINT
 @dataclass(frozen=True, slots=True)
 class ShortTraining:
     """The size of a training: steps of grounding and of CAPO, prompts of a step, and allocations of a prompt.
-    `general`: it begins from the shipped engine."""
+    `general`: it begins from the shipped engine. `listens` off: it learns to allocate without queries."""
 
     grounding: int = 60
     steps: int = 80
@@ -36,6 +36,7 @@ class ShortTraining:
     group: int = 6
     seed: int = 1
     general: bool = True
+    listens: bool = True
 
     def __post_init__(self) -> None:
         if self.grounding < 1 or self.steps < 1:
@@ -73,10 +74,10 @@ def make_engine(
     from allocator_engine.export import export
     from allocator_engine.model.checkpoint import Checkpoint, save
     from allocator_engine.train.capo import train
-    from allocator_engine.train.recipes import RECIPES
+    from allocator_engine.train.recipes import RECIPES, without_text
     from allocator_engine.train.start import begin
 
-    recipe = RECIPES["site"]()
+    recipe = RECIPES["site"]() if training.listens else without_text(RECIPES["site"]())
     config = replace(
         recipe.config,
         grounding=(training.grounding,),

@@ -72,12 +72,15 @@ async def show(
     cut: HopRules = HOPS,
 ) -> tuple[TaskOutcome, ...]:
     """Show a clip, which was cut by `cut`, at the given sizes and ask what the tasks ask; their outcomes, in order.
+    What was allocated before the tasks' `shown_hop` has left the context.
 
     Raises MLLMUnavailable where the MLLM did not answer, and ConfigError for a clip that does not fit into it.
     """
+    first = tasks[0].shown_hop
+    hops, allocations = hops[first:], allocations[first:]
     exam = _TaskExam(mllm, tasks, runtime.clock)
     given = GivenAllocations({hop.start_s: allocation for hop, allocation in zip(hops, allocations, strict=True)})
-    played = await play(hops, cut, exam, given, pocket, mllm, runtime)
+    played = await play(hops, cut, exam, given, pocket, mllm, runtime, saved=first > 0)
     if played.run.counts.fallbacks or played.run.context.epoch:
         raise ConfigError(
             f"the clip of {tasks[0].name} does not fit into {mllm.info.name}: its context restarted, or the grant was"

@@ -42,10 +42,10 @@ def yard(prompts_per_step: int, threads: int, device: str) -> "Iterator[Material
 
 
 def yard_tasks(
-    name: str, seeds: range, seconds: float, families: tuple[Family, ...], watches: int
+    name: str, seeds: range, seconds: float, families: tuple[Family, ...], watches: int, quiet_s: float
 ) -> Callable[[], TaskSource]:
     """A function that opens the tasks of one of YARDS, in any process."""
-    return partial(YardTasks, seeds, seconds, families, name == "yard-distracted", watches)
+    return partial(YardTasks, seeds, seconds, families, name == "yard-distracted", watches, quiet_s)
 
 
 def tasks_version() -> str:

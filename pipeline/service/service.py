@@ -21,9 +21,9 @@ from pipeline.build import (
 )
 from pipeline.clock import Clock, SystemClock
 from pipeline.config.mllm import DetectorConfig, EmbeddedConfig, MLLMConfig
-from pipeline.config.site import BudgetConfig, SiteConfig, StreamConfig
+from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
-from pipeline.core.budget import Ledger, Rate
+from pipeline.core.budget import Ledger
 from pipeline.core.outcome import Outcome
 from pipeline.core.vitals import SERVICE, ServiceRules, Vitals
 from pipeline.delivery.outbox import FATAL, Outbox
@@ -421,7 +421,7 @@ class Service:
             for name in before - set(self._relay.counts):
                 self.metrics.forget_sink(name)
             self._count_sinks()
-        self._runtime.budget.share(_rate(site.gpu_budget) if site.gpu_budget else None)
+        self._runtime.budget.share(site.gpu_budget.rate if site.gpu_budget else None)
         self._store.keep = build_keep(site.keep)
 
     async def _announce(self, site: SiteConfig) -> None:
@@ -467,7 +467,7 @@ class Service:
         runtime = Runtime(
             clock=self._clock,
             watches=self._board,
-            budget=Ledger(self._clock, _rate(gpu) if gpu else None),
+            budget=Ledger(self._clock, gpu.rate if gpu else None),
             allocator=self._allocator,
             fit_rules=rules,
             mllm=mllm,
@@ -551,7 +551,3 @@ class Service:
             self.metrics.sink_filtered.labels(name).set_function(partial(getattr, counts, "filtered"))
             self.metrics.sink_held_back.labels(name).set_function(partial(getattr, counts, "held_back"))
             self.metrics.task_crashes.labels(f"relay {name}").set_function(partial(getattr, counts, "crashes"))
-
-
-def _rate(budget: BudgetConfig) -> Rate:
-    return Rate(budget.rate_tokens_per_s, budget.burst_tokens)

@@ -9,7 +9,6 @@ import structlog
 
 from pipeline.build import build_source
 from pipeline.config.site import StreamConfig
-from pipeline.core.budget import Rate
 from pipeline.core.context import Context
 from pipeline.core.health import Checkup
 from pipeline.core.relook import PictureRing
@@ -145,13 +144,12 @@ class StreamSupervisor:
         start_s = stored.resume_s if stored else 0.0
         state = StreamState.from_json(stored.state) if stored else StreamState(lineage=uuid.uuid4().hex)
         source = build_source(slug, stream, runtime.clock, start_s, self._packets())
-        rate = Rate(stream.budget.rate_tokens_per_s, stream.budget.burst_tokens)
         # A restarted stream begins with an empty bucket: what it had spent is not known, and must not be spent twice.
-        runtime.budget.open(slug, rate, start_s, stream.priority, full=stored is None)
+        runtime.budget.open(slug, stream.budget.rate, start_s, stream.priority, full=stored is None)
         context = Context.empty(slug, stream.context_rules(runtime.mllm.info.family))
         ring = PictureRing(stream.relook_tokens, stream.relook_frames)
         run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, began_s=start_s, ring=ring)
-        run.checkup = checkup_of(stream)
+        run.checkup, run.burst_hops = checkup_of(stream), stream.budget.hops
         return Attachment(run, source, stream.url, runtime, stream.reconnect, self._insist)
 
     async def _pause(self, seconds: float) -> None:

@@ -162,6 +162,32 @@ async def test_an_mllm_that_has_too_much_to_do_is_asked_again_and_nothing_comes_
         await show(hops, allocations, [task], pocket, Busy(TRIES), table)
 
 
+async def test_quiet_time_is_paid_for_and_not_shown():
+    class Seeing(NullMLLM):
+        """Remembers the times of what it was shown."""
+
+        def __init__(self):
+            super().__init__(grid=grid())
+            self.seen = set()
+
+        async def ask(self, context, *more):
+            self.seen |= {time for segment in context.segments for time in segment.pts_s}
+            return await super().ask(context, *more)
+
+    quiet = YardTasks(range(SEED, SEED + 1), SECONDS, quiet_s=4.0)
+    task, mllm = quiet.tasks(0)[0], Seeing()
+    hops, table = as_hops(quiet.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
+    pocket = purse(112 * len(hops), 112, 10.0, 0.2, 0)
+    standing = always("is it so?", hops)
+    saved, _ = await spend(hops, standing, FixedAllocator(RULES), pocket, table)
+    assert all(allocation.tokens for allocation in saved[1:4])
+    shown = await FixedAllocator(RULES).allocate(hops[4], standing[4], 80)
+    saving = [*[Allocation()] * 4, shown, *[Allocation()] * 5]
+    (outcome,) = await show(hops, saving, [task], pocket, mllm, table)
+    assert mllm.seen == {frame.pts_s for frame in hops[4].frames}
+    assert len(outcome.events) == len(task.watches)
+
+
 async def test_nothing_is_kept_back_in_a_context_that_never_restarts(source):
     task = source.tasks(0)[0]
     hops, table = as_hops(source.hops(task.clip)), TrialRuntime(SystemClock(), RULES, Metrics())
@@ -294,6 +320,10 @@ def test_video_questions_of_any_form_run_through_the_same_comparison(tmp_path):
         (("--plot", "nowhere/frontier.png"), "in a folder that is there"),
         (("--device", "tpu", "--allocators", "fixed", "--jobs", "2"), "the device 'tpu' cannot be used here"),
         (("--seconds", "1"), "expected 2 to 600"),
+        (("--quiet-s", "601"), "expected whole seconds from 1 to 600"),
+        (("--quiet-s", "2.5"), "expected whole seconds from 1 to 600"),
+        (("--quiet-s", "60", "--families", "qa"), "expected watch_f1 alone"),
+        (("--quiet-s", "60", "--tasks", "clips.jsonl"), "has its own times"),
         (("--tasks", "nowhere.jsonl", "--allocators", "fixed"), "nowhere.jsonl"),
         (("--mllm", "nobody", "--allocators", "fixed"), "expected yard"),
         (("--against", "old/engine.json"), "expected NAME=ENGINE"),

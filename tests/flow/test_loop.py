@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from allocator_engine.fit import Allocation, FitRules, SegmentSize
+from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
 from allocator_engine.grid import GRIDS
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.core.budget import Ledger, Rate
@@ -185,6 +185,30 @@ async def test_a_failing_allocator_falls_back_inside_the_same_grant_and_says_so(
     assert run.counts.fallbacks == 2
     assert 0 < run.counts.spent <= 150 + 200
     assert runtime.outbox.events[0].data["allocation_fell_back"] is True
+
+
+class Waiting:
+    """Shows nothing, and remembers what it might have."""
+
+    name = "waiting"
+
+    def __init__(self):
+        self.granted = []
+
+    async def allocate(self, hop, queries, grant):
+        self.granted.append(grant)
+        return Allocation()
+
+
+@pytest.mark.parametrize("hops", [0.0, 0.1, 3.0])
+async def test_a_stream_saves_up_for_so_many_of_its_hops_at_native_size(hops):
+    run, runtime = build(CAR, rate=Rate(40, 40), allocator=Waiting())
+    run.burst_hops = hops
+    frames = seconds(60)
+    await watch_stream(run, ScriptedSource(frames), runtime)
+    native = fit([frame.size for frame in frames[:2]], [1.0, 1.0], 10**9, RULES).tokens
+    assert runtime.allocator.granted[0] <= 80
+    assert runtime.allocator.granted[-1] == max(40, round(hops * native))
 
 
 async def test_dropped_frames_are_never_rendered():

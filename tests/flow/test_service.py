@@ -159,11 +159,12 @@ async def test_a_stream_that_had_failed_is_tried_again_when_the_site_is_read_aga
 
 
 async def test_a_restarted_stream_does_not_get_its_burst_again(tmp_path):
-    site = site_of(tmp_path, {"gate": {"url": "synthetic:?seconds=8&fps=4", "budget": {"rate_tokens_per_s": 10}}})
+    budget = {"rate_tokens_per_s": 10, "burst_tokens": 4000}
+    site = site_of(tmp_path, {"gate": {"url": "synthetic:?seconds=8&fps=4", "budget": budget}})
     async with Service(site, SystemClock(), insist=False) as service:
         await service.finished()
         first = service.attachments["gate"].run.counts.spent
-    longer = site_of(tmp_path, {"gate": {"url": "synthetic:?seconds=16&fps=4", "budget": {"rate_tokens_per_s": 10}}})
+    longer = site_of(tmp_path, {"gate": {"url": "synthetic:?seconds=16&fps=4", "budget": budget}})
     async with Service(longer, SystemClock(), insist=False) as service:
         await service.finished()
         second = service.attachments["gate"].run.counts.spent

@@ -8,8 +8,9 @@ from allocator_engine.encode import FIRST_HOPS
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
 from pipeline.allocators.fixed import FixedAllocator
-from pipeline.allocators.learned import LearnedAllocator
+from pipeline.allocators.learned import AMPLE, LearnedAllocator
 from pipeline.allocators.motion import MotionAllocator
+from pipeline.core.budget import BURST_HOPS
 from pipeline.types import WatchQuery
 from tests.engines import Bright, directions
 from tests.pictures import hop, yard
@@ -103,3 +104,7 @@ async def test_motion_survives_a_change_of_resolution():
     allocator = MotionAllocator(RULES)
     await allocator.allocate(hop(0.0, yard(256, 448)), QUERIES, 500)
     assert (await allocator.allocate(hop(1.0, yard(480, 640)), QUERIES, 500)).tokens > 0
+
+
+def test_what_hops_alone_let_a_bucket_hold_is_never_ample():
+    assert 2 <= BURST_HOPS < AMPLE, "a beginning and its confirmation fit in, and a full bucket is no reason to spend"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,8 @@ def traces(draw):
                 st.floats(0, 3),  # seconds that pass before
                 st.integers(0, 3000),  # owed
                 st.booleans(),  # resent
+                st.integers(0, 3000),  # kept for a second look
+                st.integers(0, 30_000),  # what may be saved up from now on
                 st.integers(0, 3000),  # taken besides
                 st.floats(0, 1),  # share that is spent
             ),
@@ -37,10 +41,12 @@ def test_over_any_interval_no_more_is_spent_than_rate_times_interval_plus_burst(
     for stream, rate in rates.items():
         ledger.open(stream, rate, 0.0)
     spent = []
-    for stream, pause, owed, resent, more, share in steps:
+    for stream, pause, owed, resent, reserve, burst, more, share in steps:
         clock.advance(pause)
         at_s = clock.monotonic_s()
-        held = ledger.grant(stream, at_s, owed, resent) + ledger.take(stream, at_s, more)
+        ledger.widen(stream, burst)
+        rates[stream] = replace(rates[stream], burst_tokens=max(rates[stream].burst_tokens, burst))
+        held = ledger.grant(stream, at_s, owed, resent, reserve) + ledger.take(stream, at_s, more)
         used = int(held * share)
         ledger.settle(stream, used)
         spent.append((stream, at_s, used))
@@ -54,6 +60,47 @@ def test_over_any_interval_no_more_is_spent_than_rate_times_interval_plus_burst(
                 total += used
                 interval = at_s - mine[first][0]
                 assert total <= rate.tokens_per_s * interval + rate.burst_tokens + 1e-3 + interval * 1e-3
+
+
+@given(
+    st.floats(0.5, 500),
+    st.integers(1, 2000),
+    st.integers(0, 5000),
+    st.lists(st.tuples(st.floats(0, 5), st.integers(0, 1500)), max_size=40),
+)
+def test_who_may_save_up_more_has_never_spent_less(rate, burst, more, wishes):
+    ledger = Ledger(ManualClock())
+    spent = {"narrow": 0, "wide": 0}
+    for stream in spent:
+        ledger.open(stream, Rate(rate, burst), 0.0)
+    ledger.widen("wide", burst + more)
+    at_s = 0.0
+    for pause_s, wish in wishes:
+        at_s += pause_s
+        for stream in spent:
+            used = min(wish, ledger.grant(stream, at_s))
+            ledger.settle(stream, used)
+            spent[stream] += used
+        assert spent["wide"] >= spent["narrow"] - 1  # a part of a token that is full is gone
+
+
+@given(st.integers(2, 5000), st.integers(0, 10_000), st.integers(0, 10_000), st.booleans(), st.floats(1, 500))
+def test_whatever_is_kept_back_a_full_bucket_pays_for_new_frames(burst, owed, reserve, resent, rate):
+    ledger = Ledger(ManualClock())
+    ledger.open("a", Rate(rate, burst), 0.0)
+    granted = ledger.grant("a", 0.0, owed, resent, reserve)
+    assert granted >= burst // 4
+    ledger.settle("a", 0)
+    assert ledger.grant("a", 0.0, owed, resent, reserve + 1) <= granted
+
+
+def test_what_a_wider_bucket_has_room_for_has_to_be_saved_up():
+    ledger, _ = ledger_of()
+    ledger.widen("a", 3000)
+    ledger.widen("a", 10)
+    assert ledger.grant("a", 0.0) == 1000
+    ledger.settle("a", 0)
+    assert ledger.grant("a", 100.0) == 3000
 
 
 def ledger_of(rate=100.0, burst=1000, parent=None, streams=("a",), priorities=(1, 1, 1, 1)):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.site import load_site, parse_site
 from pipeline.config.values import resolve
+from pipeline.core.budget import BURST_HOPS, Rate
 from pipeline.errors import ConfigError
 from pipeline.redact import redact_mllm, redact_url, scrub
 
@@ -46,6 +47,17 @@ def test_streams_take_the_defaults_and_override_them_deeply():
     assert (dock.sample_fps, dock.budget.rate_tokens_per_s, dock.budget.burst_tokens) == (1, 100, 9)
 
 
+def test_what_may_be_saved_up_is_said_in_tokens_or_in_hops():
+    said = {"tokens": {"burst_tokens": 700}, "hops": {"burst_hops": 2, "rate_tokens_per_s": 30}, "neither": {}}
+    site = parse_site({"streams": {slug: {"url": "a", "budget": budget} for slug, budget in said.items()}})
+    found = {slug: (one.budget.rate, one.budget.hops) for slug, one in site.streams.items()}
+    assert found == {
+        "tokens": (Rate(400, 700), 0),
+        "hops": (Rate(30, 300), 2),
+        "neither": (Rate(400, 4000), BURST_HOPS),
+    }
+
+
 def test_an_unknown_key_is_refused_with_the_known_ones_and_the_nearest():
     refused({"streams": {"gate": {"url": "a", "sampel_fps": 3}}}, "streams.gate.sampel_fps", "'sample_fps'", "hop_s")
     refused({"streem": {}}, "streem", "did you mean 'streams'", "watches")
@@ -76,6 +88,8 @@ def test_an_unknown_key_is_refused_with_the_known_ones_and_the_nearest():
         ({"metrics": {"port": 70000}}, ["metrics.port", "70000"]),
         ({"mllm": {"use": "tiny", "frames_per_segment": 3}}, ["mllm.frames_per_segment", "3"]),
         ({"streams": {"gate": {"url": "a", "budget": {"burst_tokens": 3}}}}, ["streams.gate.budget", "3", "least 4"]),
+        ({"streams": {"gate": {"url": "a", "budget": {"burst_hops": 0.5}}}}, ["streams.gate.budget.burst_hops", "0.5"]),
+        ({"gpu_budget": {"burst_hops": 2}}, ["gpu_budget.burst_hops", "burst_tokens"]),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_with_what_was_expected(raw, parts):

@@ -1,6 +1,8 @@
 """A detector in the place of an MLLM: what it understands, what it answers from, what it refuses."""
 
+import asyncio
 import os
+import threading
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -148,6 +150,32 @@ async def test_it_answers_from_the_pixels_that_were_allocated():
         scores[share] = answers[0].score
     assert scores[1.0] == 1.0
     assert all(less < more for more, less in pairwise(scores.values()))
+
+
+async def test_a_picture_that_many_ask_about_at_once_is_looked_at_once_also_after_one_gave_up():
+    class Slow(BrightNetworks):
+        looks, may_see = 0, threading.Event()
+
+        def find(self, pixels):
+            self.looks += 1
+            assert self.may_see.wait(60)
+            return super().find(pixels)
+
+    networks = Slow()
+    mllm = DetectorMLLM(DetectorConfig(use="detector:x"), opened=lambda folder, threads: networks)
+    await mllm.start()
+    shown = frame(0.0, 4, 4, (10, 40, 30, 80))
+    query = [WatchQuery("a", "Is there a person?")]
+    asks = [asyncio.create_task(mllm.ask(context(shown, stream_id=str(number)), query)) for number in range(4)]
+    while not networks.looks:
+        await asyncio.sleep(0)
+    asks[0].cancel()
+    await asyncio.sleep(0)
+    networks.may_see.set()
+    done = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(done[0], asyncio.CancelledError)
+    assert [one.answers[0].score for one in done[1:]] == [1.0] * 3
+    assert networks.looks == 1
 
 
 async def test_a_watch_with_a_zone_or_a_count_is_answered_by_it():

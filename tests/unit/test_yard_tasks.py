@@ -2,7 +2,7 @@
 
 import pytest
 
-from allocator_engine.evaluate.tasks import Evidence, Span
+from allocator_engine.evaluate.tasks import Evidence, Span, match
 from allocator_engine.train.reward import check
 from samples.yard.episodes import evidence
 from samples.yard.episodes.distracted import distracted_watches, is_distracted, sweeps
@@ -69,6 +69,43 @@ def test_a_single_picture_is_a_clip_of_one_frame(source):
     shown = source.hops(clips[0])
     assert [len(hop.pictures) for hop in shown] == [1]
     assert (shown[0].end_s, shown[0].sizes) == (0.5, [(256, 448)])
+
+
+QUIET_S = 6.0
+
+
+def behind_quiet(together: int = 8) -> YardTasks:
+    return YardTasks(range(800_003, 800_005), 8.0, together=together, quiet_s=QUIET_S)
+
+
+def test_quiet_time_comes_before_the_same_episode_with_the_same_watches(source):
+    (plain,), (task,) = ([one for one in of.tasks(0) if one.watches] for of in (source, behind_quiet()))
+    assert [one.text for one in task.watches] == [one.text for one in plain.watches]
+    before, after = source.hops(plain.clip), behind_quiet().hops(task.clip)
+    assert [hop.start_s for hop in after] == [float(second) for second in range(int(QUIET_S) + len(before))]
+    for earlier, later in zip(before, after[int(QUIET_S) :], strict=True):
+        assert [one - QUIET_S for one in later.pts_s] == pytest.approx(earlier.pts_s)
+        assert later.pictures == earlier.pictures
+    assert task.shown_hop == QUIET_S
+    assert (task.name, task.clip, task.episode) != (plain.name, plain.clip, plain.episode)
+
+
+def test_only_what_begins_after_the_quiet_time_counts(source):
+    (plain,), (task,) = ([one for one in of.tasks(1) if one.watches] for of in (source, behind_quiet()))
+    for alone, late in zip(plain.watches, task.watches, strict=True):
+        assert late.counted_s == (QUIET_S, float("inf"))
+        begun = [span for span in late.spans if span.since_s >= QUIET_S]
+        known = [span for span in alone.spans if span.since_s > 0]
+        assert [one.certain_s for one in begun][-len(known) :] == pytest.approx(
+            [one.certain_s and one.certain_s + QUIET_S for one in known]
+        )
+        found = match(late.spans, [1.0], late.counted_s)
+        assert (found.found, found.false) == (0, 0)
+
+
+def test_quiet_time_is_for_watches_alone():
+    assert {task.family for task in behind_quiet(1).tasks(0)} == {"watch_f1"}
+    assert all(task.shown_hop == QUIET_S for task in behind_quiet(1).tasks(0))
 
 
 def test_families_that_are_not_wanted_are_left_out():

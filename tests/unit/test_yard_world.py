@@ -53,6 +53,18 @@ def test_a_frame_depends_on_seed_and_time_only(seed, time_s):
     assert first.facts == second.facts
 
 
+def test_quiet_time_before_an_episode_shows_nothing_that_is_asked_about_and_leaves_the_episode_as_it_is():
+    quiet, plain = Scene(800_003, 32.0, quiet_s=40.0), Scene(800_003)
+    before = [quiet.look(time_s) for time_s in (-40.0, -31.0, -17.5, -5.0)]
+    parked = [thing.id for thing in before[0].facts.things]
+    for look in before:
+        assert [thing.id for thing in look.facts.things] == parked
+        assert (look.facts.gate_open, look.facts.barrier_up) == (False, False)
+    assert (before[0].pixels != before[2].pixels).any()
+    for time_s in (0.0, 0.52, 13.0, 31.0):
+        assert quiet.look(time_s).pixels.tobytes() == plain.look(time_s).pixels.tobytes()
+
+
 def test_seeds_and_moments_differ():
     assert (scene(800_000).look(1.0).pixels != scene(800_001).look(1.0).pixels).any()
     assert (scene(800_000).look(1.0).pixels != scene(800_000).look(1.04).pixels).any()
@@ -259,7 +271,9 @@ def test_the_command_writes_playable_files_and_their_truth(tmp_path, monkeypatch
     assert "truth.json" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("given", [{"seed": -1}, {"seed": 1, "seconds": 0.0}, {"seed": 1, "scale": 3}])
+@pytest.mark.parametrize(
+    "given", [{"seed": -1}, {"seed": 1, "seconds": 0.0}, {"seed": 1, "scale": 3}, {"seed": 1, "quiet_s": -1}]
+)
 def test_a_scene_that_cannot_be_is_refused(given):
     with pytest.raises(ValueError, match="seed >= 0, seconds > 0 and scale 1 or 2"):
         Scene(**given)

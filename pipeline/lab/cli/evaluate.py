@@ -1,9 +1,9 @@
 """`resadapt-allocator evaluate`: allocators compared at equal realised tokens or rates, as table, plot and JSON."""
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -14,12 +14,14 @@ from rich.progress import Progress, TaskID
 
 from allocator_engine.errors import EngineFailed, EngineMissing
 from allocator_engine.evaluate.frontier import Frontier
-from allocator_engine.evaluate.run import ALLOCATORS, Equal
+from allocator_engine.evaluate.run import ALLOCATORS, WITHOUT_TEXT, Equal
 from allocator_engine.evaluate.tasks import FAMILIES, parse_seeds
-from allocator_engine.manifest import FILE_NAME, SHIPPED
+from allocator_engine.manifest import FILE_NAME, SHIPPED, read, verified
 from pipeline.errors import ConfigError
+from pipeline.lab.cli.real_options import RealOptions, minutes_of, real_folder, trained
 from pipeline.lab.cli.real_tables import print_real_tables
 from pipeline.lab.cli.tables import TITLES, print_tables
+from pipeline.lab.trained_engines import TrainedEngines
 
 if TYPE_CHECKING:
     from pipeline.config.mllm import MLLMConfig
@@ -29,6 +31,9 @@ T = TypeVar("T", bound=str)
 
 SECONDS = (2.0, 600.0)
 """Shortest and longest episode of the yard."""
+
+QUIET_S = (1.0, 600.0)
+"""Shortest and longest quiet time before an episode of the yard."""
 
 MOST_WATCHES = 8
 """Watches of an episode of the yard."""
@@ -54,6 +59,9 @@ def evaluate(
     allocators: Annotated[str | None, typer.Option(help=f"Some of {', '.join(ALLOCATORS)}; all by default.")] = None,
     families: Annotated[str | None, typer.Option(help=f"Some of {', '.join(FAMILIES)}; all by default.")] = None,
     engine: Annotated[Path | None, typer.Option(help="engine.json of `learned`, or its folder.")] = None,
+    gaze: Annotated[
+        Path | None, typer.Option(help="The engine of `gaze`, which was trained without text (`train --ablation`).")
+    ] = None,
     against: Annotated[
         list[str] | None, typer.Option(help="NAME=ENGINE: another engine, compared as `learned:NAME`. Repeatable.")
     ] = None,
@@ -64,40 +72,62 @@ def evaluate(
     resume: Annotated[Path | None, typer.Option(help="Folder that keeps what was found out, to go on from it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to write; by default frontier.png in --resume.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of an episode of the yard.")] = 32.0,
+    quiet_s: Annotated[
+        float, typer.Option(help="Seconds of the yard in which nothing happens before each episode. Watches only.")
+    ] = 0.0,
     watches: Annotated[int, typer.Option(help="Watches of the yard that stand together, 1 to 8.")] = MOST_WATCHES,
     equal: Annotated[str, typer.Option(help="tokens: all spend the same; rates: all are granted the same.")] = "tokens",
     jobs: Annotated[int, typer.Option(help="Processes at work; each loads the MLLM.")] = 1,
+    minutes: Annotated[
+        str | None,
+        typer.Option(help="real: train on so many minutes too (1,2,3), from the shipped engine and nothing."),
+    ] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="real: `learned:general`, trained on the other cameras, for each.")
+    ] = False,
+    grounding: Annotated[
+        int | None, typer.Option(min=1, help="real: steps of a training that learn what changes.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="real: steps of a training behind its grounding.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the last line only: the points as JSON.")] = False,
 ) -> None:
     """Compare allocators at equal tokens (or rates): accuracy by budget, with paired 95 % intervals over episodes.
 
-    Of real footage the first 60 % of each camera's time trains `learned`, unless --engine names one; the rest tests.
+    Of real footage the first 60 % of each camera's time trains `learned`, unless --engine names one, and `gaze` where
+    it is among --allocators; the rest tests.
     """
     from pipeline.lab.comparison import REAL, Comparison
 
     _check(jobs, seconds, watches, plot)
-    real = _real(tasks, footage)
+    families = _quiet(quiet_s, tasks, families)
+    options = RealOptions(minutes, leave_out, grounding, steps)
+    real = real_folder(tasks, footage, options)
+    asked = _mllm(mllm or (f"detector:{real / 'real' / 'models'}" if real else "yard"), device)
+    chosen = _some("--allocators", allocators or (REAL_ALLOCATORS if real else None), ALLOCATORS)
+    engines = _named(engine, gaze, against or ())
+    console = Console(stderr=True)
     if real is not None:
-        mllm = mllm or f"detector:{real / 'real' / 'models'}"
-        if engine is None and (allocators is None or "learned" in allocators):
-            engine = _trained(real, _mllm(mllm, device), resume, Console(stderr=True))
+        with Progress(console=console, transient=True) as progress:
+            engines = trained(real, asked, resume, chosen, options, engines, _ProgressBar(progress))
     elif engine is None and (SHIPPED / FILE_NAME).exists():
-        engine = SHIPPED
+        engines = replace(engines, learned=SHIPPED)
     comparison = Comparison(
         tasks=tasks,
         seeds=parse_seeds(seeds),
         seconds=seconds,
         budgets=_budgets(budgets or (REAL_BUDGETS if real else BUDGETS)),
-        allocators=_allocators(allocators or (REAL_ALLOCATORS if real else None), engine, Console(stderr=True)),
+        allocators=_able(chosen, engines, console, named=allocators is not None),
         families=_some("--families", families, FAMILIES),
-        engine=engine,
-        mllm=_mllm(mllm or "yard", device),
+        engine=engines.learned,
+        mllm=asked,
         watches=watches,
         equal=_equal(equal),
-        against=_against(against or ()),
+        against=engines.others,
         footage=real,
+        quiet_s=quiet_s,
+        by_clip=engines.by_clip,
     )
-    tables = print_real_tables if tasks == REAL else print_tables
+    tables = partial(print_real_tables, minutes=minutes_of(minutes)) if tasks == REAL else print_tables
     _compare(comparison, seeds, resume, jobs, plot, None if as_json else tables)
 
 
@@ -123,32 +153,9 @@ def _compare(
         tables(found, comparison.equal)
     _draw(found, plot or (resume / _DRAWN[comparison.equal] if resume else None), console)
     about = {"tasks": comparison.tasks, "seeds": seeds, "watches": comparison.watches, "equal": comparison.equal}
+    if comparison.quiet_s:
+        about["quiet_s"] = comparison.quiet_s
     typer.echo(json.dumps(about | {"hashes": hashes} | found.as_json(), allow_nan=False))
-
-
-def _real(tasks: str, footage: Path | None) -> Path | None:
-    """The folder of real footage, if that is what is asked about. Raises ConfigError for one without the other."""
-    if (tasks == "real") != (footage is not None):
-        raise ConfigError(
-            "--tasks real and --footage FOLDER go together: labelled recordings are needed, and nothing else"
-        )
-    if footage is not None and not (footage / "real" / "labels").is_dir():
-        raise ConfigError(
-            f"--footage {footage} has no real/labels; expected a folder with clips/, real/clips/, real/labels/"
-        )
-    return footage
-
-
-def _trained(footage: Path, mllm: "MLLMConfig", resume: Path | None, console: Console) -> Path:
-    """The engine that is trained on the first part of each camera's time; kept in `resume`."""
-    from pipeline.lab.real_engine import trained_on
-
-    work = resume / "learned" if resume else Path(tempfile.mkdtemp(prefix="resadapt-real-"))
-    try:
-        with Progress(console=console, transient=True) as progress:
-            return trained_on(footage, mllm, work, _ProgressBar(progress))
-    except ConnectionError as error:
-        raise EngineFailed(f"{error}; the same command with --resume goes on from {work}") from error
 
 
 def _check(jobs: int, seconds: float, watches: int, plot: Path | None) -> None:
@@ -163,29 +170,57 @@ def _check(jobs: int, seconds: float, watches: int, plot: Path | None) -> None:
         raise ConfigError(f"--plot is {plot}; expected a file .png in a folder that is there")
 
 
-def _allocators(text: str | None, engine: Path | None, console: Console) -> tuple[str, ...]:
-    """Those that are named; by default all that can be had, with a word about the others."""
-    chosen = _some("--allocators", text, ALLOCATORS)
-    unable = [name for name in chosen if name.startswith("learned") and engine is None]
-    if unable and text is not None:
-        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none is shipped; name one with --engine")
+def _quiet(quiet_s: float, tasks: str, families: str | None) -> str | None:
+    """The families that are asked with so much quiet time. Raises ConfigError where there can be none."""
+    from pipeline.lab.yard import YARDS
+
+    if not quiet_s:
+        return families
+    if not QUIET_S[0] <= quiet_s <= QUIET_S[1] or quiet_s % 1:
+        raise ConfigError(f"--quiet-s is {quiet_s:g}; expected whole seconds from {QUIET_S[0]:g} to {QUIET_S[1]:g}")
+    if tasks not in YARDS:
+        raise ConfigError(f"--quiet-s is for --tasks {' and '.join(YARDS)}: {tasks} has its own times")
+    if families not in (None, "watch_f1"):
+        raise ConfigError(f"--families is {families}; expected watch_f1 alone with --quiet-s")
+    return "watch_f1"
+
+
+def _able(names: tuple[str, ...], engines: TrainedEngines, console: Console, *, named: bool) -> tuple[str, ...]:
+    """Those that have an engine if they need one, with a word about the others, unless these were `named`."""
+    unable = [name for name in names if name.startswith("learned") and engines.learned is None]
+    unable += [name for name in names if name == WITHOUT_TEXT and name not in engines.others]
+    if unable and named:
+        option = "--gaze" if unable[0] == WITHOUT_TEXT else "--engine"
+        raise ConfigError(f"the allocator {unable[0]} needs an engine, and none is shipped; name one with {option}")
     if unable:
-        console.print(f"without {' and '.join(unable)}: no engine is shipped; name one with --engine", highlight=False)
-    return tuple(name for name in chosen if name not in unable)
+        console.print(
+            f"without {' and '.join(unable)}: no engine is shipped; name one with --engine or --gaze", highlight=False
+        )
+    return tuple(name for name in names if name not in unable)
 
 
-def _against(texts: Sequence[str]) -> dict[str, Path]:
-    """Engines by the names of their allocators."""
-    engines: dict[str, Path] = {}
-    for text in texts:
+def _named(engine: Path | None, gaze: Path | None, against: Sequence[str]) -> TrainedEngines:
+    """The engines that the command line names, by their allocators. Raises ConfigError, also for an engine of `gaze`
+    that listens to queries."""
+    from allocator_engine.runtime import load_checkpoint
+
+    others: dict[str, Path] = {}
+    if gaze is not None:
+        if load_checkpoint(verified(gaze, read(gaze).checkpoint)).network.shape.listens:
+            raise ConfigError(
+                f"--gaze is {gaze}, which listens to queries; expected an engine that was trained without them"
+                " (`resadapt-allocator train --ablation without_text`), or learned-no-text among --allocators"
+            )
+        others[WITHOUT_TEXT] = gaze
+    for text in against:
         name, _, path = text.partition("=")
         allocator = f"learned:{name}"
         if not name or not path:
             raise ConfigError(f"--against is {text!r}; expected NAME=ENGINE, such as before=old/engine.json")
-        if allocator in engines:
+        if allocator in others:
             raise ConfigError(f"--against names {name!r} twice; give each engine a name of its own")
-        engines[allocator] = Path(path)
-    return engines
+        others[allocator] = Path(path)
+    return TrainedEngines(engine, others)
 
 
 def _some(option: str, text: str | None, known: Sequence[T]) -> tuple[T, ...]:

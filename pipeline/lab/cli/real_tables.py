@@ -7,18 +7,23 @@ from rich.table import Table
 
 from allocator_engine.evaluate.frontier import Difference, Estimate, Frontier, FrontierPoint
 from allocator_engine.evaluate.run import Equal
+from allocator_engine.evaluate.tasks import Family
 from pipeline.lab.cli.tables import TITLES
+from pipeline.lab.trained_engines import minutes_name
 
-FAMILIES_SHOWN = ("watch_f1", "qa")
+FAMILIES_SHOWN: tuple[Family, ...] = ("watch_f1", "qa")
 _NAMES = {"watch_f1": "events, F1", "qa": "questions, accuracy"}
 _FEW_EVENTS = 30
 """With fewer true events an interval says more about them than about allocators."""
 
 
-def print_real_tables(found: Frontier, equal: Equal) -> None:
-    """Print the points, the differences of the first allocator to the others, and whether they can be told apart."""
+def print_real_tables(found: Frontier, equal: Equal, minutes: Sequence[float] = ()) -> None:
+    """Print the points, figures against `minutes` of recordings where there are any, the differences of the first
+    allocator to the others, and whether they can be told apart."""
     wide = Console(width=220)
     wide.print(_points(found.points, equal))
+    if minutes:
+        wide.print(_by_minutes(found.points, minutes))
     wide.print(_differences(found.differences, equal))
     for line in verdicts(found):
         wide.print(line, highlight=False, soft_wrap=True)
@@ -80,6 +85,23 @@ def _points(points: Sequence[FrontierPoint], equal: Equal) -> Table:
             f"{point.allocator_ms:.2f}",
             "-" if delay_s is None else f"{delay_s:+.1f} s",
         )
+    return table
+
+
+def _by_minutes(points: Sequence[FrontierPoint], minutes: Sequence[float]) -> Table:
+    """Figures of what was trained on so many minutes, from the shipped engine and from nothing."""
+    known = {(point.allocator, point.budget): point for point in points}
+    table = Table(title="By minutes of recordings that train", title_justify="left")
+    for name in ("budget", "minutes"):
+        table.add_column(name)
+    for start in ("from the shipped engine", "from nothing"):
+        for family in FAMILIES_SHOWN:
+            table.add_column(f"{_NAMES[family]}, {start}", justify="right")
+    for budget in dict.fromkeys(point.budget for point in points):
+        for amount in (*minutes, None):
+            rows = [known[minutes_name(amount, general=general), budget] for general in (True, False)]
+            figures = [row.figures.get(family) for row in rows for family in FAMILIES_SHOWN]
+            table.add_row(f"{budget:g}", "all" if amount is None else f"{amount:g}", *map(_percent, figures))
     return table
 
 

@@ -49,6 +49,7 @@ class DetectorMLLM:
         self._networks: DetectionNetworks | None = None
         self._kept: KeptPrefixes[None] = KeptPrefixes(MOST_STREAMS, _NO_BOUND)
         self._found: OrderedDict[str, tuple[DetectedObject, ...]] = OrderedDict()
+        self._looking: dict[str, asyncio.Future[tuple[DetectedObject, ...]]] = {}
         self._lock = Lock()
 
     async def start(self) -> None:
@@ -117,12 +118,25 @@ class DetectorMLLM:
             return None
         with self._lock:
             found = self._found.get(segment.content_id)
-        if found is None:
+        return await self._found_in(segment) if found is None else found
+
+    async def _found_in(self, segment: Segment) -> tuple[DetectedObject, ...]:
+        """The findings in a picture, looked for once by all who ask about it at the same time."""
+        looking = self._looking.get(segment.content_id)
+        if looking is None or looking.get_loop() is not asyncio.get_running_loop():
+            looking = self._looking[segment.content_id] = asyncio.ensure_future(self._find(segment))
+        return await asyncio.shield(looking)
+
+    async def _find(self, segment: Segment) -> tuple[DetectedObject, ...]:
+        assert self._networks is not None
+        try:
             found = await asyncio.to_thread(self._networks.find, segment.pixels[-1])
-            with self._lock:
-                self._found[segment.content_id] = found
-                while len(self._found) > MOST_FINDINGS:
-                    self._found.popitem(last=False)
+        finally:
+            self._looking.pop(segment.content_id, None)
+        with self._lock:
+            self._found[segment.content_id] = found
+            while len(self._found) > MOST_FINDINGS:
+                self._found.popitem(last=False)
         return found
 
 

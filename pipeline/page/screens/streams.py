@@ -25,7 +25,10 @@ router = APIRouter()
 
 GROUPS = (
     ("basics", ("url", "display_name", "site", "tags", "live_url")),
-    ("budget", ("budget.rate_tokens_per_s", "budget.burst_tokens", "priority", "sample_fps", "hop_s")),
+    (
+        "budget",
+        ("budget.rate_tokens_per_s", "budget.burst_hops", "budget.burst_tokens", "priority", "sample_fps", "hop_s"),
+    ),
     (
         "connection",
         ("rtsp_transport", "realtime", "stall_s", "first_picture_s", "open_timeout_s", "on_corrupt", "hwaccel"),

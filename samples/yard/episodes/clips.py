@@ -1,7 +1,7 @@
 """The yard as the Allocator's training sees it: episodes with standing queries, and questions about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +26,7 @@ SECONDS, SAMPLE_FPS, HOP_S = 32.0, 2.0, 1.0
 
 _SEED = 5
 _FILMS = 16  # scenes kept in memory, 22 MB each
+_QUIET_FILMS = 2  # ... and what was before them, 0.7 MB a second
 _MOST_WATCHES = 8  # that stand
 _KNOWN_WATCHES = 64  # more than make sense in any scene
 _MOMENTS = 8  # per watch at which it is asked
@@ -50,12 +51,34 @@ class Film:
 @lru_cache(maxsize=_FILMS)
 def film(seed: int, seconds: float = SECONDS) -> Film:
     """Render the scene of a seed at the sampled rate, and pass it through the camera's codec."""
-    scene = Scene(seed, seconds)
-    looked = [scene.look(time_s) for time_s in sampled_times_s(seconds, SAMPLE_FPS)]
-    pictures = [
-        RenderedPicture(pixels) for pixels in surveillance([one.pixels for one in looked], SAMPLE_FPS, seed=seed)
+    return _filmed(Scene(seed, seconds), seconds, 0.0)
+
+
+@lru_cache(maxsize=_QUIET_FILMS)
+def quiet_film(seed: int, quiet_s: float, seconds: float = SECONDS) -> Film:
+    """The `quiet_s` seconds before the scene of a seed, in which nothing happens, as a film of its own from 0 s on."""
+    return _filmed(Scene(seed, seconds, quiet_s=quiet_s), quiet_s, -quiet_s)
+
+
+def behind(quiet: Film, shown: Film) -> Film:
+    """A film that follows another, in the time of that one."""
+    later_s = quiet.hops[-1].end_s
+    hops = [
+        replace(
+            hop, start_s=hop.start_s + later_s, end_s=hop.end_s + later_s, pts_s=tuple(t + later_s for t in hop.pts_s)
+        )
+        for hop in shown.hops
     ]
-    facts = [one.facts for one in looked]
+    facts = [tuple(replace(one, time_s=one.time_s + later_s) for one in frames) for frames in shown.facts]
+    return Film((*quiet.hops, *hops), (*quiet.facts, *facts), (*quiet.cells, *shown.cells))
+
+
+def _filmed(scene: Scene, seconds: float, from_s: float) -> Film:
+    """`seconds` of a scene from a time of it on, which is 0 s of the film."""
+    looked = [scene.look(from_s + time_s) for time_s in sampled_times_s(seconds, SAMPLE_FPS)]
+    coded = surveillance([one.pixels for one in looked], SAMPLE_FPS, seed=scene.seed)
+    pictures = [RenderedPicture(pixels) for pixels in coded]
+    facts = [replace(one.facts, time_s=one.facts.time_s - from_s) if from_s else one.facts for one in looked]
     shown = cells(scene, looked)
     hops, each, parts = [], [], []
     for start_s in np.arange(0.0, seconds, HOP_S).tolist():

@@ -3,18 +3,19 @@
 Questions are about all that happened, whatever an allocator showed of it, and the same for all allocators.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from allocator_engine.evaluate.baselines import CodecActivity
-from allocator_engine.evaluate.tasks import FAMILIES, Family, Span, Task, TaskQuestion, TaskWatch
+from allocator_engine.evaluate.tasks import FAMILIES, BlockWatch, Family, Span, Task, TaskQuestion, TaskWatch
 from allocator_engine.train.reward import Form
 from allocator_engine.train.rollout import ClipHop
 from pipeline.sources.codec_signs import CodecSign
 from samples.yard.episodes import evidence
-from samples.yard.episodes.clips import HOP_S, SAMPLE_FPS, SECONDS, Film, film
+from samples.yard.episodes.clips import HOP_S, SAMPLE_FPS, SECONDS, Film, behind, film, quiet_film
 from samples.yard.episodes.distracted import distracted_watches
 from samples.yard.questions import grammar, watches
 from samples.yard.questions.grammar import CARD_FAMILY, KINDS, ask
@@ -43,7 +44,8 @@ class YardTasks:
     """A TaskSource of seeds. `distracted`: only watches that are decided by what hardly moves (see `distracted`).
 
     Of an episode's watches so many stand `together`; there is a task for each such part of them. Fewer of them share
-    the budget, then, and their truth is the same.
+    the budget, then, and their truth is the same. Before each episode `quiet_s` seconds pass in which nothing happens:
+    what is spent there is paid for, and events in it count neither way; of those episodes there are watches alone.
     """
 
     seeds: range
@@ -51,6 +53,7 @@ class YardTasks:
     families: Collection[Family] = FAMILIES
     distracted: bool = False
     together: int = WATCHES
+    quiet_s: float = 0.0
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -59,13 +62,14 @@ class YardTasks:
         """See TaskSource."""
         seed = self.seeds[index]
         shown = film(seed, self.seconds)
-        clip = f"yard-{seed} {self.seconds:g} s"
+        clip = f"yard-{seed} {self.seconds:g} s" + (f" behind {self.quiet_s:g} s" if self.quiet_s else "")
         if self.distracted:
-            tasks = self._watching(f"{clip} distracted", clip, distracted_watches(_flat(shown)), shown)
+            tasks = self._watching(f"{clip} distracted", clip, distracted_watches(_flat(shown)), seed)
         else:
             chosen = watches_for(_flat(shown), np.random.default_rng((seed, _AS_WATCHES)), WATCHES)
-            rng = np.random.default_rng((seed, _AS_QUESTIONS))
-            tasks = [*self._watching(f"{clip} watches", clip, chosen, shown), *_asking(clip, shown, rng)]
+            tasks = self._watching(f"{clip} watches", clip, chosen, seed)
+        if not self.distracted and not self.quiet_s:
+            tasks += _asking(clip, shown, np.random.default_rng((seed, _AS_QUESTIONS)))
             tasks += _pictures(clip, shown, np.random.default_rng((seed, _AS_PICTURES)))
         return tuple(replace(task, episode=clip) for task in tasks if task.family in self.families)
 
@@ -76,8 +80,7 @@ class YardTasks:
     def hops(self, clip: str) -> Sequence[ClipHop]:
         """See TaskSource."""
         name, _, moment = clip.partition(" at ")
-        seed = int(name.removeprefix("yard-").split(" ")[0])
-        shown = film(seed, self.seconds).hops
+        shown = self._film(int(name.removeprefix("yard-").split(" ")[0])).hops
         if not moment:
             return shown
         picture = shown[int(moment)].pictures[-1]
@@ -91,11 +94,17 @@ class YardTasks:
         found = iter(signs(pictures, SAMPLE_FPS, seed=seed))
         return [[_work(next(found)) for _ in hop.pictures] for hop in hops]
 
-    def _watching(self, name: str, clip: str, chosen: Sequence[watches.YardWatch], shown: Film) -> list[Task]:
+    def _film(self, seed: int) -> Film:
+        """An episode, behind its quiet time if it has one."""
+        shown = film(seed, self.seconds)
+        return behind(quiet_film(seed, self.quiet_s, self.seconds), shown) if self.quiet_s else shown
+
+    def _watching(self, name: str, clip: str, chosen: Sequence[watches.YardWatch], seed: int) -> list[Task]:
         """A task for as many watches as stand together."""
+        shown = self._film(seed)
         parts = [chosen[first : first + self.together] for first in range(0, len(chosen), self.together)]
         names = [f"{name} {'+'.join(watch.slug for watch in part)}" if len(parts) > 1 else name for part in parts]
-        return [_watching(one, clip, part, shown) for one, part in zip(names, parts, strict=True)]
+        return [_watching(one, clip, part, shown, self.quiet_s) for one, part in zip(names, parts, strict=True)]
 
 
 def _work(sign: CodecSign) -> CodecActivity:
@@ -108,16 +117,19 @@ def _flat(shown: Film) -> list[FrameFacts]:
     return [frame for hop in shown.facts for frame in hop]
 
 
-def _watching(name: str, clip: str, chosen: Sequence[watches.YardWatch], shown: Film) -> Task:
+def _watching(name: str, clip: str, chosen: Sequence[watches.YardWatch], shown: Film, quiet_s: float) -> Task:
     flat = _flat(shown)
     times: dict[str, tuple[Span, ...]] = {watch.slug: spans(watch, flat) for watch in chosen}
-    standing = tuple(
-        TaskWatch(watch.slug, watch.text, times[watch.slug], watch.family, OPEN_AT, CLEAR_AT, CONFIRM)
-        for watch in chosen
-    )
+    standing = tuple(_standing(watch, times[watch.slug], quiet_s) for watch in chosen)
     deciding = tuple(one for watch in chosen for one in evidence.of_watch(times[watch.slug], len(shown.hops)))
     reworded = tuple(_reworded(watch, place) for place, watch in enumerate(chosen))
-    return Task(name, "watch_f1", "", clip, watches=standing, evidence=deciding, reworded=reworded)
+    first = round(quiet_s / HOP_S)
+    return Task(name, "watch_f1", "", clip, (), standing, deciding, reworded, first)
+
+
+def _standing(watch: watches.YardWatch, times: tuple[Span, ...], quiet_s: float) -> TaskWatch:
+    given = watch.slug, watch.text, times, watch.family, OPEN_AT, CLEAR_AT, CONFIRM
+    return BlockWatch(*given, (quiet_s, math.inf)) if quiet_s else TaskWatch(*given)
 
 
 def _reworded(watch: watches.YardWatch, place: int) -> str:

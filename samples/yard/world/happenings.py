@@ -23,6 +23,7 @@ from samples.yard.world.script import (
 )
 
 _LEFT, _RIGHT = -26.0, WIDTH + 26.0
+_STEP_S = 0.5  # an exposure step is over within this time
 
 
 def make_script(seed: int, seconds: float, layout: Layout) -> Script:
@@ -39,6 +40,24 @@ def make_script(seed: int, seconds: float, layout: Layout) -> Script:
     return Script(
         tuple(writer.roles), tuple(writer.gate), tuple(writer.barrier), tuple(writer.flyers), tuple(writer.gains)
     )
+
+
+def quiet_before(script: Script, seed: int, seconds: float, layout: Layout) -> Script:
+    """The script of an episode behind `seconds`, at times below 0, in which birds, plastic and exposure steps come as
+    in any episode, and nothing else happens. The episode itself looks as it did."""
+    rng = np.random.default_rng((seed, 29))
+    writer = _ScriptWriter(rng, Casting(rng, layout.light), layout)
+    writer.distract(seconds)
+    flyers = [_earlier(one, seconds) for one in writer.flyers if one.end <= seconds]
+    steps = [(start - seconds, gain) for start, gain in writer.gains[1:] if start <= seconds - 2 * _STEP_S]
+    first, *later = script.gains
+    gains = (first, *steps, (-_STEP_S, first[1]), *later) if steps else script.gains
+    return replace(script, flyers=(*flyers, *script.flyers), gains=gains)
+
+
+def _earlier(one: Flyer, seconds: float) -> Flyer:
+    keys = tuple((time - seconds, x, y) for time, x, y in one.track.keys)
+    return replace(one, start=one.start - seconds, end=one.end - seconds, track=Track(keys))
 
 
 @dataclass(slots=True)

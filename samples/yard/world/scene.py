@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from samples.yard.world.draw import Box, overlap
 from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts
-from samples.yard.world.happenings import make_script
+from samples.yard.world.happenings import make_script, quiet_before
 from samples.yard.world.layout import FENCE_PX, FENCE_Y, make_layout
 from samples.yard.world.measure import facts_of
 from samples.yard.world.script import BARRIER_S, GATE_S, opened
@@ -29,17 +29,20 @@ class Look:
 
 
 class Scene:
-    """The yard of a seed for `seconds`; `scale` 1 or 2 times the native size. Facts are always the native picture's."""
+    """The yard of a seed for `seconds`, and for `quiet_s` before that, at times below 0, in which nothing happens;
+    `scale` 1 or 2 times the native size. Facts are always the native picture's."""
 
-    def __init__(self, seed: int, seconds: float = 32.0, *, scale: int = 1) -> None:
-        if seed < 0 or seconds <= 0 or scale not in (1, 2):
+    def __init__(self, seed: int, seconds: float = 32.0, *, scale: int = 1, quiet_s: float = 0.0) -> None:
+        if seed < 0 or seconds <= 0 or scale not in (1, 2) or quiet_s < 0:
             raise ValueError(
-                "a scene needs seed >= 0, seconds > 0 and scale 1 or 2; "
-                f"got seed {seed}, seconds {seconds}, scale {scale}"
+                "a scene needs seed >= 0, seconds > 0 and scale 1 or 2, and quiet_s >= 0; "
+                f"got seed {seed}, seconds {seconds}, scale {scale}, quiet_s {quiet_s}"
             )
         self.seed, self.seconds, self.scale = seed, seconds, scale
         self.layout = make_layout(seed)
         self.script = make_script(seed, seconds, self.layout)
+        if quiet_s:
+            self.script = quiet_before(self.script, seed, quiet_s, self.layout)
         self._native = YardStage(seed, self.layout, self.script, 1)
         self._large = self._native if scale == 1 else YardStage(seed, self.layout, self.script, scale)
         self._plates: dict[float, dict[int, Box]] = {}
