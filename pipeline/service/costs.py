@@ -4,7 +4,7 @@ A process costs something without any stream. That is its own, and no stream's: 
 cost more than the same among others.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,7 +21,7 @@ LEAST = 0.01
 BASE = 0.015
 """The process's own part, in cores, until it has been measured: about that of an idle node."""
 MOST_BASE = 0.1
-"""The most that is taken for the process's own: a stream that costs much and has few frames looks like that too."""
+"""The most that is taken for the process's own: what a costly stream of few frames takes would else count as that."""
 APART = 0.25
 """Measurements say something of the base if their frames differ by so much of the larger number."""
 KEPT = 16
@@ -54,6 +54,7 @@ class CostMeter:
         self._cpu_s = cpu_s
         self._began: _CpuReading | None = None
         self._newest: _CpuReading | None = None
+        self._frames: Counter[str] = Counter()
         self._windows: deque[CpuWindow] = deque(maxlen=KEPT)
         self._base: float | None = None
         self._costs: dict[str, float] = {}
@@ -68,30 +69,37 @@ class CostMeter:
         now = _CpuReading(self._monotonic_s(), self._cpu_s(), dict(decoded))
         began, before = self._began, self._newest
         if began is None or before is None:
-            self._began = now
+            self._begin(now)
         elif bool(began.decoded) != bool(decoded):
             # The first streams have come, or the last ones have gone, since the reading before.
             self._measure(began, before)
-            self._began = now
-        elif now.at_s - began.at_s >= MEASURE_S:
-            self._measure(began, now)
-            self._began = now
+            self._begin(now)
+        else:
+            self._frames += _more(before.decoded, now.decoded)
+            if now.at_s - began.at_s >= MEASURE_S:
+                self._measure(began, now)
+                self._begin(now)
         self._newest = now
         self._costs = {slug: cost for slug, cost in self._costs.items() if slug in decoded}
         return dict(self._costs)
 
+    def _begin(self, now: _CpuReading) -> None:
+        self._began, self._frames = now, Counter()
+
     def _measure(self, began: _CpuReading, ended: _CpuReading) -> None:
-        """Measure from one reading to another, if that is long enough."""
+        """Measure from one reading to another, if that is long enough. Streams that came meanwhile take their share of
+        the cores; theirs is not recorded, for it is that of a part of the time."""
         seconds = ended.at_s - began.at_s
         if seconds < (MEASURE_S if began.decoded else IDLE_S):
             return
-        cores, frames = (ended.spent_s - began.spent_s) / seconds, _more(began.decoded, ended.decoded)
+        cores, frames = (ended.spent_s - began.spent_s) / seconds, self._frames
         if began.decoded.keys() == ended.decoded.keys():
             self._windows.append(CpuWindow(sum(frames.values()) / seconds, cores))
         if (base := base_of(self._windows)) is not None:
             self._base = _blended(self._base, base)
         for slug, cost in shared_out(cores, self.base, frames).items():
-            self._costs[slug] = _blended(self._costs.get(slug), cost)
+            if slug in began.decoded:
+                self._costs[slug] = _blended(self._costs.get(slug), cost)
 
 
 def base_of(windows: Sequence[CpuWindow]) -> float | None:
@@ -113,9 +121,10 @@ def shared_out(cores: float, base: float, frames: Mapping[str, int]) -> Mapping[
     return {slug: max(spent * count / whole, LEAST) for slug, count in frames.items() if count > 0}
 
 
-def _more(before: Mapping[str, int], after: Mapping[str, int]) -> Mapping[str, int]:
-    """The frames decoded meanwhile. Streams that began meanwhile wait for the next measurement."""
-    return {slug: max(count - before[slug], 0) for slug, count in after.items() if slug in before}
+def _more(before: Mapping[str, int], after: Mapping[str, int]) -> Counter[str]:
+    """The frames decoded meanwhile: those of a stream that began, or began anew, count from 0."""
+    known = {slug: before.get(slug, 0) for slug in after}
+    return Counter({slug: count - known[slug] if count >= known[slug] else count for slug, count in after.items()})
 
 
 def _blended(before: float | None, newest: float) -> float:

@@ -113,10 +113,35 @@ def test_a_stream_costs_its_share_of_the_cpu_by_the_frames_decoded_for_it():
     assert meter.of({"a": 5, "b": 0}) == {}
     now[:] = MEASURE_S, MEASURE_S / 2
     spent = 0.5 - BASE
-    assert meter.of({"a": 35, "b": 10, "new": 9}) == pytest.approx({"a": 0.75 * spent, "b": 0.25 * spent}, abs=1e-3)
+    found = meter.of({"a": 35, "b": 10, "new": 10})
+    assert found == pytest.approx({"a": 0.6 * spent, "b": 0.2 * spent}, abs=1e-3)
     now[:] = 2 * MEASURE_S, MEASURE_S / 2
     found = meter.of({"a": 65, "new": 19})
-    assert found == {"a": pytest.approx(0.75 * spent + 0.3 * (LEAST - 0.75 * spent), abs=1e-3), "new": LEAST}
+    assert found == {"a": pytest.approx(0.6 * spent + 0.3 * (LEAST - 0.6 * spent), abs=1e-3), "new": LEAST}
+
+
+@given(
+    st.floats(LEAST, 0.5),
+    st.integers(1, 6),
+    st.integers(0, 40),
+    st.lists(st.tuples(st.integers(1, int(MEASURE_S) - 1), st.integers(1, 12)), max_size=4),
+)
+def test_streams_that_come_or_begin_anew_while_it_is_measured_make_no_other_stream_dearer(cost, known, seen, changes):
+    """Each frame takes the same CPU, so each stream costs the same, whoever else comes, goes or begins again."""
+    process = Process(BASE, cost)
+    first = [f"s{n}" for n in range(known)]
+    process.decoded = dict.fromkeys(first, seen)
+    process.run(0, *first)
+    measured = {}
+    at = 0
+    for second, others in sorted(changes):
+        measured = process.run(second - at, *process.decoded) if second > at else measured
+        at = second
+        for slug in first[1:]:
+            process.decoded[slug] = 0
+        process.run(0, *first, *(f"new{n}" for n in range(others)))
+    measured = process.run(MEASURE_S - at, *process.decoded)
+    assert measured == pytest.approx(dict.fromkeys(first, cost), abs=2e-3)
 
 
 def test_a_stream_that_is_gone_has_no_cost_and_one_without_frames_keeps_what_it_had():
