@@ -198,10 +198,12 @@ def _mllm(site: SiteLoad, machine: MachineCosts) -> Need:
     vision, asked = site.tokens_per_s, sum(one.askings_per_s for one in site.streams)
     text = site.text_tokens_per_s
     change = (
-        "lower budget.rate_tokens_per_s or gpu_budget, raise every_s of watches, or add a server to mllm.servers"
+        "lower budget.rate_tokens_per_s or gpu_budget, or raise every_s of watches"
         if vision > text
-        else "raise every_s of watches or ask fewer, or add a server to mllm.servers"
+        else "raise every_s of watches or ask fewer"
     )
+    if site.remote:
+        change += ", or add a server to mllm.servers"
     if machine.encode_s is None or machine.prefill_s is None or machine.ask_s is None:
         return Need("MLLM", vision + text, None, "tokens/s", "estimated", change)
     busy = vision * machine.encode_s + (vision + text) * machine.prefill_s + asked * machine.ask_s
