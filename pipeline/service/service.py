@@ -20,7 +20,7 @@ from pipeline.build import (
     check_names,
 )
 from pipeline.clock import Clock, SystemClock
-from pipeline.config.mllm import DetectorConfig, EmbeddedConfig, MLLMConfig
+from pipeline.config.mllm import EmbeddedConfig, MLLMConfig
 from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.config.values import resolve_url
 from pipeline.core.budget import Ledger
@@ -128,7 +128,8 @@ class Service:
     @property
     def attachments(self) -> dict[str, Attachment]:
         """The streams that have been attached, by slug, ended ones included."""
-        return {slug: running.attachment for slug, running in self.supervisors.items() if running.attachment}
+        running = dict(self.supervisors)  # the loop may add some meanwhile, where this is asked in a thread
+        return {slug: one.attachment for slug, one in running.items() if one.attachment}
 
     @property
     def supervisors(self) -> dict[str, StreamSupervisor]:
@@ -164,13 +165,14 @@ class Service:
     def costs(self) -> RunningCosts:
         """The costs of what runs in this process, as far as they are measured."""
         load = self._load
-        hops = {slug: (one.run.counts, self.site.streams.get(slug)) for slug, one in self.attachments.items()}
+        runs = {slug: one.run for slug, one in self.attachments.items() if slug in self.site.streams}
         tokens = {
-            slug: counts.spent / (counts.hops * stream.hop_s)
-            for slug, (counts, stream) in hops.items()
-            if stream and counts.hops >= LEAST_HOPS
+            slug: run.counts.spent / (run.decided_s - run.began_s)
+            for slug, run in runs.items()
+            if run.counts.hops >= LEAST_HOPS and run.decided_s > run.began_s
         }
-        busy = load.mllm_busy if isinstance(self.site.mllm, EmbeddedConfig | DetectorConfig) else None
+        # The questions of a detector overlap, and what it takes is in the cores already.
+        busy = load.mllm_busy if isinstance(self.site.mllm, EmbeddedConfig) else None
         return RunningCosts(None, load.base, load.cores, tokens, busy)
 
     @property
