@@ -1,6 +1,7 @@
 """Parts that screens share: adding, saving without overwriting others, pausing, what is refused, faults by field."""
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from pipeline.registry.entry import Kind
 
 Show = Callable[[Mapping[str, Any] | None, Mapping[str, Any] | None, int], Awaitable[Response]]
 """Shows a form again: the entry as it is now, the problem, the status."""
+WARNED_S = 60
+"""How long a browser keeps the warnings of an edit for the screen that it is sent to."""
 
 
 def errors_of(problem: Mapping[str, Any] | None) -> dict[str, str]:
@@ -20,11 +23,29 @@ def errors_of(problem: Mapping[str, Any] | None) -> dict[str, str]:
     return {one["field"]: one["detail"] for one in problem.get("errors", ())} if problem else {}
 
 
-async def load_warnings(request: Request) -> list[str]:
-    """What does not fit of all streams, for those who may attach some."""
-    reply = await call(request, "GET", "/v1/load")
-    found: list[str] = reply.body["warnings"] if reply.ok else []
-    return found
+def go_warning(request: Request, then: str, edited: Mapping[str, Any]) -> Response:
+    """Send the browser on to the screen of an entry that was edited, with the warnings of the API's answer: in a cookie
+    of that edit alone, which no link can forge."""
+    response = go(request, then)
+    if warnings := edited.get("warnings"):
+        kept = urlsafe_b64encode("\n".join(warnings).encode()).decode()
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+        response.set_cookie(
+            _warned(edited), kept, max_age=WARNED_S, path=None, secure=secure, httponly=True, samesite="lax"
+        )
+    return response
+
+
+def warnings_of_edit(request: Request, entry: Mapping[str, Any]) -> list[str]:
+    """The warnings with which the last edit of an entry was answered, where this browser made it a moment ago."""
+    try:
+        return urlsafe_b64decode(request.cookies.get(_warned(entry), "")).decode().splitlines()
+    except ValueError:  # a cookie that is not ours
+        return []
+
+
+def _warned(entry: Mapping[str, Any]) -> str:
+    return f"resadapt_warned_{entry['slug']}_{entry['revision']}"
 
 
 async def done(request: Request, method: str, path: str, then: str, body: Mapping[str, Any] | None = None) -> Response:
@@ -47,7 +68,9 @@ async def added_or_shown(
     typed."""
     body = {**spec, "slug": form["slug"]} if form.get("slug") else spec
     reply = await call(request, "POST", f"/v1/{SECTIONS[kind]}", body=body)
-    return go(request, then(reply.body["slug"])) if reply.ok else await show(None, reply.body, reply.status)
+    if reply.ok:
+        return go_warning(request, then(reply.body["slug"]), reply.body)
+    return await show(None, reply.body, reply.status)
 
 
 async def saved_or_shown(
@@ -65,7 +88,7 @@ async def saved_or_shown(
     revision = form.get("revision", "")
     reply = await call(request, "PUT", path, body=spec, headers={"If-Match": f'"{revision}"'} if revision else {})
     if reply.ok:
-        return go(request, then)
+        return go_warning(request, then, reply.body)
     now = await call(request, "GET", path)
     present = now.body if now.ok else None
     problem = dict(reply.body)

@@ -14,11 +14,11 @@ from pipeline.page.screens.entries import (
     added_or_shown,
     done,
     errors_of,
-    load_warnings,
     merging,
     polygons_of,
     saved_or_shown,
     set_paused,
+    warnings_of_edit,
 )
 
 router = APIRouter()
@@ -107,7 +107,7 @@ async def show_stream(request: Request, slug: str) -> Response:
         watches=[watch for watch in watches if slug in watch["streams"]],
         events=events["items"],
         edits=edits["items"],
-        warnings=await load_warnings(request) if just_edited else [],
+        warnings=warnings_of_edit(request, stream) if just_edited else [],
     )
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pipeline.page.calls import ask, call
 from pipeline.page.forms import sent
 from pipeline.page.render import page
-from pipeline.page.screens.entries import done, load_warnings
+from pipeline.page.screens.entries import done
 from pipeline.registry.keys import ROLES
 
 router = APIRouter()
@@ -94,6 +94,7 @@ async def _shown(
     edits = await call(request, "GET", "/v1/audit", {"limit": 30})
     profiles = await ask(request, "/v1/profiles")
     nodes = await call(request, "GET", "/v1/nodes") if overview["in_fleet"] else None
+    load = await call(request, "GET", "/v1/load")
     return await page(
         request,
         "system.html",
@@ -107,5 +108,5 @@ async def _shown(
         problem=problem,
         made=made,
         tried=tried,
-        warnings=await load_warnings(request),
+        warnings=load.body["warnings"] if load.ok else [],
     )
