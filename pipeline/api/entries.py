@@ -21,6 +21,7 @@ from pipeline.api.views import (
     edit_view,
     spec_schema,
 )
+from pipeline.config.site import SiteConfig
 from pipeline.config.slugs import slug_of, stream_slug
 from pipeline.registry.desired import SECTIONS
 from pipeline.registry.entry import Expected, Kind, RegistryEntry
@@ -126,9 +127,10 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
             slug = _slug_for(kind, spec)
         if not isinstance(slug, str):
             raise Problem(422, "not accepted", "slug: expected text", "slug")
+        before = desk.reconciler.service.site
         desk.put(caller, kind, slug, spec, "absent")
         response.headers["Location"] = f"/v1/{SECTIONS[kind]}/{slug}"
-        return _tagged(_edited(kind, slug, caller, desk), response)
+        return _tagged(_edited(kind, slug, caller, desk, before), response)
 
     @router.put(
         "/{slug}",
@@ -146,9 +148,10 @@ def _writing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         response: Response,
     ) -> EntryView:
         """Make it what the body says, whatever it was; the same again changes nothing."""
+        before = desk.reconciler.service.site
         _, is_new = desk.put(caller, kind, slug, body, expected)
         response.status_code = 201 if is_new else 200
-        return _tagged(_edited(kind, slug, caller, desk), response)
+        return _tagged(_edited(kind, slug, caller, desk, before), response)
 
     @router.patch(
         "/{slug}",
@@ -194,14 +197,15 @@ def _pausing(router: APIRouter, kind: Kind, view: type[EntryView]) -> None:
         return _tagged(look.view(look.entry(kind, slug)), response)
 
 
-def _edited(kind: Kind, slug: str, caller: Caller, desk: Desk) -> EntryView:
-    """An entry that was just added or changed; a stream with what does not fit with it."""
+def _edited(kind: Kind, slug: str, caller: Caller, desk: Desk, before: SiteConfig) -> EntryView:
+    """An entry that was just added or changed in the site as it was `before`; a stream with what does not fit with
+    it."""
     look = desk.look(caller)
     found = look.view(look.entry(kind, slug))
     if not isinstance(found, StreamView):
         return found
     known = {name: getattr(found, name) for name in StreamView.model_fields}
-    return EditedStreamView(**known, warnings=load_warnings(desk, caller, slug))
+    return EditedStreamView(**known, warnings=load_warnings(desk, caller, slug, before))
 
 
 def as_json(model: BaseModel) -> Response:

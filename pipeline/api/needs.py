@@ -4,27 +4,38 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import structlog
+
 from pipeline.api.auth import Caller
 from pipeline.api.desk import Desk
 from pipeline.config.entries import parse_stream
 from pipeline.config.site import SiteConfig
 from pipeline.core.sizing import Need
 from pipeline.delivery.nodes import NodeBook
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ResadaptError
 from pipeline.fleet.overview import costs_of
+from pipeline.redact import scrub
 from pipeline.service.plan import running_needs, warnings_of, warnings_of_steps
 
-
-def load_warnings(desk: Desk, caller: Caller, edited: str) -> list[str]:
-    """What does not fit of all that is wanted by now, after a stream was edited. Blocks."""
-    return [*warnings_of(needs_now(desk, edited)), *late_streams(desk, caller)]
+log = structlog.get_logger()
 
 
-def needs_now(desk: Desk, edited: str | None = None) -> Sequence[Need]:
-    """The needs, what gives first at the top; `edited` is a stream that may run yet as it was. Blocks."""
+def load_warnings(desk: Desk, caller: Caller, edited: str, before: SiteConfig) -> list[str]:
+    """What does not fit of all that is wanted by now, after a stream was edited in the site as it was `before`;
+    nothing where that cannot be known now, for the edit stands. Blocks."""
+    try:
+        return [*warnings_of(needs_now(desk, edited, before)), *late_streams(desk, caller)]
+    except ResadaptError as error:
+        log.warning("load_not_known", stream=edited, error=type(error).__name__, reason=scrub(str(error)))
+        return []
+
+
+def needs_now(desk: Desk, edited: str | None = None, before: SiteConfig | None = None) -> Sequence[Need]:
+    """The needs, what gives first at the top; `edited` is a stream that counts as it is wanted, even where it was
+    measured with the settings that it had in the site `before`. Blocks."""
     service = desk.reconciler.service
     costs = costs_of(NodeBook(desk.registry.database, desk.clock)) if service.in_fleet else service.costs
-    return running_needs(_wanted(desk, edited), costs)
+    return running_needs(_wanted(desk, edited), costs, before)
 
 
 def _wanted(desk: Desk, edited: str | None) -> SiteConfig:

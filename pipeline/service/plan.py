@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -72,6 +73,8 @@ class RunningCosts:
 
 UNMEASURED = RunningCosts()
 """Of a site that does not run."""
+COSTLY = ("url", "sample_fps", "hop_s", "budget")
+"""Settings of a stream with which it does not cost any more what was measured."""
 
 
 def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: RunningCosts = UNMEASURED) -> SiteLoad:
@@ -128,6 +131,13 @@ def _stream_load(
     )
 
 
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def machine_of(
     name: str, site: SiteConfig, cores: float | None = None, memory_bytes: int | None = None
 ) -> MachineCosts:
@@ -135,7 +145,7 @@ def machine_of(
     if name not in ACCELERATORS:
         raise ConfigError(f"--gpu is {name!r}; expected one of {', '.join(ACCELERATORS)}")
     kind = ACCELERATORS[name]
-    cores = cores or os.cpu_count() or 1
+    cores = cores or usable_cores()
     machine = MachineCosts(name, cores, decoder_pixels_per_s=_decoder(site, kind), memory_bytes=memory_bytes)
     if isinstance(site.mllm, YardConfig | TinyConfig | NullConfig):
         return machine  # their sizes are not those of models that people use: only a measurement tells
@@ -226,18 +236,39 @@ def plan(site: SiteConfig, machine: MachineCosts, shape: CameraShape = CameraSha
     return needs_of(load, machine)
 
 
-def running_needs(site: SiteConfig, costs: RunningCosts = UNMEASURED) -> tuple[Need, ...]:
+def running_needs(
+    site: SiteConfig, costs: RunningCosts = UNMEASURED, measured_on: SiteConfig | None = None
+) -> tuple[Need, ...]:
     """The needs of a site where it runs, or would: by what was measured of its streams, else by what cores usually do.
-    The speed of the MLLM is only known where it was measured."""
-    load = load_of(site, costs=costs)
+    The speed of the MLLM is only known where it was measured. With `measured_on`, the site that was measured, a stream
+    that is new, or differs in what is COSTLY, counts as unmeasured."""
+    before = measured_on or site
+    load = load_of(site, costs=_without(_changed(site, before), costs))
     machine = replace(machine_of("cpu", site, costs.capacity), encode_s=None, prefill_s=None, ask_s=None)
     if costs.mllm_busy is not None:
-        measured = tuple(one for one in load.streams if one.measured_tokens_per_s is not None)
-        running = replace(load, streams=measured)
+        worked = load_of(before, costs=costs)
+        running = replace(worked, streams=tuple(one for one in worked.streams if one.measured_tokens_per_s is not None))
         if tokens := running.tokens_per_s + running.text_tokens_per_s:
             sources: dict[str, Source] = {"encode_s": "measured", "prefill_s": "measured", "ask_s": "measured"}
             machine = replace(machine, encode_s=0.0, prefill_s=costs.mllm_busy / tokens, ask_s=0.0, sources=sources)
     return needs_of(load, machine)
+
+
+def _changed(site: SiteConfig, before: SiteConfig) -> Set[str]:
+    """The streams that were not there before, or otherwise in what is COSTLY, by slug."""
+    return {
+        slug
+        for slug, stream in site.streams.items()
+        if (was := before.streams.get(slug)) is None
+        or any(getattr(stream, name) != getattr(was, name) for name in COSTLY)
+    }
+
+
+def _without(slugs: Set[str], costs: RunningCosts) -> RunningCosts:
+    """The costs with what was measured of these streams left out."""
+    cores = {slug: cost for slug, cost in costs.cores.items() if slug not in slugs}
+    tokens = {slug: rate for slug, rate in costs.tokens_per_s.items() if slug not in slugs}
+    return replace(costs, cores=cores, tokens_per_s=tokens)
 
 
 def warnings_of(needs: Sequence[Need]) -> tuple[str, ...]:

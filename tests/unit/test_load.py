@@ -1,10 +1,12 @@
 """Warnings where more is asked of a service than it has: by what was measured, else by what streams usually cost."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.site import SiteConfig, parse_site
+from pipeline.config.site import BudgetConfig, SiteConfig, parse_site
 from pipeline.delivery.nodes import NodeOffer, StoredNode
 from pipeline.fleet.overview import costs_of
 from pipeline.fleet.terms import NodeReport
@@ -76,6 +78,39 @@ def test_a_model_in_the_process_that_works_all_the_time_has_no_room_for_another_
     assert "MLLM" not in parts(2, full)
     assert "MLLM" in parts(3, full)
     assert parts(3, RunningCosts(64)) == set()  # the speed of a server is not known
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(["url", "sample_fps", "hop_s", "budget"]), st.floats(0.1, 1), st.floats(1, 400))
+def test_an_edited_stream_counts_as_unmeasured_and_the_model_as_fast_as_it_was(
+    field: str, busy: float, rate: float
+) -> None:
+    new = {"url": "rtsp://10.1.1.1/1", "sample_fps": 4, "hop_s": 2.0, "budget": BudgetConfig(4000.0)}[field]
+    before = site(2)
+    gate = before.streams["s0"]
+    edited = replace(before, streams=before.streams | {"s0": replace(gate, **{field: new})})
+    costs = RunningCosts(64, 0.0, {"s0": 0.001, "s1": 0.001}, {"s0": rate, "s1": rate}, busy)
+    as_it_was = {one.part: one for one in running_needs(before, costs, before)}
+    wanted = {one.part: one for one in running_needs(edited, costs, before)}
+    assert as_it_was == {one.part: one for one in running_needs(before, costs)}
+    assert as_it_was["MLLM"].needs == pytest.approx(busy)
+    assert wanted["cores"].needs > 0.1 > as_it_was["cores"].needs
+    assert field == "hop_s" or wanted["MLLM"].needs >= as_it_was["MLLM"].needs
+
+
+def test_a_stream_that_got_another_name_costs_what_was_measured() -> None:
+    before = site(1)
+    named = replace(before, streams={"s0": replace(before.streams["s0"], display_name="The gate")})
+    costs = RunningCosts(64, 0.0, {"s0": 0.001}, {"s0": 3.0}, 0.5)
+    assert running_needs(named, costs, before) == running_needs(before, costs)
+
+
+@pytest.mark.parametrize(("mllm", "named"), [(SERVER, True), ("yard", False), ("tiny", False)])
+def test_further_servers_are_advised_only_where_the_model_is_one(mllm: str, named: bool) -> None:
+    for questions in (1, 60):
+        watches = {f"w{n}": {"question": "Is there a lorry?"} for n in range(questions)}
+        (need,) = [one for one in running_needs(site(1, mllm=mllm, watches=watches)) if one.part == "MLLM"]
+        assert ("mllm.servers" in need.change) == named
 
 
 def test_prefixes_that_the_configuration_does_not_keep_are_named() -> None:
