@@ -149,11 +149,11 @@ def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtim
     room = runtime.mllm.room(run.context)
     owed, resent = run.context.owed(hop.end_s, room)
     owed += runtime.mllm.pending(run.context)
-    native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
-    runtime.budget.widen(hop.stream_id, round(run.burst_hops * native / run.stretch))
+    full_hop = native_tokens([hop.frames[-1].size] * run.hop_rules.slots, runtime.fit_rules)
+    runtime.budget.resize(hop.stream_id, round(run.burst_hops * full_hop))
     granted = runtime.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
     if run.ladder.saves:
-        granted = run.ladder.grant(granted, native)
+        granted = run.ladder.grant(granted, native_tokens([frame.size for frame in hop.frames], runtime.fit_rules))
     return min(granted, room.tokens)
 
 

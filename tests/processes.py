@@ -8,7 +8,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "kafka": ("flow/test_sink_contract", "live/test_kafka", "live/test_kafka_connect", "live/test_camera_to_kafka"),
     "postgresql": (
         *("unit/test_store", "unit/test_store_owner", "unit/test_migrations", "unit/test_registry"),
-        *("unit/test_search", "unit/test_fencing", "flow/test_fleet", "live/test_fleet_kafka"),
+        *("unit/test_search", "unit/test_fencing", "unit/test_tested", "flow/test_fleet", "live/test_fleet_kafka"),
     ),
     "vllm": ("live/test_vllm", "live/test_yard_vllm", "live/test_openai_vllm"),
 }

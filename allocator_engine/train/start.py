@@ -14,8 +14,8 @@ from allocator_engine.train.learner import StreamLearner
 
 def begin(shape: Shape, seed: int, start: Path | None = None) -> tuple[StreamLearner, str]:
     """A learner of `shape`, and a remark on where it begins: at the checkpoint `start` where that fits, else at
-    weights drawn from `seed`. One that does not listen to queries begins at the weights of one that does. Computes on
-    one thread from then on."""
+    weights drawn from `seed`. One that does not listen to queries begins at the weights of one that does; one that
+    listens never at those of one that does not. Computes on one thread from then on."""
     torch.set_num_threads(1)  # each thread that asks has one of its own
     torch.manual_seed(seed)
     if start is not None:
@@ -23,7 +23,8 @@ def begin(shape: Shape, seed: int, start: Path | None = None) -> tuple[StreamLea
             known = load(start)
         except EngineError as error:
             return _anew(shape), f"begins from nothing: {error}"
-        if replace(known.network.shape, listens=shape.listens) == shape:
+        has = known.network.shape
+        if has == shape or (not shape.listens and replace(has, listens=False) == shape):
             network = StreamNetwork(shape)
             network.load_state_dict(known.network.state_dict())
             return StreamLearner(network.train(), known.encoder), f"begins from {start.parent.name}/{start.name}"

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, JsonValue
 
@@ -21,7 +22,7 @@ from pipeline.config.values import Slug
 from pipeline.delivery.history import EventFilter
 from pipeline.delivery.labels import LabelBook, LabelFilter
 from pipeline.delivery.wording_tests import WordingTestBook
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreUnavailable
 from pipeline.lab.tested import (
     BetterWording,
     KeptWordingResult,
@@ -36,6 +37,8 @@ from pipeline.lab.tuning import MOST_LABELS
 from pipeline.lab.wording_trial import ask_wordings, tune_wordings
 from pipeline.lab.wordings import MOST_WORDINGS, wordings_of
 
+log = structlog.get_logger()
+
 router = APIRouter(prefix="/v1", tags=["watches"], responses=RESPONSES)
 
 
@@ -43,7 +46,7 @@ class WordingsView(BaseModel):
     """The watch as it is (`now`, with its figures on the recording) and the wordings, its own first: each with the
     settings that suit it, what is `expected` of them on time that they were not chosen on, and the `gain` over the
     watch's own wording. `proposed` is null where none is surely better, for a `reason`; `changes` are a patch of the
-    watch."""
+    watch. `kept` is false where the store could not take the figures: then this answer alone has them."""
 
     watch: str
     recordings: int
@@ -58,6 +61,7 @@ class WordingsView(BaseModel):
     proposed: str | None
     changes: dict[str, JsonValue]
     reason: str
+    kept: bool
 
 
 class KeptWordings(BaseModel):
@@ -126,9 +130,19 @@ async def compare(
             asked = asked.dated({name: as_utc(began).timestamp()})
         found = await asyncio.to_thread(tune_wordings, slug, watch, asked, {name: truths[of]})
         result = result_of(watch, found, {name: trial.digest})
-    await asyncio.to_thread(keep_result, tests_of(desk), slug, result, caller.name)
+    kept = await asyncio.to_thread(_kept, desk, slug, result, caller)
     shown: dict[str, Any] = plain(found.as_json())
-    return WordingsView(**shown)
+    return WordingsView(**shown, kept=kept)
+
+
+def _kept(desk: Desk, slug: str, result: WordingResult, caller: Caller) -> bool:
+    """Keep a result that took minutes. False where the store does not take it, for which it is not thrown away."""
+    try:
+        keep_result(tests_of(desk), slug, result, caller.name)
+    except StoreUnavailable as error:
+        log.warning("wordings_not_kept", watch=slug, error=str(error))
+        return False
+    return True
 
 
 def _truths(slug: str, stream: str | None, caller: Caller, desk: Desk) -> dict[str, Reviewed]:

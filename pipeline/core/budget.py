@@ -44,9 +44,10 @@ class Bucket:
         self._level = self._full if full else 0
         self._at_us = round(at_s * MICRO)
 
-    def widen(self, burst_tokens: int) -> None:
-        """Let it hold so many, if it holds fewer; what there is now more room for has to be saved up."""
-        self._full = max(self._full, burst_tokens * MICRO)
+    def resize(self, burst_tokens: int) -> None:
+        """Let it hold so many. What there is now more room for has to be saved up; what does not fit is gone."""
+        self._full = burst_tokens * MICRO
+        self._level = min(self._level, self._full)
 
     def tokens(self, at_s: float) -> int:
         """Whole tokens that can be taken at `at_s`."""
@@ -70,6 +71,7 @@ class Bucket:
 class _Account:
     bucket: Bucket
     burst: int
+    least_burst: int
     priority: int
     held: int = 0
     credit: float = 0.0
@@ -108,17 +110,19 @@ class Ledger:
             raise ValueError(f"stream {stream_id!r} has an account already")
         if priority < 1:
             raise ValueError(f"priority of stream {stream_id!r} is {priority}; expected 1 or more")
-        self._accounts[stream_id] = _Account(Bucket(rate, at_s, full), rate.burst_tokens, priority)
+        self._accounts[stream_id] = _Account(Bucket(rate, at_s, full), rate.burst_tokens, rate.burst_tokens, priority)
 
     def close(self, stream_id: str) -> None:
         """Close an account; unknown ids are fine."""
         self._accounts.pop(stream_id, None)
 
-    def widen(self, stream_id: str, burst_tokens: int) -> None:
-        """From now on the stream may save up so many tokens, if it may fewer."""
+    def resize(self, stream_id: str, burst_tokens: int) -> None:
+        """From now on the stream may save up so many tokens, and never fewer than its account was opened with."""
         account = self._accounts[stream_id]
-        account.burst = max(account.burst, burst_tokens)
-        account.bucket.widen(burst_tokens)
+        burst = max(account.least_burst, burst_tokens)
+        if burst != account.burst:
+            account.burst = burst
+            account.bucket.resize(burst)
 
     def grant(self, stream_id: str, at_s: float, owed: int = 0, resent: bool = False, reserve: int = 0) -> int:
         """Take and return the vision tokens that the hop ending at `at_s` (stream seconds) may spend.

@@ -35,26 +35,43 @@ class WordingTestBook:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._lock = _upsert_lock(database)
 
     def keep(self, watch: str, subject: str, content: str, by: str) -> None:
-        """Keep a result, and forget what is too old, of any watch."""
+        """Keep a result, and forget the watches of whose results all are too old. Several processes may keep at once:
+        each waits for those who keep one of the same watch, and for nobody else."""
         now = self._clock.now()
-        made = StoredWordingTest(subject, content, by, now)
+        self._forget_old(_KEY + watch, now)
+        made, here = StoredWordingTest(subject, content, by, now), META.c.key == _KEY + watch
         with self._database.writing() as connection:
-            others = connection.execute(sa.select(META).where(META.c.key.startswith(_KEY, autoescape=True))).all()
-            kept = {row.key: list(_fresh(row.value, now)) for row in others}
-            before = [one for one in kept.get(_KEY + watch, ()) if one.subject != subject]
-            kept[_KEY + watch] = [made, *before][:MOST_TESTS]
-            for key, tests in kept.items():
-                connection.execute(sa.delete(META).where(META.c.key == key))
-                if tests:
-                    connection.execute(sa.insert(META).values(key=key, value=_text(tests)))
+            before = _fresh(connection.execute(self._lock, {"key": _KEY + watch, "value": "[]"}).scalar_one(), now)
+            kept = [made, *(one for one in before if one.subject != subject)][:MOST_TESTS]
+            connection.execute(sa.update(META).where(here).values(value=_text(kept)))
 
     def of(self, watch: str) -> Sequence[StoredWordingTest]:
         """The results of a watch that are not too old, newest first."""
         with self._database.reading() as connection:
             value = connection.scalar(sa.select(META.c.value).where(META.c.key == _KEY + watch))
         return list(_fresh(value, self._clock.now())) if value else []
+
+    def _forget_old(self, kept: str, now: datetime) -> None:
+        """Delete the rows, but the one that is `kept`, in which all is too old and to which nobody adds now. In a
+        transaction of its own and by the order of their keys, so that nobody who keeps waits for another in a circle.
+        """
+        others = sa.select(META).where(META.c.key.startswith(_KEY, autoescape=True), META.c.key != kept)
+        with self._database.reading() as connection:
+            rows = connection.execute(others.order_by(META.c.key)).all()
+        if old := [row for row in rows if not any(_fresh(row.value, now))]:
+            with self._database.writing() as connection:
+                for row in old:
+                    connection.execute(sa.delete(META).where(META.c.key == row.key, META.c.value == row.value))
+
+
+def _upsert_lock(database: Database) -> sa.Executable:
+    """A row as it is now, or the one that is given where there is none, which is this transaction's until its end."""
+    insert = database.insert(META)
+    same = {"value": META.c.value}
+    return insert.on_conflict_do_update(index_elements=["key"], set_=same).returning(META.c.value)
 
 
 def _fresh(value: str, now: datetime) -> Iterator[StoredWordingTest]:

@@ -36,25 +36,45 @@ def train_engines(
     """The engines of a folder of labelled recordings; those that were made before of the same clips, MLLM and training
     are taken as they are.
 
-    Raises ConnectionError where the MLLM does not answer: the same call goes on where it was.
+    Raises ConfigError, before any is trained, where one of them would have nothing to learn from; ConnectionError where
+    the MLLM does not answer: the same call goes on where it was.
     """
     tasks = RealTasks(footage, closed=isinstance(mllm, DetectorConfig))
+    named, without = _by_name(tasks, wanted), _without_each(tasks, wanted)
     trainer = _Trainer(mllm, work, on_progress)
-    usual, whole = wanted.training, tasks.training()
     with trainer.at_work():
-        learned = trainer.made("learned", whole, usual) if wanted.learned else None
-        others = {}
-        if wanted.gaze:
-            others[WITHOUT_TEXT] = trainer.made(WITHOUT_TEXT, whole, replace(usual, listens=False))
-        for minutes, general in _amounts(wanted.minutes):
-            name = minutes_name(minutes, general=general)
-            clips = whole if minutes is None else tasks.training(minutes)
-            others[name] = trainer.made(name, clips, replace(usual, general=general))
-        by_camera = {}
-        for camera in tasks.cameras if wanted.leave_out else ():
-            name = f"{GENERAL}, without {camera}"
-            by_camera[camera] = trainer.made(name, tasks.training(without=camera), usual)
-    return TrainedEngines(learned, others, {GENERAL: by_camera} if by_camera else {})
+        made = {name: trainer.made(name, one) for name, one in named.items()}
+        general = {camera: trainer.made(f"{GENERAL}, without {camera}", one) for camera, one in without.items()}
+    learned = made.pop("learned", None)
+    return TrainedEngines(learned, made, {GENERAL: general} if general else {})
+
+
+@dataclass(frozen=True, slots=True)
+class _CameraLesson:
+    """The clips of one training, and how it trains."""
+
+    clips: Sequence[Clip]
+    training: ShortTraining
+
+
+def _by_name(tasks: RealTasks, wanted: WantedEngines) -> dict[str, _CameraLesson]:
+    """The trainings by the names of their allocators, in their order."""
+    usual = wanted.training
+    found: dict[str, _CameraLesson] = {}
+    if wanted.learned:
+        found["learned"] = _CameraLesson(tasks.training(), usual)
+    if wanted.gaze:
+        found[WITHOUT_TEXT] = _CameraLesson(tasks.training(), replace(usual, listens=False))
+    for minutes, general in _amounts(wanted.minutes):
+        clips = tasks.training() if minutes is None else tasks.training(minutes)
+        found[minutes_name(minutes, general=general)] = _CameraLesson(clips, replace(usual, general=general))
+    return found
+
+
+def _without_each(tasks: RealTasks, wanted: WantedEngines) -> dict[str, _CameraLesson]:
+    """The trainings on all cameras but one, by that one, where they are wanted."""
+    cameras = tasks.cameras if wanted.leave_out else ()
+    return {camera: _CameraLesson(tasks.training(without=camera), wanted.training) for camera in cameras}
 
 
 def _amounts(minutes: Sequence[float]) -> list[tuple[float | None, bool]]:
@@ -78,8 +98,9 @@ class _Trainer:
         with self._stack:
             yield
 
-    def made(self, name: str, clips: Sequence[Clip], training: ShortTraining) -> Path:
+    def made(self, name: str, lesson: _CameraLesson) -> Path:
         """The folder of an engine of these clips."""
+        clips, training = lesson.clips, lesson.training
         named = of_texts([repr((clip.file.name, clip.start_s, clip.end_s, clip.questions)) for clip in clips])
         mark = of_texts([named, identity_of(self._mllm), repr(training)])
         out = self._work / f"engine-{mark}"

@@ -97,10 +97,17 @@ class RealTasks:
         """The first part of each camera's time, cut into clips that ask its questions: the first `minutes` of all of it
         together, to which each camera gives the same share of its own, or all but the camera `without`.
 
-        Raises ConfigError for more minutes than there are.
+        Raises ConfigError for more minutes than there are, and where no camera is left.
         """
         asked = [camera for camera in self._cameras if self._questions(camera)]
         cameras = [camera for camera in asked if camera.labelled.name != without]
+        if not cameras:
+            raise ConfigError(
+                f"there is nothing to train on without {without}; leaving a camera out needs labels of another one"
+                if without
+                else f"there is nothing to train on: nothing is asked of {len(self)} labelled recordings that the MLLM"
+                " understands"
+            )
         whole_s = sum(camera.from_s for camera in cameras)
         if not math.isinf(minutes) and 60 * minutes >= whole_s:
             raise ConfigError(

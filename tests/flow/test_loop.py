@@ -200,12 +200,13 @@ class Waiting:
         return Allocation()
 
 
+@pytest.mark.parametrize("lost", [1, 2], ids=["all frames", "every other frame lost"])
 @pytest.mark.parametrize("hops", [0.0, 0.1, 3.0])
-async def test_a_stream_saves_up_for_so_many_of_its_hops_at_native_size(hops):
+async def test_a_stream_saves_up_for_so_many_of_its_hops_at_native_size(hops, lost):
     run, runtime = build(CAR, rate=Rate(40, 40), allocator=Waiting())
     run.burst_hops = hops
     frames = seconds(60)
-    await watch_stream(run, ScriptedSource(frames), runtime)
+    await watch_stream(run, ScriptedSource(frames[::lost]), runtime)
     native = fit([frame.size for frame in frames[:2]], [1.0, 1.0], 10**9, RULES).tokens
     assert runtime.allocator.granted[0] <= 80
     assert runtime.allocator.granted[-1] == max(40, round(hops * native))

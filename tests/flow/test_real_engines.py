@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from allocator_engine.manifest import SHIPPED, read, write
-from allocator_engine.model.checkpoint import load
+from allocator_engine.model.checkpoint import Checkpoint, load, save
 from allocator_engine.model.network import Shape
 from allocator_engine.train.start import begin
 from pipeline.config.site import parse_site
@@ -118,6 +118,10 @@ def test_an_engine_that_is_named_needs_no_training(labelled, trainings):
         (("--minutes", "0.4", "--allocators", "fixed"), "let it be among --allocators, without --engine"),
         (("--minutes", "0.4", "--engine", str(SHIPPED)), "let it be among --allocators, without --engine"),
         (("--minutes", "9"), "9 minutes of recordings are wanted, and 0.8 are there"),
+        (("--minutes", "0.4,9", "--leave-out"), "9 minutes of recordings are wanted, and 0.8 are there"),
+        (("--budgets", "2"), "--budgets is '2'; expected shares"),
+        (("--families", "jokes"), "--families names 'jokes'"),
+        (("--equal", "pay"), "--equal is 'pay'"),
         (("--gaze", str(SHIPPED)), "listens to queries; expected an engine that was trained without them"),
     ],
 )
@@ -125,6 +129,30 @@ def test_trainings_that_cannot_be_meant_are_refused_by_name(labelled, trainings,
     done = run(labelled, "--resume", str(tmp_path), *arguments)
     assert isinstance(done.exception, ValueError)
     assert message in " ".join(str(done.exception).split())
+    assert not trainings
+
+
+@pytest.mark.parametrize("kept", ["hall", "yard"])
+def test_a_camera_that_is_alone_cannot_be_left_out_and_nothing_is_trained_before(labelled, trainings, tmp_path, kept):
+    alone = shutil.copytree(labelled, tmp_path / "alone")
+    (alone / "real" / "labels" / {"hall": "yard.boxes.csv", "yard": "clips.json"}[kept]).unlink()
+    done = run(alone, "--allocators", "learned,gaze,fixed", "--leave-out", "--resume", str(tmp_path / "kept"))
+    assert isinstance(done.exception, ConfigError)
+    assert f"nothing to train on without {kept}" in str(done.exception)
+    assert not trainings
+
+
+def test_cameras_of_which_nothing_is_asked_that_is_understood_train_nothing(labelled, trainings, tmp_path):
+    alone = shutil.copytree(labelled, tmp_path / "alone")
+    labels = alone / "real" / "labels"
+    (labels / "yard.boxes.csv").unlink()
+    stated = json.loads((labels / "clips.json").read_text())
+    stated["hall.mp4"].pop("a person is in view")
+    (labels / "clips.json").write_text(json.dumps(stated))
+    done = run(alone, "--allocators", "learned,fixed", "--resume", str(tmp_path / "kept"))
+    assert isinstance(done.exception, ConfigError)
+    assert "nothing is asked of 1 labelled recordings that the MLLM understands" in str(done.exception)
+    assert not trainings
 
 
 @pytest.mark.parametrize("option", [("--minutes", "1"), ("--leave-out",), ("--steps", "3"), ("--grounding", "3")])
@@ -170,3 +198,14 @@ def test_a_learner_without_text_takes_the_weights_of_one_that_listens_and_no_oth
     assert all(torch.equal(weights[name], shipped[name]) for name in shipped)
     _, said = begin(Shape(listens=False, width=64), 1, GENERAL)
     assert "another shape" in said
+
+
+def test_a_learner_that_listens_does_not_take_the_weights_of_one_that_does_not(tmp_path):
+    silent, _ = begin(Shape(listens=False), 1)
+    save(Checkpoint(silent.network, silent.encoder, {}), tmp_path / CHECKPOINT)
+    listening, said = begin(Shape(), 2, tmp_path / CHECKPOINT)
+    assert "another shape" in said
+    weights, known = listening.network.state_dict(), silent.network.state_dict()
+    assert any(not torch.equal(weights[name], known[name]) for name in known)
+    _, said = begin(Shape(listens=False), 2, tmp_path / CHECKPOINT)
+    assert f"begins from {tmp_path.name}" in said, "one that does not listen takes them"

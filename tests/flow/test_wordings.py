@@ -7,14 +7,16 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 import yaml
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
 from pipeline.config.entries import parse_watch
+from pipeline.delivery.database_faults import StoreFull
 from pipeline.delivery.labels import LabelBook
 from pipeline.delivery.store import Store
 from pipeline.delivery.wording_tests import WordingTestBook
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreUnavailable
 from pipeline.lab import tune_search
 from pipeline.lab.tested import better_wordings, results_of
 from pipeline.registry.entry import Change
@@ -209,7 +211,7 @@ async def test_the_api_compares_on_a_recording_that_is_sent(recordings, tmp_path
         response = await compare()
         assert response.status_code == 200, response.text
         found = response.json()
-        assert (found["proposed"], found["truths"]) == (GOOD, len(CARS))
+        assert (found["proposed"], found["truths"], found["kept"]) == (GOOD, len(CARS), True)
         kept = (await service.client.get("/v1/watches/car/wordings")).json()
         (item,), (better,) = kept["items"], kept["better"]
         assert (item["result"]["proposed"], item["stale"], item["result"]["names"]) == (GOOD, False, ["noon.mp4"])
@@ -231,3 +233,29 @@ async def test_the_api_compares_on_a_recording_that_is_sent(recordings, tmp_path
         ):
             answer = await compare(**params)
             assert (answer.status_code, said in answer.text) == (status, True), answer.text
+
+
+async def test_a_comparison_that_cannot_be_kept_is_answered_all_the_same(
+    recordings, tmp_path, unused_tcp_port, monkeypatch
+):
+    began, clip = datetime.now(UTC) - timedelta(hours=2), (recordings / "gate" / "noon.mp4").read_bytes()
+    refusals = [StoreFull("the store s.db is full"), StoreUnavailable("the store s.db does not take it")]
+    wanted = {"name": "noon.mp4", "wording": [GOOD], "began": began.isoformat()}
+
+    def refuse(*_):
+        raise refusals.pop()
+
+    async with running(tmp_path, unused_tcp_port, streams={"gate": GATE}, watches={"car": WATCH}) as service:
+        for start, end in CARS:
+            times = {name: (began + timedelta(seconds=s)).isoformat() for name, s in (("start", start), ("end", end))}
+            answer = await service.client.post("/v1/labels", json={"stream": "gate", "watch": "car"} | times)
+            assert answer.status_code == 201, answer.text
+        monkeypatch.setattr(WordingTestBook, "keep", refuse)
+        while refusals:
+            with capture_logs() as logged:
+                asked = await service.client.post("/v1/watches/car/wordings", content=clip, params=wanted, timeout=60)
+            assert asked.status_code == 200, asked.text
+            assert (asked.json()["kept"], asked.json()["proposed"]) == (False, GOOD)
+            (line,) = [line for line in logged if line["event"] == "wordings_not_kept"]
+            assert (line["log_level"], line["watch"]) == ("warning", "car")
+        assert (await service.client.get("/v1/watches/car/wordings")).json()["items"] == []

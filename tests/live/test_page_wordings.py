@@ -80,6 +80,23 @@ def test_a_recording_is_compared_by_the_labels_of_its_time(chromium, service, tm
     context.close()
 
 
+def test_figures_that_could_not_be_kept_are_said_to_be_lost_with_what_was_found(chromium, service, tmp_path):
+    context = chromium.new_context()
+    page = context.new_page()
+    found = {"kept": False, "proposed": OTHER, "reason": "no wording was surely better"}
+    page.route("**/v1/watches/car/wordings?*", lambda route: route.fulfill(json=found))
+    for proposed, shown in ((OTHER, OTHER), (None, found["reason"])):
+        found["proposed"] = proposed
+        page.goto(service.url + "watches/car")
+        page.fill("#compare-words", OTHER)
+        page.set_input_files("#compare-file", {"name": "noon.mp4", "mimeType": "video/mp4", "buffer": b"video"})
+        page.locator("#compare button").click()
+        said = f"could not keep its figures: they are not listed here. Found: {shown}"
+        page.locator("#compare-outcome", has_text=said).wait_for()
+        assert page.locator("#compare button").is_enabled()
+    context.close()
+
+
 @pytest.mark.parametrize("scripts", [True, False])
 def test_a_wording_that_did_better_is_taken_over_with_its_settings(chromium, service, scripts):
     keep_result(service)

@@ -44,7 +44,7 @@ def test_over_any_interval_no_more_is_spent_than_rate_times_interval_plus_burst(
     for stream, pause, owed, resent, reserve, burst, more, share in steps:
         clock.advance(pause)
         at_s = clock.monotonic_s()
-        ledger.widen(stream, burst)
+        ledger.resize(stream, burst)
         rates[stream] = replace(rates[stream], burst_tokens=max(rates[stream].burst_tokens, burst))
         held = ledger.grant(stream, at_s, owed, resent, reserve) + ledger.take(stream, at_s, more)
         used = int(held * share)
@@ -73,7 +73,7 @@ def test_who_may_save_up_more_has_never_spent_less(rate, burst, more, wishes):
     spent = {"narrow": 0, "wide": 0}
     for stream in spent:
         ledger.open(stream, Rate(rate, burst), 0.0)
-    ledger.widen("wide", burst + more)
+    ledger.resize("wide", burst + more)
     at_s = 0.0
     for pause_s, wish in wishes:
         at_s += pause_s
@@ -94,13 +94,18 @@ def test_whatever_is_kept_back_a_full_bucket_pays_for_new_frames(burst, owed, re
     assert ledger.grant("a", 0.0, owed, resent, reserve + 1) <= granted
 
 
-def test_what_a_wider_bucket_has_room_for_has_to_be_saved_up():
+def test_what_a_wider_bucket_has_room_for_has_to_be_saved_up_and_goes_when_it_is_narrow_again():
     ledger, _ = ledger_of()
-    ledger.widen("a", 3000)
-    ledger.widen("a", 10)
+    ledger.resize("a", 3000)
     assert ledger.grant("a", 0.0) == 1000
     ledger.settle("a", 0)
     assert ledger.grant("a", 100.0) == 3000
+    ledger.settle("a", 0)
+    ledger.resize("a", 2000)
+    assert ledger.grant("a", 100.0) == 2000
+    ledger.settle("a", 0)
+    ledger.resize("a", 10)
+    assert ledger.grant("a", 100.0) == 1000, "never fewer than it was opened with"
 
 
 def ledger_of(rate=100.0, burst=1000, parent=None, streams=("a",), priorities=(1, 1, 1, 1)):

@@ -1,9 +1,12 @@
 """What is kept of tests of wordings, and which wording did better by them."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +24,8 @@ from pipeline.lab.tested import (
 )
 from pipeline.lab.tune import MARGIN
 from pipeline.testing import ManualClock
+from tests.unit.test_store import server as server
+from tests.unit.test_store import url as url
 
 OWN, OTHER, THIRD = "is there a car?", "is a car in view?", "do you see a car?"
 WATCH = parse_watch("car", {"question": OWN})
@@ -132,3 +137,59 @@ def test_a_result_of_another_shape_is_left_out(book):
     keep_result(tests, "car", result(), "me")
     tests.keep("car", "of another release", '{"wording": 1}', "me")
     assert len(results_of(tests, "car", WATCH)) == 1
+
+
+@pytest.mark.parametrize("watches", [("car", "bus"), ("car", "car")])
+def test_books_of_two_processes_that_keep_at_once_lose_nothing(url, watches):
+    stores = [Store(url, ManualClock(NOON)) for _ in watches]
+    together, each = threading.Barrier(len(stores), timeout=60), MOST_TESTS // 2
+
+    def keep(number):
+        book = WordingTestBook(stores[number].database, ManualClock(NOON))
+        for place in range(each):
+            together.wait()
+            book.keep(watches[number], f"{number} {place}", "{}", "me")
+
+    with ThreadPoolExecutor(len(stores)) as threads:
+        list(threads.map(keep, range(len(stores))))
+    book = WordingTestBook(stores[0].database, ManualClock(NOON))
+    found = {(watch, one.subject) for watch in watches for one in book.of(watch)}
+    assert found == {(watch, f"{number} {place}") for number, watch in enumerate(watches) for place in range(each)}
+    for store in stores:
+        store.close()
+
+
+def test_to_keep_a_result_touches_no_other_watch_whose_results_are_not_too_old(book, tmp_path):
+    tests, _ = book
+    for watch in ("bus", "car"):
+        keep_result(tests, watch, result(), "me")
+    other = sa.create_engine(f"sqlite:///{tmp_path / 's.db'}")
+    with other.begin() as connection:
+        for what in ("UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER no_{what} BEFORE {what} ON meta WHEN OLD.key = 'wording_tests:bus'"
+                " BEGIN SELECT RAISE(ABORT, 'another watch'); END"
+            )
+    other.dispose()
+    keep_result(tests, "car", result(digest="abcdefabcdef"), "me")
+    assert [len(results_of(tests, watch, WATCH)) for watch in ("bus", "car")] == [1, 2]
+
+
+def test_what_another_process_keeps_meanwhile_is_not_forgotten_with_what_was_too_old(tmp_path, monkeypatch):
+    clock = ManualClock(NOON)
+    own, other = (Store(str(tmp_path / "s.db"), clock) for _ in range(2))
+    tests, others = (WordingTestBook(one.database, clock) for one in (own, other))
+    tests.keep("car", "old", "{}", "me")
+    clock.advance(TESTS_DAYS * 86_400 + 1)
+    writing = own.database.writing
+
+    def later():
+        monkeypatch.undo()
+        others.keep("car", "new", "{}", "other")
+        return writing()
+
+    monkeypatch.setattr(own.database, "writing", later)
+    tests.keep("bus", "of another watch", "{}", "me")
+    assert [one.subject for one in tests.of("car")] == ["new"]
+    own.close()
+    other.close()

@@ -104,6 +104,8 @@ def evaluate(
     real = real_folder(tasks, footage, options)
     asked = _mllm(mllm or (f"detector:{real / 'real' / 'models'}" if real else "yard"), device)
     chosen = _some("--allocators", allocators or (REAL_ALLOCATORS if real else None), ALLOCATORS)
+    shares = _budgets(budgets or (REAL_BUDGETS if real else BUDGETS))
+    kinds, fair = _some("--families", families, FAMILIES), _equal(equal)
     engines = _named(engine, gaze, against or ())
     console = Console(stderr=True)
     if real is not None:
@@ -115,13 +117,13 @@ def evaluate(
         tasks=tasks,
         seeds=parse_seeds(seeds),
         seconds=seconds,
-        budgets=_budgets(budgets or (REAL_BUDGETS if real else BUDGETS)),
+        budgets=shares,
         allocators=_able(chosen, engines, console, named=allocators is not None),
-        families=_some("--families", families, FAMILIES),
+        families=kinds,
         engine=engines.learned,
         mllm=asked,
         watches=watches,
-        equal=_equal(equal),
+        equal=fair,
         against=engines.others,
         footage=real,
         quiet_s=quiet_s,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RealOptions:
-    """What the command line says of real footage: `minutes` as written, steps of a training that differ from the
-    usual, and the engines that are named and so need no training."""
+    """What the command line says of real footage: `minutes` as written, True to leave out each camera in turn,
+    and steps of a training that differ from the usual."""
 
     minutes: str | None
     leave_out: bool

@@ -1,5 +1,5 @@
 // Wordings compared on a recording: a file of this browser is sent, asked over by the service's MLLM, and forgotten. The
-// figures are kept with the watch, and shown by the screen when it is loaded again.
+// figures are kept with the watch, and shown by the screen when it is loaded again; where they could not be, it says so.
 
 import { text } from "./base.js";
 import { ask } from "./api.js";
@@ -28,8 +28,11 @@ async function compare(event) {
   outcome.textContent = text("recording.busy", { name: file.name });
   try {
     const headers = { "Content-Type": "application/octet-stream" };
-    await ask(`v1/watches/${place.dataset.watch}/wordings?${queryOf(file)}`, { method: "POST", body: file, headers });
-    location.replace(`${location.pathname}?said=compared#wordings`);
+    const path = `v1/watches/${place.dataset.watch}/wordings?${queryOf(file)}`;
+    const found = await (await ask(path, { method: "POST", body: file, headers })).json();
+    if (found.kept) return location.replace(`${location.pathname}?said=compared#wordings`);
+    outcome.textContent = text("wordings.not_kept", { found: found.proposed ?? found.reason });
+    button.disabled = false;
   } catch (problem) {
     outcome.textContent = problem.message;
     button.disabled = false;

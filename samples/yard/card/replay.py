@@ -11,6 +11,7 @@ from pipeline.allocators.base import Allocator
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.clock import SystemClock
+from pipeline.core.budget import BURST_S
 from pipeline.core.context import Context
 from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.lab.exam import HOPS, TrialRuntime, as_hops, play
@@ -24,9 +25,6 @@ from samples.yard.world.facts import HEIGHT, WIDTH, FrameFacts
 from samples.yard.world.segments import told
 
 WATCHES = 8
-BURST_S = 10.0
-"""Seconds of its rate that a bucket holds."""
-
 _MOMENTS = 6  # per episode at which questions about the newest second are asked
 _QUESTIONS = 8  # each time
 _WORDS = 12  # most tokens of an answer
