@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.clock import SystemClock
 from pipeline.config.site import BudgetConfig, SiteConfig, parse_site
 from pipeline.delivery.nodes import NodeOffer, StoredNode
 from pipeline.fleet.overview import costs_of
@@ -13,6 +14,7 @@ from pipeline.fleet.terms import NodeReport
 from pipeline.service.costs import MEASURE_S
 from pipeline.service.load import LoadMeter
 from pipeline.service.plan import RunningCosts, running_needs, warnings_of, warnings_of_steps
+from pipeline.service.service import Service
 from pipeline.testing import START
 
 SERVER = "openai:http://mllm:8000/v1#Qwen/Qwen3-VL-8B-Instruct"
@@ -140,6 +142,15 @@ def test_a_meter_measures_the_models_work_from_one_moment_to_another() -> None:
     meter.note({"a": 100})
     assert meter.mllm_busy == pytest.approx(0.5)
     assert meter.cores["a"] == pytest.approx(0.4 - meter.base, abs=1e-3)
+
+
+@pytest.mark.parametrize(("mllm", "busy"), [("yard", 0.5), ("detector:networks", None), (SERVER, None)])
+def test_the_work_of_a_model_is_measured_where_it_asks_one_thing_at_a_time_in_the_process(
+    mllm: str, busy: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The questions of a detector overlap: their seconds together say nothing of what it has left."""
+    monkeypatch.setattr(LoadMeter, "mllm_busy", property(lambda self: 0.5, lambda self, value: None), raising=False)
+    assert Service(site(1, mllm=mllm), SystemClock()).costs.mllm_busy == busy
 
 
 class Book:
