@@ -328,7 +328,7 @@ async def test_a_family_with_a_running_state_answers_alike_or_says_what_this_cpu
 
 def processes() -> list[psutil.Process]:
     """Those that this one has started, but for the one by which Python tidies up."""
-    found = psutil.Process().children(recursive=True)
+    found = [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
     return [one for one in found if "resource_tracker" not in " ".join(one.cmdline())]
 
 
