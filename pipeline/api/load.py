@@ -36,7 +36,7 @@ class LoadView(BaseModel):
 
 @router.get("/load", response_model=LoadView, operation_id="load")
 def load(caller: Operator, desk: AtDesk) -> LoadView:
-    """What the streams need against what there is: as measured where they run, else as `resadapt plan` estimates it."""
+    """The needs of the streams and what there is: as measured where they run, else as `resadapt plan` estimates it."""
     needs = needs_now(desk)
     shown = ("part", "needs", "has", "unit", "source", "change")
     parts = [NeedView(**{name: getattr(need, name) for name in shown}) for need in needs]

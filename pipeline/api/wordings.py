@@ -74,7 +74,7 @@ class KeptWordings(BaseModel):
 
 @router.get("/watches/{slug}/wordings", response_model=KeptWordings, operation_id="list_wordings")
 def list_wordings(slug: str, caller: Viewer, desk: AtDesk) -> KeptWordings:
-    """What tests of its wordings found, on which recordings, and which of them did better."""
+    """The results of tests of its wordings, on which recordings, and which of them did better."""
     watch = parse_watch(slug, desk.look(caller).entry("watch", slug).spec)
     kept = results_of(tests_of(desk), slug, watch)
     return KeptWordings(items=list(kept), better=list(better_wordings(kept, watch)))

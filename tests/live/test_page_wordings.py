@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.browser import browser, observed
+from tests.browser import observed
 from tests.clips import steady, write
 from tests.live.page_service import LIVE, page_service
+from tests.live.test_page import chromium as chromium
 
 OWN, OTHER, WORSE = "is there a car?", "is a car in view?", "is it <b>so</b>?"
 SETTINGS = {"open_at": 0.7, "clear_at": 0.3, "confirm": [2, 2], "hold_s": 0.0, "cooldown_s": 0.0}
@@ -26,12 +27,6 @@ RESULT = {
     "wordings": [figures(OWN, 0.6, 0.08, -0.02, 0.18), figures(OTHER, 0.81, 0.29, 0.12, 0.44),
                  figures(WORSE, 0.31, -0.21, -0.4, -0.05)],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

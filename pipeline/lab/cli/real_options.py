@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RealOptions:
-    """What the command line says of real footage: `minutes` as written, True to leave out each camera in turn,
+    """The options of the command line for real footage: `minutes` as written, True to leave out each camera in turn,
     and steps of a training that differ from the usual."""
 
     minutes: str | None
