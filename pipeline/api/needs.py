@@ -21,7 +21,8 @@ log = structlog.get_logger()
 
 
 def load_warnings(desk: Desk, caller: Caller, edited: str, before: SiteConfig) -> list[str]:
-    """Warnings of what does not fit by now, after a stream was edited in the site as it was `before`; nothing where that cannot be known now, for the edit stands. Blocks."""
+    """Warnings of what does not fit by now, after a stream was edited in the site as it was `before`; none where that
+    cannot be known, for the edit stands. Blocks."""
     try:
         return [*warnings_of(needs_now(desk, edited, before)), *late_streams(desk, caller)]
     except ResadaptError as error:
