@@ -42,6 +42,7 @@ from pipeline.errors import AllocationFailed, ConfigError, MLLMOverloaded, MLLMT
 from pipeline.logs import Seldom
 from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
+from pipeline.mllm.packing import packed
 from pipeline.sources.base import Source
 from pipeline.types import Answers, Event, Hop, Json, WatchQuery, render
 
@@ -181,7 +182,9 @@ def newest(allocation: Allocation, room: Room) -> Allocation:
 
 async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -> Context:
     """The context with the hop's frames at their allocated sizes, re-anchored where its rules or the MLLM's room
-    want it."""
+    want it; what was asked about before is packed where they want that."""
+    if context.rules.packed:
+        context = await asyncio.to_thread(packed, context)
     return context.append(await asyncio.to_thread(hop.render, allocation), mllm.room(context))
 
 

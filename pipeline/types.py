@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -39,18 +39,32 @@ class Frame:
         return self.picture.height, self.picture.width
 
 
+class Unpackable(Protocol):
+    """Pixels that are held in another form, of which each `unpack` makes them anew, as they were."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def unpack(self) -> Pixels: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One temporal patch of the context: one or two frames at their allocated size. Immutable once it is sent.
 
-    `pts_s` are the frames' stream seconds, `pixels` uint8 `[frames, height, width, 3]` RGB, `tokens` its vision tokens,
+    `pts_s` are the frames' stream seconds, `held` its pixels or what they are made of, `tokens` its vision tokens,
     `content_id` a hash of stream, PTS, size and pixels, under which encoder caches may keep it.
     """
 
     pts_s: tuple[float, ...]
-    pixels: Pixels = field(compare=False, repr=False)
+    held: Pixels | Unpackable = field(compare=False, repr=False)
     tokens: int
     content_id: str
+
+    @property
+    def pixels(self) -> Pixels:
+        """Its frames, uint8 `[frames, height, width, 3]` RGB."""
+        return self.held if isinstance(self.held, np.ndarray) else self.held.unpack()
 
     @property
     def time_s(self) -> float:
@@ -60,7 +74,7 @@ class Segment:
     @property
     def size(self) -> tuple[int, int]:
         """Allocated (height, width) in px."""
-        return self.pixels.shape[1], self.pixels.shape[2]
+        return self.held.shape[1], self.held.shape[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ async def test_new_pixels_in_the_place_of_old_ones_are_asked_about_anew(
 ) -> None:
     needs_eyes(mllm)
     old = growing(mllm, 3, stream_id)
-    gray = replace(old.segments[2], pixels=np.full_like(old.segments[2].pixels, 128), content_id="gray")
+    gray = replace(old.segments[2], held=np.full_like(old.segments[2].pixels, 128), content_id="gray")
     new = replace(old, segments=(*old.segments[:2], gray))
     before = scores(await mllm.ask(old, QUERIES))
     assert mllm.pending(new) >= gray.tokens

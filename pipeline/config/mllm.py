@@ -76,11 +76,12 @@ class CachedConfig(ModelConfig):
 
 @dataclass(frozen=True, slots=True, config=STRICT, kw_only=True)
 class EmbeddedConfig(CachedConfig):
-    """A model in this process: `device` and `dtype` are torch's names or "auto", `threads` its CPU threads."""
+    """A model in this process: `device` and `dtype` are torch's names or "auto", `threads` its CPU threads, by default
+    one, which leaves the other cores to the streams, and in a back-test, where nothing is live, one of each core."""
 
     device: str = "auto"
     dtype: str = "auto"
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
 
 @dataclass(frozen=True, slots=True, config=STRICT, kw_only=True)

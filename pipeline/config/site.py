@@ -133,13 +133,15 @@ class ServiceConfig:
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StreamPolicy(SourceConfig):
     """The treatment of a stream; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
-    are the MLLM family's where they are None."""
+    are the MLLM family's where they are None. The pixels of one that is `context_packed` take a fraction of the memory
+    and more work."""
 
     sample_fps: Annotated[float, Field(gt=0, le=60)] = _HOPS.sample_fps
     hop_s: Positive = _HOPS.hop_s
     context_max_s: Positive | None = None
     context_keep_s: Positive | None = None
     context_max_tokens: Count = _CONTEXT.max_tokens
+    context_packed: bool = False
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     relook_tokens: Annotated[int, Field(ge=0)] = _RING.tokens
     relook_frames: Annotated[int, Field(ge=1, le=256)] = _RING.most
@@ -157,7 +159,8 @@ class StreamPolicy(SourceConfig):
         ValueError if it would keep more than it may hold."""
         max_s, keep_s = horizon_s(family)
         max_s = self.context_max_s or max_s
-        return ContextRules(max_s, self.context_keep_s or min(keep_s, max_s / 2), self.context_max_tokens)
+        keep_s = self.context_keep_s or min(keep_s, max_s / 2)
+        return ContextRules(max_s, keep_s, self.context_max_tokens, self.context_packed)
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

@@ -35,11 +35,13 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class ContextRules:
-    """Bounds of a context: seconds it may span, seconds kept when it restarts, vision tokens it may hold."""
+    """Bounds of a context: seconds it may span, seconds kept when it restarts, vision tokens it may hold; and whether
+    its pixels are packed once they were asked about."""
 
     max_s: float = _HORIZON_S[0]
     keep_s: float = _HORIZON_S[1]
     max_tokens: int = 16_384
+    packed: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.keep_s < self.max_s:

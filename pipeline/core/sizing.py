@@ -33,13 +33,18 @@ STREAM_BYTES = 24 * 2**20
 """Memory of a stream beside its context: decoder, frames on their way, packets for clips."""
 SERVICE_BYTES = 350 * 2**20
 CONTEXT_PIXEL_BYTES = 3
+PACKED_SHARE = 0.3
+"""Of that where it is packed: 0.14 to 0.36 of footage of cameras."""
+PACK_S = 1.6e-8
+"""Of a core, to pack a pixel that the MLLM is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLoad:
     """One stream: its native size in px and pictures a second, how it is sampled, the vision tokens a second that its
-    budget allows and those of its sampled frames at native size, and its askings a second of all its watches; where it
-    runs, the cores and vision tokens a second that it was measured to cost (None: not measured)."""
+    budget allows and those of its sampled frames at native size, its askings a second of all its watches, and its
+    context's bounds; where it runs, the cores and vision tokens a second that it was measured to cost (None: not
+    measured)."""
 
     width: int
     height: int
@@ -53,6 +58,7 @@ class StreamLoad:
     watches: int
     context_s: float
     context_tokens: int
+    packed: bool = False
     measured_cores: float | None = None
     measured_tokens_per_s: float | None = None
 
@@ -77,8 +83,9 @@ class StreamLoad:
 @dataclass(frozen=True, slots=True)
 class SiteLoad:
     """All streams of a site, and its own bounds: vision tokens a second of all together, streams and prompt tokens that
-    an MLLM server keeps (None: not bounded so), pixels a token, whether pictures go over a network to the MLLM, on how
-    many servers, the days and bytes of answers that the store is to keep, and cores that it takes without streams."""
+    an MLLM server keeps (None: not bounded so), pixels a token (of all frames that share it), whether pictures go over
+    a network to the MLLM, on how many servers, the days and bytes of answers that the store is to keep, and cores that
+    it takes without streams."""
 
     streams: tuple[StreamLoad, ...]
     shared_tokens_per_s: float | None = None
@@ -170,7 +177,7 @@ def _cores(site: SiteLoad, machine: MachineCosts) -> Need:
         one.pixels_per_s * by_core
         + one.sample_fps * machine.allocate_s
         + (LOOP_S + machine.commit_s) / one.hop_s
-        + one.tokens_per_s * site.pixels_per_token * PIXEL_S
+        + one.tokens_per_s * site.pixels_per_token * (PIXEL_S + PACK_S * one.packed)
         for one in site.streams
         if one.measured_cores is None
     ]
@@ -247,11 +254,11 @@ def _answers(site: SiteLoad) -> Need:
 
 
 def _memory(site: SiteLoad, machine: MachineCosts) -> Need:
-    bytes_ = SERVICE_BYTES + sum(
-        STREAM_BYTES + one.resident_tokens * site.pixels_per_token * CONTEXT_PIXEL_BYTES for one in site.streams
-    )
+    pixel = CONTEXT_PIXEL_BYTES * site.pixels_per_token
+    contexts = (one.resident_tokens * pixel * (PACKED_SHARE if one.packed else 1) for one in site.streams)
+    bytes_ = SERVICE_BYTES + sum(STREAM_BYTES + context for context in contexts)
     has = machine.memory_bytes and machine.memory_bytes / 2**20
-    return Need("memory", bytes_ / 2**20, has, "MiB", "estimated", "lower context_max_s or context_max_tokens")
+    return Need("memory", bytes_ / 2**20, has, "MiB", "estimated", "context_packed: true, or a lower context_max_s")
 
 
 def _network(site: SiteLoad, machine: MachineCosts) -> Need:

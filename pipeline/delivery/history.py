@@ -60,9 +60,9 @@ class StoredEvent:
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAnswers:
-    """The record of one hop, in the form of `HopRecord.as_json`; `time` is UTC of the decision."""
+class StoredAnswers(NamedTuple):
+    """The record of one hop, in the form of `HopRecord.as_json`; `time` is UTC of the decision. A tuple, because a day
+    has 86,400 of them."""
 
     seq: int
     stream_id: str
@@ -196,13 +196,14 @@ class History:
     def _answer_rows(self, query: sa.Select[tuple[object, ...]]) -> list[_AnswersRecord]:
         columns = HOP_ANSWERS.c.seq, HOP_ANSWERS.c.stream_id, HOP_ANSWERS.c.time, HOP_ANSWERS.c.data
         with self._database.reading() as connection:
-            return [_AnswersRecord(*row) for row in connection.execute(query.with_only_columns(*columns))]
+            return list(map(_AnswersRecord._make, connection.execute(query.with_only_columns(*columns))))
 
 
 def _answers_of(row: _AnswersRecord) -> StoredAnswers:
     # A day is 86,400 records of each stream: pydantic's parser takes half the time of the standard one. They are parsed
     # one by one as they are used: of thousands held at once, the garbage collector would take most of the time.
-    return StoredAnswers(row.seq, row.stream_id, datetime.fromisoformat(row.time), from_json(row.data))
+    seq, stream_id, time, data = row
+    return StoredAnswers(seq, stream_id, datetime.fromisoformat(time), from_json(data))
 
 
 ANSWERS_COLUMNS = ("stream_id", "end_s", "time", "data")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.clock import Clock
+from pipeline.config.mllm import EmbeddedConfig, MLLMConfig
 from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.config.slugs import unique_slug
 from pipeline.core.outcome import Outcome
@@ -14,12 +15,16 @@ from pipeline.evidence.pictures import jpeg
 from pipeline.lab.labels import Agreement, OpenSpan
 from pipeline.loop import Observe, unobserved
 from pipeline.mllm.base import MLLM
+from pipeline.service.plan import usable_cores
 from pipeline.service.service import Service
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.types import Event, Json
 
 AT_ONCE = 4
 """Recordings that are played at a time."""
+
+MOST_THREADS = 8
+"""Most CPU threads of the MLLM where none are named: a small one gains nothing by more."""
 
 MOST_RECORDINGS = 2000
 MOST_PICTURES = 200
@@ -135,6 +140,7 @@ async def back_test(
         collector.observe(outcome, events)
         beside(outcome, events)
 
+    site = replace(site, mllm=with_all_cores(site.mllm))
     service = Service(replace(site, streams=groups[0]), clock, insist=False, observe=observe, mllm=mllm)
     async with service:
         began_s = clock.monotonic_s()
@@ -159,6 +165,13 @@ async def back_test(
         raise collector.error or SourceUnavailable("no recording could be played")
     collector.close(seconds)
     return BackTest(seconds, faults, wall_s, tokens, list(tried.values()))
+
+
+def with_all_cores(config: MLLMConfig) -> MLLMConfig:
+    """An MLLM that computes on each core of this process, where it is one in the process and nothing else is named."""
+    if not isinstance(config, EmbeddedConfig) or config.threads is not None:
+        return config
+    return replace(config, threads=min(usable_cores(), MOST_THREADS))
 
 
 def _groups(streams: Mapping[str, StreamConfig]) -> list[dict[str, StreamConfig]]:

@@ -188,6 +188,7 @@ class _Judging:
         # Single places are looked up by the ten thousand, which lists do faster than arrays.
         self._known_places = self._known.tolist()
         self._starts_s: list[float] = series.start_s.tolist()
+        self._voted: dict[int, Vote] = {}
         # Hops that may confirm something: enough of the last known answers agree with theirs.
         self._confirming = self._often(low if absent else high)
         self._refuting = self._often(high if absent else low)
@@ -303,8 +304,16 @@ class _Judging:
         for place in self._known_places[max(lo, hi - query.confirm[1]) : hi]:
             if votes and self._s(place) - votes[-1].start_s > gap_s:
                 votes = []
-            votes.append(vote_of(query, self._series.answer(query.id, place), self._s(place)))
+            votes.append(self._vote(place))
         return tuple(votes)
+
+    def _vote(self, place: int) -> Vote:
+        """The vote of a hop, which is one of several windows."""
+        vote = self._voted.get(place)
+        if vote is None:
+            answer = self._series.answer(self._query.id, place)
+            vote = self._voted[place] = vote_of(self._query, answer, self._s(place))
+        return vote
 
     def _note(self, number: int, ruling: Ruling) -> None:
         if is_sent(self._query, ruling):

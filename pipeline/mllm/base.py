@@ -26,7 +26,8 @@ _TIME_TOKENS = 12
 class MLLMInfo:
     """A started MLLM: `name` as configured, the `family` (`model_type`), the token grid, whether its answers mean
     anything at all (the tiny random checkpoint's do not, and says so), how many frames a segment may hold (1 where
-    only images can be sent), and `notes` for people on how it answers."""
+    only images can be sent), `notes` for people on how it answers, and whether each ask `needs_pixels` of all that it
+    has seen already."""
 
     name: str
     family: str
@@ -34,6 +35,7 @@ class MLLMInfo:
     meaningful: bool = True
     max_frames_per_segment: int = 2
     notes: tuple[str, ...] = ()
+    needs_pixels: bool = False
 
 
 class MLLM(Protocol):

@@ -73,7 +73,7 @@ class RunningCosts:
 
 UNMEASURED = RunningCosts()
 """Of a site that does not run."""
-COSTLY = ("url", "sample_fps", "hop_s", "budget")
+COSTLY = ("url", "sample_fps", "hop_s", "budget", "context_packed")
 """Settings of a stream with which it does not cost any more what was measured."""
 
 
@@ -101,7 +101,7 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: Running
         shared_tokens_per_s=site.gpu_budget.rate_tokens_per_s if site.gpu_budget else None,
         kept_streams=site.mllm.max_streams if isinstance(site.mllm, ModelConfig) else None,
         kept_tokens=site.mllm.max_cache_tokens if cached and isinstance(site.mllm, CachedConfig) else None,
-        pixels_per_token=grid.cell_px**2,
+        pixels_per_token=grid.cell_px**2 * frames,
         remote=remote,
         servers=1 + len(site.mllm.servers) if isinstance(site.mllm, OpenAIConfig) else 1,
         answers_days=site.keep.answers_days,
@@ -128,6 +128,7 @@ def _stream_load(
         len(standing),
         rules.max_s,
         rules.max_tokens,
+        rules.packed,
     )
 
 

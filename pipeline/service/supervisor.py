@@ -4,12 +4,13 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from pipeline.build import build_source
 from pipeline.config.site import StreamConfig
-from pipeline.core.context import Context
+from pipeline.core.context import Context, ContextRules
 from pipeline.core.health import Checkup
 from pipeline.core.relook import PictureRing
 from pipeline.core.state import StreamRun, StreamState
@@ -146,11 +147,20 @@ class StreamSupervisor:
         source = build_source(slug, stream, runtime.clock, start_s, self._packets())
         # A restarted stream begins with an empty bucket: what it had spent is not known, and must not be spent twice.
         runtime.budget.open(slug, stream.budget.rate, start_s, stream.priority, full=stored is None)
-        context = Context.empty(slug, stream.context_rules(runtime.mllm.info.family))
+        context = Context.empty(slug, self._context_rules())
         ring = PictureRing(stream.relook_tokens, stream.relook_frames)
         run = StreamRun(slug, stream.hop_rules(), context, state, decided_s=start_s, began_s=start_s, ring=ring)
         run.checkup, run.burst_hops = checkup_of(stream), stream.budget.hops
         return Attachment(run, source, stream.url, runtime, stream.reconnect, self._insist)
+
+    def _context_rules(self) -> ContextRules:
+        """The rules of the stream's context, which is packed only where that pays."""
+        info = self._runtime.mllm.info
+        rules = self.stream.context_rules(info.family)
+        if rules.packed and info.needs_pixels:
+            log.warning("context_not_packed", stream=self._slug, reason=f"{info.name} needs all its pixels at each ask")
+            return replace(rules, packed=False)
+        return rules
 
     async def _pause(self, seconds: float) -> None:
         await first(self._runtime.clock.sleep(seconds), self._stopping.wait())

@@ -6,8 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
+from pipeline.config.mllm import NullConfig, YardConfig
 from pipeline.errors import ConfigError, ResadaptError
+from pipeline.lab.backtest import MOST_THREADS, with_all_cores
 from pipeline.lab.labels import OpenSpan, agree
+from pipeline.service.plan import usable_cores
 from samples.yard.world.codec import write_video
 from samples.yard.world.scene import Scene
 
@@ -43,6 +46,12 @@ def test_wordings_are_tried_side_by_side_against_labels(recordings, tmp_path):
     assert "<b>is it" not in page
     assert "http" not in page.replace("http-equiv", "")
     assert "<th>precision</th>" in page
+
+
+def test_where_nothing_is_live_an_mllm_in_the_process_takes_each_core():
+    assert with_all_cores(YardConfig()).threads == min(usable_cores(), MOST_THREADS)
+    assert with_all_cores(YardConfig(threads=3)) == YardConfig(threads=3)
+    assert with_all_cores(NullConfig()) == NullConfig()
 
 
 @pytest.mark.parametrize(

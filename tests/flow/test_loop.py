@@ -1,6 +1,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from allocator_engine.fit import Allocation, FitRules, SegmentSize, fit
@@ -66,6 +67,17 @@ async def test_every_decision_holds_the_state_to_resume_from():
     states = [StreamState.from_json(d.state) for d in runtime.outbox.decisions]
     assert all(state.watches[CAR.key].is_open for state in states)
     assert states[-1] == run.state
+
+
+async def test_a_packed_context_is_asked_about_alike():
+    said = []
+    for rules in (ContextRules(), ContextRules(packed=True)):
+        run, runtime = build(CAR, context=rules)
+        await watch_stream(run, ScriptedSource(seconds(4)), runtime)
+        raw = [isinstance(one.held, np.ndarray) for one in run.context.segments]
+        assert raw == [not rules.packed or one.pts_s[0] >= 3 for one in run.context.segments]
+        said.append((run.context.segments, runtime.outbox.decisions))
+    assert said[0] == said[1]
 
 
 async def test_one_look_serves_every_watch():

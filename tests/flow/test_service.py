@@ -1,12 +1,16 @@
 import asyncio
 import urllib.request
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from allocator_engine.grid import GRIDS
 from pipeline.clock import SystemClock
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, SourceUnavailable
+from pipeline.mllm.null import NullMLLM
 from pipeline.redact import scrub
 from pipeline.service.doctor import examine
 from pipeline.service.service import Service
@@ -50,6 +54,21 @@ async def until(condition, seconds=20.0):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("needs_pixels", [False, True])
+async def test_a_context_is_packed_unless_the_mllm_needs_its_pixels(tmp_path, needs_pixels):
+    mllm, sink = NullMLLM(), MemorySink("memory")
+    mllm.info = replace(mllm.info, needs_pixels=needs_pixels)
+    site = site_of(tmp_path, {"a": {"url": "synthetic:?seconds=inf", "realtime": True, "context_packed": True}})
+    with capture_logs() as logged:
+        async with Service(site, SystemClock(), [sink], mllm=mllm) as service:
+            await until(lambda: service.attachments["a"].run.counts.hops >= 2 if service.attachments else False)
+            oldest = service.attachments["a"].run.context.segments[0]
+    assert isinstance(oldest.held, np.ndarray) == needs_pixels
+    assert [one["reason"] for one in logged if one["event"] == "context_not_packed"] == [
+        "null needs all its pixels at each ask"
+    ] * needs_pixels
 
 
 async def test_streams_run_side_by_side_each_from_attached_to_ended(tmp_path):

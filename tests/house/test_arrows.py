@@ -60,7 +60,7 @@ YARD_DOORS = {"pipeline.lab.yard", "pipeline.cli.yard_demo", "pipeline.cli.demo_
 """The product's two doors to the demo world: the lab's, and the demo's command with its report."""
 
 DOORS = {
-    "av": {"pipeline.sources", "pipeline.mllm.png", "samples.yard.world.codec"},
+    "av": {"pipeline.sources", "pipeline.mllm.png", "pipeline.mllm.packing", "samples.yard.world.codec"},
     "cv2": {"pipeline.lab.crew", "samples.yard"},
     "torch": {"pipeline.lab.cli.train", "pipeline.mllm.transformers", "allocator_engine", "samples.yard"},
     "openvino": {"pipeline.mllm.detector.networks"},

@@ -98,7 +98,7 @@ def test_what_each_cell_says_can_be_learned(batch):
     grown = TaughtOverview(TaughtVision(1), 1)
     optimizer = torch.optim.AdamW([weight for weight in grown.parameters() if weight.requires_grad], lr=3e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(10):
         loss, _ = overview_loss(grown, batch)
         optimizer.zero_grad()
         loss.backward()

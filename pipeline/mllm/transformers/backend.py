@@ -141,7 +141,7 @@ class TransformersMLLM:
         from pipeline.mllm.transformers.encodings import KeptEncodings
         from pipeline.mllm.transformers.loading import load
 
-        torch.set_num_threads(self.settings.threads)
+        torch.set_num_threads(self.settings.threads or 1)
         self._card = read_card(self._checkpoint)
         reader = load(self._checkpoint, self._card, self.settings.device, self.settings.dtype)
         with torch.inference_mode():

@@ -75,7 +75,8 @@ class VllmMLLM:
     @property
     def info(self) -> MLLMInfo:
         """Known without the weights: reads the checkpoint's JSON files, and raises ConfigError as `start` does."""
-        return MLLMInfo(self.settings.use, self._card.family, self._card.grid, self._card.meaningful)
+        card = self._card
+        return MLLMInfo(self.settings.use, card.family, card.grid, card.meaningful, needs_pixels=True)
 
     @property
     def longest_prompt(self) -> int:
