@@ -36,7 +36,7 @@ def plan_site(
     size: Annotated[str, typer.Option(help="Pictures of a camera, in px.")] = "1920x1080",
     fps: Annotated[float, typer.Option(help="Pictures a second of a camera.")] = 25.0,
     cores: Annotated[int | None, typer.Option(help="Cores of the machine; else those of this one.")] = None,
-    memory: Annotated[float | None, typer.Option(help="GiB of its memory.")] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB of its memory; without --cores that of this one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """Does a site fit a machine, what gives first, and what to change? By data sheets, or what was measured there. Exit

@@ -15,7 +15,7 @@ from pipeline.evidence.pictures import jpeg
 from pipeline.lab.labels import Agreement, OpenSpan
 from pipeline.loop import Observe, unobserved
 from pipeline.mllm.base import MLLM
-from pipeline.service.plan import usable_cores
+from pipeline.service.here import usable_cores
 from pipeline.service.service import Service
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.types import Event, Json

@@ -1,9 +1,7 @@
 """The fit of a site and a machine: the load of settings, machines by name or as `resadapt bench` measured them."""
 
 import json
-import os
 import re
-import sys
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from pipeline.core.selectors import selects
 from pipeline.core.sizing import TIGHT, CostSample, MachineCosts, Need, SiteLoad, Source, StreamLoad, fitted, needs_of
 from pipeline.errors import ConfigError
 from pipeline.mllm.openai.address import family_of
+from pipeline.service.here import usable_cores, usable_memory
 from pipeline.types import WatchQuery
 
 TERA = 1e12
@@ -132,20 +131,16 @@ def _stream_load(
     )
 
 
-def usable_cores() -> int:
-    """The cores that this process may run on."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def machine_of(
     name: str, site: SiteConfig, cores: float | None = None, memory_bytes: int | None = None
 ) -> MachineCosts:
-    """A machine with a kind of GPU, as its data sheet has it. Raises ConfigError for an unknown kind."""
+    """A machine with a kind of GPU, as its data sheet has it; without `cores` this one, whose memory is known then.
+    Raises ConfigError for an unknown kind."""
     if name not in ACCELERATORS:
         raise ConfigError(f"--gpu is {name!r}; expected one of {', '.join(ACCELERATORS)}")
     kind = ACCELERATORS[name]
+    if memory_bytes is None and cores is None:
+        memory_bytes = usable_memory()
     cores = cores or usable_cores()
     machine = MachineCosts(name, cores, decoder_pixels_per_s=_decoder(site, kind), memory_bytes=memory_bytes)
     if isinstance(site.mllm, YardConfig | TinyConfig | NullConfig):

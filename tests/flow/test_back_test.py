@@ -10,7 +10,7 @@ from pipeline.config.mllm import NullConfig, YardConfig
 from pipeline.errors import ConfigError, ResadaptError
 from pipeline.lab.backtest import MOST_THREADS, with_all_cores
 from pipeline.lab.labels import OpenSpan, agree
-from pipeline.service.plan import usable_cores
+from pipeline.service.here import usable_cores
 from samples.yard.world.codec import write_video
 from samples.yard.world.scene import Scene
 
