@@ -35,6 +35,7 @@ def camera_clip(path: Path, height: int, width: int, fps: int, seconds: int, bit
 def repeated(clip: Path, path: Path, times: int) -> Path:
     """Write a clip so many times one behind the other, without coding it anew."""
     with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        container.metadata.update(source.metadata)
         video = source.streams.video[0]
         assert video.time_base is not None
         stream = container.add_stream_from_template(video)
