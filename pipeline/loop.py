@@ -182,7 +182,7 @@ def newest(allocation: Allocation, room: Room) -> Allocation:
 
 async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -> Context:
     """The context with the hop's frames at their allocated sizes, re-anchored where its rules or the MLLM's room
-    want it; what was asked about before is packed where they want that."""
+    want it; in a packed context what came before this hop is packed."""
     if context.rules.packed:
         context = await asyncio.to_thread(packed, context)
     return context.append(await asyncio.to_thread(hop.render, allocation), mllm.room(context))

@@ -52,7 +52,7 @@ class Unpackable(Protocol):
 class Segment:
     """One temporal patch of the context: one or two frames at their allocated size. Immutable once it is sent.
 
-    `pts_s` are the frames' stream seconds, `held` its pixels or what they are made of, `tokens` its vision tokens,
+    `pts_s` are the frames' stream seconds, `held` its pixels, or these in packed form, `tokens` its vision tokens,
     `content_id` a hash of stream, PTS, size and pixels, under which encoder caches may keep it.
     """
 
@@ -63,7 +63,8 @@ class Segment:
 
     @property
     def pixels(self) -> Pixels:
-        """Its frames, uint8 `[frames, height, width, 3]` RGB."""
+        """Its frames, uint8 `[frames, height, width, 3]` RGB. Packed ones are decoded at each access, which takes
+        milliseconds: not on the event loop."""
         return self.held if isinstance(self.held, np.ndarray) else self.held.unpack()
 
     @property

@@ -58,7 +58,7 @@ def try_watches(
     """Try questions on recordings as fast as this machine can, or a watch's other settings on the answers that it was
     given, without asking the MLLM. The last line is JSON with --json. With --watch the questions are compared with the
     watch's own by its labels, or those of --labels, each with the settings that suit it; `resadapt watch tune` names
-    those that did better."""
+    those that did better. Beside a live service name `mllm.threads` in the site: the MLLM takes all cores else."""
     rules = rule_settings(hold, absent, count, choice, None, set_)
     if (on is None) == (kept is None):
         raise ConfigError("expected --on FILE_OR_FOLDER for recordings, or --kept SPAN for the kept answers of a watch")

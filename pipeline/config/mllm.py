@@ -76,8 +76,8 @@ class CachedConfig(ModelConfig):
 
 @dataclass(frozen=True, slots=True, config=STRICT, kw_only=True)
 class EmbeddedConfig(CachedConfig):
-    """A model in this process: `device` and `dtype` are torch's names or "auto", `threads` its CPU threads, by default
-    one, which leaves the other cores to the streams, and in a back-test, where nothing is live, one of each core."""
+    """A model in this process: `device` and `dtype` are torch's names or "auto", `threads` its CPU threads; None: one
+    beside live streams, and in a process that only plays recordings one for each core, at most eight."""
 
     device: str = "auto"
     dtype: str = "auto"

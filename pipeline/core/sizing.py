@@ -34,7 +34,7 @@ STREAM_BYTES = 24 * 2**20
 SERVICE_BYTES = 350 * 2**20
 CONTEXT_PIXEL_BYTES = 3
 PACKED_SHARE = 0.3
-"""Of that where it is packed: 0.14 to 0.36 of footage of cameras."""
+"""Part of that which a packed context takes: 0.14 to 0.36 on footage of cameras."""
 PACK_S = 1.6e-8
 """Of a core, to pack a pixel that the MLLM is shown."""
 
@@ -43,8 +43,8 @@ PACK_S = 1.6e-8
 class StreamLoad:
     """One stream: its native size in px and pictures a second, how it is sampled, the vision tokens a second that its
     budget allows and those of its sampled frames at native size, its askings a second of all its watches, and its
-    context's bounds; where it runs, the cores and vision tokens a second that it was measured to cost (None: not
-    measured)."""
+    context's bounds (`packed` None: it cannot be); where it runs, the cores and vision tokens a second that it was
+    measured to cost (None: not measured)."""
 
     width: int
     height: int
@@ -58,7 +58,7 @@ class StreamLoad:
     watches: int
     context_s: float
     context_tokens: int
-    packed: bool = False
+    packed: bool | None = False
     measured_cores: float | None = None
     measured_tokens_per_s: float | None = None
 
@@ -177,7 +177,7 @@ def _cores(site: SiteLoad, machine: MachineCosts) -> Need:
         one.pixels_per_s * by_core
         + one.sample_fps * machine.allocate_s
         + (LOOP_S + machine.commit_s) / one.hop_s
-        + one.tokens_per_s * site.pixels_per_token * (PIXEL_S + PACK_S * one.packed)
+        + one.tokens_per_s * site.pixels_per_token * (PIXEL_S + PACK_S * bool(one.packed))
         for one in site.streams
         if one.measured_cores is None
     ]
@@ -258,7 +258,10 @@ def _memory(site: SiteLoad, machine: MachineCosts) -> Need:
     contexts = (one.resident_tokens * pixel * (PACKED_SHARE if one.packed else 1) for one in site.streams)
     bytes_ = SERVICE_BYTES + sum(STREAM_BYTES + context for context in contexts)
     has = machine.memory_bytes and machine.memory_bytes / 2**20
-    return Need("memory", bytes_ / 2**20, has, "MiB", "estimated", "context_packed: true, or a lower context_max_s")
+    change = "lower context_max_s or context_max_tokens"
+    if any(one.packed is False for one in site.streams):
+        change = f"context_packed: true, or {change}"
+    return Need("memory", bytes_ / 2**20, has, "MiB", "estimated", change)
 
 
 def _network(site: SiteLoad, machine: MachineCosts) -> Need:

@@ -168,7 +168,8 @@ async def back_test(
 
 
 def with_all_cores(config: MLLMConfig) -> MLLMConfig:
-    """An MLLM that computes on each core of this process, where it is one in the process and nothing else is named."""
+    """The settings of an MLLM of torch in this process with `threads` for each usable core, at most MOST_THREADS; of
+    others, and of one that names `threads`, as they are."""
     if not isinstance(config, EmbeddedConfig) or config.threads is not None:
         return config
     return replace(config, threads=min(usable_cores(), MOST_THREADS))

@@ -243,17 +243,12 @@ class _Judging:
         elif query.rules.choice:
             found = _first(self._opening(state.value), number, last)
         else:
-            if self._is_shut():
-                number = max(number, self._place(state.shut_until_s or 0.0))
+            if not state.is_open and not query.rules.wait_s and state.shut_until_s is not None:
+                number = max(number, self._place(state.shut_until_s))  # nothing opens before its cooldown ends
             found = _first(self._refuting if state.is_open else self._confirming, number, last)
         for due_s in self._due_s():
             found = min(found, max(number, self._place(due_s)))
         return found
-
-    def _is_shut(self) -> bool:
-        """True if the watch is in its cooldown, in which nothing is waited for either."""
-        state = self._state
-        return not state.is_open and not self._query.rules.wait_s and state.shut_until_s is not None
 
     def _next_while_pending(self, number: int, pending_s: float) -> int:
         """The next hop that may end a wait: one that speaks against it, one behind a gap, or one that confirms it once
@@ -315,7 +310,7 @@ class _Judging:
         return tuple(votes)
 
     def _vote(self, place: int) -> Vote:
-        """The vote of a hop, which is one of several windows."""
+        """The vote of a known hop, made once: neighbouring windows share it."""
         vote = self._voted.get(place)
         if vote is None:
             answer = self._series.answer(self._query.id, place)

@@ -26,8 +26,8 @@ _TIME_TOKENS = 12
 class MLLMInfo:
     """A started MLLM: `name` as configured, the `family` (`model_type`), the token grid, whether its answers mean
     anything at all (the tiny random checkpoint's do not, and says so), how many frames a segment may hold (1 where
-    only images can be sent), `notes` for people on how it answers, and whether each ask `needs_pixels` of all that it
-    has seen already."""
+    only images can be sent), `notes` for people on how it answers, and `needs_pixels`: whether each ask takes the
+    pixels of the whole context, not only of what is new."""
 
     name: str
     family: str

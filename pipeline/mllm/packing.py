@@ -1,5 +1,5 @@
 """Pixels of a context, packed without loss: less memory for more work. FFmpeg's Ut Video codec packs pictures of a
-camera to a fourth or less at some 200 MB/s, and each picture by itself."""
+camera to between a seventh and a third of their bytes, each by itself, some 60 million pixels a second on a core."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -39,7 +39,7 @@ class PackedPixels:
         decoder.thread_count, decoder.codec_tag, decoder.extradata = 1, _TAG, self.codec_data
         packets = [*map(Packet, self.packets), None]
         frames = [frame for packet in packets for frame in decoder.decode(packet)]
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+        return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in frames])
 
 
 def pack(pixels: Pixels) -> PackedPixels:
@@ -51,7 +51,7 @@ def pack(pixels: Pixels) -> PackedPixels:
     encoder = _codec("w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, height, "gbrp", Fraction(1)
     encoder.options, encoder.thread_count = _MEDIAN, 1
-    frames = [av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="gbrp") for picture in pixels]
+    frames = [av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="gbrp", threads=1) for picture in pixels]
     packets = [bytes(packet) for frame in (*frames, None) for packet in encoder.encode(frame)]
     return PackedPixels(pixels.shape, tuple(packets), encoder.extradata or b"")
 
@@ -63,14 +63,11 @@ def _codec(mode: Literal["r", "w"]) -> VideoCodecContext:
 
 
 def packed(context: Context) -> Context:
-    """The context with the pixels of all its segments packed, but those that packing would not make smaller."""
-    if all(not isinstance(segment.held, np.ndarray) for segment in context.segments):
+    """The context with the pixels of all its segments packed."""
+    if all(isinstance(segment.held, PackedPixels) for segment in context.segments):
         return context
     return replace(context, segments=tuple(map(_packed, context.segments)))
 
 
 def _packed(segment: Segment) -> Segment:
-    if not isinstance(segment.held, np.ndarray):
-        return segment
-    held = pack(segment.held)
-    return replace(segment, held=held) if held.nbytes < segment.held.nbytes else segment
+    return replace(segment, held=pack(segment.held)) if isinstance(segment.held, np.ndarray) else segment

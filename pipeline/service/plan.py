@@ -8,7 +8,16 @@ from pathlib import Path
 
 from allocator_engine.grid import GRIDS
 from pipeline.build import build_watch
-from pipeline.config.mllm import CachedConfig, ModelConfig, NullConfig, OpenAIConfig, TinyConfig, YardConfig
+from pipeline.config.mllm import (
+    CachedConfig,
+    DetectorConfig,
+    ModelConfig,
+    NullConfig,
+    OpenAIConfig,
+    TinyConfig,
+    VllmConfig,
+    YardConfig,
+)
 from pipeline.config.site import SiteConfig, StreamConfig
 from pipeline.core.selectors import selects
 from pipeline.core.sizing import TIGHT, CostSample, MachineCosts, Need, SiteLoad, Source, StreamLoad, fitted, needs_of
@@ -82,7 +91,8 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: Running
     family = _family(site)
     grid = GRIDS[family]
     remote = isinstance(site.mllm, OpenAIConfig)
-    frames = site.mllm.frames_per_segment or (1 if remote else 2)
+    single = isinstance(site.mllm, OpenAIConfig | DetectorConfig)
+    frames = site.mllm.frames_per_segment or (1 if single else 2)
     height, width = grid.native(shape.height, shape.width)
     native = grid.tokens(height, width)
     watches = [(watch, build_watch(slug, watch)) for slug, watch in site.watches.items() if not watch.paused]
@@ -92,6 +102,8 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: Running
             continue
         standing = [query for watch, query in watches if selects(frozenset(watch.streams), slug, stream.tags)]
         load = _stream_load(stream, standing, shape, native / frames, frames, family)
+        if isinstance(site.mllm, VllmConfig):
+            load = replace(load, packed=None)
         cores, tokens = costs.cores.get(slug), costs.tokens_per_s.get(slug)
         streams.append(replace(load, measured_cores=cores, measured_tokens_per_s=tokens))
     cached = isinstance(site.mllm, CachedConfig)

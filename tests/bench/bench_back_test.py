@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pipeline.service.here import usable_cores
 from samples.yard.world.codec import write_video
 from samples.yard.world.scene import Scene
 from tests.bench.camera_clips import repeated
@@ -52,7 +53,7 @@ def main(minutes: float) -> None:
         )
     ]
     summary = {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "realtime_factor": long["realtime_factor"],
         "on_part": every["realtime_factor"],
         "ratio_to_one_core": round(every["realtime_factor"] / one["realtime_factor"], 2),

@@ -38,6 +38,7 @@ STREAM = {
     "health": {"frozen_s": 0, "blind_s": 0, "moved_s": 0},
 }
 VISITS = 7
+"""Times that each page is opened."""
 SCREENS = ("", "streams/cam-000", "", "events", "watches/car", "", "system", "?state=up", "streams/cam-001")
 STAY_S = (3.0, 30.0)
 """How long a browser looks at a screen, at least and at most."""

@@ -260,6 +260,7 @@ async def test_what_is_missing_is_named_once_and_done_without(server: MLLMServer
         async with started(server) as mllm:
             await mllm.ask(seconds(3), MANY[:3])
             answers = await mllm.ask(seconds(4), MANY[:3])
+            assert mllm.info.needs_pixels == (habit == "uuids")
     (warning,) = logged
     assert warning["event"] == "mllm_server_lacks"
     assert [lacking in one for one in warning["lacks"]] == [True]

@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 
 from pipeline.cli.main import app
 from pipeline.errors import ConfigError
-from pipeline.service.here import usable_memory
 
 SITE = """
 mllm: openai:http://mllm:8000/v1#Qwen/Qwen3-VL-8B-Instruct
@@ -42,16 +41,6 @@ def test_without_cores_it_is_about_this_machine_whose_memory_is_known(tmp_path: 
     _, here = resadapt("plan", "-c", site(tmp_path, 2), "--gpu", "h100")
     assert "memory is not known here: --memory GIB" in there
     assert "not known" not in here
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"), [("1048576\n", 2**20), ("max\n", None), (None, None), (f"{2**60}", None)]
-)
-def test_the_memory_is_the_machines_or_less_where_a_control_group_has_less(tmp_path: Path, limit, expected) -> None:
-    file = tmp_path / "memory.max"
-    if limit is not None:
-        file.write_text(limit)
-    assert usable_memory(file) == (expected or usable_memory(tmp_path / "none"))
 
 
 def test_one_that_does_not_says_what_to_change_and_ends_with_3(tmp_path: Path) -> None:

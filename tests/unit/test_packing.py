@@ -47,8 +47,8 @@ def test_a_packed_context_is_the_same_context_in_less_memory():
     assert [one.size for one in once.segments] == [(64, 96), (64, 96)]
     assert all((one.pixels == was.pixels).all() for one, was in zip(once.segments, context.segments, strict=True))
     assert once.segments[0].held.nbytes < calm.held.nbytes / 5
-    assert once.segments[1].held is noise.held, "noise would grow"
-    assert packed(once).segments[0].held is once.segments[0].held
+    assert once.segments[1].held.nbytes < 1.1 * noise.held.nbytes
+    assert packed(once) is once
 
 
 def test_only_what_came_since_is_packed():

@@ -1,6 +1,7 @@
 """What a site needs against what a machine has."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,17 @@ def test_more_of_anything_never_needs_less(streams: int, tokens: float, watches:
         needs(streams, tokens, watches + 1),
     ):
         assert all(more[part] >= value for part, value in before.items())
+
+
+@pytest.mark.parametrize(("packed", "advised"), [(False, True), (True, False), (None, False)])
+def test_packing_takes_less_memory_and_more_of_a_core_and_is_advised_where_it_can_help(packed, advised) -> None:
+    raw, other = (
+        {need.part: need for need in needs_of(SiteLoad((replace(stream(), packed=one),)), MACHINE)}
+        for one in (False, packed)
+    )
+    assert (other["memory"].needs < raw["memory"].needs) == bool(packed)
+    assert (other["cores"].needs > raw["cores"].needs) == bool(packed)
+    assert ("context_packed" in other["memory"].change) == advised
 
 
 def test_what_gives_first_stands_first() -> None:

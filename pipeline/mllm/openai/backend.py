@@ -103,7 +103,8 @@ class OpenAIMLLM:
         grid = check_price(found.side, self.info.grid, self.settings.min_tokens_per_segment, self._server.where)
         believed = "replies are believed whatever model they name (mllm.any_model)"
         any_model = (believed,) if self.settings.any_model else ()
-        self.info = replace(self.info, grid=grid, notes=(*found.notes, *any_model))
+        notes = (*found.notes, *any_model)
+        self.info = replace(self.info, grid=grid, notes=notes, needs_pixels=not found.uuids)
         self._wording = replace(self._wording, uuids=found.uuids)
         if found.missing:
             log.warning("mllm_server_lacks", server=self._server.where, lacks=list(found.missing))
