@@ -85,6 +85,8 @@ _BATCH = 20
 """Records that are held as such until they are put into columns: so few that they are gone before the garbage collector
 takes notice of them."""
 
+_NUMBER = int, float  # made once: a union would be made for each record
+
 _NOTHING: Sequence[Json] = (0.5, 0.0, 0)
 """The answer to a watch that was not asked."""
 
@@ -107,11 +109,11 @@ class _Columns:
         """One record; one that is no record of a hop is passed over."""
         record = stored.record
         at, start_s, answers = record.get("at"), record.get("start_s"), record.get("answers")
-        if isinstance(start_s, int | float) and isinstance(answers, Mapping):
+        if isinstance(start_s, _NUMBER) and isinstance(answers, dict):
             when = datetime.fromisoformat(at) if isinstance(at, str) else stored.time
             self._start_s.append(start_s)
             self._at.append(when.timestamp())
-            self._waiting.append(answers)  # type: ignore[arg-type]
+            self._waiting.append(answers)
             if len(self._waiting) == _BATCH:
                 self._flush()
 
@@ -148,9 +150,30 @@ class _Columns:
         self._waiting = []
 
 
+class ReadySeries:
+    """A series made ready to be judged by one query after another: single places are looked up by the ten thousand,
+    which lists do faster than arrays. For a short time: lists take four times the memory."""
+
+    def __init__(self, series: KeptSeries) -> None:
+        self.series = series
+        self.known = np.flatnonzero(series.mass >= 0.5)
+        self.known_places: list[int] = self.known.tolist()
+        self.starts_s: list[float] = series.start_s.tolist()
+        self._scores: list[float] = series.score.tolist()
+        self._masses: list[float] = series.mass.tolist()
+
+    def answer(self, watch_id: str, number: int) -> Answer:
+        """The answer of a hop."""
+        return Answer(watch_id, self._scores[number], self._masses[number], value=self.series.values[number])
+
+    def rejudge(self, query: WatchQuery) -> list[WouldBeEvent]:
+        """The events that a watch would have sent, had it stood as `query` says from the first kept hop on."""
+        return _Judging(self, query).run()
+
+
 def rejudge(series: KeptSeries, query: WatchQuery) -> list[WouldBeEvent]:
-    """The events that a watch would have sent, had it stood as `query` says from the first kept hop on."""
-    return _Judging(series, query).run()
+    """The events that a watch would have sent, had it stood as `query` says; ReadySeries judges by several queries."""
+    return ReadySeries(series).rejudge(query)
 
 
 def rejudge_plainly(series: KeptSeries, query: WatchQuery) -> list[WouldBeEvent]:
@@ -179,15 +202,13 @@ def _decide(state: WatchState, query: WatchQuery, answer: Answer, at_s: float) -
 class _Judging:
     """One pass over a series, from one hop that may decide something to the next."""
 
-    def __init__(self, series: KeptSeries, query: WatchQuery) -> None:
-        self._series, self._query = series, query
+    def __init__(self, ready: ReadySeries, query: WatchQuery) -> None:
+        series = ready.series
+        self._ready, self._series, self._query = ready, series, query
         known = series.mass >= 0.5
         high, low = known & (series.score >= query.open_at), known & (series.score <= query.clear_at)
         absent = bool(query.rules.absent_s)
-        self._known = np.flatnonzero(known)
-        # Single places are looked up by the ten thousand, which lists do faster than arrays.
-        self._known_places = self._known.tolist()
-        self._starts_s: list[float] = series.start_s.tolist()
+        self._known, self._known_places, self._starts_s = ready.known, ready.known_places, ready.starts_s
         self._voted: dict[int, Vote] = {}
         # Hops that may confirm something: enough of the last known answers agree with theirs.
         self._confirming = self._often(low if absent else high)
@@ -289,7 +310,7 @@ class _Judging:
     def _visit(self, number: int) -> None:
         self._state = self._state.with_votes(self._votes(number))
         before = self._state.transitions
-        answer = self._series.answer(self._query.id, number)
+        answer = self._ready.answer(self._query.id, number)
         self._state, ruling = _decide(self._state, self._query, answer, self._s(number))
         if self._state.transitions != before and not self._state.votes:
             self._from = number + 1
@@ -313,7 +334,7 @@ class _Judging:
         """The vote of a known hop, made once: neighbouring windows share it."""
         vote = self._voted.get(place)
         if vote is None:
-            answer = self._series.answer(self._query.id, place)
+            answer = self._ready.answer(self._query.id, place)
             vote = self._voted[place] = vote_of(self._query, answer, self._s(place))
         return vote
 

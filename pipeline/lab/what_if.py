@@ -9,7 +9,7 @@ from pipeline.config.entries import parse_watch
 from pipeline.config.site import WatchConfig
 from pipeline.delivery.history import History
 from pipeline.errors import ConfigError
-from pipeline.lab.kept import WouldBeEvent, read_kept, rejudge
+from pipeline.lab.kept import KeptSeries, ReadySeries, WouldBeEvent, read_kept
 from pipeline.types import Json, WatchQuery
 
 MOST_EVENTS = 500
@@ -75,14 +75,7 @@ def what_if(
     ids = [query.id for query, _ in pairs]
     kept = read_kept(history.answers_since(now - timedelta(seconds=since_s), streams), ids)
     found = [
-        WhatIf(
-            query.id,
-            stream,
-            len(series[query.id]),
-            series[query.id].known,
-            tuple(rejudge(series[query.id], query)),
-            tuple(rejudge(series[query.id], other)),
-        )
+        _both(stream, series[query.id], query, other)
         for stream, series in sorted(kept.items())
         for query, other in pairs
         if query.id in series
@@ -90,3 +83,9 @@ def what_if(
     if not found:
         raise ConfigError(f"no answers of {', '.join(ids)} are kept of the last {since_s:g} s; see `keep` of the site")
     return found
+
+
+def _both(stream: str, series: KeptSeries, query: WatchQuery, other: WatchQuery) -> WhatIf:
+    ready = ReadySeries(series)
+    before, after = (tuple(ready.rejudge(one)) for one in (query, other))
+    return WhatIf(query.id, stream, len(series), series.known, before, after)
