@@ -27,11 +27,6 @@ class PackedPixels:
     packets: tuple[bytes, ...]
     codec_data: bytes
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held."""
-        return sum(map(len, self.packets)) + len(self.codec_data)
-
     def unpack(self) -> Pixels:
         """The pixels, each as it was."""
         decoder = _codec("r")

@@ -102,10 +102,9 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: Running
             continue
         standing = [query for watch, query in watches if selects(frozenset(watch.streams), slug, stream.tags)]
         load = _stream_load(stream, standing, shape, native / frames, frames, family)
-        if isinstance(site.mllm, VllmConfig):
-            load = replace(load, packed=None)
+        packed = None if isinstance(site.mllm, VllmConfig) else load.packed
         cores, tokens = costs.cores.get(slug), costs.tokens_per_s.get(slug)
-        streams.append(replace(load, measured_cores=cores, measured_tokens_per_s=tokens))
+        streams.append(replace(load, packed=packed, measured_cores=cores, measured_tokens_per_s=tokens))
     cached = isinstance(site.mllm, CachedConfig)
     return SiteLoad(
         tuple(streams),

@@ -333,6 +333,13 @@ async def test_pictures_are_as_large_as_every_server_wants_them(servers: list[ML
         assert mllm.info.grid == replace(GRID, min_pixels=4 * GRID.cell_px**2)
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_all_pixels_are_needed_where_one_server_needs_them(servers: list[MLLMServer], known: bool) -> None:
+    servers[2].habits.uuids = known
+    async with started(servers) as mllm:
+        assert mllm.info.needs_pixels == (not known)
+
+
 # The settings
 
 

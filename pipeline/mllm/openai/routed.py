@@ -85,7 +85,10 @@ class RoutedMLLM:
         least = max(info.grid.min_pixels for info in there)
         notes = tuple(dict.fromkeys(note for info in there for note in info.notes))
         self.info = replace(
-            there[0], grid=replace(there[0].grid, min_pixels=least), notes=(f"{len(self._places)} servers", *notes)
+            there[0],
+            grid=replace(there[0].grid, min_pixels=least),
+            notes=(f"{len(self._places)} servers", *notes),
+            needs_pixels=any(info.needs_pixels for info in there),
         )
         for place, error in away:
             self._leave(place, error)
