@@ -111,34 +111,42 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
     async with aclosing(hops(source, run.stream_id, run.hop_rules, run.decided_s, run)) as cut:
         async for complete in cut:
             hop = runtime.tracing.begin(complete) if runtime.tracing else complete
-            began_s, epoch = runtime.clock.monotonic_s(), run.context.epoch
-            queries = runtime.watches.on(hop.stream_id)
-            run.warming = run.warming.join(queries, hop)
-            grant = grant_tokens(run, hop, queries, runtime)
-            allocation, fell_back = await allocate(hop, queries, grant, runtime)
-            allocation = newest(allocation, runtime.mllm.room(run.context))
-            run.ring = run.ring.push(hop, allocation)
-            grown = await grow(run.context, hop, allocation, runtime.mllm)
-            asked = due(queries, hop, run.ladder)
-            run.context, paid = pay(grown, hop, asked, allocation, runtime)
-            reply = await ask(run, asked, paid, runtime)
-            reply = await re_ask(run, hop, asked, reply, runtime)
-            runtime.budget.settle(hop.stream_id, reply.spent)
-            restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
-            seconds = runtime.clock.monotonic_s() - began_s
-            native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
-            seen = SeenByModel(run.context, tuple(queries))
-            outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native, seen)
-            run.ladder, stepped = climb(run, outcome, source)
-            look = await examine(run, hop)
-            decision, state, counts = decide(run, queries, outcome, stepped, look, runtime)
-            decision = await describe(run, queries, decision, runtime)
-            await runtime.outbox.commit(decision)
-            run.state, run.counts, run.decided_s = state, counts, hop.end_s
-            run.remember(reply.answers.answers)
-            doubt(run, queries, reply.answers)
-            runtime.metrics.hop(outcome, run, source.counts, decision.events, runtime.clock.monotonic_s() - began_s)
-            runtime.observe(outcome, decision.events)
+            await watch_hop(run, hop, source, runtime)
+            if run.context.rules.packed:
+                run.context = await asyncio.to_thread(packed, run.context)
+            del complete, hop  # its pictures need not stay until the next hop is there
+
+
+async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) -> None:
+    """Allocate a hop, ask about it, decide, and make that durable."""
+    began_s, epoch = runtime.clock.monotonic_s(), run.context.epoch
+    queries = runtime.watches.on(hop.stream_id)
+    run.warming = run.warming.join(queries, hop)
+    grant = grant_tokens(run, hop, queries, runtime)
+    allocation, fell_back = await allocate(hop, queries, grant, runtime)
+    allocation = newest(allocation, runtime.mllm.room(run.context))
+    run.ring = run.ring.push(hop, allocation)
+    grown = await grow(run.context, hop, allocation, runtime.mllm)
+    asked = due(queries, hop, run.ladder)
+    run.context, paid = pay(grown, hop, asked, allocation, runtime)
+    reply = await ask(run, asked, paid, runtime)
+    reply = await re_ask(run, hop, asked, reply, runtime)
+    runtime.budget.settle(hop.stream_id, reply.spent)
+    restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
+    seconds = runtime.clock.monotonic_s() - began_s
+    native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
+    seen = SeenByModel(run.context, tuple(queries))
+    outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native, seen)
+    run.ladder, stepped = climb(run, outcome, source)
+    look = await examine(run, hop)
+    decision, state, counts = decide(run, queries, outcome, stepped, look, runtime)
+    decision = await describe(run, queries, decision, runtime)
+    await runtime.outbox.commit(decision)
+    run.state, run.counts, run.decided_s = state, counts, hop.end_s
+    run.remember(reply.answers.answers)
+    doubt(run, queries, reply.answers)
+    runtime.metrics.hop(outcome, run, source.counts, decision.events, runtime.clock.monotonic_s() - began_s)
+    runtime.observe(outcome, decision.events)
 
 
 def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtime: Runtime) -> int:
@@ -151,7 +159,7 @@ def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtim
     owed, resent = run.context.owed(hop.end_s, room)
     owed += runtime.mllm.pending(run.context)
     full_hop = native_tokens([hop.frames[-1].size] * run.hop_rules.slots, runtime.fit_rules)
-    runtime.budget.resize(hop.stream_id, round(run.burst_hops * full_hop))
+    runtime.budget.resize(hop.stream_id, round(run.burst_hops * full_hop), full_hop)
     granted = runtime.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
     if run.ladder.saves:
         granted = run.ladder.grant(granted, native_tokens([frame.size for frame in hop.frames], runtime.fit_rules))
@@ -182,9 +190,7 @@ def newest(allocation: Allocation, room: Room) -> Allocation:
 
 async def grow(context: Context, hop: Hop, allocation: Allocation, mllm: MLLM) -> Context:
     """The context with the hop's frames at their allocated sizes, re-anchored where its rules or the MLLM's room
-    want it; in a packed context what came before this hop is packed."""
-    if context.rules.packed:
-        context = await asyncio.to_thread(packed, context)
+    want it."""
     return context.append(await asyncio.to_thread(hop.render, allocation), mllm.room(context))
 
 

@@ -15,10 +15,15 @@ MICRO = 1_000_000
 BURST_S = 10.0
 """Seconds of its rate that a bucket holds at the least, where nothing is configured."""
 
-BURST_HOPS = 3.0
-"""Hops that a bucket can pay for at native size at the least, where nothing is configured. A beginning and the hop that
-confirms it want two at once, and tokens that a full bucket refuses are lost. Not so many that the learned allocator
-would take a full bucket for ample (AMPLE) and show whatever comes."""
+BURST_HOPS = 10.0
+"""Hops that a bucket can pay for at native size at the least, where nothing is configured. Events come together: an
+opening and the hop that confirms it want two at once, the end two more. Quiet minutes save up for that, and tokens that
+a full bucket refuses are lost."""
+
+GRANT_HOPS = 3.0
+"""Native hops that one hop may be granted at the most, where BURST_S of the rate are not more. What is granted tells an
+allocator how scarce tokens are, and savings alone do not make them plenty: the learned one would take four hops for
+ample (AMPLE) and show whatever comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,10 @@ class Bucket:
 @dataclass(slots=True)
 class _Account:
     bucket: Bucket
+    tokens_per_s: float
     burst: int
     least_burst: int
+    most_at_once: int
     priority: int
     held: int = 0
     credit: float = 0.0
@@ -110,15 +117,18 @@ class Ledger:
             raise ValueError(f"stream {stream_id!r} has an account already")
         if priority < 1:
             raise ValueError(f"priority of stream {stream_id!r} is {priority}; expected 1 or more")
-        self._accounts[stream_id] = _Account(Bucket(rate, at_s, full), rate.burst_tokens, rate.burst_tokens, priority)
+        burst = rate.burst_tokens
+        self._accounts[stream_id] = _Account(Bucket(rate, at_s, full), rate.tokens_per_s, burst, burst, burst, priority)
 
     def close(self, stream_id: str) -> None:
         """Close an account; unknown ids are fine."""
         self._accounts.pop(stream_id, None)
 
-    def resize(self, stream_id: str, burst_tokens: int) -> None:
-        """From now on the stream may save up so many tokens, and never fewer than its account was opened with."""
+    def resize(self, stream_id: str, burst_tokens: int, native_hop: int) -> None:
+        """From now on the stream may save up so many tokens, and never fewer than its account was opened with. Its hops
+        cost `native_hop` at native size: one is granted GRANT_HOPS times that at the most, or BURST_S of its rate."""
         account = self._accounts[stream_id]
+        account.most_at_once = max(round(GRANT_HOPS * native_hop), round(BURST_S * account.tokens_per_s))
         burst = max(account.least_burst, burst_tokens)
         if burst != account.burst:
             account.burst = burst
@@ -137,7 +147,7 @@ class Ledger:
         free = max(0, available - min(owed + reserve, account.burst // 2))
         if resent and owed < account.burst // 2:
             free = (free + 1) // 2
-        return self._hold(account, free)
+        return self._hold(account, min(free, account.most_at_once))
 
     def take(self, stream_id: str, at_s: float, tokens: int) -> int:
         """Take up to `tokens` more, for what has to be sent again; returns how many there were."""

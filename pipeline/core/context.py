@@ -36,7 +36,7 @@ class Room:
 @dataclass(frozen=True, slots=True)
 class ContextRules:
     """Bounds of a context: seconds it may span, seconds kept when it restarts, vision tokens it may hold; and whether
-    the pixels of all hops but the newest are packed."""
+    pixels are packed between hops."""
 
     max_s: float = _HORIZON_S[0]
     keep_s: float = _HORIZON_S[1]

@@ -109,9 +109,10 @@ async def hops(
     async with aclosing(source.frames(Sampler(rules.sample_fps))) as frames:
         try:
             async for frame in frames:
-                for hop in cutter.push(frame, source.counts.lost - lost):
+                complete = cutter.push(frame, source.counts.lost - lost)
+                while complete:
                     lost = source.counts.lost
-                    yield hop
+                    yield complete.pop(0)  # kept by nobody here while the next one is waited for
         except SourceUnavailable as error:
             broken = error
     for hop in cutter.flush(source.counts.lost - lost):

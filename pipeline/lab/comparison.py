@@ -29,7 +29,7 @@ ANSWERS_VERSION = "d4913b349dd5"
 """Version of asking and grading (prompts, contexts, the loop, rewards, matching): raised when the same allocated
 pictures would get other grades. Golden outcomes are kept with the tests."""
 
-SPENDING_VERSION = "71b0e4c8d25f"
+SPENDING_VERSION = "429e23e28bb5"
 """Version of spending (what allocators are given, and what `fit` makes of it): raised when the same episode would get
 another allocation. Golden allocations are kept with the tests."""
 

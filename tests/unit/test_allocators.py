@@ -10,7 +10,7 @@ from allocator_engine.grid import GRIDS
 from pipeline.allocators.fixed import FixedAllocator
 from pipeline.allocators.learned import AMPLE, LearnedAllocator
 from pipeline.allocators.motion import MotionAllocator
-from pipeline.core.budget import BURST_HOPS
+from pipeline.core.budget import BURST_HOPS, GRANT_HOPS
 from pipeline.types import WatchQuery
 from tests.engines import Bright, directions
 from tests.pictures import hop, yard
@@ -106,5 +106,6 @@ async def test_motion_survives_a_change_of_resolution():
     assert (await allocator.allocate(hop(1.0, yard(480, 640)), QUERIES, 500)).tokens > 0
 
 
-def test_what_hops_alone_let_a_bucket_hold_is_never_ample():
-    assert 2 <= BURST_HOPS < AMPLE, "a beginning and its confirmation fit in, and a full bucket is no reason to spend"
+def test_savings_alone_are_never_ample():
+    assert 2 <= GRANT_HOPS < AMPLE, "a beginning and its confirmation fit in, and a full bucket is no reason to spend"
+    assert GRANT_HOPS <= BURST_HOPS

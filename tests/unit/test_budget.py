@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.budget import Ledger, Rate
+from pipeline.core.budget import BURST_S, GRANT_HOPS, Ledger, Rate
 from pipeline.testing import ManualClock
 
 RATES = st.builds(Rate, st.floats(0.5, 5000), st.integers(1, 20000))
@@ -24,6 +24,7 @@ def traces(draw):
                 st.booleans(),  # resent
                 st.integers(0, 3000),  # kept for a second look
                 st.integers(0, 30_000),  # what may be saved up from now on
+                st.integers(0, 3000),  # a hop at native size
                 st.integers(0, 3000),  # taken besides
                 st.floats(0, 1),  # share that is spent
             ),
@@ -41,10 +42,10 @@ def test_over_any_interval_no_more_is_spent_than_rate_times_interval_plus_burst(
     for stream, rate in rates.items():
         ledger.open(stream, rate, 0.0)
     spent = []
-    for stream, pause, owed, resent, reserve, burst, more, share in steps:
+    for stream, pause, owed, resent, reserve, burst, native, more, share in steps:
         clock.advance(pause)
         at_s = clock.monotonic_s()
-        ledger.resize(stream, burst)
+        ledger.resize(stream, burst, native)
         rates[stream] = replace(rates[stream], burst_tokens=max(rates[stream].burst_tokens, burst))
         held = ledger.grant(stream, at_s, owed, resent, reserve) + ledger.take(stream, at_s, more)
         used = int(held * share)
@@ -73,7 +74,7 @@ def test_who_may_save_up_more_has_never_spent_less(rate, burst, more, wishes):
     spent = {"narrow": 0, "wide": 0}
     for stream in spent:
         ledger.open(stream, Rate(rate, burst), 0.0)
-    ledger.resize("wide", burst + more)
+    ledger.resize("wide", burst + more, burst + more)
     at_s = 0.0
     for pause_s, wish in wishes:
         at_s += pause_s
@@ -96,16 +97,31 @@ def test_whatever_is_kept_back_a_full_bucket_pays_for_new_frames(burst, owed, re
 
 def test_what_a_wider_bucket_has_room_for_has_to_be_saved_up_and_goes_when_it_is_narrow_again():
     ledger, _ = ledger_of()
-    ledger.resize("a", 3000)
+    ledger.resize("a", 3000, 1000)
     assert ledger.grant("a", 0.0) == 1000
     ledger.settle("a", 0)
     assert ledger.grant("a", 100.0) == 3000
     ledger.settle("a", 0)
-    ledger.resize("a", 2000)
+    ledger.resize("a", 2000, 1000)
     assert ledger.grant("a", 100.0) == 2000
     ledger.settle("a", 0)
-    ledger.resize("a", 10)
+    ledger.resize("a", 10, 1000)
     assert ledger.grant("a", 100.0) == 1000, "never fewer than it was opened with"
+
+
+@given(st.floats(0.5, 500), st.integers(1, 50_000), st.integers(1, 3000), st.integers(0, 5000))
+def test_savings_are_not_granted_to_one_hop_but_to_hops_one_after_the_other(rate, burst, native, owed):
+    ledger = Ledger(ManualClock())
+    ledger.open("a", Rate(rate, burst), 0.0)
+    ledger.resize("a", 0, native)
+    most = max(GRANT_HOPS * native, BURST_S * rate) + 0.5
+    left = burst - min(owed, burst // 2)
+    while left:
+        granted = ledger.grant("a", 0.0, owed)
+        assert 0 < granted <= min(left, most)
+        ledger.settle("a", granted)
+        left -= granted
+    assert ledger.grant("a", 0.0, owed) == 0
 
 
 def ledger_of(rate=100.0, burst=1000, parent=None, streams=("a",), priorities=(1, 1, 1, 1)):
