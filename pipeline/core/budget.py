@@ -139,15 +139,15 @@ class Ledger:
 
         The next restart of the context sends its surviving segments again: `owed` tokens stay in the bucket for that,
         and if this hop will survive too (`resent`), each of its tokens is paid for twice, once now and once then. A
-        `reserve` for a second look stays too. At most half of the burst is kept back, so that a small bucket still has
-        tokens for new frames.
+        `reserve` for a second look stays too. At most half of what a hop may be granted is kept back, so that there are
+        tokens for new frames soon after many were spent.
         """
         account = self._accounts[stream_id]
-        available = account.bucket.tokens(at_s)
-        free = max(0, available - min(owed + reserve, account.burst // 2))
-        if resent and owed < account.burst // 2:
+        most = min(account.burst, account.most_at_once)
+        free = max(0, account.bucket.tokens(at_s) - min(owed + reserve, most // 2))
+        if resent and owed < most // 2:
             free = (free + 1) // 2
-        return self._hold(account, min(free, account.most_at_once))
+        return self._hold(account, min(free, most))
 
     def take(self, stream_id: str, at_s: float, tokens: int) -> int:
         """Take up to `tokens` more, for what has to be sent again; returns how many there were."""

@@ -151,20 +151,14 @@ class _Columns:
 
 
 class ReadySeries:
-    """A series made ready to be judged by one query after another: single places are looked up by the ten thousand,
-    which lists do faster than arrays. For a short time: lists take four times the memory."""
+    """A series made ready to be judged by one query after another: places are searched for by the ten thousand, which
+    lists do faster than arrays. For a short time: lists take four times the memory."""
 
     def __init__(self, series: KeptSeries) -> None:
         self.series = series
         self.known = np.flatnonzero(series.mass >= 0.5)
         self.known_places: list[int] = self.known.tolist()
         self.starts_s: list[float] = series.start_s.tolist()
-        self._scores: list[float] = series.score.tolist()
-        self._masses: list[float] = series.mass.tolist()
-
-    def answer(self, watch_id: str, number: int) -> Answer:
-        """The answer of a hop."""
-        return Answer(watch_id, self._scores[number], self._masses[number], value=self.series.values[number])
 
     def rejudge(self, query: WatchQuery) -> list[WouldBeEvent]:
         """The events that a watch would have sent, had it stood as `query` says from the first kept hop on."""
@@ -204,7 +198,7 @@ class _Judging:
 
     def __init__(self, ready: ReadySeries, query: WatchQuery) -> None:
         series = ready.series
-        self._ready, self._series, self._query = ready, series, query
+        self._series, self._query = series, query
         known = series.mass >= 0.5
         high, low = known & (series.score >= query.open_at), known & (series.score <= query.clear_at)
         absent = bool(query.rules.absent_s)
@@ -310,7 +304,7 @@ class _Judging:
     def _visit(self, number: int) -> None:
         self._state = self._state.with_votes(self._votes(number))
         before = self._state.transitions
-        answer = self._ready.answer(self._query.id, number)
+        answer = self._series.answer(self._query.id, number)
         self._state, ruling = _decide(self._state, self._query, answer, self._s(number))
         if self._state.transitions != before and not self._state.votes:
             self._from = number + 1
@@ -334,7 +328,7 @@ class _Judging:
         """The vote of a known hop, made once: neighbouring windows share it."""
         vote = self._voted.get(place)
         if vote is None:
-            answer = self._ready.answer(self._query.id, place)
+            answer = self._series.answer(self._query.id, place)
             vote = self._voted[place] = vote_of(self._query, answer, self._s(place))
         return vote
 

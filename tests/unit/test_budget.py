@@ -114,11 +114,11 @@ def test_savings_are_not_granted_to_one_hop_but_to_hops_one_after_the_other(rate
     ledger = Ledger(ManualClock())
     ledger.open("a", Rate(rate, burst), 0.0)
     ledger.resize("a", 0, native)
-    most = max(GRANT_HOPS * native, BURST_S * rate) + 0.5
-    left = burst - min(owed, burst // 2)
+    most = min(burst, max(round(GRANT_HOPS * native), round(BURST_S * rate)))
+    left = burst - min(owed, most // 2)
     while left:
         granted = ledger.grant("a", 0.0, owed)
-        assert 0 < granted <= min(left, most)
+        assert granted == min(left, most)
         ledger.settle("a", granted)
         left -= granted
     assert ledger.grant("a", 0.0, owed) == 0
