@@ -212,7 +212,7 @@ def _described(
                 "open_at": OPEN_AT,
                 "clear_at": CLEAR_AT,
                 "confirm": list(CONFIRM),
-                **({"hold_s": watch.hold_s} if isinstance(watch, LastingWatch) else {}),
+                **(_lasting(watch) if isinstance(watch, LastingWatch) else {}),
             }
             for watch in watches
         },
@@ -223,6 +223,11 @@ def _described(
         # Nobody looks at what a demo in the terminal would keep.
         **({"evidence": {"dir": f"{folder}/evidence"}} if demo.page else {}),
     }
+
+
+def _lasting(watch: LastingWatch) -> dict[str, object]:
+    """What tells it from the watch that asks the same at once."""
+    return {"hold_s": watch.hold_s, "display_name": f"{watch.text} for {watch.hold_s:g} s"}
 
 
 def _introduce(demo: Demo, console: Console) -> None:
