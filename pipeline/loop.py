@@ -112,8 +112,6 @@ async def watch_stream(run: StreamRun, source: Source, runtime: Runtime) -> None
         async for complete in cut:
             hop = runtime.tracing.begin(complete) if runtime.tracing else complete
             await watch_hop(run, hop, source, runtime)
-            if run.context.rules.packed:
-                run.context = await asyncio.to_thread(packed, run.context)
             del complete, hop  # its pictures need not stay until the next hop is there
 
 
@@ -125,6 +123,7 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
     grant = grant_tokens(run, hop, queries, runtime)
     allocation, fell_back = await allocate(hop, queries, grant, runtime)
     allocation = newest(allocation, runtime.mllm.room(run.context))
+    runtime.budget.keep(hop.stream_id, allocation.tokens)
     run.ring = run.ring.push(hop, allocation)
     grown = await grow(run.context, hop, allocation, runtime.mllm)
     asked = due(queries, hop, run.ladder)
@@ -132,10 +131,12 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
     reply = await ask(run, asked, paid, runtime)
     reply = await re_ask(run, hop, asked, reply, runtime)
     runtime.budget.settle(hop.stream_id, reply.spent)
+    seen = SeenByModel(run.context, tuple(queries))
+    if run.context.rules.packed:
+        run.context = await asyncio.to_thread(packed, run.context)
     restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
     seconds = runtime.clock.monotonic_s() - began_s
     native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
-    seen = SeenByModel(run.context, tuple(queries))
     outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native, seen)
     run.ladder, stepped = climb(run, outcome, source)
     look = await examine(run, hop)
@@ -150,19 +151,20 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
 
 
 def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtime: Runtime) -> int:
-    """Vision tokens for the hop's frames; none when nobody watches, and no more than the MLLM has room for. What the
-    next restart of the context will send again, what an unanswered hop left unsent, and the reserve for a second look
-    are kept back."""
+    """Vision tokens for the hop's frames; none when nobody watches, no more than the MLLM has room for, and of what was
+    saved up no more than a few native hops. What the next restart of the context will send again, what an unanswered
+    hop left unsent, and the reserve for a second look are kept back."""
     if not queries:
         return 0
     room = runtime.mllm.room(run.context)
     owed, resent = run.context.owed(hop.end_s, room)
     owed += runtime.mllm.pending(run.context)
     full_hop = native_tokens([hop.frames[-1].size] * run.hop_rules.slots, runtime.fit_rules)
-    runtime.budget.resize(hop.stream_id, round(run.burst_hops * full_hop), full_hop)
+    native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
+    runtime.budget.resize(hop.stream_id, round(run.burst_hops * full_hop), native)
     granted = runtime.budget.grant(hop.stream_id, hop.end_s, owed, resent, run.ring.tokens)
     if run.ladder.saves:
-        granted = run.ladder.grant(granted, native_tokens([frame.size for frame in hop.frames], runtime.fit_rules))
+        granted = run.ladder.grant(granted, native)
     return min(granted, room.tokens)
 
 

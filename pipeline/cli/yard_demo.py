@@ -226,8 +226,8 @@ def _described(
 
 
 def _lasting(watch: LastingWatch) -> dict[str, object]:
-    """What tells it from the watch that asks the same at once."""
-    return {"hold_s": watch.hold_s, "display_name": f"{watch.text} for {watch.hold_s:g} s"}
+    """The settings of a watch that lasts: its seconds, and a name, since another watch asks the same."""
+    return {"hold_s": watch.hold_s, "display_name": f"{watch.text.removesuffix('?')} for {watch.hold_s:g} s?"}
 
 
 def _introduce(demo: Demo, console: Console) -> None:

@@ -54,7 +54,8 @@ Link = Annotated[str, StringConstraints(max_length=500), AfterValidator(_link)]
 @dataclass(frozen=True, slots=True, config=STRICT)
 class BudgetConfig:
     """Vision tokens per second of stream time, and how many may be saved up: `burst_tokens`, or, without them, what
-    `burst_hops` hops of the stream cost at native size, and at least 10 seconds of the rate."""
+    `burst_hops` hops of the stream cost at native size, and at least 10 seconds of the rate. One hop is granted at most
+    three native hops or 10 seconds of the rate, whichever is more."""
 
     rate_tokens_per_s: Positive = 400.0
     burst_tokens: Count | None = None

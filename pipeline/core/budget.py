@@ -125,8 +125,9 @@ class Ledger:
         self._accounts.pop(stream_id, None)
 
     def resize(self, stream_id: str, burst_tokens: int, native_hop: int) -> None:
-        """From now on the stream may save up so many tokens, and never fewer than its account was opened with. Its hops
-        cost `native_hop` at native size: one is granted GRANT_HOPS times that at the most, or BURST_S of its rate."""
+        """From now on the stream may save up so many tokens, and never fewer than its account was opened with. Its next
+        hop costs `native_hop` at native size, and is granted at most GRANT_HOPS times that or BURST_S of the rate,
+        whichever is more."""
         account = self._accounts[stream_id]
         account.most_at_once = max(round(GRANT_HOPS * native_hop), round(BURST_S * account.tokens_per_s))
         burst = max(account.least_burst, burst_tokens)
@@ -139,8 +140,8 @@ class Ledger:
 
         The next restart of the context sends its surviving segments again: `owed` tokens stay in the bucket for that,
         and if this hop will survive too (`resent`), each of its tokens is paid for twice, once now and once then. A
-        `reserve` for a second look stays too. At most half of what a hop may be granted is kept back, so that there are
-        tokens for new frames soon after many were spent.
+        `reserve` for a second look stays too. At most half of what a hop may be granted is kept back: a stream that has
+        just shown much, and owes much, is not blind until all of it is saved up again.
         """
         account = self._accounts[stream_id]
         most = min(account.burst, account.most_at_once)
@@ -154,16 +155,24 @@ class Ledger:
         account = self._accounts[stream_id]
         return self._hold(account, min(tokens, account.bucket.tokens(at_s)))
 
+    def keep(self, stream_id: str, tokens: int) -> None:
+        """Of the tokens that the hop holds keep so many, or all if they are fewer; the rest can be taken again."""
+        account = self._accounts[stream_id]
+        self._return(account, max(0, account.held - tokens))
+
     def settle(self, stream_id: str, spent: int) -> None:
         """Close the hop: of the tokens taken since the last settling, `spent` are gone and the rest is put back."""
         account = self._accounts[stream_id]
-        rest = account.held - spent
-        assert rest >= 0, f"{spent} tokens were spent where {account.held} were held"
+        assert account.held >= spent, f"{spent} tokens were spent where {account.held} were held"
+        self._return(account, account.held - spent)
         account.held = 0
-        account.bucket.put_back(rest)
+
+    def _return(self, account: _Account, tokens: int) -> None:
+        account.held -= tokens
+        account.bucket.put_back(tokens)
         if self._parent:
-            self._parent.put_back(rest)
-            account.credit += rest
+            self._parent.put_back(tokens)
+            account.credit += tokens
 
     def _hold(self, account: _Account, tokens: int) -> int:
         if self._parent and self._parent_rate:

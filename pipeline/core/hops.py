@@ -110,9 +110,10 @@ async def hops(
         try:
             async for frame in frames:
                 complete = cutter.push(frame, source.counts.lost - lost)
+                del frame  # pictures are large: none is kept here while the next hop is waited for
                 while complete:
                     lost = source.counts.lost
-                    yield complete.pop(0)  # kept by nobody here while the next one is waited for
+                    yield complete.pop(0)
         except SourceUnavailable as error:
             broken = error
     for hop in cutter.flush(source.counts.lost - lost):

@@ -47,7 +47,9 @@ def test_over_any_interval_no_more_is_spent_than_rate_times_interval_plus_burst(
         at_s = clock.monotonic_s()
         ledger.resize(stream, burst, native)
         rates[stream] = replace(rates[stream], burst_tokens=max(rates[stream].burst_tokens, burst))
-        held = ledger.grant(stream, at_s, owed, resent, reserve) + ledger.take(stream, at_s, more)
+        shown = int(ledger.grant(stream, at_s, owed, resent, reserve) * share)
+        ledger.keep(stream, shown)
+        held = shown + ledger.take(stream, at_s, more)
         used = int(held * share)
         ledger.settle(stream, used)
         spent.append((stream, at_s, used))
@@ -167,6 +169,19 @@ def test_a_token_that_will_be_sent_twice_is_paid_for_twice():
 def test_at_most_half_of_the_burst_is_kept_back():
     ledger, _ = ledger_of()
     assert ledger.grant("a", 0.0, owed=5000) == 500
+
+
+def test_what_a_hop_does_not_show_pays_for_what_is_sent_again():
+    ledger, _ = ledger_of()
+    assert ledger.grant("a", 0.0, owed=600) == 500
+    assert ledger.take("a", 0.0, 600) == 500
+    ledger.settle("a", 0)
+    assert ledger.grant("a", 0.0, owed=600) == 500
+    ledger.keep("a", 100)
+    ledger.keep("a", 200)
+    assert ledger.take("a", 0.0, 600) == 600
+    ledger.settle("a", 700)
+    assert ledger.grant("a", 0.0) == 300
 
 
 def test_a_steady_stream_can_pay_for_its_restart_when_it_comes():
