@@ -156,7 +156,7 @@ class Ledger:
         return self._hold(account, min(tokens, account.bucket.tokens(at_s)))
 
     def keep(self, stream_id: str, tokens: int) -> None:
-        """Of the tokens that the hop holds keep so many, or all if they are fewer; the rest can be taken again."""
+        """Put back all but so many of the tokens that the hop holds: they can be taken again."""
         account = self._accounts[stream_id]
         self._return(account, max(0, account.held - tokens))
 
