@@ -25,10 +25,11 @@ _MICRO = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ClipBudget:
-    """The bucket of a clip: vision tokens per second, and the most that it holds. It starts empty."""
+    """The bucket of a clip: vision tokens per second, and the most that it holds. It starts empty, or `full`."""
 
     tokens_per_s: float
     burst_tokens: int
+    full: bool = False
 
 
 def purse(native: int, least: int, seconds: float, budget: float, step: int, burst_s: float = 10.0) -> ClipBudget:
@@ -36,10 +37,19 @@ def purse(native: int, least: int, seconds: float, budget: float, step: int, bur
 
     It holds `burst_s` seconds of its rate, but at least `least` tokens.
     """
-    rate = budget * STEP**step * native / seconds
-    # Buckets count whole micro-tokens: rounded down, a whole budget would miss its last native segment by one of them.
-    rate = (math.ceil(rate * _MICRO) + 0.5) / _MICRO
+    rate = _rate(native, seconds, budget, step)
     return ClipBudget(rate, max(round(burst_s * rate), least))
+
+
+def whole_purse(native: int, seconds: float, budget: float, step: int) -> ClipBudget:
+    """A bucket that holds all tokens of such a clip from its beginning."""
+    rate = _rate(native, seconds, budget, step)
+    return ClipBudget(rate, round(rate * seconds), full=True)
+
+
+def _rate(native: int, seconds: float, budget: float, step: int) -> float:
+    # Buckets count whole micro-tokens: rounded down, a whole budget would miss its last native segment by one of them.
+    return (math.ceil(budget * STEP**step * native / seconds * _MICRO) + 0.5) / _MICRO
 
 
 def bracket(target: float, spend: Callable[[int], float]) -> tuple[int, int]:

@@ -17,6 +17,9 @@ LEARNED = ("learned", "learned-no-text", "learned-reworded")
 WITHOUT_TEXT = "gaze"
 """The learned allocator that was trained without queries, and so has an engine of its own."""
 
+OFFLINE = "paper"
+"""The paper's allocator, which sees a clip as a whole before it allocates its first frame. It has a checkpoint."""
+
 ALLOCATORS = (*LEARNED, WITHOUT_TEXT, "fixed", "fewer", "recent", "random", "motion", "codec", "video", "oracle")
 
 Equal: TypeAlias = Literal["tokens", "rates"]

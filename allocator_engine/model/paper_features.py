@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from allocator_engine.digests import of_weights
 from allocator_engine.errors import EngineMismatch
 from allocator_engine.model import pretrained
 from allocator_engine.resize import Picture
@@ -21,8 +22,8 @@ class SmolFeatures:
     """Vision tokens of frames and hidden states of text, from a local SmolVLM2 or one on the Hub, frozen.
 
     `width` is the length of a feature, `tokens` how many of them a frame has: 576 and 64 with
-    HuggingFaceTB/SmolVLM2-256M-Video-Instruct. Raises EngineMissing if the model is not there, and EngineMismatch if it
-    is of another kind or its weights do not fit.
+    HuggingFaceTB/SmolVLM2-256M-Video-Instruct; `weights` is a hash of its weights. Raises EngineMissing if the model is
+    not there, and EngineMismatch if it is of another kind or its weights do not fit.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
@@ -32,7 +33,7 @@ class SmolFeatures:
             raise EngineMismatch(f"{name} is of the family {model.config.model_type!r}; expected smolvlm")
         self._words = pretrained.tokenizer(self.name)
         self._model: nn.Module = torch.nn.Module.to(model, device)
-        self._device = device
+        self._device, self.weights = device, of_weights(model)
         vision = model.config.vision_config
         self._side_px = int(vision.image_size)
         self.width = int(model.config.text_config.hidden_size)

@@ -32,13 +32,13 @@ class PaperLearner(Learner):
         if features.width != head.shape.inputs:
             raise ValueError(f"the features of {features.name} are {features.width} wide; expected {head.shape.inputs}")
         self.head = head
-        self._features = features
+        self.features = features
         self._words = lru_cache(_QUESTIONS)(features.words)
         self.about = f"{head.shape} {features.name}"
 
     def watch(self, episode: Episode) -> Watched:
         plain = Watched.of(episode)
-        features = self._features.frames([picture for hop in episode.hops for picture in hop.pictures])
+        features = self.features.frames([picture for hop in episode.hops for picture in hop.pictures])
         return Featured(plain.thumbnails, plain.elapsed_s, plain.pts_s, plain.hops, features)
 
     def understand(self, watched: Watched, standing: Sequence[str], beside: Sequence[str] = ()) -> Understood:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from allocator_engine.digests import sha256_of
 from allocator_engine.evaluate.frontier import Frontier, frontier
 from allocator_engine.evaluate.records import Records
-from allocator_engine.evaluate.run import LEARNED, Equal, Evaluation, OnProgress, Spending
+from allocator_engine.evaluate.run import LEARNED, OFFLINE, Equal, Evaluation, OnProgress, Spending
 from allocator_engine.evaluate.tasks import Family, TaskOutcome, TaskSource
 from allocator_engine.manifest import mark_of
 from allocator_engine.train.data import read_rows
@@ -39,8 +40,8 @@ class Comparison:
     """A comparison: tasks (of YARDS, REAL of the labelled recordings in `footage`, or a video-QA file), the yard's
     seeds, seconds of an episode and watches that stand together, the allocators and their shares of the native tokens,
     what is equal for all, and the MLLM. The allocators `learned...` are those of `engine`; each engine of `against` is
-    one more, by its name, and so is each of `by_clip`, which has another engine for every clip. `quiet_s` seconds in
-    which nothing happens pass before each episode of the yard."""
+    one more, by its name, and so is each of `by_clip`, which has another engine for every clip, and the paper's, by its
+    checkpoint. `quiet_s` seconds in which nothing happens pass before each episode of the yard."""
 
     tasks: str
     seeds: range
@@ -56,6 +57,7 @@ class Comparison:
     footage: Path | None = None
     quiet_s: float = 0.0
     by_clip: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    paper: Path | None = None
 
     def source(self) -> Callable[[], TaskSource]:
         """A function that opens the tasks, in any process."""
@@ -85,6 +87,7 @@ class Comparison:
                 name: of_parts(f"{clip} {mark_of(one)}" for clip, one in sorted(files.items()))
                 for name, files in self.by_clip.items()
             },
+            **({OFFLINE: of_parts([sha256_of(self.paper)])} if self.paper else {}),
         }
 
     def _of_tasks(self) -> Iterator[str | Path]:
@@ -116,10 +119,11 @@ def compare(
     spendings = Records(Spending, kept / spent if kept else None)
     outcomes = Records(TaskOutcome, kept / asked if kept else None)
     marks = {name: hashes["engine"] for name in LEARNED if "engine" in hashes}
-    added = (*comparison.against, *comparison.by_clip)
+    added = (*comparison.against, *comparison.by_clip, *((OFFLINE,) if comparison.paper else ()))
     marks |= {name: hashes[name] for name in added}
     own = {"learned": comparison.engine} if comparison.engine else {}
-    with ExaminerPool(Setup(source, comparison.mllm, {**own, **comparison.against}, comparison.by_clip), jobs) as crew:
+    engines = {**own, **comparison.against}
+    with ExaminerPool(Setup(source, comparison.mllm, engines, comparison.by_clip, comparison.paper), jobs) as crew:
         episodes = []
         for tasks in crew.tasks(range(count)):
             episodes.append(tasks)

@@ -7,15 +7,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allocator_engine.errors import EngineFailed
 from allocator_engine.evaluate.baselines import Baseline, Codec, Fewer, Random, Recent, Scheduled, Video, native
-from allocator_engine.evaluate.equal import ClipBudget, purse
+from allocator_engine.evaluate.equal import ClipBudget, purse, whole_purse
 from allocator_engine.evaluate.oracle import HopCost, plan
-from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, WITHOUT_TEXT, Pass, Show, Spending
+from allocator_engine.evaluate.run import ALLOCATORS, LEARNED, OFFLINE, WITHOUT_TEXT, Pass, Show, Spending
 from allocator_engine.evaluate.tasks import CodedTasks, Task, TaskOutcome, TaskSource
 from allocator_engine.fit import Allocation
 from allocator_engine.resize import Picture
@@ -37,6 +38,9 @@ from pipeline.lab.trial import show, spend
 from pipeline.metrics import Metrics
 from pipeline.types import Hop, WatchQuery
 
+if TYPE_CHECKING:
+    from allocator_engine.evaluate.whole_clip import PaperAllocator
+
 KEPT_PICTURES = 32_768
 """Pictures of which the small renderings are remembered, about 20 kB each: 500 clips of half a minute."""
 
@@ -51,16 +55,18 @@ _OF_QUERIES = (
 @dataclass(frozen=True, slots=True)
 class Setup:
     """The inputs of an examiner, for several processes that each have one: tasks, the MLLM, and the engine of each
-    allocator that is one, by its name; of one that has another for each clip, by its name and the clip's."""
+    allocator that is one, by its name; of one that has another for each clip, by its name and the clip's; the
+    checkpoint of the paper's."""
 
     open_source: Callable[[], TaskSource]
     mllm: MLLMConfig
     engines: Mapping[str, Path] = field(default_factory=dict)
     by_clip: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    paper: Path | None = None
 
 
 class Examiner:
-    """Runs passes one by one. Raises ConfigError and EngineMismatch as the MLLM and the engine do."""
+    """Runs passes one by one. Raises ConfigError and EngineMismatch as the MLLM and the engines do."""
 
     def __init__(self, setup: Setup) -> None:
         self._clock, self._runner = SystemClock(), asyncio.Runner()
@@ -73,6 +79,7 @@ class Examiner:
         self._by_clip = {
             name: {clip: self._opened(file) for clip, file in files.items()} for name, files in setup.by_clip.items()
         }
+        self._paper = self._offline(setup.paper) if setup.paper else None
         self._tasks: dict[int, Mapping[str, Task]] = {}
         self._clips: OrderedDict[str, tuple[Hop, ...]] = OrderedDict()
         self._pictures = 0
@@ -82,6 +89,11 @@ class Examiner:
         engine, embed = open_engine(file)
         batching = Batching(wait_s=0.0, most=1)
         return LearnedAllocator(engine, self._table.rules, embed, self._clock, batching, ample=math.inf)
+
+    def _offline(self, checkpoint: Path) -> "PaperAllocator":
+        from allocator_engine.evaluate.whole_clip import PaperAllocator  # torch
+
+        return PaperAllocator(checkpoint, self._table.rules)
 
     def close(self) -> None:
         """Free the MLLM."""
@@ -134,7 +146,7 @@ class Examiner:
         they ask; an engine's share it too where they ask the same."""
         task = self._known(dry.index)[dry.task]
         given: object = task.name if dry.allocator in _OF_QUERIES else ""
-        if dry.allocator in self.engines or dry.allocator in self._by_clip:
+        if dry.allocator in self.engines or dry.allocator in self._by_clip or dry.allocator == OFFLINE:
             given = task.standing, tuple(sorted({(one.text, one.known_hop) for one in task.questions}))
         key = (task.clip, given, dry.allocator, dry.budget, dry.step)
         if key not in self._passes:
@@ -146,11 +158,7 @@ class Examiner:
 
     def _run(self, task: Task, dry: Pass) -> tuple[Spending, tuple[Allocation, ...]]:
         hops = self._clip(task.clip)
-        pocket = self._purse(hops, dry)
-        allocator = self._allocator(dry.allocator, task, hops, pocket)
-        queries = {text: WatchQuery(str(place), text) for place, text in enumerate(task.standing)}
-        standing = [[queries[text] for text in task.standing_in(number)] for number in range(len(hops))]
-        allocations, taken_s = self._runner.run(spend(hops, standing, allocator, pocket, self._table))
+        allocations, taken_s = self._as_a_whole(task, dry) if dry.allocator == OFFLINE else self._hop_by_hop(task, dry)
         spending = Spending(
             tokens=sum(allocation.tokens for allocation in allocations),
             native=self._native(hops),
@@ -162,8 +170,28 @@ class Examiner:
         )
         return spending, allocations
 
+    def _hop_by_hop(self, task: Task, dry: Pass) -> tuple[tuple[Allocation, ...], float]:
+        """As in service: each hop is granted what has been saved by then."""
+        hops = self._clip(task.clip)
+        pocket = self._purse(hops, dry)
+        allocator = self._allocator(dry.allocator, task, hops, pocket)
+        queries = {text: WatchQuery(str(place), text) for place, text in enumerate(task.standing)}
+        standing = [[queries[text] for text in task.standing_in(number)] for number in range(len(hops))]
+        return self._runner.run(spend(hops, standing, allocator, pocket, self._table))
+
+    def _as_a_whole(self, task: Task, dry: Pass) -> tuple[tuple[Allocation, ...], float]:
+        """As the paper does: all tokens of the clip are there from its beginning."""
+        if self._paper is None:
+            raise ConfigError(f"the allocator {OFFLINE} needs a checkpoint; name it as {OFFLINE}:CHECKPOINT")
+        hops = self._clip(task.clip)
+        pictures = [[frame.picture for frame in hop.frames] for hop in hops]
+        tokens = self._purse(hops, dry).burst_tokens
+        return self._paper.allocate(task.clip, pictures, task.standing, tokens, self._native(hops))
+
     def _purse(self, hops: Sequence[Hop], dry: Pass) -> ClipBudget:
-        """As many native hops can be saved up for as in service."""
+        """As many native hops can be saved up for as in service; the paper's allocator has all tokens of the clip."""
+        if dry.allocator == OFFLINE:
+            return whole_purse(self._native(hops), hops[-1].end_s - hops[0].start_s, dry.budget, dry.step)
         least = round(BURST_HOPS * max(native(_sizes(hop), self._table.rules).tokens for hop in hops))
         return purse(self._native(hops), least, hops[-1].end_s - hops[0].start_s, dry.budget, dry.step, BURST_S)
 

@@ -3,12 +3,14 @@ asked again; the same pure rules judge, and what certainly decides nothing is pa
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import itemgetter
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +89,14 @@ takes notice of them."""
 
 _NUMBER = int, float  # made once: a union would be made for each record
 
-_NOTHING: Sequence[Json] = (0.5, 0.0, 0)
+_Answer: TypeAlias = Sequence[float]
+"""A kept answer as JSON has it; where there is a value, that is text behind the numbers."""
+
+_NOTHING: _Answer = (0.5, 0.0, 0)
 """The answer to a watch that was not asked."""
+
+_NUMBERS = 3
+"""Numbers of a kept answer: score, mass and marks; what comes behind them is its value."""
 
 
 class _Columns:
@@ -97,10 +105,10 @@ class _Columns:
 
     def __init__(self, watch_ids: Sequence[str]) -> None:
         self._ids = list(watch_ids)
+        self._pick = _picker(self._ids)
         self._start_s, self._at = array("d"), array("d")
-        self._waiting: list[Mapping[str, Sequence[Json]]] = []
-        self._scores: list[NDArray[np.float64]] = []
-        self._masses: list[NDArray[np.float64]] = []
+        self._waiting: list[Mapping[str, _Answer]] = []
+        self._said: list[NDArray[np.float64]] = []  # scores and masses [hops, watches, 2]
         self._values: dict[str, dict[int, str]] = {watch_id: {} for watch_id in self._ids}
         self._asked: set[str] = set()
         self._put = 0
@@ -121,33 +129,48 @@ class _Columns:
         """The series of each watch that was asked at least once."""
         self._flush()
         start_s, at = np.array(self._start_s), np.array(self._at)
-        scores, masses = (np.concatenate(parts or [np.empty((0, 0))]) for parts in (self._scores, self._masses))
+        said = np.concatenate(self._said or [np.empty((0, 0, 2))])
         found = {}
         for place, watch_id in enumerate(self._ids):
             if watch_id in self._asked:
                 values: list[str | None] = [None] * len(start_s)
                 for number, value in self._values[watch_id].items():
                     values[number] = value
-                score, mass = scores[:, place].copy(), masses[:, place].copy()
+                score, mass = said[:, place].T.copy()
                 found[watch_id] = KeptSeries(start_s, at, score, mass, tuple(values))
         return found
 
     def _flush(self) -> None:
         if not self._waiting or not self._ids:
             return
-        flat = [answers.get(watch_id, _NOTHING) for answers in self._waiting for watch_id in self._ids]
-        shape = len(self._waiting), len(self._ids)
-        for place, into in ((0, self._scores), (1, self._masses)):
-            into.append(np.fromiter(map(itemgetter(place), flat), np.float64, len(flat)).reshape(shape))
-        for place, watch_id in enumerate(self._ids):
-            if watch_id not in self._asked and any(one is not _NOTHING for one in flat[place :: shape[1]]):
-                self._asked.add(watch_id)
-        lengths = np.fromiter(map(len, flat), np.intp, len(flat))
-        for index in np.flatnonzero(lengths > 3).tolist():
-            number, place = divmod(index, shape[1])
-            self._values[self._ids[place]][self._put + number] = str(flat[index][3])
+        flat, shape, width = self._answers(), (len(self._waiting), len(self._ids)), _NUMBERS
+        plain = flat
+        if set(map(len, flat)) != {_NUMBERS}:
+            plain, width = [one[:2] for one in flat], 2
+            for index in (index for index, one in enumerate(flat) if len(one) > _NUMBERS):
+                number, place = divmod(index, shape[1])
+                self._values[self._ids[place]][self._put + number] = str(flat[index][_NUMBERS])
+        numbers = np.fromiter(chain.from_iterable(plain), np.float64, len(flat) * width)
+        self._said.append(numbers.reshape(*shape, width)[..., :2].copy())
         self._put += shape[0]
         self._waiting = []
+
+    def _answers(self) -> list[_Answer]:
+        """What is said to each watch in each waiting hop, and which watches were asked."""
+        if all(len(answers) >= len(self._ids) for answers in self._waiting):
+            with suppress(KeyError):
+                found = list(chain.from_iterable(map(self._pick, self._waiting)))
+                self._asked.update(self._ids)
+                return found
+        self._asked.update(*(answers.keys() & set(self._ids) for answers in self._waiting))
+        return [answers.get(watch_id, _NOTHING) for answers in self._waiting for watch_id in self._ids]
+
+
+def _picker(names: Sequence[str]) -> Callable[[Mapping[str, _Answer]], Sequence[_Answer]]:
+    """A function that gives the answers to some watches, in their order. It raises KeyError where one was not asked."""
+    if len(names) < 2:
+        return lambda answers: [answers[name] for name in names]
+    return itemgetter(*names)
 
 
 class ReadySeries:

@@ -80,7 +80,7 @@ async def show(
     hops, allocations = hops[first:], allocations[first:]
     exam = _TaskExam(mllm, tasks, runtime.clock)
     given = GivenAllocations({hop.start_s: allocation for hop, allocation in zip(hops, allocations, strict=True)})
-    played = await play(hops, cut, exam, given, pocket, mllm, runtime, saved=first > 0)
+    played = await play(hops, cut, exam, given, pocket, mllm, runtime, pocket.full or first > 0)
     if played.run.counts.fallbacks or played.run.context.epoch:
         raise ConfigError(
             f"the clip of {tasks[0].name} does not fit into {mllm.info.name}: its context restarted, or the grant was"

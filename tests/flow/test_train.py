@@ -230,7 +230,9 @@ def test_a_video_qa_file_trains_unchanged_with_any_encoder(run, tmp_path):
     assert trained.encoder.about.startswith(str(encoder))
 
 
-def test_the_configuration_paper_trains_by_the_same_command(run, tmp_path, monkeypatch):
+def test_the_configuration_paper_trains_by_the_same_command_and_is_compared_on_whole_clips(
+    run, tmp_path, monkeypatch, capsys
+):
     from allocator_engine.model import paper
 
     monkeypatch.setattr(paper, "PaperShape", partial(paper.PaperShape, width=32, heads=2, depth=1))
@@ -242,7 +244,17 @@ def test_the_configuration_paper_trains_by_the_same_command(run, tmp_path, monke
     assert code == 0, said
     head, notes = paper.load(tmp_path / "out" / "allocator.safetensors")
     assert head.shape.inputs == 32
-    assert str(smol) in notes["features"]
+    assert notes["features"] == str(smol)
+    evaluate = ("resadapt-allocator", "evaluate", "--tasks", str(tmp_path / "set.jsonl"), "--mllm", "tiny", "--json")
+    trained = f"paper:{tmp_path / 'out' / 'allocator.safetensors'}"
+    monkeypatch.setattr(sys, "argv", [*evaluate, "--budgets", "0.5", "--allocators", f"fixed,{trained}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert ended.value.code in (0, None)
+    assert [point["allocator"] for point in found["points"]] == ["fixed", "paper"]
+    assert all(point["qa"]["n"] == 1 for point in found["points"])
+    assert 0 < found["points"][1]["realised"] <= 0.5 * 1.02
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rich.progress import Progress, TaskID
 
 from allocator_engine.errors import EngineFailed, EngineMissing
 from allocator_engine.evaluate.frontier import Frontier
-from allocator_engine.evaluate.run import ALLOCATORS, WITHOUT_TEXT, Equal
+from allocator_engine.evaluate.run import ALLOCATORS, OFFLINE, WITHOUT_TEXT, Equal
 from allocator_engine.evaluate.tasks import FAMILIES, parse_seeds
 from allocator_engine.manifest import FILE_NAME, SHIPPED, read, verified
 from pipeline.errors import ConfigError
@@ -56,7 +56,13 @@ def evaluate(
     budgets: Annotated[
         str | None, typer.Option(help=f"Shares of the native tokens; by default {BUDGETS}, of real {REAL_BUDGETS}.")
     ] = None,
-    allocators: Annotated[str | None, typer.Option(help=f"Some of {', '.join(ALLOCATORS)}; all by default.")] = None,
+    allocators: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Some of {', '.join(ALLOCATORS)}; all by default. Of a video-QA file also {OFFLINE}:CHECKPOINT, the"
+            " paper's, which sees a clip as a whole."
+        ),
+    ] = None,
     families: Annotated[str | None, typer.Option(help=f"Some of {', '.join(FAMILIES)}; all by default.")] = None,
     engine: Annotated[Path | None, typer.Option(help="engine.json of `learned`, or its folder.")] = None,
     gaze: Annotated[
@@ -103,7 +109,8 @@ def evaluate(
     options = RealOptions(minutes, leave_out, grounding, steps)
     real = real_folder(tasks, footage, options)
     asked = _mllm(mllm or (f"detector:{real / 'real' / 'models'}" if real else "yard"), device)
-    chosen = _some("--allocators", allocators or (REAL_ALLOCATORS if real else None), ALLOCATORS)
+    names, paper = _offline(allocators or (REAL_ALLOCATORS if real else None), tasks)
+    chosen = _some("--allocators", names, ALLOCATORS)
     shares = _budgets(budgets or (REAL_BUDGETS if real else BUDGETS))
     kinds, fair = _some("--families", families, FAMILIES), _equal(equal)
     engines = _named(engine, gaze, against or ())
@@ -128,6 +135,7 @@ def evaluate(
         footage=real,
         quiet_s=quiet_s,
         by_clip=engines.by_clip,
+        paper=paper,
     )
     tables = partial(print_real_tables, minutes=minutes_of(minutes)) if tasks == REAL else print_tables
     _compare(comparison, seeds, resume, jobs, plot, None if as_json else tables)
@@ -225,9 +233,31 @@ def _named(engine: Path | None, gaze: Path | None, against: Sequence[str]) -> Tr
     return TrainedEngines(engine, others)
 
 
+def _offline(text: str | None, tasks: str) -> tuple[str | None, Path | None]:
+    """The names of allocators without the paper's, and its checkpoint if it is among them."""
+    from pipeline.lab.comparison import REAL
+    from pipeline.lab.yard import YARDS
+
+    names = [name.strip() for name in text.split(",")] if text is not None else []
+    found = [name.removeprefix(f"{OFFLINE}:") for name in names if name.startswith(f"{OFFLINE}:")]
+    if not found:
+        return text, None
+    if len(found) > 1 or not Path(found[0]).is_file():
+        raise ConfigError(
+            f"--allocators names {OFFLINE}:{found[-1]}; expected one checkpoint, as `resadapt-allocator train --config"
+            f" {OFFLINE}` writes it: {OFFLINE}:FOLDER/allocator.safetensors"
+        )
+    if tasks in (*YARDS, REAL):
+        raise ConfigError(
+            f"--allocators names {OFFLINE}:{found[0]}, which sees a clip as a whole before it begins, and --tasks"
+            f" {tasks} has watches that have to be answered while it plays; expected a video-QA file"
+        )
+    return ",".join(name for name in names if not name.startswith(f"{OFFLINE}:")), Path(found[0])
+
+
 def _some(option: str, text: str | None, known: Sequence[T]) -> tuple[T, ...]:
     """The known ones that an option names, in their own order; all of them without it."""
-    names = [name.strip() for name in text.split(",")] if text is not None else known
+    names = [name.strip() for name in text.split(",") if text] if text is not None else known
     if strange := [name for name in names if name not in known]:
         raise ConfigError(f"{option} names {strange[0]!r}; expected some of {', '.join(known)}")
     return tuple(one for one in known if one in names)

@@ -226,7 +226,8 @@ def _write(learner: "Learner", notes: dict[str, str], out: Path) -> None:
     if isinstance(learner, StreamLearner):
         save(Checkpoint(learner.network, learner.encoder, notes), file)
     elif isinstance(learner, PaperLearner):
-        paper.save(learner.head, notes | {"features": learner.about}, file)
+        features = learner.features
+        paper.save(learner.head, notes | {"features": features.name, "weights": features.weights}, file)
 
 
 def _draw(records: "Sequence[Record]", folder: Path, console: Console) -> None:
