@@ -132,7 +132,7 @@ class History:
         """Numbers of the events that a filter admits, by stream, watch, type and label."""
         by = OUTBOX.c.stream_id, OUTBOX.c.watch_id, OUTBOX.c.type, OUTBOX.c.label
         query = sa.select(*by, sa.func.count()).where(*wanted.clauses()).group_by(*by)
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return [(row[0], row[1], row[2], row[3], row[4]) for row in connection.execute(query)]
 
     def answers(
@@ -177,7 +177,7 @@ class History:
             sa.select(sa.func.max(OUTBOX.c.seq)).scalar_subquery(),
             sa.select(sa.func.max(HOP_ANSWERS.c.seq)).scalar_subquery(),
         )
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             events, answers = connection.execute(query).one()
         return events or 0, answers or 0
 
@@ -187,7 +187,7 @@ class History:
         return (sa.literal_column(_SETTLED.format(table.name)),) if self._database.shared else ()
 
     def _events(self, query: sa.Select[tuple[object, ...]]) -> list[StoredEvent]:
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return [event_of(row) for row in connection.execute(query).mappings()]
 
     def _answers(self, query: sa.Select[tuple[object, ...]]) -> list[StoredAnswers]:
@@ -195,7 +195,7 @@ class History:
 
     def _answer_rows(self, query: sa.Select[tuple[object, ...]]) -> list[_AnswersRecord]:
         columns = HOP_ANSWERS.c.seq, HOP_ANSWERS.c.stream_id, HOP_ANSWERS.c.time, HOP_ANSWERS.c.data
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return list(map(_AnswersRecord._make, connection.execute(query.with_only_columns(*columns))))
 
 

@@ -118,7 +118,7 @@ class LabelBook:
         query = sa.select(LABEL).where(*_clauses(wanted)).order_by(LABEL.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(LABEL.c.id < before)
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return [_label_of(row) for row in connection.execute(query).mappings()]
 
     def notes_of(self, event_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -127,14 +127,14 @@ class LabelBook:
             LABEL.c.event_id.in_(list(event_ids)), LABEL.c.withdrawn_at.is_(None), LABEL.c.note != ""
         )
         found: dict[str, list[str]] = {}
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             for event_id, note in connection.execute(query):
                 found.setdefault(event_id, []).append(note)
         return found
 
     def one(self, number: int) -> Label | None:
         """A label by its number."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             row = connection.execute(sa.select(LABEL).where(LABEL.c.id == number)).mappings().one_or_none()
         return None if row is None else _label_of(row)
 

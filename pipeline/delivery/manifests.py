@@ -95,7 +95,7 @@ class Manifests:
         query = sa.select(EVIDENCE_PART.c.event_id, EVIDENCE_PART.c.path).where(
             EVIDENCE_PART.c.event_id.in_(list(event_ids)), EVIDENCE_PART.c.name == name
         )
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return {event_id: path for event_id, path in connection.execute(query)}
 
     def around(self, stream_id: str, at: datetime, within_s: float, limit: int = 8) -> list[StoredManifest]:
@@ -117,12 +117,12 @@ class Manifests:
 
     def total_bytes(self) -> int:
         """Size of all files of evidence in bytes, each counted once."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.sum(EVIDENCE_FILE.c.bytes), 0))) or 0)
 
     def paths(self) -> frozenset[str]:
         """Paths of all files of evidence."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return frozenset(connection.scalars(sa.select(EVIDENCE_FILE.c.path)))
 
     def unfinished(self, mark: str) -> list[StoredManifest]:
@@ -150,12 +150,12 @@ class Manifests:
     def remove_beyond(self, stream_id: str, watch_id: str, most: int) -> list[str]:
         """Remove the oldest of a watch on a stream, but for `most`."""
         own = (EVIDENCE.c.stream_id == stream_id) & (EVIDENCE.c.watch_id == watch_id)
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             count = connection.scalar(sa.select(sa.func.count()).select_from(EVIDENCE).where(own)) or 0
         return self._remove_where(own, count - most) if count > most else []
 
     def _remove_where(self, clause: sa.ColumnElement[bool], count: int | None) -> list[str]:
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             if not _oldest(connection, clause, 1):
                 return []
         with self._database.writing() as connection:

@@ -118,18 +118,18 @@ class NodeBook:
 
     def nodes(self) -> list[StoredNode]:
         """All nodes, by name."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return [_node(row) for row in connection.execute(self._nodes).mappings()]
 
     def reports(self) -> dict[str, str]:
         """The newest report of each node."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             rows = connection.execute(sa.select(FLEET_NODE.c.name, FLEET_NODE.c.report))
             return {row.name: row.report for row in rows}
 
     def places(self) -> dict[str, str]:
         """The node of each stream that has one."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return {row.stream_id: row.node for row in connection.execute(sa.select(FLEET_PLACE))}
 
     def holders(self) -> dict[str, str]:

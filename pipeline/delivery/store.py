@@ -156,13 +156,13 @@ class Store:
     def load(self, stream_id: str) -> StoredStream | None:
         """The stream as of its newest committed decision, or None for one never seen."""
         query = sa.select(STREAM_STATE).where(STREAM_STATE.c.stream_id == stream_id)
-        with self.database.reading() as connection:
+        with self.database.reading_once() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at))
 
     def streams(self) -> list[tuple[str, StoredStream]]:
         """All streams ever seen, by slug."""
-        with self.database.reading() as connection:
+        with self.database.reading_once() as connection:
             rows = connection.execute(sa.select(STREAM_STATE).order_by(STREAM_STATE.c.stream_id))
             return [
                 (row.stream_id, StoredStream(row.state, row.resume_s, datetime.fromisoformat(row.updated_at)))
@@ -225,14 +225,14 @@ class Store:
 
     def pending_events(self, sink: str, limit: int) -> list[StoredEvent]:
         """The oldest `limit` events that `sink` still has to get, in the order of commits."""
-        with self.database.reading() as connection:
+        with self.database.reading_once() as connection:
             rows = connection.execute(_OWED, {"sink": sink, "most": limit}).mappings()
             return [event_of(row) for row in rows]
 
     def pending(self, sink: str) -> int:
         """The number of events `sink` still has to get."""
         query = sa.select(sa.func.count()).select_from(DELIVERY).where(DELIVERY.c.sink == sink)
-        with self.database.reading() as connection:
+        with self.database.reading_once() as connection:
             return connection.scalars(query).one()
 
     def delivered(self, sink: str, seqs: Sequence[int], note: str | None = None) -> None:
@@ -245,12 +245,12 @@ class Store:
 
     def sink_note(self, sink: str) -> str | None:
         """The note on `sink` that `delivered` stored last, or None."""
-        with self.database.reading() as connection:
+        with self.database.reading_once() as connection:
             return connection.scalar(sa.select(META.c.value).where(META.c.key == _NOTE + sink))
 
     def sinks_owed(self) -> tuple[str, ...]:
         """Names under which events still wait, registered or not."""
-        with self.database.reading() as connection:
+        with self.database.reading_once() as connection:
             return tuple(connection.scalars(sa.select(DELIVERY.c.sink).distinct().order_by(DELIVERY.c.sink)))
 
     def forget_sink(self, sink: str) -> int:

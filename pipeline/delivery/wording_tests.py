@@ -50,7 +50,7 @@ class WordingTestBook:
 
     def of(self, watch: str) -> Sequence[StoredWordingTest]:
         """The results of a watch that are not too old, newest first."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             value = connection.scalar(sa.select(META.c.value).where(META.c.key == _KEY + watch))
         return list(_fresh(value, self._clock.now())) if value else []
 
@@ -59,7 +59,7 @@ class WordingTestBook:
         transaction of its own and by the order of their keys, so that nobody who keeps waits for another in a circle.
         """
         others = sa.select(META).where(META.c.key.startswith(_KEY, autoescape=True), META.c.key != kept)
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             rows = connection.execute(others.order_by(META.c.key)).all()
         if old := [row for row in rows if not any(_fresh(row.value, now))]:
             with self._database.writing() as connection:

@@ -103,12 +103,12 @@ class Keys:
 
     def all(self) -> list[Key]:
         """All keys, revoked and expired ones too, by name."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             return [_key(row) for row in connection.execute(sa.select(API_KEY).order_by(API_KEY.c.name))]
 
     def of(self, identity: str) -> Key | None:
         """The key of an id, if it stands."""
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             row = connection.execute(sa.select(API_KEY).where(API_KEY.c.id == identity)).one_or_none()
         key = None if row is None else _key(row)
         return key if key is not None and key.stands(self._clock.now()) else None
@@ -149,7 +149,7 @@ class Keys:
     def _proven(self, text: str) -> Key | None:
         prefix, _, rest = text.partition("_")
         identity, _, secret = rest.partition("_")
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             row = connection.execute(sa.select(API_KEY).where(API_KEY.c.id == identity)).one_or_none()
         known = row is not None and prefix == PREFIX
         proven = self._proves(row.hash if row is not None and known else _NOBODY, identity, secret)

@@ -114,7 +114,7 @@ class Registry:
             query = query if value is None else query.where(column == value)
         if before_seq is not None:
             query = query.where(EDIT.c.seq < before_seq)
-        with self.database.reading() as connection:
+        with self.database.reading_once() as connection:
             return [_edit(row) for row in connection.execute(query)]
 
     def _change(self, connection: sa.Connection, change: Change, actor: str, now: datetime) -> RegistryEntry | None:

@@ -50,7 +50,7 @@ class Sessions:
     def of(self, token: str) -> Session | None:
         """The session of a token, if it and its key stand."""
         query = sa.select(API_SESSION).where(API_SESSION.c.digest == _digest(token))
-        with self._database.reading() as connection:
+        with self._database.reading_once() as connection:
             row = connection.execute(query).one_or_none()
         if row is None or datetime.fromisoformat(row.expires_at) <= self._clock.now():
             return None

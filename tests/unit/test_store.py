@@ -8,11 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from pipeline.core.outcome import Decision, HopRecord
 from pipeline.delivery.history import PRUNED_AT_ONCE, EventFilter, Keep
 from pipeline.delivery.labels import LabelBook
 from pipeline.delivery.store import Store, StoredStream
+from pipeline.delivery.tables import OUTBOX
 from pipeline.errors import ConfigError, StoreUnavailable
 from pipeline.sinks.cloudevents import dump_json
 from pipeline.testing import ManualClock
@@ -53,8 +55,6 @@ def postgresql_url():
 def server():
     """The URL of a PostgreSQL database, which is empty again afterwards."""
     yield (url := postgresql_url())
-    import sqlalchemy as sa
-
     from pipeline.delivery.tables import tables
 
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
@@ -139,6 +139,16 @@ def test_what_waits_for_a_forgotten_sink_is_dropped(store):
     assert store.sinks_owed() == ("a", "b")
     assert store.forget_sink("b") == 2
     assert store.sinks_owed() == ("a",)
+
+
+def test_what_is_read_together_is_of_one_state_whatever_is_committed_meanwhile(store):
+    count = sa.select(sa.func.count()).select_from(OUTBOX)
+    with store.database.reading() as connection:
+        before = connection.scalar(count)
+        store.commit([decision("late")])
+        assert connection.scalar(count) == before
+    with store.database.reading_once() as connection:
+        assert connection.scalar(count) == before + 1
 
 
 def test_data_that_json_cannot_hold_leaves_nothing_behind(store):
