@@ -44,7 +44,7 @@ class StreamLoad:
     """One stream: its native size in px and pictures a second, how it is sampled, the vision tokens a second that its
     budget allows and those of its sampled frames at native size, its askings a second of all its watches, and its
     context's bounds (`packed` None: it cannot be); where it runs, the cores and vision tokens a second that it was
-    measured to cost (None: not measured)."""
+    measured to cost (None: not measured). At most `decoded_fps` of its pictures are decoded a second."""
 
     width: int
     height: int
@@ -61,11 +61,12 @@ class StreamLoad:
     packed: bool | None = False
     measured_cores: float | None = None
     measured_tokens_per_s: float | None = None
+    decoded_fps: float = float("inf")
 
     @property
     def pixels_per_s(self) -> float:
-        """Decoded pixels a second."""
-        return self.width * self.height * self.fps
+        """Pixels a second that are decoded."""
+        return self.width * self.height * min(self.fps, self.decoded_fps)
 
     @property
     def tokens_per_s(self) -> float:
@@ -265,7 +266,7 @@ def _memory(site: SiteLoad, machine: MachineCosts) -> Need:
 
 
 def _network(site: SiteLoad, machine: MachineCosts) -> Need:
-    bits = sum(one.pixels_per_s for one in site.streams) * STREAM_BITS_PER_PIXEL
+    bits = sum(one.width * one.height * one.fps for one in site.streams) * STREAM_BITS_PER_PIXEL
     if site.remote:
         bits += 8 * site.tokens_per_s * site.pixels_per_token * ENCODED_BYTES_PER_PIXEL
     return Need(

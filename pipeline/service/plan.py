@@ -81,8 +81,11 @@ class RunningCosts:
 
 UNMEASURED = RunningCosts()
 """Of a site that does not run."""
-COSTLY = ("url", "sample_fps", "hop_s", "budget", "context_packed")
+COSTLY = ("url", "sample_fps", "hop_s", "budget", "context_packed", "decode")
 """Settings of a stream with which it does not cost any more what was measured."""
+
+USUAL_KEYS_PER_S = 0.5
+"""Key frames a second of a camera of which nothing else is known."""
 
 
 def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: RunningCosts = UNMEASURED) -> SiteLoad:
@@ -125,20 +128,23 @@ def _stream_load(
     stream: StreamConfig, standing: Sequence[WatchQuery], shape: CameraShape, native: float, frames: int, family: str
 ) -> StreamLoad:
     rules = stream.context_rules(family)
+    decoded_fps = USUAL_KEYS_PER_S if stream.decode == "keys" else shape.fps
+    sample_fps = min(stream.sample_fps, decoded_fps)
     return StreamLoad(
         shape.width,
         shape.height,
         shape.fps,
-        stream.sample_fps,
+        sample_fps,
         stream.hop_s,
         stream.budget.rate_tokens_per_s if standing else 0.0,
-        native * stream.sample_fps if standing else 0.0,
-        stream.sample_fps / frames if standing else 0.0,
+        native * sample_fps if standing else 0.0,
+        sample_fps / frames if standing else 0.0,
         sum(1 / max(query.every_s, stream.hop_s) for query in standing),
         len(standing),
         rules.max_s,
         rules.max_tokens,
         rules.packed,
+        decoded_fps=decoded_fps,
     )
 
 

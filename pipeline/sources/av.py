@@ -58,7 +58,7 @@ class AvSource:
             raise ConfigError(f"start_s is {start_s}; expected seconds, at least 0")
         address = parse_address(url, live, shown)
         self._state = SourceState(
-            address, settings, clock, start_s, device_of(settings.hwaccel), Timeline(start_s),
+            address, settings, clock, start_s, _device(settings), Timeline(start_s),
             Rhythm(settings.stall_s, settings.first_picture_s), Findings(address.scheme, settings.rtsp_transport),
             packets=packets,
         )  # fmt: skip
@@ -143,6 +143,11 @@ class AvSource:
                 log.info("%s: its thread is still inside FFmpeg and ends at its read limit", self._name)
                 return
             await asyncio.sleep(0.01)
+
+
+def _device(settings: SourceConfig) -> str | None:
+    device = device_of(settings.hwaccel)
+    return None if settings.decode == "keys" else device
 
 
 def silence(thread: DecodeThread, patience_s: float) -> str:

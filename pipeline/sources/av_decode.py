@@ -184,7 +184,9 @@ class DecodeThread:
     def _decoder_of(self, connection: Connection) -> Decoder:
         element = element_of(self._to.device)
         if element is None:
-            return Decoder(connection, self._counts)
+            # Pictures without time stamps are placed by their number, of which each one is needed.
+            keys_only = self._to.settings.decode == "keys" and (connection.live or connection.has_clock)
+            return Decoder(connection, self._counts, keys_only=keys_only)
         return GstDecoder(connection, self._counts, element, self._clock, self._fell_back)
 
     def _fell_back(self, reason: str) -> None:

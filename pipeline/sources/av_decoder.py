@@ -43,20 +43,21 @@ length for every picture."""
 
 
 class Decoder:
-    """Decodes one connection. Counts in `counts` where data were lost and what could not be decoded."""
+    """Decodes one connection, or its key frames alone. Counts in `counts` where data were lost and what could not be
+    decoded."""
 
-    def __init__(self, connection: Connection, counts: SourceCounts) -> None:
+    def __init__(self, connection: Connection, counts: SourceCounts, *, keys_only: bool = False) -> None:
         context = connection.video.codec_context
         context.copy_opaque = True  # so that a picture knows its packet
         self._context = context
-        self._counts = counts
+        self._counts, self._keys_only = counts, keys_only
         self._sound = Soundness(context.name, connection.interval_s)
         # What a segmented playlist marks are its seams: HTTP loses nothing.
         self._marks_count = connection.container.format.name != "hls"
         self._packets = self._marked = 0
         self._numbers = PictureNumbers(context.extradata) if context.name == "h264" else None
         # Pictures on a device are not held: its decoder has few to lend.
-        self._order = None if context.is_hwaccel else InOrder()
+        self._order = None if context.is_hwaccel or keys_only else InOrder()
         self._held: deque[tuple[DecodedFrame, Coded]] = deque()
         self.keys = 0
 
@@ -117,8 +118,15 @@ class Decoder:
         return coded
 
     def _frames(self, packet: VideoPacket, coded: Coded | None) -> Sequence[DecodedFrame]:
+        if self._keys_only and not packet.is_keyframe:
+            return []
         try:
-            return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+            frames = packet.decode()
+            if self._keys_only and packet.size:
+                # A decoder holds pictures back for those that are shown before them, of which none will come.
+                frames += self._context.decode(None)
+                self._context.flush_buffers()
+            return [frame for frame in frames if isinstance(frame, VideoFrame)]
         except av.error.EOFError:
             return []
         except FFmpegError:

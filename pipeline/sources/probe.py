@@ -225,7 +225,7 @@ def advise(found: Probe, scheme: str, seen_s: float) -> Iterator[str]:
     if found.width * found.height * (found.fps or 0.0) > LARGE_PIXELS_PER_S:
         yield (
             f"{found.width}x{found.height} at {found.fps:g} fps takes a good part of a core to decode: use the camera's"
-            f" sub-stream{', a lower rate or hardware decoding' if found.hwaccel else ' or a lower rate'}"
+            f" sub-stream, a lower rate{', hardware decoding' if found.hwaccel else ''} or decode: keys"
         )
     if scheme in ("rtsp", "rtsps") and found.clock != "ntp":
         yield "the camera sent no sender report with its clock yet: events carry the time of arrival here until it does"

@@ -26,9 +26,10 @@ class SourceConfig:
     """Settings of opening and reading a stream. `open_timeout_s` bounds each of FFmpeg's two steps of opening,
     `stall_s` the silence of a live stream (one that sends less often is given more), `first_picture_s` how long its
     packets may show no picture, in seconds. `hwaccel` is `auto`, `none`, a device type of FFmpeg, or `gstreamer`, see
-    `hardware.device_of`. `on_corrupt` says what to do with a picture that is damaged or built on one that is: `drop`
-    shows none until the next key frame that is whole. A picture of more than `max_pixels` px is refused. `video_track`
-    is counted from 0, None for the one that FFmpeg finds best.
+    `hardware.device_of`. With `decode: keys` key frames alone are decoded, by the CPU: a picture comes as often as the
+    camera sends one, for a tenth of the work or less. `on_corrupt` says what to do with a picture that is damaged or
+    built on one that is: `drop` shows none until the next key frame that is whole. A picture of more than `max_pixels`
+    px is refused. `video_track` is counted from 0, None for the one that FFmpeg finds best.
 
     `masks` are black in every picture before anything looks at it; they are drawn on the picture as it is shown.
 
@@ -38,6 +39,7 @@ class SourceConfig:
 
     realtime: bool = False
     hwaccel: str = "auto"
+    decode: Literal["all", "keys"] = "all"
     stall_s: Seconds = 5.0
     first_picture_s: Seconds = 30.0
     open_timeout_s: Seconds = 5.0

@@ -101,6 +101,9 @@ async def test_of_a_transport_stream_with_losses_no_damaged_picture_is_shown(
     assert len(pictures) > GOP, "it is shown again behind whole key frames"
     assert dropping.counts.gaps == keeping.counts.gaps > 0
     assert dropping.counts.corrupt == keeping.counts.corrupt >= len(damaged(kept, clean))
+    keys, _ = await shown(lossy, decode="keys")
+    assert damaged(keys, clean) == []
+    assert len(keys) > 1
 
 
 @pytest.mark.parametrize("codec", [name for name in CODECS if name.startswith("h264")])

@@ -191,6 +191,17 @@ async def test_any_picture_size_is_read(
     assert frames[0].picture.render(28, 56).shape == (28, 56, 3)
 
 
+@pytest.mark.parametrize("realtime", [False, True])
+async def test_key_frames_alone_are_the_same_pictures_at_the_same_times(clip: Path, realtime: bool) -> None:
+    """Those that a decoder would hold back for others are there at once."""
+    whole = {frame.pts_s: frame.picture.render(90, 160) for frame in await read(av_source(clip))}
+    source = av_source(clip, decode="keys", realtime=realtime)
+    frames = await read(source)
+    assert times(frames) == pytest.approx([0.0, 0.4], abs=1e-3)
+    assert all(np.array_equal(frame.picture.render(90, 160), whole[frame.pts_s]) for frame in frames)
+    assert (source.counts.decoded, source.counts.corrupt) == (2, 0)
+
+
 async def test_damaged_pictures_are_counted_and_dropped_or_kept_as_asked(tmp_path: Path) -> None:
     path = clips.flip_bits(clips.write(tmp_path / "clip.ts", clips.steady(4), size=(360, 640)), 60)
     dropping, keeping = av_source(path), av_source(path, on_corrupt="keep")

@@ -119,6 +119,18 @@ def test_a_small_camera_cannot_spend_more_than_it_shows() -> None:
     assert small.tokens_per_s == 2 * (320 // 32) * (192 // 32)
 
 
+def test_key_frames_alone_cost_a_fraction_of_the_decoding_and_the_same_network() -> None:
+    every, keys = (load_of(site(1, defaults={"decode": decode})).streams[0] for decode in ("all", "keys"))
+    assert keys.pixels_per_s < every.pixels_per_s / 10
+    assert keys.tokens_per_s <= every.tokens_per_s
+    needs = [
+        {need.part: need.needs for need in plan(site(1, defaults={"decode": one}), machine_of("cpu", site(1)))}
+        for one in ("all", "keys")
+    ]
+    assert needs[0]["network"] == needs[1]["network"]
+    assert needs[1]["cores"] < needs[0]["cores"]
+
+
 def test_further_servers_share_the_work() -> None:
     one, three = (
         plan(site(8, mllm={"use": SERVER, "servers": servers}), MACHINE)

@@ -31,7 +31,16 @@ GROUPS = (
     ),
     (
         "connection",
-        ("rtsp_transport", "realtime", "stall_s", "first_picture_s", "open_timeout_s", "on_corrupt", "hwaccel"),
+        (
+            "rtsp_transport",
+            "realtime",
+            "stall_s",
+            "first_picture_s",
+            "open_timeout_s",
+            "on_corrupt",
+            "decode",
+            "hwaccel",
+        ),
     ),
 )
 AREAS = ("zones", "masks")
