@@ -1,6 +1,6 @@
 """The paper's allocator: all frames of a clip are seen before the first of them gets its size.
 
-So it is published (arXiv 2603.28610), and so it is none for a live stream: it knows what is still to come, and may
+So it is published (arXiv 2603.28610), and so it cannot serve a live stream: it knows what is still to come, and may
 spend the tokens of a clip on any part of it.
 """
 
@@ -22,7 +22,7 @@ from allocator_engine.model.paper_features import SmolFeatures
 from allocator_engine.resize import Picture
 
 _KEPT = 512
-"""Clips whose meaning is kept: 1 MB each, of 256 frames."""
+"""Pairs of a clip and its questions whose meaning is kept: 1 MB each, of 256 frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,12 @@ class PaperAllocator:
 
     def __init__(self, checkpoint: Path, rules: FitRules) -> None:
         self._head, notes = paper.load(checkpoint)
-        self._features, self._rules = SmolFeatures(notes.get("features", "")), rules
-        if (found := self._features.weights) != notes.get("weights"):
+        if not {"features", "weights"} <= notes.keys():
+            raise EngineMismatch(f"{checkpoint} does not say on which SmolVLM2 it was trained; train it again")
+        self._features, self._rules = SmolFeatures(notes["features"]), rules
+        if (found := self._features.weights) != notes["weights"]:
             raise EngineMismatch(
-                f"{self._features.name} has the weights {found}; expected {notes.get('weights')}, of which"
+                f"{self._features.name} has the weights {found}; expected {notes['weights']}, on which"
                 f" {checkpoint} was trained"
             )
         self._seen: dict[str, _Made] = {}

@@ -44,7 +44,8 @@ class StreamLoad:
     """One stream: its native size in px and pictures a second, how it is sampled, the vision tokens a second that its
     budget allows and those of its sampled frames at native size, its askings a second of all its watches, and its
     context's bounds (`packed` None: it cannot be); where it runs, the cores and vision tokens a second that it was
-    measured to cost (None: not measured). At most `decoded_fps` of its pictures are decoded a second."""
+    measured to cost (None: not measured). `keys_fps` key frames a second are all that is decoded of it, by cores; None:
+    every picture is, by an engine where there is one."""
 
     width: int
     height: int
@@ -61,12 +62,12 @@ class StreamLoad:
     packed: bool | None = False
     measured_cores: float | None = None
     measured_tokens_per_s: float | None = None
-    decoded_fps: float = float("inf")
+    keys_fps: float | None = None
 
     @property
     def pixels_per_s(self) -> float:
         """Pixels a second that are decoded."""
-        return self.width * self.height * min(self.fps, self.decoded_fps)
+        return self.width * self.height * (self.fps if self.keys_fps is None else self.keys_fps)
 
     @property
     def tokens_per_s(self) -> float:
@@ -173,9 +174,9 @@ def needs_of(site: SiteLoad, machine: MachineCosts) -> tuple[Need, ...]:
 
 
 def _cores(site: SiteLoad, machine: MachineCosts) -> Need:
-    by_core = 0.0 if machine.decoder_pixels_per_s else 1 / machine.core_pixels_per_s
+    by_engine = machine.decoder_pixels_per_s > 0
     estimated = [
-        one.pixels_per_s * by_core
+        (0.0 if by_engine and one.keys_fps is None else one.pixels_per_s / machine.core_pixels_per_s)
         + one.sample_fps * machine.allocate_s
         + (LOOP_S + machine.commit_s) / one.hop_s
         + one.tokens_per_s * site.pixels_per_token * (PIXEL_S + PACK_S * bool(one.packed))
@@ -183,9 +184,7 @@ def _cores(site: SiteLoad, machine: MachineCosts) -> Need:
         if one.measured_cores is None
     ]
     busy = site.base_cores + sum(estimated) + sum(one.measured_cores or 0.0 for one in site.streams)
-    decodes = (
-        "" if machine.decoder_pixels_per_s else "sub-streams of fewer pixels or pictures (most of it is decoding), "
-    )
+    decodes = "" if by_engine else "sub-streams of fewer pixels or pictures (most of it is decoding), decode: keys, "
     return Need(
         *("cores", busy, float(machine.cores), "cores"),
         machine.source("core_pixels_per_s", "allocate_s", "commit_s") if estimated else "measured",
@@ -194,7 +193,7 @@ def _cores(site: SiteLoad, machine: MachineCosts) -> Need:
 
 
 def _decoder(site: SiteLoad, machine: MachineCosts) -> Need:
-    pixels = sum(one.pixels_per_s for one in site.streams)
+    pixels = sum(one.pixels_per_s for one in site.streams if one.keys_fps is None)
     return Need(
         *("decoding", pixels / 1e6, machine.decoder_pixels_per_s / 1e6, "Mpx/s"),
         machine.source("decoder_pixels_per_s"),
@@ -297,6 +296,8 @@ def fitted(samples: Sequence[CostSample]) -> tuple[float, float, float]:
     for count in (1, 2, 3):
         for chosen in combinations(range(3), count):
             found = np.linalg.lstsq(weighed[:, chosen], np.ones(len(rows)), rcond=None)[0]
+            if not np.isfinite(found).all():  # of samples with next to nothing in them
+                continue
             error = float(np.sum((weighed[:, chosen] @ found - 1) ** 2))
             if (found >= 0).all() and error < least - 1e-12:
                 values = dict(zip(chosen, map(float, found), strict=True))

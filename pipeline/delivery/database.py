@@ -62,6 +62,7 @@ class Database:
         self._lock = _claim(Path(self.name), exclusive) if self.is_sqlite else None
         idle_s = SHARED_IDLE_S if shared else STATEMENT_TIMEOUT_S
         self.engine = _sqlite_engine(parsed, max_bytes) if self.is_sqlite else _postgresql_engine(parsed, idle_s)
+        # SQLite needs no other engine for either: `reading` begins its transaction itself.
         self._stable, self._single = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level=level)
             for level in ("REPEATABLE READ", "AUTOCOMMIT")
@@ -87,7 +88,8 @@ class Database:
 
     @contextmanager
     def reading_once(self) -> Iterator[sa.Connection]:
-        """The same for a single statement, which costs a server no transaction: three messages less."""
+        """A connection for one statement, outside a transaction, which saves a server BEGIN and ROLLBACK. Raises
+        StoreDamaged where its file is gone."""
         self._check_file()
         with named(self.name), self._single.connect() as connection:
             yield connection

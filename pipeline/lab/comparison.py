@@ -40,8 +40,8 @@ class Comparison:
     """A comparison: tasks (of YARDS, REAL of the labelled recordings in `footage`, or a video-QA file), the yard's
     seeds, seconds of an episode and watches that stand together, the allocators and their shares of the native tokens,
     what is equal for all, and the MLLM. The allocators `learned...` are those of `engine`; each engine of `against` is
-    one more, by its name, and so is each of `by_clip`, which has another engine for every clip, and the paper's, by its
-    checkpoint. `quiet_s` seconds in which nothing happens pass before each episode of the yard."""
+    one more, by its name, and so is each of `by_clip`, which has another engine for every clip, and the paper's
+    allocator, by its checkpoint. `quiet_s` seconds in which nothing happens pass before each episode of the yard."""
 
     tasks: str
     seeds: range

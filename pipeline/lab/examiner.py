@@ -56,7 +56,7 @@ _OF_QUERIES = (
 class Setup:
     """The inputs of an examiner, for several processes that each have one: tasks, the MLLM, and the engine of each
     allocator that is one, by its name; of one that has another for each clip, by its name and the clip's; the
-    checkpoint of the paper's."""
+    checkpoint of the paper's allocator."""
 
     open_source: Callable[[], TaskSource]
     mllm: MLLMConfig
@@ -66,7 +66,7 @@ class Setup:
 
 
 class Examiner:
-    """Runs passes one by one. Raises ConfigError and EngineMismatch as the MLLM and the engines do."""
+    """Runs passes one by one. Raises ConfigError, EngineMissing and EngineMismatch as the MLLM and the engines do."""
 
     def __init__(self, setup: Setup) -> None:
         self._clock, self._runner = SystemClock(), asyncio.Runner()

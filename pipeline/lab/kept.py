@@ -90,7 +90,7 @@ takes notice of them."""
 _NUMBER = int, float  # made once: a union would be made for each record
 
 _Answer: TypeAlias = Sequence[float]
-"""A kept answer as JSON has it; where there is a value, that is text behind the numbers."""
+"""A kept answer: score, mass and marks. Behind them there may be its value, which is text and read apart."""
 
 _NOTHING: _Answer = (0.5, 0.0, 0)
 """The answer to a watch that was not asked."""

@@ -128,8 +128,8 @@ def _stream_load(
     stream: StreamConfig, standing: Sequence[WatchQuery], shape: CameraShape, native: float, frames: int, family: str
 ) -> StreamLoad:
     rules = stream.context_rules(family)
-    decoded_fps = USUAL_KEYS_PER_S if stream.decode == "keys" else shape.fps
-    sample_fps = min(stream.sample_fps, decoded_fps)
+    keys_fps = USUAL_KEYS_PER_S if stream.decode == "keys" else None
+    sample_fps = stream.sample_fps if keys_fps is None else min(stream.sample_fps, keys_fps)
     return StreamLoad(
         shape.width,
         shape.height,
@@ -144,7 +144,7 @@ def _stream_load(
         rules.max_s,
         rules.max_tokens,
         rules.packed,
-        decoded_fps=decoded_fps,
+        keys_fps=keys_fps,
     )
 
 

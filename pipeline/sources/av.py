@@ -129,7 +129,7 @@ class AvSource:
                 thread.ring.end(SourceStalled(f"{shown} is connected but {silence(thread, patience_s)}"))
                 return
             if blind_s <= 0:
-                thread.ring.end(SourceStalled(f"{shown} {blindness(thread, settings.first_picture_s)}"))
+                thread.ring.end(SourceStalled(f"{shown} {blindness(thread, settings)}"))
                 return
             # The patience shrinks as the rhythm gets known, so it is looked at more often than it is reached.
             await clock.sleep(min(silent_s, blind_s, settings.stall_s / 2))
@@ -146,6 +146,7 @@ class AvSource:
 
 
 def _device(settings: SourceConfig) -> str | None:
+    # A device's decoder has no use for single pictures: it is slow to begin.
     device = device_of(settings.hwaccel)
     return None if settings.decode == "keys" else device
 
@@ -160,13 +161,19 @@ def silence(thread: DecodeThread, patience_s: float) -> str:
     )
 
 
-def blindness(thread: DecodeThread, limit_s: float) -> str:
+def blindness(thread: DecodeThread, settings: SourceConfig) -> str:
     """Why packets that flow show no picture, and what to do about it."""
+    limit_s = settings.first_picture_s
     if thread.packet_s is None:
         return f"sends sound or data but no video, and has shown no picture for {limit_s:g} s (first_picture_s)"
     if not thread.keys:
         return (
             f"sends video but no key frame, and has shown no picture for {limit_s:g} s (first_picture_s): set the"
             " camera's key frame (I frame) interval to 1 or 2 s, or first_picture_s above it"
+        )
+    if settings.decode == "keys":
+        return (
+            f"has shown no key frame that can be decoded by itself for {limit_s:g} s (first_picture_s), and decode is"
+            " keys: set the camera's key frame (I frame) interval to 1 or 2 s, first_picture_s above it, or decode: all"
         )
     return f"sends video that cannot be decoded, and has shown no picture for {limit_s:g} s (first_picture_s)"

@@ -148,7 +148,16 @@ class DecodeThread:
                 raise self._opener.broken(error, since_s) from None
             if self.live and not connection.is_over():
                 return SourceUnavailable(f"{self._address.shown} ended, as a live stream should not")
+            if self._keys_only and self.packet_s is not None and self.picture_s is None:
+                raise ConfigError(
+                    f"{self._address.shown} holds no key frame that can be decoded by itself, and decode is keys;"
+                    " set decode: all"
+                )
         return None
+
+    @property
+    def _keys_only(self) -> bool:
+        return self._to.settings.decode == "keys"
 
     def _begin(self, connection: Connection) -> None:
         """Set up what depends on the connection; a recording goes to where it is wanted from."""
@@ -184,9 +193,7 @@ class DecodeThread:
     def _decoder_of(self, connection: Connection) -> Decoder:
         element = element_of(self._to.device)
         if element is None:
-            # Pictures without time stamps are placed by their number, of which each one is needed.
-            keys_only = self._to.settings.decode == "keys" and (connection.live or connection.has_clock)
-            return Decoder(connection, self._counts, keys_only=keys_only)
+            return Decoder(connection, self._counts, keys_only=self._keys_only)
         return GstDecoder(connection, self._counts, element, self._clock, self._fell_back)
 
     def _fell_back(self, reason: str) -> None:

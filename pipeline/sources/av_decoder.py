@@ -51,6 +51,8 @@ class Decoder:
         context.copy_opaque = True  # so that a picture knows its packet
         self._context = context
         self._counts, self._keys_only = counts, keys_only
+        # Pictures without time stamps are placed by their number, of which each one is needed.
+        self._by_number = not connection.live or connection.is_guess
         self._sound = Soundness(context.name, connection.interval_s)
         # What a segmented playlist marks are its seams: HTTP loses nothing.
         self._marks_count = connection.container.format.name != "hls"
@@ -64,6 +66,8 @@ class Decoder:
     def decode(self, packet: VideoPacket, lost: bool) -> Iterator[tuple[DecodedFrame, Verdict]]:
         """The pictures that may go now, in order of display. `lost`: the transport lost something at this packet.
         An empty packet ends the stream."""
+        if self._keys_only and self._by_number and packet.size and packet.pts is None:
+            self._keys_only, self._order = False, InOrder()
         coded = self._note(packet, lost) if packet.size else None
         for frame in self._frames(packet, coded):
             shown = frame.opaque if isinstance(frame.opaque, Coded) else coded
@@ -118,14 +122,19 @@ class Decoder:
         return coded
 
     def _frames(self, packet: VideoPacket, coded: Coded | None) -> Sequence[DecodedFrame]:
-        if self._keys_only and not packet.is_keyframe:
+        if not (self._keys_only and packet.size):
+            return self._decoded(packet, coded)
+        if not packet.is_keyframe:
             return []
+        # A decoder holds pictures back for those that are shown before them, of which none will come.
+        frames = [*self._decoded(packet, coded), *self._decoded(None, coded)]
+        self._context.flush_buffers()
+        return frames
+
+    def _decoded(self, packet: "VideoPacket | None", coded: Coded | None) -> Sequence[DecodedFrame]:
+        """The pictures that a packet brings, or (None) that are held back."""
         try:
-            frames = packet.decode()
-            if self._keys_only and packet.size:
-                # A decoder holds pictures back for those that are shown before them, of which none will come.
-                frames += self._context.decode(None)
-                self._context.flush_buffers()
+            frames = packet.decode() if packet is not None else self._context.decode(None)
             return [frame for frame in frames if isinstance(frame, VideoFrame)]
         except av.error.EOFError:
             return []

@@ -17,7 +17,9 @@ def camera_clip(path: Path, height: int, width: int, fps: int, seconds: int, bit
     noise = rng.normal(0, 4, (NOISE_TILES, height, width)).astype(np.int16)
     unfinished = path.with_suffix(".part.mp4")
     with av.open(str(unfinished), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "bf": "0"})
+        stream = container.add_stream(
+            "libx264", rate=fps, options={"preset": "veryfast", "bf": "0", "sc_threshold": "0"}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.bit_rate, stream.gop_size = bit_rate, 2 * fps
         grey = np.full((height // 2, width), 128, np.uint8)

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.sources.av import AvSource
 from pipeline.sources.base import Sampler
 from tests import clips
@@ -128,6 +129,13 @@ async def test_after_an_intra_refresh_has_passed_a_stream_without_key_frames_is_
     assert damaged(kept, clean)
     assert damaged(pictures, clean) == []
     assert len(clean) - 4 * GOP < len(pictures) < len(clean)
+
+
+async def test_of_a_recording_without_key_frames_that_stand_alone_it_is_said_what_to_set(tmp_path: Path) -> None:
+    refreshed = write(tmp_path / "whole.mkv", "h264", **{"x264-params": "intra-refresh=1:keyint=25"})
+    joined = without_pictures(refreshed, set(range(5)), tmp_path / "joined.mkv")
+    with pytest.raises(ConfigError, match="set decode: all"):
+        await shown(joined, decode="keys")
 
 
 async def test_a_stream_joined_in_the_middle_is_shown_from_its_first_key_frame_on(tmp_path: Path) -> None:

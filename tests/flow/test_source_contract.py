@@ -202,6 +202,12 @@ async def test_key_frames_alone_are_the_same_pictures_at_the_same_times(clip: Pa
     assert (source.counts.decoded, source.counts.corrupt) == (2, 0)
 
 
+async def test_key_frames_alone_of_a_recording_without_time_stamps_are_not_told_apart(tmp_path: Path) -> None:
+    """Its pictures are placed by their number: each of them is needed."""
+    bare = clips.write(tmp_path / "bare.h264", clips.steady(SECONDS, FPS), gop=10)
+    assert times(await read(av_source(bare, decode="keys"))) == times(await read(av_source(bare)))
+
+
 async def test_damaged_pictures_are_counted_and_dropped_or_kept_as_asked(tmp_path: Path) -> None:
     path = clips.flip_bits(clips.write(tmp_path / "clip.ts", clips.steady(4), size=(360, 640)), 60)
     dropping, keeping = av_source(path), av_source(path, on_corrupt="keep")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.site import SiteConfig, parse_site
@@ -131,6 +131,15 @@ def test_key_frames_alone_cost_a_fraction_of_the_decoding_and_the_same_network()
     assert needs[1]["cores"] < needs[0]["cores"]
 
 
+def test_key_frames_alone_are_decoded_by_cores_also_where_a_gpu_decodes() -> None:
+    found = {}
+    for decode in ("all", "keys"):
+        one = site(1, defaults={"decode": decode})
+        found[decode] = {need.part: need.needs for need in plan(one, machine_of("l40s", one, cores=8))}
+    assert found["all"]["decoding"] > found["keys"]["decoding"] == 0
+    assert found["keys"]["cores"] > found["all"]["cores"]
+
+
 def test_further_servers_share_the_work() -> None:
     one, three = (
         plan(site(8, mllm={"use": SERVER, "servers": servers}), MACHINE)
@@ -194,6 +203,7 @@ def test_costs_that_made_the_figures_are_found_again(costs: tuple[float, float, 
 
 
 @settings(max_examples=50)
+@example([(0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 5e-324, 1.0)])
 @given(st.lists(st.tuples(*[st.floats(0, 1e4)] * 3, st.floats(1e-3, 1e3)), min_size=1, max_size=12))
 def test_no_cost_is_ever_negative(rows: list[tuple[float, float, float, float]]) -> None:
     assert min(fitted([CostSample(*row) for row in rows])) >= 0

@@ -110,7 +110,7 @@ def evaluate(
     real = real_folder(tasks, footage, options)
     asked = _mllm(mllm or (f"detector:{real / 'real' / 'models'}" if real else "yard"), device)
     names, paper = _offline(allocators or (REAL_ALLOCATORS if real else None), tasks)
-    chosen = _some("--allocators", names, ALLOCATORS)
+    chosen = () if paper and not names else _some("--allocators", names, ALLOCATORS)
     shares = _budgets(budgets or (REAL_BUDGETS if real else BUDGETS))
     kinds, fair = _some("--families", families, FAMILIES), _equal(equal)
     engines = _named(engine, gaze, against or ())
@@ -239,12 +239,13 @@ def _offline(text: str | None, tasks: str) -> tuple[str | None, Path | None]:
     from pipeline.lab.yard import YARDS
 
     names = [name.strip() for name in text.split(",")] if text is not None else []
-    found = [name.removeprefix(f"{OFFLINE}:") for name in names if name.startswith(f"{OFFLINE}:")]
-    if not found:
+    own = [name for name in names if name.partition(":")[0] == OFFLINE]
+    if not own:
         return text, None
+    found = [name.removeprefix(f"{OFFLINE}:") for name in own]
     if len(found) > 1 or not Path(found[0]).is_file():
         raise ConfigError(
-            f"--allocators names {OFFLINE}:{found[-1]}; expected one checkpoint, as `resadapt-allocator train --config"
+            f"--allocators names {' and '.join(own)}; expected one checkpoint, as `resadapt-allocator train --config"
             f" {OFFLINE}` writes it: {OFFLINE}:FOLDER/allocator.safetensors"
         )
     if tasks in (*YARDS, REAL):
@@ -252,12 +253,12 @@ def _offline(text: str | None, tasks: str) -> tuple[str | None, Path | None]:
             f"--allocators names {OFFLINE}:{found[0]}, which sees a clip as a whole before it begins, and --tasks"
             f" {tasks} has watches that have to be answered while it plays; expected a video-QA file"
         )
-    return ",".join(name for name in names if not name.startswith(f"{OFFLINE}:")), Path(found[0])
+    return ",".join(name for name in names if name not in own), Path(found[0])
 
 
 def _some(option: str, text: str | None, known: Sequence[T]) -> tuple[T, ...]:
     """The known ones that an option names, in their own order; all of them without it."""
-    names = [name.strip() for name in text.split(",") if text] if text is not None else known
+    names = [name.strip() for name in text.split(",")] if text is not None else known
     if strange := [name for name in names if name not in known]:
         raise ConfigError(f"{option} names {strange[0]!r}; expected some of {', '.join(known)}")
     return tuple(one for one in known if one in names)
