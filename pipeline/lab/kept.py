@@ -156,12 +156,11 @@ class _Columns:
         self._waiting = []
 
     def _answers(self) -> list[_Answer]:
-        """What is said to each watch in each waiting hop, and which watches were asked."""
-        if all(len(answers) >= len(self._ids) for answers in self._waiting):
-            with suppress(KeyError):
-                found = list(chain.from_iterable(map(self._pick, self._waiting)))
-                self._asked.update(self._ids)
-                return found
+        """The answers to each watch in each waiting hop; it takes down which watches were asked."""
+        with suppress(KeyError):
+            found = list(chain.from_iterable(map(self._pick, self._waiting)))
+            self._asked.update(self._ids)
+            return found
         self._asked.update(*(answers.keys() & set(self._ids) for answers in self._waiting))
         return [answers.get(watch_id, _NOTHING) for answers in self._waiting for watch_id in self._ids]
 

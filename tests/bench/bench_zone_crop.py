@@ -39,7 +39,7 @@ RULES = FitRules(GRIDS["qwen3_vl"], 1, min_tokens_per_segment=1)
 Said = NDArray[np.bool_]
 
 
-class Matched:
+class ZoneCounts:
     """Pictures of a zone, by what was said of them."""
 
     def __init__(self, said: Said, true: Said) -> None:
@@ -83,7 +83,7 @@ def interval(said: Mapping[str, Said], true: Said) -> tuple[float, float, float]
     for number in range(RESAMPLES + 1):
         chosen = np.arange(blocks) if number == 0 else rng.integers(0, blocks, blocks)
         rows = np.concatenate([np.arange(one * BLOCK, min((one + 1) * BLOCK, len(true))) for one in chosen])
-        crop, whole = (f1([Matched(said[name][rows], true[rows])]).value for name in ("crop", "whole"))
+        crop, whole = (f1([ZoneCounts(said[name][rows], true[rows])]).value for name in ("crop", "whole"))
         drawn.append(crop - whole)
     low, high = np.percentile(drawn[1:], [2.5, 97.5])
     return drawn[0], float(low), float(high)
@@ -125,7 +125,7 @@ def main(footage: Path) -> None:
     for tokens in TOKENS:
         found = [answers(networks, pixels, questions, tokens) for _, pixels in shown]
         said = {kind: np.array([one[kind][0] for one in found]) for kind in ("whole", "crop")}
-        figures = {kind: f1([Matched(array, true)]).value for kind, array in said.items()}
+        figures = {kind: f1([ZoneCounts(array, true)]).value for kind, array in said.items()}
         gain, low, high = interval(said, true)
         cost = sum(one["crop"][1] for one in found) / true.size
         rows.append((tokens, figures["whole"], figures["crop"], f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]", cost))
