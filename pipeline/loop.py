@@ -1,6 +1,6 @@
 """The main loop: hops of frames in, decisions out.
 
-    source -> hop -> grant -> allocation -> context -> answers -> decision
+    source -> hop -> (crop) -> grant -> allocation -> context -> answers -> decision
 
 What may go wrong here, and what happens then:
 
@@ -27,6 +27,7 @@ from pipeline.allocators.fixed import fixed_scale
 from pipeline.clock import Clock
 from pipeline.core.budget import Ledger
 from pipeline.core.context import Context, Room
+from pipeline.core.cropping import crop_of
 from pipeline.core.describing import DESCRIBE_S, MOST_TOKENS, SCHEMA, described, question_of, sentence_in, with_texts
 from pipeline.core.health import judge_health
 from pipeline.core.hops import hops
@@ -44,7 +45,8 @@ from pipeline.metrics import Metrics
 from pipeline.mllm.base import MLLM
 from pipeline.mllm.packing import packed
 from pipeline.sources.base import Source
-from pipeline.types import Answers, Event, Hop, Json, WatchQuery, render
+from pipeline.sources.cropping import cropped
+from pipeline.types import Answers, Crop, Event, Hop, Json, WatchQuery, render
 
 log = structlog.get_logger()
 
@@ -120,12 +122,13 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
     began_s, epoch = runtime.clock.monotonic_s(), run.context.epoch
     queries = runtime.watches.on(hop.stream_id)
     run.warming = run.warming.join(queries, hop)
-    grant = grant_tokens(run, hop, queries, runtime)
-    allocation, fell_back = await allocate(hop, queries, grant, runtime)
+    shown = await show(run, hop, crop_of(queries), runtime)
+    grant = grant_tokens(run, shown, queries, runtime)
+    allocation, fell_back = await allocate(shown, queries, grant, runtime)
     allocation = newest(allocation, runtime.mllm.room(run.context))
     runtime.budget.keep(hop.stream_id, allocation.tokens)
-    run.ring = run.ring.push(hop, allocation)
-    grown = await grow(run.context, hop, allocation, runtime.mllm)
+    run.ring = run.ring.push(shown, allocation)
+    grown = await grow(run.context, shown, allocation, runtime.mllm)
     asked = due(queries, hop, run.ladder)
     run.context, paid = pay(grown, hop, asked, allocation, runtime)
     reply = await ask(run, asked, paid, runtime)
@@ -136,8 +139,8 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
         run.context = await asyncio.to_thread(packed, run.context)
     restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
     seconds = runtime.clock.monotonic_s() - began_s
-    native = native_tokens([frame.size for frame in hop.frames], runtime.fit_rules)
-    outcome = Outcome(hop, grant, allocation, fell_back, reply, seconds, restarted, native, seen)
+    native = native_tokens([frame.size for frame in shown.frames], runtime.fit_rules)
+    outcome = Outcome(hop, shown, grant, allocation, fell_back, reply, seconds, restarted, native, seen)
     run.ladder, stepped = climb(run, outcome, source)
     look = await examine(run, hop)
     decision, state, counts = decide(run, queries, outcome, stepped, look, runtime)
@@ -148,6 +151,15 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
     doubt(run, queries, reply.answers)
     runtime.metrics.hop(outcome, run, source.counts, decision.events, runtime.clock.monotonic_s() - began_s)
     runtime.observe(outcome, decision.events)
+
+
+async def show(run: StreamRun, hop: Hop, crop: Crop | None, runtime: Runtime) -> Hop:
+    """The hop as the MLLM is to be shown it: the part of its pictures that its watches are about. The context, the ring
+    and the allocator's memory begin anew where they are of another part."""
+    if crop != run.crop:
+        run.crop, run.context, run.ring = crop, run.context.cleared("crop"), run.ring.cleared()
+        runtime.allocator.forget(hop.stream_id)
+    return hop if crop is None else await asyncio.to_thread(cropped, hop, crop)
 
 
 def grant_tokens(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtime: Runtime) -> int:

@@ -82,7 +82,9 @@ class Metrics:
         self.prefix_hit_ratio = gauge("prefix_hit_ratio", "part of the last prompts found in a prefix cache", stream)
         self.context_epoch = gauge("context_epoch", "times the context was re-anchored", stream)
         self.context_reanchors = counter(
-            "context_reanchors", "times it was, by age, tokens, pressure or unpaid segments", [*stream, "reason"]
+            "context_reanchors",
+            "times it was, by age, tokens, pressure, unpaid segments or another crop",
+            [*stream, "reason"],
         )
         self.fallbacks = counter("allocation_fallbacks", "hops allocated at one fixed scale after a failure", stream)
         self.allocation_seconds = histogram("allocation_seconds", "hop to allocation, waiting included", [], _BRIEF)

@@ -119,16 +119,46 @@ class Zone:
     polygon: tuple[tuple[float, float], ...]
 
     @property
+    def box(self) -> tuple[float, float, float, float]:
+        """The least upright box around it: left, top, right, bottom, in shares of the picture."""
+        xs, ys = zip(*self.polygon, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    @property
     def words(self) -> str:
         """The zone in words, to be said before a question."""
-        spans = [
-            (math.floor(100 * min(values)), math.ceil(100 * max(values))) for values in zip(*self.polygon, strict=True)
-        ]
-        (left, right), (top, bottom) = spans
+        left, top, right, bottom = (100 * edge for edge in self.box)
         return (
-            f'Only about the zone "{self.name}", which is the part of the picture from {left}% to {right}% of its width'
-            f" and from {top}% to {bottom}% of its height:"
+            f'Only about the zone "{self.name}", which is the part of the picture from {math.floor(left)}% to'
+            f" {math.ceil(right)}% of its width and from {math.floor(top)}% to {math.ceil(bottom)}% of its height:"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """The part of a stream's pictures that its MLLM is shown: an upright box, in shares of the picture."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def area(self) -> float:
+        """Share of the picture that it shows."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
+    @property
+    def corners(self) -> tuple[tuple[float, float], ...]:
+        """As a polygon, clockwise from the upper left."""
+        left, top, right, bottom = self.left, self.top, self.right, self.bottom
+        return (left, top), (right, top), (right, bottom), (left, bottom)
+
+    def seen(self, zone: Zone) -> Zone:
+        """A zone in shares of what is shown; what lies outside is moved to the edge."""
+        wide, high = self.right - self.left, self.bottom - self.top
+        points = (((x - self.left) / wide, (y - self.top) / high) for x, y in zone.polygon)
+        return Zone(zone.name, tuple((min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)) for x, y in points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +169,8 @@ class WatchQuery:
     answers reach `open_at`, clears when as many fall to `clear_at`, and stays shut for `cooldown_s` stream seconds
     after it cleared. It is asked every `every_s` stream seconds, at every hop if that is 0. Larger `priority` is asked
     first, and under load given up last. `rules` are its other rules; `armed` is False while none of its profiles
-    is. With a `zone` it is about that part of the picture.
+    is. With a `zone` it is about that part of the picture; `crop` is the part that its stream's MLLM is shown, None for
+    all of it.
     """
 
     id: str
@@ -153,6 +184,7 @@ class WatchQuery:
     rules: Rules = PLAIN
     armed: bool = True
     zone: Zone | None = None
+    crop: Crop | None = None
     revision: str = field(init=False, repr=False, compare=False)
     """A hash of everything that changes the meaning of its events."""
     key: str = field(init=False, repr=False, compare=False)
@@ -164,9 +196,15 @@ class WatchQuery:
         object.__setattr__(self, "key", f"{self.id}@{self.revision}")
 
     @property
+    def seen_zone(self) -> Zone | None:
+        """Its zone in shares of what the MLLM is shown."""
+        return self.zone if self.zone is None or self.crop is None else self.crop.seen(self.zone)
+
+    @property
     def asked(self) -> str:
         """The question as it is put to an MLLM: with its zone, if it has one."""
-        return self.question if self.zone is None else f"{self.zone.words} {self.question}"
+        zone = self.seen_zone
+        return self.question if zone is None else f"{zone.words} {self.question}"
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ WATCH = {"question": "is a bar in view?", "confirm": [2, 3], "streams": ["gate"]
 
 def by_pixels(context, query):
     """P(yes), a function of every pixel: above 0.75 until second 8, then below 0.2."""
-    digest = hashlib.blake2b(query.question.encode(), digest_size=4)
+    digest = hashlib.blake2b(query.asked.encode(), digest_size=4)
     for segment in context.segments:
         digest.update(segment.pixels.tobytes())
     share = int.from_bytes(digest.digest()) / 2**32

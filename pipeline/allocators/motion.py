@@ -116,8 +116,9 @@ def blurred(picture: Thumbnail) -> Thumbnail:
 
 
 def focus(queries: Sequence[WatchQuery]) -> Zones:
-    """The zones that all of a stream's watches are about; none if one of them is about the whole picture."""
-    zones = [query.zone.polygon for query in queries if query.zone is not None]
+    """The zones that all of a stream's watches are about, as they are seen; none if one of them is about the whole
+    picture."""
+    zones = [zone.polygon for query in queries if (zone := query.seen_zone) is not None]
     return tuple(dict.fromkeys(zones)) if len(zones) == len(queries) else ()
 
 

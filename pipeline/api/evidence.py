@@ -92,7 +92,8 @@ class ClipView(FileView):
 class EvidenceView(BaseModel):
     """The evidence of one event. `whole`: all that the model saw is kept, so that it can be asked again. `clip_note` is
     the reason for a missing or shortened clip; `held_by` the person who holds the evidence; `bytes` the size of all its
-    files."""
+    files. `zone` is what the watch is about and `crop` the part of the picture that the model was shown, as corners in
+    shares of its width and height; null for all of it."""
 
     event: str
     type: str
@@ -114,6 +115,8 @@ class EvidenceView(BaseModel):
     whole: bool
     segments: list[SegmentView]
     snapshot: SnapshotView | None
+    zone: list[tuple[float, float]] | None
+    crop: list[tuple[float, float]] | None
     clip: ClipView | None
     clip_note: str
     version: str
@@ -293,7 +296,9 @@ def evidence_view(kept: KeptEvidence) -> EvidenceView:
         scores=[ScoreView.model_validate(asdict(one)) for one in bundle.scores],
         rule=dict(bundle.rule), model=asdict(bundle.model), sizing=asdict(bundle.sizing), tokens=asdict(bundle.tokens),
         frames=list(bundle.frames), anchor_s=bundle.anchor_s, whole=bundle.whole, segments=_segments(kept),
-        snapshot=snapshot, clip=clip, clip_note=bundle.clip_note, version=bundle.version,
+        snapshot=snapshot, zone=list(bundle.zone.polygon) if bundle.zone else None,
+        crop=list(bundle.crop.corners) if bundle.crop else None, clip=clip,
+        clip_note=bundle.clip_note, version=bundle.version,
     )  # fmt: skip
 
 

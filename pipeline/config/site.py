@@ -135,7 +135,8 @@ class ServiceConfig:
 class StreamPolicy(SourceConfig):
     """The treatment of a stream; `defaults` for all, overridden per stream. Seconds unless named otherwise; a context's
     are the MLLM family's where they are None. The pixels of one that is `context_packed` take a fraction of the memory
-    and more work."""
+    and more work. With `crop` zones the MLLM is shown the part of the picture in which the zones of its watches lie,
+    where each is about one; with none always all of it."""
 
     sample_fps: Annotated[float, Field(gt=0, le=60)] = _HOPS.sample_fps
     hop_s: Positive = _HOPS.hop_s
@@ -143,6 +144,7 @@ class StreamPolicy(SourceConfig):
     context_keep_s: Positive | None = None
     context_max_tokens: Count = _CONTEXT.max_tokens
     context_packed: bool = False
+    crop: Literal["zones", "none"] = "zones"
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     relook_tokens: Annotated[int, Field(ge=0)] = _RING.tokens
     relook_frames: Annotated[int, Field(ge=1, le=256)] = _RING.most

@@ -14,9 +14,9 @@ from typing import Literal
 
 from pipeline.types import Segment
 
-Reason = Literal["age", "tokens", "pressure", "unpaid"]
+Reason = Literal["age", "tokens", "pressure", "unpaid", "crop"]
 """Why a context restarted: it spanned too many seconds, held more tokens than its rules or than the MLLM has room for,
-or had segments that the budget could not pay for."""
+had segments that the budget could not pay for, or showed another part of the picture."""
 
 
 _HORIZON_S = (30.0, 15.0)
@@ -135,6 +135,10 @@ class Context:
         if sent == 0:
             return self._restart(_newest(self.segments, tokens), "unpaid")
         return replace(self, segments=(*self.segments[:sent], *_newest(self.segments[sent:], tokens)))
+
+    def cleared(self, reason: Reason) -> "Context":
+        """The context without its segments, in a new epoch if it had any."""
+        return self._restart((), reason) if self.segments else self
 
     def owed(self, hop_end_s: float, room: Room = Room()) -> tuple[int, bool]:
         """The cost of the next restart: tokens of the present segments that will survive it, and whether

@@ -32,11 +32,13 @@ class SeenByModel:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One hop: its grant in vision tokens, how that was allocated (`fell_back`: at one fixed scale, after a failure of
-    the allocator), what was answered, the seconds that all of it took, why the context restarted, if it did, the vision
-    tokens of all its frames at native size, and what was seen."""
+    """One hop, and as it was `shown`, which is cropped where its watches are about zones: its grant in vision tokens,
+    how that was allocated (`fell_back`: at one fixed scale, after a failure of the allocator), what was answered, the
+    seconds that all of it took, why the context restarted, if it did, the vision tokens of all shown frames at native
+    size, and what was seen."""
 
     hop: Hop
+    shown: Hop
     grant: int
     allocation: Allocation
     fell_back: bool
@@ -45,6 +47,13 @@ class Outcome:
     reanchored: Reason | None = None
     native: int = 0
     seen: SeenByModel | None = None
+
+    @property
+    def scales(self) -> tuple[tuple[float, float], ...]:
+        """The stream second of each frame, and its linear scale; 0: dropped."""
+        frames = self.shown.frames
+        scales = {i: one.height / frames[i].size[0] for one in self.allocation.segments for i in one.frames}
+        return tuple((frame.pts_s, scales.get(i, 0.0)) for i, frame in enumerate(frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,6 @@ class HopRecord:
     def of(cls, outcome: Outcome, step: int) -> "HopRecord":
         """The record of an outcome."""
         hop, allocation, reply = outcome.hop, outcome.allocation, outcome.reply
-        scales = {i: segment.height / hop.frames[i].size[0] for segment in allocation.segments for i in segment.frames}
-        frames = tuple((frame.pts_s, scales.get(i, 0.0)) for i, frame in enumerate(hop.frames))
         answers = reply.answers.answers
         return cls(
             hop.start_s,
@@ -79,7 +86,7 @@ class HopRecord:
             reply.spent,
             step,
             reply.skipped,
-            frames,
+            outcome.scales,
             answers,
             hop.frames[-1].captured_at if hop.frames else None,
         )

@@ -37,6 +37,10 @@ class PictureRing:
         """Without the frames before `from_s` stream seconds."""
         return self._last(sum(frame.pts_s >= from_s for frame in self.frames), self.frames, self.shown)
 
+    def cleared(self) -> "PictureRing":
+        """Without its frames."""
+        return replace(self, frames=(), shown=())
+
     def _last(self, count: int, frames: tuple[Frame, ...], shown: tuple[int, ...]) -> "PictureRing":
         first = max(0, len(frames) - count)
         return replace(self, frames=frames[first:], shown=shown[first:])

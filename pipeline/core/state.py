@@ -13,7 +13,7 @@ from pipeline.core.judge import WatchState, event_id
 from pipeline.core.ladder import Ladder
 from pipeline.core.relook import PictureRing
 from pipeline.core.watches import Understanding, Warming
-from pipeline.types import Answer, Event, Json, WatchQuery
+from pipeline.types import Answer, Crop, Event, Json, WatchQuery
 
 GONE_KEPT = 64
 """Watches that no longer stand of which a stream remembers how many events they have sent."""
@@ -131,7 +131,8 @@ _STATE = TypeAdapter(StreamState)
 class StreamRun:
     """One stream under way, from `began_s` stream seconds on; the loop is the only writer. `ring` keeps the pictures
     for a second look, `answers` are the newest of the watches that stand; without a `checkup` nobody judges its
-    health. Tokens may be saved up for `burst_hops` of its hops at native size; if that is 0, as its account says."""
+    health. The context shows `crop` of the pictures, all of them if that is None. Tokens may be saved up for
+    `burst_hops` of its hops at native size; if that is 0, as its account says."""
 
     stream_id: str
     hop_rules: HopRules
@@ -147,6 +148,7 @@ class StreamRun:
     answers: tuple[Answer, ...] = ()
     checkup: Checkup | None = None
     burst_hops: float = 0.0
+    crop: Crop | None = None
 
     def remember(self, answers: Sequence[Answer]) -> None:
         """Keep these as the newest answers of their watches; those of watches that stand no more go."""

@@ -7,7 +7,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pipeline.errors import ResadaptError
 from pipeline.rules import Count
-from pipeline.types import Answer, Event
+from pipeline.types import Answer, Crop, Event, Zone
 
 FORMAT = "resadapt evidence"
 SNAPSHOT, CLIP = "snapshot", "clip"
@@ -116,7 +116,8 @@ class Bundle:
     that the model saw is in `segments` and `aside`, so that it can be asked again; else the hop's own alone. `rule` is
     what decided, `scores` are the watch's answers before, at and behind the decision. `clip_note` says why there is no
     clip, or less of it. Of a watch about a number or one of some values, `count` or `choice` is what was asked, and
-    `value` the answer.
+    `value` the answer. `asked` is the question as it was put, with its zone; of the picture the model was shown `crop`,
+    all of it if that is None.
     """
 
     event_id: str
@@ -145,6 +146,9 @@ class Bundle:
     count: Count | None = None
     choice: tuple[str, ...] = ()
     value: str | None = None
+    asked: str = ""
+    zone: Zone | None = None
+    crop: Crop | None = None
     version: str = ""
     format: str = FORMAT
 

@@ -103,6 +103,12 @@ def _saw(bundle: Bundle) -> tuple[str, ...]:
         f" {newest.pts_s[-1]:g} s;"
         f" the newest at {newest.width}x{newest.height} px. In all {tokens.context} vision tokens were in context."
     )
+    if bundle.crop is not None:
+        crop = bundle.crop
+        first += (
+            f" Of each picture it was shown the part that the stream's zones lie in, from {crop.left:.0%} to"
+            f" {crop.right:.0%} of its width and from {crop.top:.0%} to {crop.bottom:.0%} of its height."
+        )
     kept = [f"{pts_s:g} s ({100 * scale:.0f} %)" for pts_s, scale in bundle.frames if scale]
     dropped = sum(not scale for _, scale in bundle.frames)
     sizes = ", ".join(kept) or "none"

@@ -44,6 +44,7 @@ def page(it: Explanation, shelf: Shelf | None = None, kept: KeptEvidence | None 
     return _template().render(
         it=it,
         snapshot=pictures.snapshot,
+        outlines=_outlines(bundle),
         segments=pictures.segments,
         segments_text=_segments_text(bundle, pictures),
         clip=clip if bundle and bundle.clip else "",
@@ -97,6 +98,20 @@ def _fitted(
         faults.append(str(error))
         return None
     return PagePicture(uri, text)
+
+
+def _outlines(bundle: Bundle | None) -> list[dict[str, str]]:
+    """What is drawn on the snapshot, in hundredths of its width and height: the watch's zone, and what the model was
+    shown."""
+    found = []
+    if bundle and bundle.zone:
+        found.append(("zone", f"the zone {bundle.zone.name}", bundle.zone.polygon))
+    if bundle and bundle.crop:
+        found.append(("crop", "dashed: the part that the model was shown", bundle.crop.corners))
+    return [
+        {"kind": kind, "what": what, "points": " ".join(f"{100 * x:g},{100 * y:g}" for x, y in points)}
+        for kind, what, points in found
+    ]
 
 
 def _segments_text(bundle: Bundle | None, pictures: _PagePictures) -> str:

@@ -60,11 +60,8 @@ def context_of(shelf: Shelf, kept: KeptEvidence) -> tuple[Context, tuple[Segment
     aside = tuple(_segment(shelf, kept, note) for note in bundle.aside)
     rules = ContextRules(max_tokens=max(sum(one.tokens for one in segments), 1))
     context = Context(f"replay of {bundle.event_id}", rules, segments, 0, bundle.anchor_s)
-    return (
-        context,
-        aside,
-        WatchQuery(bundle.watch, bundle.question, rules=Rules(count=bundle.count, choice=bundle.choice)),
-    )
+    asked, answered = bundle.asked or bundle.question, Rules(count=bundle.count, choice=bundle.choice)
+    return context, aside, WatchQuery(bundle.watch, asked, rules=answered)
 
 
 async def replay(

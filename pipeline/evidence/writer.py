@@ -227,19 +227,18 @@ def _notes(kind: str, segments: Sequence[Segment]) -> tuple[SegmentNote, ...]:
 def prompt_of(taken: Capture, family: str) -> str:
     """The text of the prompt, each picture as its markup. Families whose markup is not known have the question."""
     if family not in FAMILIES:
-        return taken.query.question
+        return taken.query.asked
     parts = (
         *prefix(taken.seen.context, family),
         *looks(taken.aside, taken.seen.context.anchor_s),
-        suffix(taken.query.question, family),
+        suffix(taken.query.asked, family),
     )
     return markup(parts, expanded=False)
 
 
 def _bundle(taken: Capture, about: About, clip_note: str) -> Bundle:
     event, query, frame, outcome = taken.event, taken.query, taken.frame, taken.outcome
-    usage, hop = outcome.reply.answers.usage, outcome.hop
-    scales = {i: one.height / hop.frames[i].size[0] for one in outcome.allocation.segments for i in one.frames}
+    usage = outcome.reply.answers.usage
     allocator = str(event.data.get("allocator", about.sizing.allocator))
     engine = about.sizing.engine_sha256 if allocator == about.sizing.allocator else None
     tokens = Tokens(
@@ -264,13 +263,16 @@ def _bundle(taken: Capture, about: About, clip_note: str) -> Bundle:
         whole=taken.whole,
         segments=_notes("segment", taken.segments),
         aside=_notes("aside", taken.aside),
-        frames=tuple((round(one.pts_s, 3), round(scales.get(i, 0.0), 4)) for i, one in enumerate(hop.frames)),
+        frames=tuple((round(pts_s, 3), round(scale, 4)) for pts_s, scale in outcome.scales),
         scores=taken.scores,
         snapshot=SnapshotNote(frame.pts_s, frame.captured_at.isoformat(), frame.clock, *frame.size),
         clip_note=clip_note,
         count=query.rules.count,
         choice=query.rules.choice,
         value=taken.value,
+        asked=scrub(query.asked),
+        zone=query.zone,
+        crop=query.crop,
         version=importlib.metadata.version("resadapt-stream"),
     )
 

@@ -30,8 +30,10 @@ from pipeline.lab.background import Background
 from pipeline.lab.truths import Reviewed, by_people, looked_at
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.sources.av import AvSource
+from pipeline.sources.cropping import part_of
 from pipeline.sources.probe import probe
 from pipeline.sources.settings import SourceConfig
+from pipeline.types import Crop
 
 log = structlog.get_logger()
 
@@ -84,12 +86,21 @@ class ClipReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A part of a recording: `[start_s, end_s)` stream seconds of a file. With `questions` it is asked these alone."""
+    """A part of a recording: `[start_s, end_s)` stream seconds of a file. With `questions` it is asked these alone, and
+    with a `crop` about this part of its pictures."""
 
     file: Path
     start_s: float
     end_s: float
     questions: tuple[str, ...] = ()
+    crop: Crop | None = None
+
+    def shown(self, hops: Sequence[ClipHop]) -> tuple[ClipHop, ...]:
+        """Its hops, their pictures cropped if they are to be."""
+        if self.crop is None:
+            return tuple(hops)
+        crop = self.crop
+        return tuple(replace(hop, pictures=tuple(part_of(one, crop) for one in hop.pictures)) for hop in hops)
 
 
 class RecordingReader:
@@ -243,7 +254,7 @@ class SiteClips:
         for offset in range(len(self.clips)):
             clip = self.clips[(first + offset) % len(self.clips)]
             try:
-                shown = self.reader.read(clip.file, clip.start_s, clip.end_s)
+                shown = clip.shown(self.reader.read(clip.file, clip.start_s, clip.end_s))
             except (ConfigError, SourceUnavailable) as error:
                 log.warning("clip_skipped", file=str(clip.file), start_s=clip.start_s, reason=str(error))
                 continue

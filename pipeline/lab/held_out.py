@@ -67,8 +67,8 @@ class HeldOutTasks:
 
     def hops(self, clip: str) -> Sequence[ClipHop]:
         """See TaskSource."""
-        shown = self._named[clip].clip
-        return decoded(shown.file, shown.start_s, shown.end_s, self._rules)
+        cut = self._named[clip].clip
+        return cut.shown(decoded(cut.file, cut.start_s, cut.end_s, self._rules))
 
 
 def known_by_labels(

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config.site import SiteConfig, WatchConfig, parse_site, read_yaml
-from pipeline.core.selectors import selects
 from pipeline.errors import ConfigError
 from pipeline.lab.footage import Clip, Footage, camera_of
 from pipeline.lab.training import site_of
-from pipeline.types import Zone
+from pipeline.service.board import WatchBoard
+from pipeline.types import Crop
 
 HELD_OUT = 0.25
 """The last part of each camera's time, which is kept out of training and compares the allocators."""
@@ -20,11 +20,13 @@ LEAST_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class AskedWatch:
-    """A watch of a camera: its slug, the question as it is asked (with its zone), and what it takes to open it."""
+    """A watch of a camera: its slug, the question as it is asked (with its zone), what it takes to open it, and the
+    part of the camera's pictures that is shown for it and the camera's others, None for all."""
 
     slug: str
     text: str
     config: WatchConfig
+    crop: Crop | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def arrange(footage: Footage, recordings: Path, site: SiteConfig, hop_s: float) 
             f" ({', '.join(sorted(site.streams))}); put those of a camera into a folder of its name"
         )
     remarks += [f"skipped {file}: no watch is about its camera" for file in strange]
-    clips = [replace(clip, questions=_texts(asked[known[clip.file]])) for clip in footage.clips if clip.file in known]
+    clips = [_asked_about(clip, asked[known[clip.file]]) for clip in footage.clips if clip.file in known]
     if seconds_of(clips) < LEAST_S:
         raise ConfigError(
             f"{recordings} holds {seconds_of(clips):.0f} s of recordings; expected at least {LEAST_S:g} s"
@@ -133,17 +135,11 @@ def _asked(camera: str, watches: Mapping[str, WatchConfig], site: SiteConfig) ->
     stream = site.streams.get(camera)
     if stream is None:
         return tuple(AskedWatch(slug, watch.question, watch) for slug, watch in watches.items())
-    found = []
-    for slug, watch in watches.items():
-        if not selects(frozenset(watch.streams), camera, stream.tags):
-            continue
-        if watch.zone is None:
-            found.append(AskedWatch(slug, watch.question, watch))
-        elif watch.zone in stream.zones:
-            zone = Zone(watch.zone, stream.zones[watch.zone])
-            found.append(AskedWatch(slug, f"{zone.words} {watch.question}", watch))
-    return tuple(found)
+    board = WatchBoard()
+    board.replace({camera: stream}, watches)
+    return tuple(AskedWatch(one.id, one.asked, watches[one.id], one.crop) for one in board.on(camera))
 
 
-def _texts(watches: Sequence[AskedWatch]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(watch.text for watch in watches))
+def _asked_about(clip: Clip, watches: Sequence[AskedWatch]) -> Clip:
+    """A clip that is asked the watches of its camera."""
+    return replace(clip, questions=tuple(dict.fromkeys(watch.text for watch in watches)), crop=watches[0].crop)

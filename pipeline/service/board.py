@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from pipeline.build import build_watch
 from pipeline.config.site import StreamConfig, WatchConfig
+from pipeline.core.cropping import with_crop
 from pipeline.core.selectors import selects
 from pipeline.registry.registry import Snapshot
 from pipeline.types import WatchQuery, Zone
@@ -23,21 +24,22 @@ class WatchBoard:
         self, streams: Mapping[str, StreamConfig], watches: Mapping[str, WatchConfig], armed: Collection[str] = ()
     ) -> None:
         """Replace all watches, each on the streams that it selects; one of a zone on those that have it. Those that
-        name profiles are armed while one of these is among `armed`."""
+        name profiles are armed while one of these is among `armed`. All of a stream have the crop that serves them, if
+        it is to have one."""
         ordered = sorted(watches.items(), key=lambda item: (-item[1].priority, item[0]))
         standing = [
             (frozenset(watch.streams), with_arms(build_watch(slug, watch), armed), watch.zone)
             for slug, watch in ordered
             if not watch.paused
         ]
-        self._queries = {
-            slug: tuple(
+        self._queries = {}
+        for slug, stream in streams.items():
+            queries = tuple(
                 query if zone is None else replace(query, zone=Zone(zone, stream.zones[zone]))
                 for selectors, query, zone in standing
                 if selects(selectors, slug, stream.tags) and (zone is None or zone in stream.zones)
             )
-            for slug, stream in streams.items()
-        }
+            self._queries[slug] = with_crop(queries) if stream.crop == "zones" else queries
 
 
 def with_arms(query: WatchQuery, armed: Collection[str]) -> WatchQuery:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from allocator_engine.grid import GRIDS
-from pipeline.build import build_watch
 from pipeline.config.mllm import (
     CachedConfig,
     DetectorConfig,
@@ -19,10 +18,11 @@ from pipeline.config.mllm import (
     YardConfig,
 )
 from pipeline.config.site import SiteConfig, StreamConfig
-from pipeline.core.selectors import selects
+from pipeline.core.cropping import crop_of
 from pipeline.core.sizing import TIGHT, CostSample, MachineCosts, Need, SiteLoad, Source, StreamLoad, fitted, needs_of
 from pipeline.errors import ConfigError
 from pipeline.mllm.openai.address import family_of
+from pipeline.service.board import WatchBoard
 from pipeline.service.here import usable_cores, usable_memory
 from pipeline.types import WatchQuery
 
@@ -81,7 +81,7 @@ class RunningCosts:
 
 UNMEASURED = RunningCosts()
 """Of a site that does not run."""
-COSTLY = ("url", "sample_fps", "hop_s", "budget", "context_packed", "decode")
+COSTLY = ("url", "sample_fps", "hop_s", "budget", "context_packed", "decode", "crop")
 """Settings of a stream with which it does not cost any more what was measured."""
 
 USUAL_KEYS_PER_S = 0.5
@@ -98,13 +98,15 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: Running
     frames = site.mllm.frames_per_segment or (1 if single else 2)
     height, width = grid.native(shape.height, shape.width)
     native = grid.tokens(height, width)
-    watches = [(watch, build_watch(slug, watch)) for slug, watch in site.watches.items() if not watch.paused]
+    board = WatchBoard()
+    board.replace(site.streams, site.watches)
     streams = []
     for slug, stream in site.streams.items():
         if stream.paused:
             continue
-        standing = [query for watch, query in watches if selects(frozenset(watch.streams), slug, stream.tags)]
-        load = _stream_load(stream, standing, shape, native / frames, frames, family)
+        standing = board.on(slug)
+        crop = crop_of(standing)
+        load = _stream_load(stream, standing, shape, native / frames * (crop.area if crop else 1), frames, family)
         packed = None if isinstance(site.mllm, VllmConfig) else load.packed
         cores, tokens = costs.cores.get(slug), costs.tokens_per_s.get(slug)
         streams.append(replace(load, packed=packed, measured_cores=cores, measured_tokens_per_s=tokens))

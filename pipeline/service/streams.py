@@ -106,4 +106,6 @@ class RunningStreams:
 
 def _what_runs(stream: StreamConfig) -> StreamConfig:
     """A stream without what only people, selectors and watches read."""
-    return replace(stream, display_name="", site="", live_url="", tags=(), zones={}, node=None, paused=False)
+    return replace(
+        stream, display_name="", site="", live_url="", tags=(), zones={}, crop="zones", node=None, paused=False
+    )

@@ -1,5 +1,6 @@
 """Pictures in the decoder's own pixel format, scaled and converted on demand."""
 
+import math
 import threading
 from fractions import Fraction
 from typing import Final
@@ -14,12 +15,16 @@ from numpy.typing import NDArray
 from allocator_engine.spec import THUMBNAIL
 from pipeline.sources.masking import Masks, blacked_out
 from pipeline.sources.shape import UPRIGHT, Display, of_matrix
+from pipeline.types import Crop
 
 SCALERS_PER_THREAD: Final = 8
 """Set-up scalers a thread keeps, one per pair of sizes: a hop has few of them. The oldest goes first."""
 
 HD_HEIGHT: Final = 720
 """From this height on, in px, untagged video is BT.709, below BT.601: the convention of broadcast and players."""
+
+CROP_PX: Final = 4
+"""Edges of a crop lie on multiples of so many stored px: chroma samples stay whole, in each field of two."""
 
 _UNSPECIFIED_COLORSPACE: Final = 2  # AVCOL_SPC_UNSPECIFIED
 _local = threading.local()
@@ -31,9 +36,11 @@ class AvPicture:
     """A decoded frame that stays YUV until a size is known, shown as players show it: upright, with square pixels and,
     where it is interlaced, one moment instead of two. Safe to render from several threads."""
 
-    __slots__ = ("__weakref__", "_frame", "_interlaced", "_lock", "_shape", "_size", "_thumbnail")
+    __slots__ = ("__weakref__", "_colorspace", "_frame", "_interlaced", "_lock", "_shape", "_size", "_thumbnail")
 
-    def __init__(self, frame: VideoFrame, aspect: Fraction | None = None, masks: Masks = ()) -> None:
+    def __init__(
+        self, frame: VideoFrame, aspect: Fraction | None = None, masks: Masks = (), colorspace: int | None = None
+    ) -> None:
         """Keeps `frame`, whose pixels are `aspect` times as wide as high; one in GPU memory is downloaded in its own
         format, so that the decoder's pool stays free. What `masks` cover of it, as it is shown, is black from here
         on."""
@@ -41,8 +48,9 @@ class AvPicture:
         self._size = self._shape.shown(frame.height, frame.width)
         self._interlaced = frame.interlaced_frame
         self._frame = frame if frame.sw_format is None else frame.reformat(format=frame.sw_format.name)
+        self._colorspace = colorspace if colorspace is not None else _colorspace(self._frame)
         if masks:
-            self._frame = blacked_out(self._frame, masks, self._shape, self._interlaced, _colorspace(self._frame))
+            self._frame = blacked_out(self._frame, masks, self._shape, self._interlaced, self._colorspace)
         self._lock = threading.Lock()
         self._thumbnail: NDArray[np.uint8] | None = None
 
@@ -60,6 +68,16 @@ class AvPicture:
     def pixel_format(self) -> str:
         """FFmpeg's name of the decoder's format, as `yuv420p`."""
         return self._frame.format.name
+
+    def cropped(self, crop: Crop) -> "AvPicture":
+        """The picture of a part of it, which shares its pixels; edges are moved outwards to CROP_PX."""
+        corners = [self._shape.origin(point) for point in ((crop.left, crop.top), (crop.right, crop.bottom))]
+        (left, right), (top, bottom) = (sorted(shares) for shares in zip(*corners, strict=True))
+        x, width = _span(left, right, self._frame.width)
+        y, height = _span(top, bottom, self._frame.height)
+        with self._lock:
+            frame = _filtered(self._frame, "crop", f"{width}:{height}:{x}:{y}")
+        return AvPicture(frame, self._shape.aspect, colorspace=self._colorspace)
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """Scaled by area averaging in one pass, and then turned: uint8 `[height, width, 3]`, RGB.
@@ -80,7 +98,7 @@ class AvPicture:
             scaler = _scaler((frame.format.name, frame.height, frame.width, rows, columns))
             scaled = scaler.reformat(
                 frame, width=columns, height=rows, format="rgb24", interpolation=Interpolation.AREA, threads=1,
-                src_colorspace=_colorspace(self._frame),
+                src_colorspace=self._colorspace,
             )  # fmt: skip
         # A copy: what libswscale wrote has padded rows, and where nothing had to be done it is the frame itself.
         pixels: NDArray[np.uint8] = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
@@ -103,16 +121,30 @@ def _colorspace(frame: VideoFrame) -> int | None:
 
 
 def _field(frame: VideoFrame) -> VideoFrame:
-    """Every second line of an interlaced frame, by stride arithmetic: nothing is copied."""
+    """Every second line of an interlaced frame."""
+    return _filtered(frame, "field", "type=top")
+
+
+def _filtered(frame: VideoFrame, name: str, settings: str) -> VideoFrame:
+    """The frame through one of FFmpeg's filters that work by stride arithmetic: nothing is copied."""
     graph = Graph()
+    graph.threads = 1  # starting more takes longer than the filter
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 90_000)
     )
-    graph.link_nodes(source, graph.add("field", "type=top"), graph.add("buffersink")).configure()
+    graph.link_nodes(source, graph.add(name, settings), graph.add("buffersink")).configure()
     graph.push(frame)
-    field = graph.pull()
-    assert isinstance(field, VideoFrame)
-    return field
+    found = graph.pull()
+    assert isinstance(found, VideoFrame)
+    return found
+
+
+def _span(first: float, last: float, size: int) -> tuple[int, int]:
+    """The first px of a span of shares, and how many they are: CROP_PX at least, where there are so many."""
+    begin = math.floor(first * size / CROP_PX) * CROP_PX
+    end = min(max(math.ceil(last * size / CROP_PX) * CROP_PX, begin + CROP_PX), size)
+    begin = max(min(begin, end - CROP_PX), 0)
+    return begin, end - begin
 
 
 def _scaler(key: _Key) -> VideoReformatter:

@@ -3,7 +3,8 @@ each of six zones of PETS, by a detector, against boxes that people drew.
 
 Run: TEST_REAL_FOOTAGE=FOLDER python -m tests.bench.bench_zone_crop
 The crop is the zone with a margin around it, in which a person whose middle lies in the zone is seen whole. Differences
-have 95 % intervals over blocks of ten seconds, since neighbouring pictures are alike.
+have 95 % intervals over blocks of ten seconds, since neighbouring pictures are alike. `bench_zone_watch` asks the
+same of the main loop.
 """
 
 import os
@@ -18,11 +19,15 @@ from numpy.typing import NDArray
 from allocator_engine.evaluate.tasks import f1
 from allocator_engine.fit import FitRules, fit
 from allocator_engine.grid import GRIDS
+from allocator_engine.resize import Picture
+from pipeline.core.cropping import crop_around
 from pipeline.lab.real_truth import read_labelled
 from pipeline.mllm.detector.networks import DetectionNetworks, open_networks
-from pipeline.mllm.detector.words import YES_AT, DetectedObject, DetectorQuestion, Polygon, understand
+from pipeline.mllm.detector.words import YES_AT, DetectedObject, DetectorQuestion, understand
 from pipeline.sources.av_picture import AvPicture
+from pipeline.sources.cropping import part_of
 from pipeline.sources.synthetic import ArrayPicture
+from pipeline.types import Crop, Zone
 from tests.bench.report import tell
 
 CAMERA, SIZE = "pets09-s2l1", (576, 768)
@@ -31,8 +36,6 @@ EVERY = 7
 BLOCK = 10
 """Pictures that are drawn again together."""
 TOKENS = (6, 12, 24, 48, 108)
-MARGIN = 0.08
-"""What a crop shows around its zone, as a share of the picture."""
 RESAMPLES = 2000
 RULES = FitRules(GRIDS["qwen3_vl"], 1, min_tokens_per_segment=1)
 
@@ -46,26 +49,16 @@ class ZoneCounts:
         self.found, self.missed, self.false = (int(np.sum(one)) for one in (said & true, ~said & true, said & ~true))
 
 
-def detected(networks: DetectionNetworks, picture: ArrayPicture, tokens: int) -> tuple[Sequence[DetectedObject], int]:
+def detected(networks: DetectionNetworks, picture: Picture, tokens: int) -> tuple[Sequence[DetectedObject], int]:
     """What is found in a picture at so many tokens, and how many it costs."""
     (segment,) = fit([(picture.height, picture.width)], [1.0], tokens, RULES).segments
     return networks.find(picture.render(segment.height, segment.width)), segment.tokens
 
 
-def cropped(pixels: NDArray[np.uint8], zone: Polygon) -> tuple[ArrayPicture, tuple[float, float, float, float]]:
-    """The crop of a zone, and its edges (left, top, right, bottom) in shares of the picture."""
-    height, width = pixels.shape[:2]
-    xs, ys = [x for x, _ in zone], [y for _, y in zone]
-    left, right = max(0.0, min(xs) - MARGIN), min(1.0, max(xs) + MARGIN)
-    top, bottom = max(0.0, min(ys) - MARGIN), min(1.0, max(ys) + MARGIN)
-    part = pixels[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
-    return ArrayPicture(np.ascontiguousarray(part)), (left, top, right, bottom)
-
-
-def in_whole(found: Sequence[DetectedObject], edges: tuple[float, float, float, float]) -> list[DetectedObject]:
+def in_whole(found: Sequence[DetectedObject], crop: Crop) -> list[DetectedObject]:
     """Things of a crop, with their boxes in shares of the whole picture."""
-    left, top, right, bottom = edges
-    wide, high = right - left, bottom - top
+    left, top = crop.left, crop.top
+    wide, high = crop.right - left, crop.bottom - top
     return [
         DetectedObject(
             one.kind,
@@ -106,9 +99,10 @@ def answers(
     whole = [one.probability(found) >= YES_AT for one in questions]
     crop, spent = [], 0
     for question in questions:
-        part, edges = cropped(pixels, question.within[0])
-        seen, own = detected(networks, part, tokens)
-        crop.append(question.probability(in_whole(seen, edges)) >= YES_AT)
+        around = crop_around([Zone("zone", question.within[0])])
+        assert around is not None
+        seen, own = detected(networks, part_of(ArrayPicture(pixels), around), tokens)
+        crop.append(question.probability(in_whole(seen, around)) >= YES_AT)
         spent += own
     return {"whole": (whole, cost * len(questions)), "crop": (crop, spent)}
 

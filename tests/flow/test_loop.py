@@ -28,6 +28,7 @@ from pipeline.testing import (
     frame_at,
 )
 from pipeline.types import WatchQuery
+from tests.patience import until
 
 CAR = WatchQuery("car", "is there a car?")
 VAN = WatchQuery("van", "is there a van?")
@@ -111,7 +112,7 @@ async def test_between_hops_no_picture_is_kept_and_a_packed_context_has_no_raw_p
     watched = asyncio.create_task(watch_stream(run, camera, runtime))
     await camera.pauses.wait()
     assert (run.counts.hops, len(camera.pictures)) == (1, 2)
-    assert [picture() for picture in camera.pictures] == [None, None]
+    await until(lambda: not any(picture() for picture in camera.pictures), "a picture is kept")  # by a thread, a moment
     assert run.context.segments
     assert not any(isinstance(one.held, np.ndarray) for one in run.context.segments)
     camera.goes_on.set()

@@ -23,7 +23,14 @@ HOP = Hop("gate", 4.0, 5.0, (), lost=1)
 USAGE = Usage(encoded_tokens=20, prefilled_tokens=50, cached_tokens=150, seconds=0.7, queued_s=0.2, first_answer_s=0.3)
 ANSWERS = (Answer("car", 0.9, 1.0), Answer("van", 0.5, 0.1, warming=True))
 OUTCOME = Outcome(
-    HOP, 30, Allocation((SegmentSize((0,), 64, 96, 6),)), False, HopReply(Answers(ANSWERS, USAGE), 26), 0.8, "pressure"
+    HOP,
+    HOP,
+    30,
+    Allocation((SegmentSize((0,), 64, 96, 6),)),
+    False,
+    HopReply(Answers(ANSWERS, USAGE), 26),
+    0.8,
+    "pressure",
 )
 
 

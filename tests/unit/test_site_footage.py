@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allocator_engine.train.rollout import ClipHop
 from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError
 from pipeline.lab.footage import Clip, Footage, camera_of
 from pipeline.lab.held_out import known_by_labels
 from pipeline.lab.site_footage import HELD_OUT, AskedWatch, arrange, seconds_of, split
 from pipeline.lab.truths import Reviewed
+from pipeline.sources.synthetic import ArrayPicture
+from pipeline.testing import textured
 
 ROOT = Path("/recordings")
 
@@ -65,12 +68,25 @@ def clips_of(*names: str, seconds: float = 40.0) -> Footage:
 def test_each_camera_is_asked_its_own_watches_with_their_zones():
     found = arrange(clips_of("gate/a.mp4", "hall/a.mp4", "attic.mp4"), ROOT, parse_site(SITE), 1.0)
     asked = {clip.file.parent.name: clip.questions for clip in found.training}
-    assert [text.partition(":")[0][:30] for text in asked["gate"]][1] == 'Only about the zone "door", wh'
+    assert sum(text.startswith('Only about the zone "door", which is') for text in asked["gate"]) == 1
     assert len(asked["gate"]) == 3
+    assert {clip.crop for clip in found.training} == {None}
     assert asked["hall"] == ("Is there a person?",)
     assert any("many is left out" in remark for remark in found.remarks)
     assert any("attic.mp4: no watch is about its camera" in remark for remark in found.remarks)
     assert {clip.file for clip in found.held_out} == {clip.file for clip in found.training}
+
+
+def test_a_camera_whose_watches_are_all_about_zones_is_seen_as_it_is_served():
+    site = parse_site(SITE | {"watches": {"door": SITE["watches"]["door"]}})
+    (gate,) = arrange(clips_of("gate/a.mp4"), ROOT, site, 1.0).training
+    assert (gate.crop.left, gate.crop.right) == (0.0, pytest.approx(0.58))
+    assert "from 0% to 87% of its width" in gate.questions[0]
+    hop = ClipHop(0.0, 1.0, (0.0,), (ArrayPicture(textured(100, 200)),))
+    ((part,),) = (one.pictures for one in gate.shown([hop]))
+    assert (part.height, part.width) == (100, 116)
+    whole = parse_site(SITE | {"watches": {"door": SITE["watches"]["door"]}, "defaults": {"crop": "none"}})
+    assert arrange(clips_of("gate/a.mp4"), ROOT, whole, 1.0).training[0].crop is None
 
 
 def test_what_nothing_can_be_made_of_is_refused_by_name():

@@ -10,6 +10,7 @@ from allocator_engine.grid import GRIDS
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.config.entries import parse_watch
 from pipeline.config.site import parse_site
+from pipeline.core.cropping import crop_around, crop_of
 from pipeline.core.questions import distinct
 from pipeline.errors import ConfigError
 from pipeline.mllm.prompt import suffix
@@ -55,6 +56,17 @@ def test_a_watch_of_a_zone_stands_on_the_streams_that_have_it():
     assert board.on("yard") == ()
 
 
+def test_a_stream_is_cropped_where_all_its_watches_are_about_zones_unless_it_is_not_to_be():
+    zones = {"zones": {"dock": LEFT}}
+    found = site({"zone": "dock"}, gate=zones, whole=zones | {"crop": "none"})
+    board = WatchBoard()
+    board.replace(found.streams, found.watches)
+    crops = [crop_of(board.on(slug)) for slug in ("gate", "whole")]
+    assert crops == [crop_around([DOCK]), None]
+    with pytest.raises(ConfigError, match="crop"):
+        site({}, gate={"crop": "zone"})
+
+
 @pytest.mark.parametrize(
     ("watch", "streams", "words"),
     [
@@ -82,7 +94,8 @@ def test_a_watch_by_itself_leaves_open_where_its_zone_is():
 
 def test_drawing_a_zone_restarts_no_stream_and_a_mask_does():
     plain, zoned, masked = (
-        site({}, gate=more).streams["gate"] for more in ({}, {"zones": {"dock": LEFT}}, {"masks": {"hut": LEFT}})
+        site({}, gate=more).streams["gate"]
+        for more in ({}, {"zones": {"dock": LEFT}, "crop": "none"}, {"masks": {"hut": LEFT}})
     )
     assert _what_runs(plain) == _what_runs(zoned) != _what_runs(masked)
 

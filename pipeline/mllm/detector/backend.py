@@ -151,7 +151,8 @@ def looked_at(segments: Sequence[Segment]) -> Segment | None:
 
 def _answer(query: WatchQuery, found: Sequence[DetectedObject] | None) -> Answer:
     """The answer to a query; not known where nothing was shown, or the question is not understood."""
-    question = understand(query.question, query.zone.polygon if query.zone else ())
+    zone = query.seen_zone
+    question = understand(query.question, zone.polygon if zone else ())
     if question is None or found is None or bool(query.rules.choice) or question.counts != bool(query.rules.count):
         return Answer(query.id, score=0.5, mass=0.0)
     if question.counts:

@@ -27,7 +27,15 @@ GROUPS = (
     ("basics", ("url", "display_name", "site", "tags", "live_url")),
     (
         "budget",
-        ("budget.rate_tokens_per_s", "budget.burst_hops", "budget.burst_tokens", "priority", "sample_fps", "hop_s"),
+        (
+            "budget.rate_tokens_per_s",
+            "budget.burst_hops",
+            "budget.burst_tokens",
+            "priority",
+            "sample_fps",
+            "hop_s",
+            "crop",
+        ),
     ),
     (
         "connection",
