@@ -107,7 +107,11 @@ class StoreBeside:
         """Why a watch fired, or did not, at a moment."""
         watch = self.watch(slug)
         streams = self._wanted.streams
-        standing = [one for one in streams if selects(frozenset(watch.streams), one, streams[one].tags)]
+        standing = [
+            slug
+            for slug, one in streams.items()
+            if selects(frozenset(watch.streams), slug, one.tags) and (watch.zone is None or watch.zone in one.zones)
+        ]
         if not stream and len(standing) != 1:
             few = ", ".join(sorted(standing)[:10]) or "none"
             raise ConfigError(f"--stream: the watch {slug} stands on {few}; name one")

@@ -49,6 +49,10 @@ RETURN_S = 300.0
 
 
 class Run:
+    NODE = ()
+    """More options of a node of Ray."""
+    HOP_S = 1.0
+
     def __init__(self, folder: Path, options: argparse.Namespace):
         self.folder, self.options = folder, options
         self.streams = [f"s{n:02d}" for n in range(options.streams)]
@@ -58,29 +62,29 @@ class Run:
         )
         self.journal = folder / "events.jsonl"
         self.site = folder / "site.yaml"
-        self.site.write_text(
-            yaml.safe_dump(
-                {
-                    "mllm": "null",
-                    "store": self.postgres.url,
-                    "streams": {
-                        slug: LIVE | {"url": LIVE["url"] + f"&seed={n}"} for n, slug in enumerate(self.streams)
-                    },
-                    "watches": {"car": {"question": "is there a car?"}},
-                    "sinks": {"journal": f"jsonl:{self.journal}"},
-                    "metrics": {"port": 0},
-                    "evidence": {"enabled": False},
-                    "api": {"port": API, "rate_per_s": 10_000, "burst": 10_000},
-                    "fleet": {"lease_s": LEASE_S},
-                    "drain_s": 10,
-                }
-            )
-        )
+        common = {
+            "mllm": "null",
+            "store": self.postgres.url,
+            "sinks": {"journal": f"jsonl:{self.journal}"},
+            "metrics": {"port": 0},
+            "api": {"port": API, "rate_per_s": 10_000, "burst": 10_000},
+            "fleet": {"lease_s": LEASE_S},
+            "drain_s": 10,
+        }
+        self.site.write_text(yaml.safe_dump(common | self.watched()))
         self.cluster = RayNodes(folder)
         wait_for(lambda: "Ray runtime started" in (folder / "head.log").read_text(), what="Ray")
         for number in range(options.nodes):
-            self.cluster.start(number)
+            self.cluster.start(number, *self.NODE)
         self.serve()
+
+    def watched(self):
+        """The part of the site that says what is watched, and how."""
+        return {
+            "streams": {slug: LIVE | {"url": LIVE["url"] + f"&seed={n}"} for n, slug in enumerate(self.streams)},
+            "watches": {"car": {"question": "is there a car?"}},
+            "evidence": {"enabled": False},
+        }
 
     def serve(self):
         with (self.folder / "serve.log").open("a") as log:
@@ -224,7 +228,9 @@ class Run:
             "lost": len({event.event_id for event in events} - set(contents)) + gaps,
             "two_contents": sum(len(several) > 1 for several in contents.values()),
             "two_owners": sum(b <= a for of in ends.values() for a, b in itertools.pairwise(of)),
-            "missed": sum(max(round(b - a) - 1, 0) for of in ends.values() for a, b in itertools.pairwise(of)),
+            "missed": sum(
+                max(round((b - a) / self.HOP_S) - 1, 0) for of in ends.values() for a, b in itertools.pairwise(of)
+            ),
             "owed": self.query(sa.select(sa.func.count()).select_from(DELIVERY))[0][0],
             "events": len(events),
             "hops": sum(map(len, ends.values())),

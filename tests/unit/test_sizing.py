@@ -140,6 +140,18 @@ def test_key_frames_alone_are_decoded_by_cores_also_where_a_gpu_decodes() -> Non
     assert found["keys"]["cores"] > found["all"]["cores"]
 
 
+def test_a_stream_whose_watches_are_all_about_zones_shows_no_more_than_these() -> None:
+    corner = {"dock": [[0, 0], [0.3, 0], [0.3, 0.3], [0, 0.3]]}
+    watches = {"lorry": {"question": "is there a lorry?", "zone": "dock"}}
+    streams = {
+        slug: {"url": "rtsp://10.0.0.1/1", **more}
+        for slug, more in {"dock": {"zones": corner}, "whole": {"zones": corner, "crop": "none"}, "yard": {}}.items()
+    }
+    dock, whole, yard = load_of(site(streams=streams, watches=watches)).streams
+    assert 0.1 < dock.native_tokens_per_s / whole.native_tokens_per_s < 0.2
+    assert (whole.watches, yard.watches, yard.native_tokens_per_s) == (1, 0, 0)
+
+
 def test_further_servers_share_the_work() -> None:
     one, three = (
         plan(site(8, mllm={"use": SERVER, "servers": servers}), MACHINE)
