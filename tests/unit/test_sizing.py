@@ -147,7 +147,7 @@ def test_a_stream_whose_watches_are_all_about_zones_shows_no_more_than_these() -
         slug: {"url": "rtsp://10.0.0.1/1", **more}
         for slug, more in {"dock": {"zones": corner}, "whole": {"zones": corner, "crop": "none"}, "yard": {}}.items()
     }
-    dock, whole, yard = load_of(site(streams=streams, watches=watches)).streams
+    dock, whole, yard = load_of(parse_site({"mllm": {"use": SERVER}, "streams": streams, "watches": watches})).streams
     assert 0.1 < dock.native_tokens_per_s / whole.native_tokens_per_s < 0.2
     assert (whole.watches, yard.watches, yard.native_tokens_per_s) == (1, 0, 0)
 
