@@ -46,7 +46,7 @@ from pipeline.mllm.base import MLLM
 from pipeline.mllm.packing import packed
 from pipeline.sources.base import Source
 from pipeline.sources.cropping import cropped
-from pipeline.types import Answers, Crop, Event, Hop, Json, WatchQuery, render
+from pipeline.types import Answers, Event, Hop, Json, WatchQuery, render
 
 log = structlog.get_logger()
 
@@ -122,7 +122,7 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
     began_s, epoch = runtime.clock.monotonic_s(), run.context.epoch
     queries = runtime.watches.on(hop.stream_id)
     run.warming = run.warming.join(queries, hop)
-    shown = await show(run, hop, crop_of(queries), runtime)
+    shown = await show(run, hop, queries, runtime)
     grant = grant_tokens(run, shown, queries, runtime)
     allocation, fell_back = await allocate(shown, queries, grant, runtime)
     allocation = newest(allocation, runtime.mllm.room(run.context))
@@ -153,9 +153,10 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
     runtime.observe(outcome, decision.events)
 
 
-async def show(run: StreamRun, hop: Hop, crop: Crop | None, runtime: Runtime) -> Hop:
-    """The hop as the MLLM is to be shown it: the part of its pictures that its watches are about. The context, the ring
-    and the allocator's memory begin anew where they are of another part."""
+async def show(run: StreamRun, hop: Hop, queries: Sequence[WatchQuery], runtime: Runtime) -> Hop:
+    """The hop as the MLLM is to be shown it: the part of its pictures that its watches are about, while nobody watches
+    the same as before. The context, the ring and the allocator's memory begin anew where they are of another part."""
+    crop = crop_of(queries) if queries else run.crop
     if crop != run.crop:
         run.crop, run.context, run.ring = crop, run.context.cleared("crop"), run.ring.cleared()
         runtime.allocator.forget(hop.stream_id)

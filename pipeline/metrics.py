@@ -71,7 +71,9 @@ class Metrics:
         self.hwaccel_fallbacks = gauge("hwaccel_fallbacks", "times decoding fell back to the CPU", stream)
         self.hops = counter("hops", "hops decided", stream)
         self.hop_seconds = histogram("hop_seconds", "hop complete to decision durable", stream)
-        self.tokens_native = counter("tokens_native", "tokens of all sampled frames at native size", stream)
+        self.tokens_native = counter(
+            "tokens_native", "tokens of all sampled frames at native size, of cropped ones that of the crop", stream
+        )
         self.tokens_granted = counter("tokens_granted", "tokens hops were allowed to spend", stream)
         self.tokens_allocated = counter("tokens_allocated", "tokens allocators spent on new frames", stream)
         self.tokens_spent = counter("tokens_spent", "tokens charged: new frames and what was sent again", stream)

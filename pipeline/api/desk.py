@@ -169,7 +169,7 @@ class DeskView:
         return {
             slug: watches.get(entry.slug, _NOT_ASKED_YET)
             for slug, tags, zones, watches in self._places
-            if selects(selectors, slug, tags) and (watch.zone is None or watch.zone in zones)
+            if selects(selectors, slug, tags, watch.zone, zones)
         }
 
     @cached_property

@@ -24,6 +24,8 @@ from pipeline.config.entries import parse_stream, parse_watch, untrusted
 from pipeline.config.site import SiteConfig, StreamConfig, WatchConfig
 from pipeline.errors import ResadaptError
 from pipeline.lab.backtest import BackTest, back_test
+from pipeline.registry.entry import RegistryEntry
+from pipeline.service.board import as_served
 from pipeline.sources.address import RECORDING_SUFFIXES
 from pipeline.types import Json
 
@@ -81,11 +83,20 @@ async def try_on_recording(
     entry = view.entry("watch", slug)
     watch = _bare(parse_watch(slug, merged(entry.spec, _settings(settings))))
     like = next(iter(sorted(view.standing(entry))), None)
-    own = {} if like is None else view.entry("stream", like).spec
+    own = {} if like is None else spec_as_served(desk, view.entry("stream", like))
     async with sent(request, desk, name, own) as trial:
         site = replace(trial.site, watches={slug: watch})
         played = await back_test(site, trial.names, desk.clock, desk.reconciler.service.runtime.mllm)
     return _view(played)
+
+
+def spec_as_served(desk: Desk, entry: RegistryEntry) -> Mapping[str, Json]:
+    """The spec of a stream for a trial of one of its watches alone: shown whole, where it is."""
+    site = desk.reconciler.service.site
+    if entry.slug not in site.streams:  # one that cannot run, for what is wrong with it
+        return entry.spec
+    (served,) = as_served({entry.slug: site.streams[entry.slug]}, site.watches).values()
+    return {**entry.spec, "crop": served.crop}
 
 
 @dataclass(frozen=True, slots=True)

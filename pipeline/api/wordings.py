@@ -13,7 +13,7 @@ from pipeline.api.auth import Caller
 from pipeline.api.desk import Desk
 from pipeline.api.entries import AtDesk, Viewer
 from pipeline.api.problems import RESPONSES, Problem
-from pipeline.api.recording import BODY, sent
+from pipeline.api.recording import BODY, sent, spec_as_served
 from pipeline.api.views import plain
 from pipeline.api.what_if import Analyst
 from pipeline.clock import as_utc
@@ -123,7 +123,7 @@ async def compare(
     entry = view.entry("stream", of)
     if watch.zone is not None and watch.zone not in zones_of(entry):
         raise Problem(422, "not taken", f"the stream {of} has no zone {watch.zone!r}", "stream")
-    async with sent(request, desk, name, entry.spec) as trial:
+    async with sent(request, desk, name, spec_as_served(desk, entry)) as trial:
         runtime = desk.reconciler.service.runtime
         asked = await ask_wordings(trial.site, trial.names, watch, wording, desk.clock, runtime.mllm)
         if began is not None:

@@ -30,6 +30,8 @@ LOOK_TIMEOUT_S = 180.0
 
 MOST_STREAMS = 10_000
 """Most streams whose zones and masks are asked for."""
+MOST_WATCHES = 1000
+"""Most watches that are asked for, which decide together what of a stream is shown."""
 
 TUNING_S = 300.0
 """Longest wait for a search, in seconds."""
@@ -56,7 +58,10 @@ class Door(Protocol):
     def export(self, wanted: dict[str, Any]) -> str: ...
     def withdraw(self, number: int) -> None: ...
     def tune(self, slug: str, since_s: float, apply: bool) -> Any: ...  # noqa: ANN401 - JSON
-    def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]": ...
+    def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]":
+        """A watch, and the streams as they are served."""
+        ...
+
     def tested(self, slug: str) -> Any: ...  # noqa: ANN401 - JSON
     def keep_test(self, slug: str, result: dict[str, Any]) -> None: ...
 
@@ -157,15 +162,19 @@ class ApiDoor:
 
     def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]":
         from pipeline.config.entries import parse_stream, parse_watch
+        from pipeline.service.board import as_served
 
         watch = parse_watch(slug, self._service.get(path_of("watches", slug))["spec"])
+        specs = {one["slug"]: one["spec"] for one in self._service.all("/v1/watches", MOST_WATCHES)}
+        watches = {name: parse_watch(name, spec) for name, spec in specs.items()}
         streams = {one["slug"]: one["spec"] for one in self._service.all("/v1/streams", MOST_STREAMS)}
         # Where a camera is may be hidden, and is not wanted.
         bare = {
             name: {key: value for key, value in spec.items() if not key.endswith("url")}
             for name, spec in streams.items()
         }
-        return watch, {name: parse_stream(name, spec | {"url": "synthetic:"}, {}) for name, spec in bare.items()}
+        found = {name: parse_stream(name, spec | {"url": "synthetic:"}, {}) for name, spec in bare.items()}
+        return watch, as_served(found, watches)
 
 
 class StoreDoor:
@@ -279,7 +288,9 @@ class StoreDoor:
         keep_beside(self._beside, slug, result)
 
     def wanted(self, slug: str) -> "tuple[WatchConfig, Mapping[str, StreamConfig]]":
-        return self._beside.watch(slug), self._beside.streams
+        from pipeline.service.board import as_served
+
+        return self._beside.watch(slug), as_served(self._beside.streams, self._beside.watches)
 
 
 def _terms(wanted: dict[str, Any]) -> Any:  # noqa: ANN401 - SearchTerms, which load late

@@ -20,6 +20,7 @@ from pipeline.lab.tested import WordingResult, result_of
 from pipeline.lab.truths import Reviewed, shifted
 from pipeline.lab.wording_trial import WordingsTuned, ask_wordings, tune_wordings
 from pipeline.lab.wordings import wordings_of
+from pipeline.service.board import as_served
 from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.sources.settings import SourceConfig
 from pipeline.types import Json
@@ -49,8 +50,9 @@ class TunedOn:
 
 
 def tune_on(plan: TuneOn, slug: str, watch: WatchConfig, streams: Mapping[str, StreamConfig], kept: str) -> TunedOn:
-    """Compare. `streams` are those of the site, whose zones and masks hold for their recordings; `kept`
-    are the labels that are kept, as CSV. Raises ConfigError before anything is asked where something is wrong."""
+    """Compare. `streams` are those of the site as they are served, whose zones and masks hold for their recordings;
+    `kept` are the labels that are kept, as CSV. Raises ConfigError before anything is asked where something is
+    wrong."""
     wordings_of(watch.question, plan.wordings)
     recordings = recordings_of(plan.recordings)
     folder = plan.recordings if plan.recordings.is_dir() else plan.recordings.parent
@@ -93,10 +95,10 @@ def tune_on(plan: TuneOn, slug: str, watch: WatchConfig, streams: Mapping[str, S
 
 
 def wanted_of(config: Path, slug: str) -> tuple[WatchConfig, Mapping[str, StreamConfig]] | None:
-    """A watch and the streams of a site file, for which no store has to be there; None where the file has no such
-    watch."""
+    """A watch and the streams of a site file, as they are served, for which no store has to be there; None where the
+    file has no such watch."""
     site = load_site(config)
-    return (site.watches[slug], site.streams) if slug in site.watches else None
+    return (site.watches[slug], as_served(site.streams, site.watches)) if slug in site.watches else None
 
 
 def _stream(file: Path, like: StreamConfig | None, watch: WatchConfig, raw: Mapping[str, object]) -> StreamConfig:

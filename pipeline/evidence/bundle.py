@@ -116,8 +116,8 @@ class Bundle:
     that the model saw is in `segments` and `aside`, so that it can be asked again; else the hop's own alone. `rule` is
     what decided, `scores` are the watch's answers before, at and behind the decision. `clip_note` says why there is no
     clip, or less of it. Of a watch about a number or one of some values, `count` or `choice` is what was asked, and
-    `value` the answer. `asked` is the question as it was put, with its zone; of the picture the model was shown `crop`,
-    all of it if that is None.
+    `value` the answer. It is about a `zone`, if that is not None, and was asked about `crop` of the picture, all of it
+    if that is None.
     """
 
     event_id: str
@@ -146,7 +146,6 @@ class Bundle:
     count: Count | None = None
     choice: tuple[str, ...] = ()
     value: str | None = None
-    asked: str = ""
     zone: Zone | None = None
     crop: Crop | None = None
     version: str = ""

@@ -58,10 +58,10 @@ def context_of(shelf: Shelf, kept: KeptEvidence) -> tuple[Context, tuple[Segment
         raise EvidenceMissing(f"of {bundle.type} not all that the model saw is kept; only watch.opened can be replayed")
     segments = tuple(_segment(shelf, kept, note) for note in bundle.segments)
     aside = tuple(_segment(shelf, kept, note) for note in bundle.aside)
-    rules = ContextRules(max_tokens=max(sum(one.tokens for one in segments), 1))
-    context = Context(f"replay of {bundle.event_id}", rules, segments, 0, bundle.anchor_s)
-    asked, answered = bundle.asked or bundle.question, Rules(count=bundle.count, choice=bundle.choice)
-    return context, aside, WatchQuery(bundle.watch, asked, rules=answered)
+    bounds = ContextRules(max_tokens=max(sum(one.tokens for one in segments), 1))
+    context = Context(f"replay of {bundle.event_id}", bounds, segments, 0, bundle.anchor_s)
+    rules = Rules(count=bundle.count, choice=bundle.choice)
+    return context, aside, WatchQuery(bundle.watch, bundle.question, rules=rules, zone=bundle.zone, crop=bundle.crop)
 
 
 async def replay(

@@ -270,7 +270,6 @@ def _bundle(taken: Capture, about: About, clip_note: str) -> Bundle:
         count=query.rules.count,
         choice=query.rules.choice,
         value=taken.value,
-        asked=scrub(query.asked),
         zone=query.zone,
         crop=query.crop,
         version=importlib.metadata.version("resadapt-stream"),

@@ -136,7 +136,7 @@ def ask_natively(
     tokens, luma = 0, []
     clips = (*arranged.training, *arranged.held_out)
     for number, clip in enumerate(clips, start=1):
-        shown = clip.shown(asked.reader.read(clip.file, clip.start_s, clip.end_s))
+        shown = clip.cropped(asked.reader.read(clip.file, clip.start_s, clip.end_s))
         scores = persistently(lambda: asked.answerer.native(shown, clip.questions), asked, clock, on_remark)  # noqa: B023
         known[clip] = np.where(np.isnan(scores), -1, scores >= 0.5).astype(np.int8)
         tokens += sum(native_tokens(hop.sizes, asked.rules) for hop in shown)

@@ -95,7 +95,7 @@ class Clip:
     questions: tuple[str, ...] = ()
     crop: Crop | None = None
 
-    def shown(self, hops: Sequence[ClipHop]) -> tuple[ClipHop, ...]:
+    def cropped(self, hops: Sequence[ClipHop]) -> tuple[ClipHop, ...]:
         """Its hops, their pictures cropped if they are to be."""
         if self.crop is None:
             return tuple(hops)
@@ -254,7 +254,7 @@ class SiteClips:
         for offset in range(len(self.clips)):
             clip = self.clips[(first + offset) % len(self.clips)]
             try:
-                shown = clip.shown(self.reader.read(clip.file, clip.start_s, clip.end_s))
+                shown = clip.cropped(self.reader.read(clip.file, clip.start_s, clip.end_s))
             except (ConfigError, SourceUnavailable) as error:
                 log.warning("clip_skipped", file=str(clip.file), start_s=clip.start_s, reason=str(error))
                 continue

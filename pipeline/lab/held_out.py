@@ -68,7 +68,7 @@ class HeldOutTasks:
     def hops(self, clip: str) -> Sequence[ClipHop]:
         """See TaskSource."""
         cut = self._named[clip].clip
-        return cut.shown(decoded(cut.file, cut.start_s, cut.end_s, self._rules))
+        return cut.cropped(decoded(cut.file, cut.start_s, cut.end_s, self._rules))
 
 
 def known_by_labels(

@@ -136,8 +136,9 @@ def _asked(camera: str, watches: Mapping[str, WatchConfig], site: SiteConfig) ->
     if stream is None:
         return tuple(AskedWatch(slug, watch.question, watch) for slug, watch in watches.items())
     board = WatchBoard()
-    board.replace({camera: stream}, watches)
-    return tuple(AskedWatch(one.id, one.asked, watches[one.id], one.crop) for one in board.on(camera))
+    board.replace({camera: stream}, site.watches)  # those that are not asked here have a part in the crop too
+    standing = [one for one in board.on(camera) if one.id in watches]
+    return tuple(AskedWatch(one.id, one.asked, watches[one.id], one.crop) for one in standing)
 
 
 def _asked_about(clip: Clip, watches: Sequence[AskedWatch]) -> Clip:

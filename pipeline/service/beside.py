@@ -103,14 +103,19 @@ class StoreBeside:
         """The streams of the site file and the registry."""
         return self._wanted.streams
 
+    @property
+    def watches(self) -> Mapping[str, WatchConfig]:
+        """The watches of both."""
+        return self._wanted.watches
+
     def moment(self, slug: str, stream: str | None, at: str) -> tuple[Explanation, KeptEvidence | None]:
         """Why a watch fired, or did not, at a moment."""
         watch = self.watch(slug)
         streams = self._wanted.streams
         standing = [
-            slug
-            for slug, one in streams.items()
-            if selects(frozenset(watch.streams), slug, one.tags) and (watch.zone is None or watch.zone in one.zones)
+            name
+            for name, one in streams.items()
+            if selects(frozenset(watch.streams), name, one.tags, watch.zone, one.zones)
         ]
         if not stream and len(standing) != 1:
             few = ", ".join(sorted(standing)[:10]) or "none"

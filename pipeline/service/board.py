@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pipeline.build import build_watch
 from pipeline.config.site import StreamConfig, WatchConfig
-from pipeline.core.cropping import with_crop
+from pipeline.core.cropping import crop_of, with_crop
 from pipeline.core.selectors import selects
 from pipeline.registry.registry import Snapshot
 from pipeline.types import WatchQuery, Zone
@@ -37,9 +37,18 @@ class WatchBoard:
             queries = tuple(
                 query if zone is None else replace(query, zone=Zone(zone, stream.zones[zone]))
                 for selectors, query, zone in standing
-                if selects(selectors, slug, stream.tags) and (zone is None or zone in stream.zones)
+                if selects(selectors, slug, stream.tags, zone, stream.zones)
             )
             self._queries[slug] = with_crop(queries) if stream.crop == "zones" else queries
+
+
+def as_served(streams: Mapping[str, StreamConfig], watches: Mapping[str, WatchConfig]) -> dict[str, StreamConfig]:
+    """The streams for a trial of one of their watches alone: shown whole where all of them together have no crop."""
+    board = WatchBoard()
+    board.replace(streams, watches)
+    return {
+        slug: stream if crop_of(board.on(slug)) else replace(stream, crop="none") for slug, stream in streams.items()
+    }
 
 
 def with_arms(query: WatchQuery, armed: Collection[str]) -> WatchQuery:

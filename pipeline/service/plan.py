@@ -81,7 +81,7 @@ class RunningCosts:
 
 UNMEASURED = RunningCosts()
 """Of a site that does not run."""
-COSTLY = ("url", "sample_fps", "hop_s", "budget", "context_packed", "decode", "crop")
+COSTLY = ("url", "sample_fps", "hop_s", "budget", "context_packed", "decode")
 """Settings of a stream with which it does not cost any more what was measured."""
 
 USUAL_KEYS_PER_S = 0.5
@@ -98,8 +98,7 @@ def load_of(site: SiteConfig, shape: CameraShape = CameraShape(), costs: Running
     frames = site.mllm.frames_per_segment or (1 if single else 2)
     height, width = grid.native(shape.height, shape.width)
     native = grid.tokens(height, width)
-    board = WatchBoard()
-    board.replace(site.streams, site.watches)
+    board = _standing(site)
     streams = []
     for slug, stream in site.streams.items():
         if stream.paused:
@@ -270,13 +269,22 @@ def running_needs(
 
 
 def _changed(site: SiteConfig, before: SiteConfig) -> Set[str]:
-    """The streams that were not there before, or otherwise in what is COSTLY, by slug."""
+    """The streams that were not there before, or otherwise in what is COSTLY, or show another part of their pictures,
+    by slug."""
+    now, then = _standing(site), _standing(before)
     return {
         slug
         for slug, stream in site.streams.items()
         if (was := before.streams.get(slug)) is None
+        or crop_of(now.on(slug)) != crop_of(then.on(slug))
         or any(getattr(stream, name) != getattr(was, name) for name in COSTLY)
     }
+
+
+def _standing(site: SiteConfig) -> WatchBoard:
+    board = WatchBoard()
+    board.replace(site.streams, site.watches)
+    return board
 
 
 def _without(slugs: Set[str], costs: RunningCosts) -> RunningCosts:

@@ -1,6 +1,5 @@
 """Pictures in the decoder's own pixel format, scaled and converted on demand."""
 
-import math
 import threading
 from fractions import Fraction
 from typing import Final
@@ -70,7 +69,8 @@ class AvPicture:
         return self._frame.format.name
 
     def cropped(self, crop: Crop) -> "AvPicture":
-        """The picture of a part of it, which shares its pixels; edges are moved outwards to CROP_PX."""
+        """The picture of a part of it, with edges at the nearest CROP_PX; nothing is copied, unless its format has
+        several components in one plane."""
         corners = [self._shape.origin(point) for point in ((crop.left, crop.top), (crop.right, crop.bottom))]
         (left, right), (top, bottom) = (sorted(shares) for shares in zip(*corners, strict=True))
         x, width = _span(left, right, self._frame.width)
@@ -126,7 +126,7 @@ def _field(frame: VideoFrame) -> VideoFrame:
 
 
 def _filtered(frame: VideoFrame, name: str, settings: str) -> VideoFrame:
-    """The frame through one of FFmpeg's filters that work by stride arithmetic: nothing is copied."""
+    """The frame through one of FFmpeg's filters that work by stride arithmetic."""
     graph = Graph()
     graph.threads = 1  # starting more takes longer than the filter
     source = graph.add_buffer(
@@ -141,8 +141,8 @@ def _filtered(frame: VideoFrame, name: str, settings: str) -> VideoFrame:
 
 def _span(first: float, last: float, size: int) -> tuple[int, int]:
     """The first px of a span of shares, and how many they are: CROP_PX at least, where there are so many."""
-    begin = math.floor(first * size / CROP_PX) * CROP_PX
-    end = min(max(math.ceil(last * size / CROP_PX) * CROP_PX, begin + CROP_PX), size)
+    begin = round(first * size / CROP_PX) * CROP_PX
+    end = size if last == 1 else min(max(round(last * size / CROP_PX) * CROP_PX, begin + CROP_PX), size)
     begin = max(min(begin, end - CROP_PX), 0)
     return begin, end - begin
 

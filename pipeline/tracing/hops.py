@@ -192,7 +192,6 @@ class TracedAllocator:
         return allocation
 
     def forget(self, stream_id: str) -> None:
-        self._tracer.abandon(stream_id)
         self._allocator.forget(stream_id)
 
     async def close(self) -> None:
@@ -266,6 +265,7 @@ class TracedMLLM:
         return said
 
     def forget(self, stream_id: str) -> None:
+        self._tracer.abandon(stream_id)
         self._mllm.forget(stream_id)
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline.allocators.motion import MotionAllocator
 from pipeline.core.budget import Rate
 from pipeline.core.context import ContextRules
 from pipeline.core.cropping import with_crop
@@ -14,12 +15,14 @@ from pipeline.evidence.explain import explain_event
 from pipeline.evidence.page import page
 from pipeline.evidence.replay import replay
 from pipeline.loop import watch_stream
+from pipeline.mllm.detector.backend import _answer
+from pipeline.mllm.detector.words import DetectedObject
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.testing import NotedPicture, ScriptedMLLM, ScriptedSource, frame_at, textured
 from pipeline.types import WatchQuery, Zone
 from tests.evidence import by_pixels, recording, site, watched
 from tests.flow.test_evidence import stored
-from tests.flow.test_loop import CAR, build
+from tests.flow.test_loop import CAR, RULES, build
 
 DOCK = Zone("dock", ((0.1, 0.3), (0.4, 0.3), (0.4, 0.7), (0.1, 0.7)))
 (LORRY,) = with_crop([WatchQuery("lorry", "is there a lorry?", zone=DOCK)])
@@ -76,15 +79,53 @@ async def test_another_crop_begins_a_new_context_within_the_budget():
 
 
 async def test_a_second_look_is_at_the_crop_too():
-    run, runtime = build(
-        replace(LORRY, open_at=0.9, clear_at=0.1), mllm=ScriptedMLLM(lambda *_: 0.5), rate=Rate(30, 400)
-    )
-    run.ring = PictureRing(tokens=200)
-    await watch_stream(run, ScriptedSource(frames(textured(512, 896))), runtime)
-    assert runtime.mllm.looks
-    heights = {segment.size for _, aside in runtime.mllm.looks for segment in aside}
-    ratio = (LORRY.crop.right - LORRY.crop.left) * 448 / ((LORRY.crop.bottom - LORRY.crop.top) * 256)
-    assert all(0.6 * ratio < width / height < 1.6 * ratio for height, width in heights)
+    unsure = replace(LORRY, open_at=0.9, clear_at=0.1)
+    looks = []
+    for beyond in (0, 255):  # what lies right of the crop
+        run, runtime = build(unsure, mllm=ScriptedMLLM(lambda *_: 0.5), rate=Rate(30, 400))
+        run.ring = PictureRing(tokens=200)
+        scene = textured(512, 896)
+        scene[:, 500:] = beyond
+        await watch_stream(run, ScriptedSource(frames(scene)), runtime)
+        looks.append([segment.pixels for _, aside in runtime.mllm.looks for segment in aside])
+    assert len(looks[0]) == len(looks[1]) > 0
+    assert all(np.array_equal(a, b) for a, b in zip(*looks, strict=True))
+
+
+async def test_while_nobody_watches_the_context_stays_as_it_is():
+    run, runtime = build(LORRY, context=ContextRules(1000, 500))
+    await watch_stream(run, ScriptedSource(frames(textured())), runtime)
+    kept = run.context
+    runtime.watches.queries = ()
+    await watch_stream(run, ScriptedSource(frames(textured(), first=8)), runtime)
+    assert run.context == kept
+    runtime.watches.queries = (LORRY,)
+    await watch_stream(run, ScriptedSource(frames(textured(), first=16)), runtime)
+    assert (run.context.epoch, run.context.segments[: len(kept.segments)]) == (kept.epoch, kept.segments)
+
+
+async def test_motion_is_looked_for_where_the_zone_is_in_the_crop():
+    still = textured()
+    moved = still.copy()
+    moved[80:170, 50:175] = 250  # all of the zone
+    moved_beside = still.copy()
+    moved_beside[80:170, 185:200] = 250  # in the crop, beside the zone
+    spent = []
+    for second in (moved, moved_beside):
+        run, runtime = build(LORRY, allocator=MotionAllocator(RULES))
+        both = [*frames(still, 2), *frames(second, 2, first=2)]
+        await watch_stream(run, ScriptedSource(both), runtime)
+        spent.append(sum(one.tokens for one in run.context.segments if one.pts_s[0] >= 1.0))
+    assert spent[0] > 0 == spent[1]
+
+
+async def test_a_detector_finds_the_zone_in_the_crop():
+    """A person in the middle of the zone, which is not the middle of the same polygon laid on the crop."""
+    seen = DetectedObject("person", 0.9, (0.3, 0.2, 0.5, 0.4))  # in shares of the crop
+    corner = Zone("corner", ((0.0, 0.0), (0.3, 0.0), (0.3, 0.3)))
+    (query,) = with_crop([WatchQuery("p", "Is there a person?", zone=corner)])
+    assert _answer(query, [seen]).score == 0.9
+    assert _answer(replace(query, crop=None), [seen]).score == 0.0
 
 
 async def test_of_a_picture_that_is_no_video_the_part_is_cut_at_native_size():
@@ -107,8 +148,7 @@ async def test_evidence_says_what_the_model_was_shown_and_draws_it(tmp_path, mon
             bundle = kept.bundle
             assert bundle.zone == Zone("bar", zoned.zones["bar"])
             assert bundle.crop is not None
-            assert bundle.asked.startswith('Only about the zone "bar"')
-            assert bundle.asked in bundle.prompt
+            assert 'Only about the zone "bar", which is the part of the picture from 14% to 86%' in bundle.prompt
             assert (bundle.snapshot.height, bundle.snapshot.width) == (180, 320)
             largest = max(note.width for note in bundle.segments)
             assert largest <= 320 * (bundle.crop.right - bundle.crop.left) + 32
@@ -120,3 +160,27 @@ async def test_evidence_says_what_the_model_was_shown_and_draws_it(tmp_path, mon
             html = page(told, shelf, kept)
             assert 'class="zone"' in html
             assert 'class="crop"' in html
+
+
+async def test_a_replay_asks_about_the_zone_as_it_is_drawn(tmp_path, monkeypatch):
+    asked = []
+
+    class Noting(ScriptedMLLM):
+        async def ask(self, context, queries, limit=None, aside=()):
+            asked.append(queries[0])
+            return await super().ask(context, queries, limit, aside)
+
+    wanted = site(tmp_path, recording(tmp_path))
+    (slug,), (watch,) = wanted.streams, wanted.watches
+    corner = {"bar": ((0.0, 0.0), (0.5, 0.0), (0.5, 0.5))}
+    wanted = replace(
+        wanted,
+        streams={slug: replace(wanted.streams[slug], zones=corner)},
+        watches={watch: replace(wanted.watches[watch], zone="bar")},
+    )
+    async with watched(monkeypatch, wanted, Noting(by_pixels)) as service:
+        with stored(service) as (store, shelf):
+            event = store.history.events(EventFilter(types=frozenset({"watch.opened"})))[0].event
+            live = asked[0]
+            await replay(shelf, shelf.of(event.id), Noting(by_pixels), lambda: ModelNote("null", "qwen3_vl", False))
+    assert (asked[-1].asked, asked[-1].seen_zone) == (live.asked, live.seen_zone)

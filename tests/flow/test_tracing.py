@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from pipeline.clock import SystemClock
 from pipeline.config.tracing import TracingConfig
+from pipeline.core.cropping import with_crop
 from pipeline.core.relook import PictureRing
 from pipeline.errors import AllocationFailed, ConfigError, MLLMTimeout, SinkUnavailable
 from pipeline.loop import watch_stream
@@ -17,12 +18,13 @@ from pipeline.service.service import Service
 from pipeline.service.tracing import ServiceTraces
 from pipeline.testing import ManualClock, MemorySink, ScriptedAllocator, ScriptedMLLM, ScriptedSource
 from pipeline.tracing.deliveries import TracedSink
-from pipeline.types import TraceContext
+from pipeline.types import TraceContext, Zone
 from tests.flow.test_loop import CAR, RULES, VAN, build, seconds
 from tests.flow.test_service import run_to_the_end, site_of
 from tests.otlp import Receiver, receiving, require_otel
 from tests.unit.test_store import event
 
+LEFT = Zone("left", ((0.0, 0.0), (0.4, 0.0), (0.4, 1.0), (0.0, 1.0)))
 STAGES = {"allocate", "render", "ask", "judge", "commit"}
 USE = "openai:http://user:hush@mllm.example/v1#Qwen/Qwen3-VL"
 
@@ -54,9 +56,10 @@ def below(spans, parent):
     return [one for one in spans if one.parent and one.parent.span_id == parent.context.span_id]
 
 
-async def test_a_hop_is_one_trace_with_its_stages_in_order(kept):
+@pytest.mark.parametrize("queries", [(CAR, VAN), with_crop([replace(CAR, zone=LEFT)])])
+async def test_a_hop_is_one_trace_with_its_stages_in_order(kept, queries):
     spans, found = kept
-    run, runtime = build(CAR, VAN)
+    run, runtime = build(*queries)
     await traced(spans, run, runtime, 3)
 
     all_spans = await found()

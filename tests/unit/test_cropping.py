@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from av import VideoFrame
@@ -99,6 +100,53 @@ def test_a_part_holds_the_crop_and_hardly_more(edges, size, aspect):
     for shown, share, size_px in ((part.height, bottom - top, whole.height), (part.width, right - left, whole.width)):
         assert share * size_px - slack <= shown <= min(share * size_px + slack + 1, size_px + slack)
     assert part.render(8, 8).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("turned", [None, 90, 180, 270])
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("aspect", [None, Fraction(4, 3)])
+def test_a_part_lies_where_the_crop_is_on_the_picture_as_it_is_shown(tmp_path, turned, interlaced, aspect):
+    frame = coded(tmp_path / "clip.mp4", slopes(240, 320), turned, interlaced)
+    whole, crop = AvPicture(frame, aspect), Crop(0.2, 0.1, 0.5, 0.6)
+    part = part_of(whole, crop)
+    rows, columns = (slice(round(first * size), round(last * size)) for first, last, size in spans(whole, crop))
+    native = whole.render(whole.height, whole.width)
+    expected = ArrayPicture(np.ascontiguousarray(native[rows, columns])).render(40, 40)
+    assert np.abs(part.render(40, 40).astype(int) - expected)[4:-4, 4:-4].max() <= 12
+    assert abs(part.height - (rows.stop - rows.start)) <= CROP_PX
+    assert abs(part.width - (columns.stop - columns.start)) <= 2 * CROP_PX
+
+
+def spans(picture, crop):
+    return (crop.top, crop.bottom, picture.height), (crop.left, crop.right, picture.width)
+
+
+def slopes(height, width):
+    """Red grows to the right, green downwards."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 / width, y * 255 / height, np.full((height, width), 128)], 2).astype(np.uint8)
+
+
+def coded(path, rgb, turned, interlaced):
+    with av.open(str(path), "w") as out:
+        options = {"x264-params": "interlaced=1:tff=1"} if interlaced else {}
+        stream = out.add_stream("libx264", rate=10, options=options)
+        stream.height, stream.width = rgb.shape[:2]
+        if turned is not None:
+            stream.set_display_rotation(turned)
+        for packet in (*stream.encode(VideoFrame.from_ndarray(rgb, "rgb24")), *stream.encode(None)):
+            out.mux(packet)
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0))
+
+
+def test_a_part_of_an_untagged_picture_has_the_colours_of_the_whole():
+    """Untagged pictures of 720 lines and more are BT.709: so is a part with fewer."""
+    frame = VideoReformatter().reformat(VideoFrame.from_ndarray(slopes(1080, 1920), "rgb24"), format="yuv420p")
+    whole = AvPicture(frame)
+    part = part_of(whole, Crop(0.25, 0.25, 0.5, 0.5))
+    expected = whole.render(1080, 1920)[272:540, 480:960]
+    assert np.abs(part.render(268, 480).astype(int) - expected)[2:-2, 2:-2].max() <= 2
 
 
 def test_a_part_of_other_pictures_is_that_part_too():

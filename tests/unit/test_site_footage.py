@@ -83,10 +83,18 @@ def test_a_camera_whose_watches_are_all_about_zones_is_seen_as_it_is_served():
     assert (gate.crop.left, gate.crop.right) == (0.0, pytest.approx(0.58))
     assert "from 0% to 87% of its width" in gate.questions[0]
     hop = ClipHop(0.0, 1.0, (0.0,), (ArrayPicture(textured(100, 200)),))
-    ((part,),) = (one.pictures for one in gate.shown([hop]))
+    ((part,),) = (one.pictures for one in gate.cropped([hop]))
     assert (part.height, part.width) == (100, 116)
     whole = parse_site(SITE | {"watches": {"door": SITE["watches"]["door"]}, "defaults": {"crop": "none"}})
     assert arrange(clips_of("gate/a.mp4"), ROOT, whole, 1.0).training[0].crop is None
+
+
+def test_watches_that_are_not_asked_here_have_a_part_in_what_is_shown():
+    door, counted = SITE["watches"]["door"], SITE["watches"]["many"]
+    site = parse_site(SITE | {"watches": {"door": door, "many": counted}})
+    (gate,) = arrange(clips_of("gate/a.mp4"), ROOT, site, 1.0).training
+    assert gate.crop is None
+    assert "from 0% to 50% of its width" in gate.questions[0]
 
 
 def test_what_nothing_can_be_made_of_is_refused_by_name():

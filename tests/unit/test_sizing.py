@@ -15,11 +15,13 @@ from pipeline.errors import ConfigError
 from pipeline.service.plan import (
     ACCELERATORS,
     CameraShape,
+    RunningCosts,
     fits,
     load_of,
     machine_of,
     measured,
     plan,
+    running_needs,
     verdict,
 )
 
@@ -150,6 +152,20 @@ def test_a_stream_whose_watches_are_all_about_zones_shows_no_more_than_these() -
     dock, whole, yard = load_of(parse_site({"mllm": {"use": SERVER}, "streams": streams, "watches": watches})).streams
     assert 0.1 < dock.native_tokens_per_s / whole.native_tokens_per_s < 0.2
     assert (whole.watches, yard.watches, yard.native_tokens_per_s) == (1, 0, 0)
+
+
+def test_what_was_measured_of_a_stream_holds_no_more_where_another_part_is_shown() -> None:
+    zones = {"dock": [[0, 0], [0.3, 0], [0.3, 0.3], [0, 0.3]]}
+    streams = {"dock": {"url": "rtsp://10.0.0.1/1", "zones": zones}}
+    watches = {"lorry": {"question": "is there a lorry?", "zone": "dock"}}
+    before, same, more = (
+        parse_site({"mllm": {"use": SERVER}, "streams": streams, "watches": watches | more})
+        for more in ({}, {"van": watches["lorry"]}, {"car": {"question": "is there a car?"}})
+    )
+    costs = RunningCosts(tokens_per_s={"dock": 1e6}, mllm_busy=0.5)
+    needs = [share(running_needs(site, costs, before), "MLLM") for site in (same, more)]
+    assert needs[0] == pytest.approx(0.5, rel=0.1)
+    assert needs[1] < 0.1
 
 
 def test_further_servers_share_the_work() -> None:

@@ -14,7 +14,7 @@ from pipeline.core.cropping import crop_around, crop_of
 from pipeline.core.questions import distinct
 from pipeline.errors import ConfigError
 from pipeline.mllm.prompt import suffix
-from pipeline.service.board import WatchBoard
+from pipeline.service.board import WatchBoard, as_served
 from pipeline.service.streams import _what_runs
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.testing import frame_at, textured
@@ -86,6 +86,14 @@ def test_a_zone_that_is_nowhere_is_refused_by_name(watch, streams, words):
     with pytest.raises(ConfigError, match=words) as refused:
         site(watch, **streams)
     assert "watches.lorry" in str(refused.value)
+
+
+def test_a_trial_of_one_watch_shows_what_all_of_its_stream_show():
+    dock = {"question": "is there a lorry?", "zone": "dock"}
+    streams = {"gate": {"url": "synthetic:", "zones": {"dock": LEFT}}}
+    alone = parse_site({"streams": streams, "watches": {"lorry": dock}})
+    beside = parse_site({"streams": streams, "watches": {"lorry": dock, "car": {"question": "is there a car?"}}})
+    assert [as_served(one.streams, one.watches)["gate"].crop for one in (alone, beside)] == ["zones", "none"]
 
 
 def test_a_watch_by_itself_leaves_open_where_its_zone_is():
