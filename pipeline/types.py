@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -132,6 +133,17 @@ class Zone:
             f'Only about the zone "{self.name}", which is the part of the picture from {math.floor(left)}% to'
             f" {math.ceil(right)}% of its width and from {math.floor(top)}% to {math.ceil(bottom)}% of its height:"
         )
+
+
+_ZONE_WORDS = re.compile(
+    r'Only about the zone "[^"]*", which is the part of the picture from \d+% to \d+% of its width and from \d+% to'
+    r" \d+% of its height: "
+)
+
+
+def without_zone(asked: str) -> str:
+    """A question as an Allocator reads it: without the words that say which zone it is about."""
+    return _ZONE_WORDS.sub("", asked, count=1) if _ZONE_WORDS.match(asked) else asked
 
 
 @dataclass(frozen=True, slots=True)

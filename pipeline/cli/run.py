@@ -13,7 +13,6 @@ import typer
 
 from pipeline.build import allocator_name, build_watch
 from pipeline.cli.ending import run_to_end, unwritten
-from pipeline.cli.memory import keep_steady
 from pipeline.cli.options import LogLevel, PageOpened, PageWanted, require_one
 from pipeline.cli.output import Output, notices, set_up, shown
 from pipeline.cli.play import Played, play
@@ -30,6 +29,7 @@ from pipeline.core.outcome import Outcome
 from pipeline.core.tally import Tallies
 from pipeline.errors import ConfigError, SinkUnavailable
 from pipeline.redact import redact_mllm
+from pipeline.service.memory import keep_steady
 from pipeline.service.service import Service
 from pipeline.service.unnamed import require_mllm_or_yard
 from pipeline.sinks.jsonl import TextSink

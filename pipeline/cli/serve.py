@@ -10,7 +10,6 @@ import structlog
 import typer
 
 from pipeline.cli.ending import Signals, run_to_end, started
-from pipeline.cli.memory import keep_steady
 from pipeline.cli.options import LogLevel
 from pipeline.cli.output import set_up
 from pipeline.clock import SystemClock
@@ -18,6 +17,7 @@ from pipeline.core.outcome import Outcome
 from pipeline.errors import ResadaptError
 from pipeline.redact import redact_mllm, scrub
 from pipeline.service.logged import log_watch_events
+from pipeline.service.memory import keep_steady
 from pipeline.service.reconciler import Reconciler
 from pipeline.types import Event
 from pipeline.waiting import first, stop, supervise

@@ -10,7 +10,6 @@ from pipeline.api.node_pictures import offer_pictures
 from pipeline.api.server import Serving
 from pipeline.build import require_installed
 from pipeline.cli.ending import Signals, started
-from pipeline.cli.memory import keep_steady
 from pipeline.cli.serve import reload_when_asked
 from pipeline.clock import SystemClock
 from pipeline.config.site import load_site
@@ -19,6 +18,7 @@ from pipeline.fleet.head import FleetHead, require_server
 from pipeline.loop import Observe
 from pipeline.page.app import install
 from pipeline.redact import redact_mllm
+from pipeline.service.memory import keep_steady
 from pipeline.waiting import first, stop, supervise
 
 log = structlog.get_logger()

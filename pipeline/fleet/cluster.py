@@ -14,12 +14,14 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.clock import SystemClock
+from pipeline.config.site import parse_site
 from pipeline.errors import ConfigError, ResadaptError
 from pipeline.fleet.head import ShardLost, ShardRefused
 from pipeline.fleet.shard import OfferPictures, Shard
 from pipeline.fleet.terms import Machine, ShardTerms, version
 from pipeline.logs import set_up_logs
 from pipeline.redact import scrub
+from pipeline.service.memory import keep_steady
 
 log = structlog.get_logger()
 
@@ -59,6 +61,7 @@ class ShardActor:
         try:
             read = _TERMS.validate_python(terms)
             if self._shard is None:
+                keep_steady(parse_site(read.raw).mllm)
                 self._shard = Shard(read, SystemClock(), self._offer)
                 why = await self._shard.run()
             else:

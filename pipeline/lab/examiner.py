@@ -36,7 +36,7 @@ from pipeline.errors import ConfigError, MLLMUnavailable
 from pipeline.lab.exam import TrialRuntime, as_hops
 from pipeline.lab.trial import show, spend
 from pipeline.metrics import Metrics
-from pipeline.types import Hop, WatchQuery
+from pipeline.types import Hop, WatchQuery, without_zone
 
 if TYPE_CHECKING:
     from allocator_engine.evaluate.whole_clip import PaperAllocator
@@ -175,7 +175,7 @@ class Examiner:
         hops = self._clip(task.clip)
         pocket = self._purse(hops, dry)
         allocator = self._allocator(dry.allocator, task, hops, pocket)
-        queries = {text: WatchQuery(str(place), text) for place, text in enumerate(task.standing)}
+        queries = {text: WatchQuery(str(place), without_zone(text)) for place, text in enumerate(task.standing)}
         standing = [[queries[text] for text in task.standing_in(number)] for number in range(len(hops))]
         return self._runner.run(spend(hops, standing, allocator, pocket, self._table))
 
@@ -200,7 +200,7 @@ class Examiner:
 
     def _allocator(self, name: str, task: Task, hops: Sequence[Hop], pocket: ClipBudget) -> Allocator:
         rules = self._table.rules
-        as_they_are = {text: text for text in task.standing}
+        as_they_are = {text: text for text in map(without_zone, task.standing)}
         said = dict(zip((watch.text for watch in task.watches), task.reworded, strict=True)) if task.reworded else {}
         others = {"learned-no-text": {}, "learned-reworded": as_they_are | said}
         engine = self._engine("learned" if name in others else name, task.clip)

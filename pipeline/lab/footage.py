@@ -33,7 +33,7 @@ from pipeline.sources.av import AvSource
 from pipeline.sources.cropping import part_of
 from pipeline.sources.probe import probe
 from pipeline.sources.settings import SourceConfig
-from pipeline.types import Crop
+from pipeline.types import Crop, without_zone
 
 log = structlog.get_logger()
 
@@ -273,7 +273,8 @@ class SiteClips:
             for row, text in enumerate(chosen)
             for hop in moments(known[row], MOMENTS, rng)
         )
-        return Episode(f"{clip.file.name} {clip.start_s:g} s", shown, chosen, probes, known)
+        read = tuple(map(without_zone, chosen))
+        return Episode(f"{clip.file.name} {clip.start_s:g} s", shown, read, probes, known)
 
     def _known(self, clip: Clip, shown: Sequence[ClipHop], questions: Sequence[str]) -> NDArray[np.int8]:
         """The truth of each question as each hop ends, as far as it is known. The MLLM is asked about those of which

@@ -37,7 +37,7 @@ EVERY_HOPS = 2
 OPEN_AT, CLEAR_AT = 0.5, 0.3
 """Scores at which a watch opens and clears."""
 
-VERSION = "blocks of 8 hops"
+VERSION = "blocks of 8 hops, zones unread"
 """A name for how tasks are made of labels: changed when the same labels would make others."""
 
 _RATE_SLACK = 0.1  # of the frame rate that labels and recording may differ by, since containers round

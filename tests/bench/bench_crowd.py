@@ -26,7 +26,7 @@ from tests.bench.camera_clips import camera_clip, repeated
 from tests.bench.report import tell
 from tests.ray_cluster import can_run, in_namespace, wait_for
 
-SETTLE_S = 30.0
+SETTLE_S = 60.0
 """How long the fleet runs before it is measured."""
 START_S = 420.0
 """How long all cameras may take to be placed and decided."""
@@ -45,6 +45,7 @@ class Crowd(Run):
             "defaults": site["defaults"],
             "streams": dict.fromkeys(self.streams, camera),
             "watches": site["watches"],
+            "evidence": {"dir": str(self.folder / "evidence")},
         }
 
     def decided(self):

@@ -4,6 +4,8 @@ import asyncio
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from allocator_engine.fit import FitRules
 from allocator_engine.grid import GRIDS
@@ -18,7 +20,7 @@ from pipeline.service.board import WatchBoard, as_served
 from pipeline.service.streams import _what_runs
 from pipeline.sources.synthetic import ArrayPicture
 from pipeline.testing import frame_at, textured
-from pipeline.types import Hop, WatchQuery, Zone
+from pipeline.types import Hop, WatchQuery, Zone, without_zone
 
 LEFT = ((0.0, 0.0), (0.4, 0.0), (0.4, 1.0), (0.0, 1.0))
 DOCK = Zone("dock", LEFT)
@@ -40,6 +42,12 @@ def test_the_prompt_names_the_zone_and_where_it_is():
     assert "from 0% to 40% of its width" in said
     assert "is there a lorry?" in said
     assert WatchQuery("lorry", "is there a lorry?").asked == "is there a lorry?"
+
+
+@given(st.text(min_size=1, max_size=40), st.sampled_from([None, DOCK, Zone("a b", LEFT)]))
+def test_an_allocator_reads_the_question_alone(text, zone):
+    query = WatchQuery("w", text, zone=zone)
+    assert without_zone(query.asked) == (text if zone else without_zone(text))
 
 
 def test_the_same_question_about_two_zones_is_two_questions():
