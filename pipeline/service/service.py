@@ -43,7 +43,6 @@ from pipeline.service.evidence import clip_refusal, count, files_of, open_keeper
 from pipeline.service.exchange import EXCHANGED, RESTARTING, MetricsPort, SinkSet, changed_parts, needs_allocator
 from pipeline.service.health import Health, Phase, Trouble
 from pipeline.service.load import LoadMeter
-from pipeline.service.memory import keep_trimmed
 from pipeline.service.opening import check_sinks, open_store, patiently, start_mllm
 from pipeline.service.plan import RunningCosts
 from pipeline.service.removed import clear_removed, clear_stopped
@@ -323,8 +322,7 @@ class Service:
         if self._share.keeps_house:
             self._sinks.build(site.sinks)
         beating = asyncio.create_task(self._beat(), name="beat")
-        trimming = asyncio.create_task(keep_trimmed(site.mllm, self._clock), name="memory")
-        opened.push_async_callback(stop, [beating, trimming])
+        opened.push_async_callback(stop, [beating])
         opened.callback(self._metrics_port.close)
         if self._insist and self._share.runs_streams:
             self._metrics_port.move(site.metrics)

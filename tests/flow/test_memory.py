@@ -1,22 +1,16 @@
 """Memory of pictures: nothing holds one that is no longer needed, and what was freed goes back to the system."""
 
-import asyncio
 import gc
 import subprocess
 import sys
 from contextlib import aclosing
 
-import numpy as np
 import psutil
 import pytest
 from av import VideoFrame
 
-from pipeline.config.mllm import EmbeddedConfig, NullConfig
-from pipeline.service.memory import TRIM_S, keep_trimmed
 from pipeline.sources.base import Sampler
-from pipeline.testing import ManualClock
 from tests.clips import av_source, steady, write
-from tests.patience import until
 
 MIXED = """
 import sys
@@ -40,21 +34,6 @@ for _ in range(5):
     made = render()
 print((own.memory_info().rss - before) / made)
 """
-HOLES = """
-import psutil
-from pipeline.service.memory import trim
-
-own = psutil.Process()
-before, made, stays = own.memory_info().rss, [], []
-for _ in range(4000):
-    made.append(bytearray(20_000))
-    stays.append(bytearray(1_000))
-freed = sum(map(len, made))
-made.clear()
-kept = own.memory_info().rss - before
-trim()
-print(kept / freed, (own.memory_info().rss - before) / freed)
-"""
 glibc = pytest.mark.skipif(not psutil.LINUX, reason="heaps are those of glibc here")
 
 
@@ -72,27 +51,6 @@ def test_freed_pictures_leave_no_holes():
 @glibc
 def test_a_model_that_computes_in_this_process_keeps_its_heaps():
     assert kept("embedded") > 0.1
-
-
-@glibc
-def test_small_pictures_leave_holes_which_are_given_back():
-    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True, timeout=100)
-    before, after = map(float, done.stdout.split())
-    assert after < 0.4 < 0.8 < before
-
-
-@glibc
-async def test_a_service_gives_back_every_minute(monkeypatch):
-    clock, times = ManualClock(), []
-    monkeypatch.setattr("pipeline.service.memory.trim", lambda: times.append(clock.monotonic_s()))
-    tending = asyncio.create_task(keep_trimmed(NullConfig(), clock))
-    for minute in (1, 2, 3):
-        await asyncio.sleep(0.05)
-        clock.advance(TRIM_S)
-        await until(lambda: len(times) == minute, "it was given back")  # noqa: B023
-    tending.cancel()
-    assert np.diff(times).tolist() == [TRIM_S, TRIM_S]
-    await keep_trimmed(EmbeddedConfig(use="tiny"), clock)  # left alone, and over at once
 
 
 def decoded_frames():
