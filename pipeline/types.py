@@ -136,14 +136,14 @@ class Zone:
 
 
 _ZONE_WORDS = re.compile(
-    r'Only about the zone "[^"]*", which is the part of the picture from \d+% to \d+% of its width and from \d+% to'
+    r'\AOnly about the zone "[^"]*", which is the part of the picture from \d+% to \d+% of its width and from \d+% to'
     r" \d+% of its height: "
 )
 
 
 def without_zone(asked: str) -> str:
     """A question as an Allocator reads it: without the words that say which zone it is about."""
-    return _ZONE_WORDS.sub("", asked, count=1) if _ZONE_WORDS.match(asked) else asked
+    return _ZONE_WORDS.sub("", asked)
 
 
 @dataclass(frozen=True, slots=True)

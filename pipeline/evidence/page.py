@@ -101,8 +101,8 @@ def _fitted(
 
 
 def _outlines(bundle: Bundle | None) -> list[dict[str, str]]:
-    """What is drawn on the snapshot, in hundredths of its width and height: the watch's zone, and what the model was
-    shown."""
+    """The outlines on the snapshot, in hundredths of its width and height: of the watch's zone, and of the part that
+    the model was shown."""
     found = []
     if bundle and bundle.zone:
         found.append(("zone", f"the zone {bundle.zone.name}", bundle.zone.polygon))
