@@ -61,7 +61,8 @@ class _Waiting:
 
 
 class Outbox:
-    """Makes decisions durable in groups: those that arrive within `group_s` seconds share one transaction.
+    """Makes decisions durable in groups: those that arrive within `group_s` seconds share one transaction. One that
+    comes while no other of `streams()` could decide is written at once.
 
     At most `max_waiting` decisions wait; a commit beyond that waits for room, and its stream with it. While the store
     is unavailable decisions are kept and tried again, in order. `on_commit` is called with the number of new events of
@@ -76,6 +77,7 @@ class Outbox:
         on_commit: Callable[[int], None] = lambda new_events: None,
         on_fatal: Callable[[ResadaptError], None] = lambda error: None,
         *,
+        streams: Callable[[], int] = lambda: MAX_WAITING,
         group_s: float = GROUP_S,
         max_waiting: int = MAX_WAITING,
     ) -> None:
@@ -85,6 +87,7 @@ class Outbox:
         self._on_commit = on_commit
         self._on_fatal = on_fatal
         self._fatal: ResadaptError | None = None
+        self._streams = streams
         self._group_s = group_s
         self._room = asyncio.Semaphore(max_waiting)
         self._waiting: list[_Waiting] = []
@@ -157,7 +160,7 @@ class Outbox:
         refused = 0
         while not self._is_over():
             await self._arrived.wait()
-            if self._close_by_s is None:
+            if self._close_by_s is None and len(self._waiting) < self._streams():
                 await self._clock.sleep(self._group_s)
             self._arrived.clear()
             self._waiting = [entry for entry in self._waiting if not entry.durable.cancelled()]

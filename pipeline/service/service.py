@@ -305,6 +305,9 @@ class Service:
         for slug in self._store.owned() - self._streams.busy - {SERVICE}:
             await self._let_go(slug)
 
+    def _deciding(self) -> int:
+        return sum(not one.task.done() for one in self.supervisors.values())
+
     async def finished(self) -> None:
         """Wait until every stream has ended. Raises what ended the first of them, if it was an error."""
         tasks = [running.task for running in self.supervisors.values()]
@@ -349,7 +352,7 @@ class Service:
                 log.warning("events_wait_for_sinks_not_named_here", sinks=sorted(others))
             await self._relay.start()
             opened.push_async_callback(self._drain, self._relay)
-        self._outbox = outbox = Outbox(self._store, self._clock, self._committed, self.lose)
+        self._outbox = outbox = Outbox(self._store, self._clock, self._committed, self.lose, streams=self._deciding)
         opened.push_async_callback(outbox.close, min(OUTBOX_CLOSE_S, site.drain_s))
         if wants_evidence(site, self._insist):
             shared = self._share.holder is not None

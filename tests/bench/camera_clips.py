@@ -42,7 +42,8 @@ def repeated(clip: Path, path: Path, times: int) -> Path:
         assert video.time_base is not None
         stream = container.add_stream_from_template(video)
         packets = [packet for packet in source.demux(video) if packet.dts is not None]
-        length = max(packet.dts + (packet.duration or 0) for packet in packets if packet.dts is not None)
+        steps = [packet.dts for packet in packets if packet.dts is not None]
+        length = steps[-1] + (packets[-1].duration or 0) - steps[0]  # the first is below 0 where frames are reordered
         for number in range(times):
             for packet in packets:
                 if packet.pts is None or packet.dts is None:

@@ -82,7 +82,7 @@ async def test_what_is_shown_aside_is_encoded_together_too(calls: list[int]) -> 
 
 
 async def test_a_call_of_the_encoder_stays_within_one_pass(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "MAX_PREFILL_TOKENS", 3 * 6)
+    monkeypatch.setattr(backend, "MAX_ENCODED_TOKENS", 3 * 6)
     gate = Gate()
     async with started(clock=gate) as mllm:
         calls.clear()

@@ -85,6 +85,19 @@ async def test_commits_of_many_streams_share_transactions(faulty):
     await outbox.close()
 
 
+async def test_a_decision_waits_for_others_only_where_another_stream_could_decide(faulty):
+    for streams, waits in ((1, False), (2, True)):
+        clock = ManualClock()
+        outbox = Outbox(faulty, clock, streams=lambda streams=streams: streams)
+        committing = asyncio.create_task(outbox.commit(decision(streams)))
+        if waits:
+            await asyncio.sleep(0.1)
+            assert not committing.done()
+            clock.advance(1.0)
+        await committing
+        await outbox.close()
+
+
 async def test_nothing_is_lost_or_reordered_while_the_store_is_away(faulty, store):
     outbox = Outbox(faulty, SystemClock(), group_s=0.001)
 

@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, EngineMismatch, MLLMOverloaded, MLLMTim
 from pipeline.mllm.prompt import NO, YES, looks, markup, prefix, suffix
 from pipeline.mllm.transformers import backend, cache, reader
 from pipeline.mllm.transformers.backend import TransformersMLLM
+from pipeline.mllm.transformers.loading import PATCH_EMBEDDING, PatchProduct, multiply_patches
 from pipeline.mllm.transformers.tiny import make_tiny
 from pipeline.types import Answers, Segment, WatchQuery
 from tests.checkpoints import FAMILIES, context, moving, segment, tiny
@@ -124,9 +125,9 @@ def mixed(mllm: TransformersMLLM, second: int) -> list[Segment]:
 @pytest.mark.parametrize(
     ("family", "dtype", "bound"),
     [
-        ("qwen2_5_vl", "float32", 1e-4),
-        ("qwen3_vl", "float32", 1e-4),
-        ("qwen3_5", "float32", 1e-4),
+        ("qwen2_5_vl", "float32", 5e-4),
+        ("qwen3_vl", "float32", 5e-4),
+        ("qwen3_5", "float32", 5e-4),
         ("qwen2_5_vl", "float64", 5e-6),
         ("qwen3_vl", "float64", 5e-6),
         ("qwen3_5", "float64", 1e-4),
@@ -601,3 +602,23 @@ async def test_a_checkpoint_that_declares_nothing_is_meaningful(tmp_path: Path) 
     info = TransformersMLLM(folder, TinyConfig()).info
     assert info.meaningful
     assert info == replace(info, name="tiny", family="qwen3_vl")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_patches_are_embedded_by_a_product_that_gives_what_the_convolution_does(family: str) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(tiny(family), dtype=torch.float64)
+    name, convolution = next((n, part) for n, part in model.named_modules() if n.endswith(PATCH_EMBEDDING))
+    patches = torch.rand(5, 3, *convolution.kernel_size, dtype=torch.float64)
+    expected = convolution(patches).flatten(1)
+    multiply_patches(model)
+    product = model.get_submodule(name)
+    assert isinstance(product, PatchProduct)
+    torch.testing.assert_close(product(patches), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("other", [{"stride": 2}, {"stride": 4, "groups": 3}, {"stride": 4, "padding": 1}])
+def test_a_convolution_that_is_more_than_a_product_is_left(other: dict[str, int]) -> None:
+    convolution = torch.nn.Conv3d(3, 9, 4, **other)  # type: ignore[arg-type]
+    model = torch.nn.ModuleDict({"patch_embed": torch.nn.ModuleDict({"proj": convolution})})
+    multiply_patches(model)
+    assert model.get_submodule(PATCH_EMBEDDING) is convolution

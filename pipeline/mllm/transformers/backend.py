@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from pipeline.mllm.transformers.encodings import KeptEncodings
     from pipeline.mllm.transformers.reader import FirstToken, PromptReader
 
-MAX_PREFILL_TOKENS = 4096
-"""Vision tokens encoded or read in one pass; a longer context takes more passes. Bounds the memory of a prefill."""
+MAX_ENCODED_TOKENS = 4096
+"""Vision tokens of several streams that are encoded in one call."""
+MAX_PREFILL_TOKENS = 1024
+"""Vision tokens that are read in one pass; a longer context takes more passes. Bounds the memory of a prefill, and its
+time: under a mask, attention computes what it hides too, which in one pass over a whole context is half of it."""
 
 _REMEMBERED_OPTIONS = 1024
 """Sets of values whose spellings are remembered."""
@@ -261,7 +264,7 @@ class TransformersMLLM:
         if turn.encoded:
             return
         chosen: list[tuple[Turn, Sequence[Segment]]] = []
-        room = MAX_PREFILL_TOKENS
+        room = MAX_ENCODED_TOKENS
         for one in (turn, *self._turns.waiting()):
             fresh = self._fresh(one)
             tokens = sum(segment.tokens for segment in fresh)

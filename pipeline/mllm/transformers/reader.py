@@ -234,7 +234,9 @@ class PromptReader:
         """The mask of tokens that continue a prompt; None where the model has to make its own."""
         if not self.packs or not held:
             return None
-        return self._additive(torch.ones(more, held + more, dtype=torch.bool, device=self._device).tril(held))
+        mask = torch.zeros(more, held + more, dtype=self._model.dtype, device=self._device)
+        mask[:, held:] = mask.new_full((more, more), float("-inf")).triu_(1)
+        return mask[None, None]
 
     def _additive(self, mask: torch.Tensor) -> torch.Tensor:
         """A bool mask `[added, prompt]` as what is added to attention scores: each layer would make that of its own."""
