@@ -140,7 +140,7 @@ async def watch_hop(run: StreamRun, hop: Hop, source: Source, runtime: Runtime) 
     restarted = grown.restarted_since(epoch) or run.context.restarted_since(epoch)
     seconds = runtime.clock.monotonic_s() - began_s
     native = native_tokens([frame.size for frame in shown.frames], runtime.fit_rules)
-    outcome = Outcome(hop, shown, grant, allocation, fell_back, reply, seconds, restarted, native, seen)
+    outcome = Outcome(hop, shown, grant, allocation, fell_back, reply, seconds, restarted, native, seen, run.crop)
     run.ladder, stepped = climb(run, outcome, source)
     look = await examine(run, hop)
     decision, state, counts = decide(run, queries, outcome, stepped, look, runtime)

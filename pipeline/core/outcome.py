@@ -1,11 +1,11 @@
 """The outcome of one hop: values that the loop hands to the judge, the metrics and the outbox."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 
 from allocator_engine.fit import Allocation
 from pipeline.core.context import Context, Reason
-from pipeline.types import Answer, Answers, Event, Hop, Json, Segment, WatchQuery
+from pipeline.types import Answer, Answers, Crop, Event, Hop, Json, Segment, WatchQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Outcome:
     """One hop, and as it was `shown`, which is cropped where its watches are about zones: its grant in vision tokens,
     how that was allocated (`fell_back`: at one fixed scale, after a failure of the allocator), what was answered, the
     seconds that all of it took, why the context restarted, if it did, the vision tokens of all shown frames at native
-    size, and what was seen."""
+    size, what was seen, and the part of the pictures that it was shown, None for all of them."""
 
     hop: Hop
     shown: Hop
@@ -47,6 +47,7 @@ class Outcome:
     reanchored: Reason | None = None
     native: int = 0
     seen: SeenByModel | None = None
+    crop: Crop | None = None
 
     @property
     def scales(self) -> tuple[tuple[float, float], ...]:
@@ -59,8 +60,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class HopRecord:
     """The kept record of a hop: its seconds of stream, vision tokens granted, allocated and spent, the step of the
-    ladder, why nothing was asked, the linear scale of each frame by its stream second (0: dropped), the answers, and
-    when (UTC) its newest frame was captured."""
+    ladder, why nothing was asked, the linear scale of each frame by its stream second (0: dropped), the answers, when
+    (UTC) its newest frame was captured, and the part of the picture that the MLLM was shown, None for all of it."""
 
     start_s: float
     end_s: float
@@ -72,6 +73,7 @@ class HopRecord:
     frames: tuple[tuple[float, float], ...]
     answers: tuple[Answer, ...]
     at: datetime | None = None
+    crop: Crop | None = None
 
     @classmethod
     def of(cls, outcome: Outcome, step: int) -> "HopRecord":
@@ -89,14 +91,17 @@ class HopRecord:
             outcome.scales,
             answers,
             hop.frames[-1].captured_at if hop.frames else None,
+            outcome.crop,
         )
 
     def as_json(self) -> dict[str, Json]:
         """Small enough to keep one for every hop: an answer is its score, mass and marks (1 relooked, 2 warming), and
-        its value if it has one."""
+        its value if it has one; a crop is its left, top, right and bottom edge, in shares of the picture."""
         at: dict[str, Json] = {"at": self.at.isoformat()} if self.at else {}
+        crop: dict[str, Json] = {"crop": [round(edge, 4) for edge in astuple(self.crop)]} if self.crop else {}
         return {
             **at,
+            **crop,
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
             "granted": self.granted,

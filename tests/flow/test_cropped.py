@@ -1,8 +1,9 @@
 """A stream whose watches are all about zones: its MLLM is shown the part of the picture in which these lie."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
+import pytest
 
 from pipeline.allocators.motion import MotionAllocator
 from pipeline.core.budget import Rate
@@ -157,6 +158,8 @@ async def test_evidence_says_what_the_model_was_shown_and_draws_it(tmp_path, mon
             assert again.same
             told = explain_event(event, bundle)
             assert any("from 2% to 58% of its width" in sentence for sentence in told.sentences)
+            record = store.history.answers([slug], 1)[0].record
+            assert record["crop"] == [pytest.approx(edge, abs=1e-4) for edge in astuple(bundle.crop)]
             html = page(told, shelf, kept)
             assert 'class="zone"' in html
             assert 'class="crop"' in html

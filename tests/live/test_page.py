@@ -231,6 +231,11 @@ def test_a_zone_is_drawn_by_mouse_and_watched(context, service):
     page.get_by_role("button", name="Add").last.click()
     page.wait_for_url(re.compile("watches/is-there-a-lorry"))
     until(page, "document.body.innerText.includes('gate')")
+    service.api("PATCH", "v1/watches/car", {"paused": True})  # now every watch is about the zone
+    page.goto(service.url + "streams/gate")
+    until(page, "document.querySelector('#shown-at').innerText.includes('Dashed')")
+    service.api("PATCH", "v1/watches/car", {"paused": False})
+    until(page, "!document.querySelector('#shown-at').innerText.includes('Dashed')")
     service.api("DELETE", "v1/watches/is-there-a-lorry")
 
 

@@ -1,4 +1,4 @@
-// Zones and masks of a stream, over its live picture.
+// Zones and masks of a stream, and the part of it that the MLLM is shown, over its live picture.
 
 import { polygon } from "./polygon.js";
 
@@ -8,6 +8,8 @@ export class Overlay {
     this.canvas = canvas;
     this.picture = picture;
     this.areas = ["masks", "zones"].map((list) => [list, Object.entries(JSON.parse(areas[list] || "{}"))]);
+    /** @type {number[] | undefined} left, top, right and bottom edge, from 0 to 1 */
+    this.crop = undefined;
   }
 
   /** After each picture: it may have another size. */
@@ -17,5 +19,8 @@ export class Overlay {
     const g = canvas.getContext("2d");
     g.clearRect(0, 0, canvas.width, canvas.height);
     for (const [list, all] of this.areas) for (const [name, points] of all) polygon(g, list, points, name);
+    if (!this.crop) return;
+    const [left, top, right, bottom] = this.crop;
+    polygon(g, "crop", [[left, top], [right, top], [right, bottom], [left, bottom]]);
   }
 }

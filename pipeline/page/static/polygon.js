@@ -1,11 +1,12 @@
-// A zone or a mask as it is drawn over a picture: a mask is dashed and dark, a zone filled lightly.
+// What is drawn over a picture: a mask dashed and dark, a zone filled lightly, the part that the MLLM is shown dashed.
 
 const LOOKS = {
   zones: { line: "#57c7bb", fill: "rgb(87 199 187 / 18%)", dash: [] },
   masks: { line: "#ffb4ab", fill: "rgb(0 0 0 / 80%)", dash: [8, 5] },
+  crop: { line: "#ffffff", fill: "transparent", dash: [6, 5] },
 };
 
-/** @param {CanvasRenderingContext2D} g @param {string} list zones or masks @param {[number, number][]} points from 0 to 1, right and down
+/** @param {CanvasRenderingContext2D} g @param {string} list zones, masks or crop @param {[number, number][]} points from 0 to 1, right and down
  * @param {string} [name] @param {boolean} [closed] */
 export function polygon(g, list, points, name = "", closed = true) {
   if (!points.length) return;

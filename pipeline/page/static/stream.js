@@ -64,8 +64,10 @@ function allocated() {
   const record = hops.at(-1)?.record;
   if (!record) return;
   const scale = Math.max(0, ...record.frames.map((frame) => frame[1]));
+  if (`${overlay.crop}` !== `${record.crop}`) (overlay.crop = record.crop), overlay.paint();
   const said = { share: `${(100 * scale).toFixed(0)} %`, tokens: number(record.spent) };
-  id("shown-at").textContent = text(scale ? "stream.shown_at" : "stream.dropped_now", said);
+  const part = record.crop ? ` ${text("stream.shown_part")}` : "";
+  id("shown-at").textContent = text(scale ? "stream.shown_at" : "stream.dropped_now", said) + part;
 }
 
 function chart() {
