@@ -604,6 +604,40 @@ async def test_a_checkpoint_that_declares_nothing_is_meaningful(tmp_path: Path) 
     assert info == replace(info, name="tiny", family="qwen3_vl")
 
 
+async def test_what_is_new_and_the_questions_are_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    plain = reader.PromptReader._pass
+
+    def counted(self: reader.PromptReader, continued: cache.DynamicCache, **given: object) -> torch.Tensor:
+        passes.append(given["input_ids"].shape[1])  # type: ignore[attr-defined]
+        return plain(self, continued, **given)
+
+    async with started() as mllm:
+        monkeypatch.setattr(reader.PromptReader, "_pass", counted)
+        now = context(*mixed(mllm, 0))
+        first = await mllm.ask(now, QUERIES)
+        assert len(passes) == 2  # the opening has a pass of its own
+        now = now.append(mixed(mllm, 1))
+        second = await mllm.ask(now, QUERIES)
+        assert len(passes) == 3
+        kept = mllm.kept.find(now)
+        assert kept is not None
+        assert kept.prefix.cache.get_seq_length() == kept.prefix.tokens == kept.tokens
+        assert sum(passes) == first.usage.prefilled_tokens + second.usage.prefilled_tokens
+        again = await mllm.ask(now, QUERIES)  # nothing is new: the questions alone
+        assert len(passes) == 4
+        for one, other in zip(second.answers, again.answers, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+        monkeypatch.setattr(reader, "MAX_PACKED_TOKENS", 40)
+        now = now.append(mixed(mllm, 2))
+        many = await mllm.ask(now, MANY)
+        assert len(passes) > 6
+        mllm.forget("yard")
+        monkeypatch.undo()
+        for one, other in zip(many.answers, (await mllm.ask(now, MANY)).answers, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_patches_are_embedded_by_a_product_that_gives_what_the_convolution_does(family: str) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny(family), dtype=torch.float64)

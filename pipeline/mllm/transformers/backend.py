@@ -25,6 +25,8 @@ from pipeline.mllm.transformers.worker import ModelWorker, Turn, is_out_of_memor
 from pipeline.types import Answers, Json, Segment, Usage, WatchQuery
 
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.mllm.transformers.cache import Prefix
     from pipeline.mllm.transformers.encodings import KeptEncodings
     from pipeline.mllm.transformers.reader import FirstToken, PromptReader
@@ -161,13 +163,18 @@ class TransformersMLLM:
         with torch.inference_mode():
             found, fresh = self._find(turn, reader, max(map(len, asked), default=0))
             self._encode_together(turn, reader)
-            kept = self._bring_up(turn, found, reader)
+            # One pass for what is new and the first questions, where it may be: a pass reads all weights.
+            along = next(reader.groups(asked), []) if reader.packs and not turn.aside else []
+            kept, logits = self._bring_up(turn, found, reader, along)
             prefix = self._show_aside(turn, kept.prefix, reader)
             self._turns.in_time(turn)
             firsts: list[FirstToken] = []
             first_s = 0.0
             with self._dropped_on_failure(turn):
-                for group in reader.first_tokens(prefix, asked, watched):
+                if logits is not None:
+                    firsts += reader.first_of(logits, watched[: len(along)])
+                    first_s = self._clock.monotonic_s()
+                for group in reader.first_tokens(prefix, asked[len(firsts) :], watched[len(firsts) :]):
                     first_s = first_s or self._clock.monotonic_s()
                     firsts += group
                 more, steps = self._follow(reader, prefix, asked, walks, firsts)
@@ -233,7 +240,7 @@ class TransformersMLLM:
         with torch.inference_mode():
             found, _ = self._find(turn, reader, max(map(len, asked), default=0) + most)
             self._encode_together(turn, reader)
-            kept = self._bring_up(turn, found, reader)
+            kept, _ = self._bring_up(turn, found, reader)
             with self._dropped_on_failure(turn):
                 return say(reader, kept.prefix, asked, most, schema, lambda: self._turns.in_time(turn))
 
@@ -285,23 +292,31 @@ class TransformersMLLM:
         for one, fresh in chosen:
             one.encoded.update((segment.content_id, next(encoded)) for segment in fresh)
 
-    def _bring_up(self, turn: Turn, found: "Kept[Prefix] | None", reader: "PromptReader") -> "Kept[Prefix]":
-        """Read what is new in the context, pass by pass; what was read is kept even if time runs out between them."""
-        context, kept = turn.context, found
+    def _bring_up(
+        self,
+        turn: Turn,
+        found: "Kept[Prefix] | None",
+        reader: "PromptReader",
+        questions: Sequence[Sequence[int]] = (),
+    ) -> "tuple[Kept[Prefix], torch.Tensor | None]":
+        """Read what is new in the context, pass by pass; what was read is kept even if time runs out between them.
+        Also the logits of `questions`, if they were asked in the last pass: not where nothing was new."""
+        context, kept, logits = turn.context, found, None
         if kept is None:
             with self._dropped_on_failure(turn):
                 prefix = reader.empty()
                 reader.extend(prefix, [opening(self.info.family)])
             kept = Kept(context.epoch, context.anchor_s, (), prefix.tokens, prefix)
             self._kept.put(context.stream_id, kept)
-        for group in _passes(context.segments[len(kept.content_ids) :]):
+        groups = list(_passes(context.segments[len(kept.content_ids) :]))
+        for group in groups:
             self._turns.in_time(turn)
             with self._dropped_on_failure(turn):
-                self._read(kept.prefix, group, turn, reader)
+                logits = self._read(kept.prefix, group, turn, reader, questions if group is groups[-1] else ())
             ids = (*kept.content_ids, *(segment.content_id for segment in group))
             kept = Kept(context.epoch, context.anchor_s, ids, kept.prefix.tokens, kept.prefix)
             self._kept.put(context.stream_id, kept)
-        return kept
+        return kept, logits
 
     def _show_aside(self, turn: Turn, prefix: "Prefix", reader: "PromptReader") -> "Prefix":
         """The prefix that the queries see: with segments aside a branch, of which nothing is kept."""
@@ -316,10 +331,22 @@ class TransformersMLLM:
     def _unencoded(self, turn: Turn, segments: Sequence[Segment]) -> Sequence[Segment]:
         return self._encodings.missing(turn.context.stream_id, segments) if self._encodings else segments
 
-    def _read(self, prefix: "Prefix", group: Sequence[Segment], turn: Turn, reader: "PromptReader") -> None:
+    def _read(
+        self,
+        prefix: "Prefix",
+        group: Sequence[Segment],
+        turn: Turn,
+        reader: "PromptReader",
+        questions: Sequence[Sequence[int]] = (),
+    ) -> "torch.Tensor | None":
+        """Read segments into `prefix`; the logits of `questions`, where there are some, asked in the same pass."""
         assert self._encodings is not None, "ask before start"
         encoded = self._encodings.of(turn.context.stream_id, group, turn.encoded, reader.encode)
-        reader.extend(prefix, looks(group, turn.context.anchor_s), encoded)
+        parts = looks(group, turn.context.anchor_s)
+        if questions:
+            return reader.extend_and_ask(prefix, parts, encoded, questions)
+        reader.extend(prefix, parts, encoded)
+        return None
 
     @contextmanager
     def _dropped_on_failure(self, turn: Turn) -> Iterator[None]:
