@@ -139,7 +139,7 @@ class PromptReader:
             logits_to_keep=ends,
             mm_encoder_outputs=encoder_outputs(prompt.segments, seen),
         )
-        prefix.cache.crop(read.tokens)
+        prefix.cache.crop(-len(tokens))
         prefix.tokens, prefix.position = read.tokens, position
         return logits[0]
 
