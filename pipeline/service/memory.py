@@ -10,12 +10,13 @@ APART_BYTES = 16 * 1024
 eight times as much, and raises it."""
 APART_BLOCKS = 32 * 1024
 """So many blocks have one at most, half of what Linux allows a process; further ones come from the heaps."""
-SPARE_BYTES = 128 * 1024
-"""Free memory at the end of a heap that it keeps: glibc's first value, which it raises otherwise."""
+SPARE_BYTES = 8 * 1024
+"""By so much more than is needed a heap grows, and so much it keeps free at its end: less than would be taken for a
+block that is to lie apart."""
 ARENAS = 4
 """Heaps that threads share; glibc makes up to eight a core, each of which keeps what was freed between other blocks."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -3, -4, -8
 
 
 def keep_steady(mllm: MLLMConfig) -> None:
@@ -34,4 +35,5 @@ def keep_steady(mllm: MLLMConfig) -> None:
     mallopt(_M_ARENA_MAX, ARENAS)
     mallopt(_M_MMAP_THRESHOLD, APART_BYTES)
     mallopt(_M_MMAP_MAX, APART_BLOCKS)
+    mallopt(_M_TOP_PAD, SPARE_BYTES)
     mallopt(_M_TRIM_THRESHOLD, SPARE_BYTES)
