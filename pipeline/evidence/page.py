@@ -1,8 +1,8 @@
 """An explanation as one HTML page that stands alone: no network, no script, small enough to mail."""
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -127,10 +127,12 @@ def _segments_text(bundle: Bundle | None, pictures: _PagePictures) -> str:
 
 
 def _facts(it: Explanation, bundle: Bundle | None) -> list[tuple[str, str]]:
-    facts = [(f"rule: {name}", _plain(value)) for name, value in it.rule.items() if value is not None]
+    facts = [row for name, value in it.rule.items() for row in _rows(f"rule: {name}", value)]
     if bundle is None:
         return facts
-    tokens = [(f"tokens {one.name}", str(getattr(bundle.tokens, one.name))) for one in fields(bundle.tokens)]
+    spent = asdict(bundle.tokens)
+    failed = ("allocator failed, one scale in its place", _plain(spent.pop("fell_back")))
+    tokens = [*((f"tokens {name}", _plain(value)) for name, value in spent.items()), failed]
     model = f"{bundle.model.name} ({bundle.model.family})"
     hashes = [("weights, SHA-256", f"{bundle.model.sha256} of {bundle.model.hashed}")] if bundle.model.sha256 else []
     if bundle.sizing.engine_sha256:
@@ -139,7 +141,18 @@ def _facts(it: Explanation, bundle: Bundle | None) -> list[tuple[str, str]]:
     return [*facts, *tokens, ("model", model), ("allocator", bundle.sizing.allocator), *hashes, *made]
 
 
+def _rows(name: str, value: Json) -> list[tuple[str, str]]:
+    """The rows of a table for a value: none where it is not set, and of values by name one for each."""
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return [row for part, one in value.items() for row in _rows(f"{name}, {part}", one)]
+    return [(name.replace("_", " "), _plain(value))]
+
+
 def _plain(value: Json) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

@@ -162,6 +162,8 @@ async def test_evidence_says_what_the_model_was_shown_and_draws_it(tmp_path, mon
             assert record["crop"] == [pytest.approx(edge, abs=1e-4) for edge in astuple(bundle.crop)]
             html = page(told, shelf, kept)
             assert 'class="zone"' in html
+            assert "<th>rule: decided, name</th><td>confirm</td>" in html
+            assert "{&#39;" not in html
             assert 'class="crop"' in html
 
 

@@ -12,9 +12,10 @@ export class Overlay {
     this.crop = undefined;
   }
 
-  /** After each picture: it may have another size. */
+  /** After each picture: it may have another size. Without one there is nothing to draw over. */
   paint() {
     const { canvas, picture } = this;
+    if (!picture.parentElement.classList.contains("has-picture")) return;
     if (canvas.width !== picture.width || canvas.height !== picture.height) [canvas.width, canvas.height] = [picture.width, picture.height];
     const g = canvas.getContext("2d");
     g.clearRect(0, 0, canvas.width, canvas.height);
