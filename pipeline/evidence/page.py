@@ -147,7 +147,7 @@ def _rows(name: str, value: Json) -> list[tuple[str, str]]:
         return []
     if isinstance(value, Mapping):
         return [row for part, one in value.items() for row in _rows(f"{name}, {part}", one)]
-    return [(name.replace("_", " "), _plain(value))]
+    return [(name, _plain(value))]
 
 
 def _plain(value: Json) -> str:
